@@ -1,0 +1,51 @@
+/**
+ * The C library, through koffi. Only the files of this folder import koffi; they give the other parts functions with
+ * JavaScript types that throw {@link SyscallError}, plus, for hot loops, raw functions that return -1.
+ *
+ * Rules that were learnt the hard way:
+ * - `errno()` must be read straight after the call, before anything else runs.
+ * - Pointer parameters of hot calls are declared `int64` and given addresses as Numbers (user addresses are below
+ *   2^47): no allocation, no `subarray`.
+ * - Variadic functions (ioctl, fcntl, open) are declared with `...`: Apple's arm64 ABI passes those arguments on the
+ *   stack, and a plain declaration would work everywhere but there.
+ */
+import { constants } from 'node:os';
+import koffi from 'koffi';
+import { SyscallError } from '../errors.ts';
+
+const library = koffi.load(null);
+
+/** A C function as koffi gives it: unchecked arguments, for the files of this folder only. */
+// biome-ignore lint/suspicious/noExplicitAny: the declaration beside each use gives it a type.
+export type NativeFunction = (...args: any[]) => any;
+
+/** Looks a function of the C library up. Types are koffi's; see its documentation. */
+export function cFunction(name: string, result: string, parameters: string[]): NativeFunction {
+  return library.func(name, result, parameters);
+}
+
+/** The calling thread's errno, as the last native call left it. */
+export function errno(): number {
+  return koffi.errno();
+}
+
+const NAMES = new Map<number, string>(
+  Object.entries(constants.errno).map(([name, number]) => [number, name]),
+);
+
+/** The symbolic name of an errno of this platform, such as `ENOENT`. */
+export function errnoName(number: number): string {
+  return NAMES.get(number) ?? `errno ${number}`;
+}
+
+/** Returns `result` unless it is negative; then throws what errno says, naming the call and its subject. */
+export function check(result: number, syscall: string, detail?: string): number {
+  if (result >= 0) return result;
+  const number = koffi.errno();
+  throw new SyscallError(syscall, errnoName(number), number, detail);
+}
+
+/** The address of the bytes of `view`, which must stay referenced for as long as the address is used. */
+export function addressOf(view: Uint8Array): number {
+  return Number(koffi.address(view));
+}

@@ -1,0 +1,102 @@
+/** What the rest of the daemon asks of images: the seam between daemon/container, daemon/api and daemon/image. */
+import type { Readable } from 'node:stream';
+
+/** The `config` object of an OCI image configuration, with docker's additions. Field names as on the wire. */
+export interface ImageConfig {
+  User?: string;
+  ExposedPorts?: Record<string, object>;
+  Env?: string[];
+  Entrypoint?: string[] | null;
+  Cmd?: string[] | null;
+  Volumes?: Record<string, object>;
+  WorkingDir?: string;
+  Labels?: Record<string, string>;
+  StopSignal?: string;
+  Shell?: string[];
+  Healthcheck?: {
+    Test?: string[];
+    Interval?: number;
+    Timeout?: number;
+    StartPeriod?: number;
+    StartInterval?: number;
+    Retries?: number;
+  };
+  OnBuild?: string[];
+  ArgsEscaped?: boolean;
+}
+
+/** One image, as stored. */
+export interface Image {
+  /** `sha256:` and 64 hex digits: the digest of its configuration. */
+  id: string;
+  /** `name:tag` references, normalised and in familiar form (`alpine:latest`). */
+  tags: string[];
+  /** `name@sha256:...` references. */
+  digests: string[];
+  config: ImageConfig;
+  architecture: string;
+  os: string;
+  variant?: string;
+  author?: string;
+  comment?: string;
+  /** RFC 3339. */
+  created: string;
+  history: {
+    created?: string;
+    created_by?: string;
+    author?: string;
+    comment?: string;
+    empty_layer?: boolean;
+  }[];
+  /** Uncompressed layer digests, lowest first. */
+  diffIds: string[];
+  sizeBytes: number;
+}
+
+/** A line of a progress stream, as docker's JSON messages. */
+export interface Progress {
+  id?: string;
+  status?: string;
+  stream?: string;
+  progressDetail?: { current?: number; total?: number };
+  aux?: unknown;
+}
+
+/** Images and the layers they are made of. Errors are DrydockErrors: ERR_IMAGE_NOT_FOUND, ERR_IMAGE_CONFLICT, ERR_BAD_REFERENCE, ERR_BAD_ARCHIVE, ERR_NO_SPACE. */
+export interface ImageStore {
+  /** Finds by name, `name:tag`, `name@digest`, id or unique id prefix. @throws ERR_IMAGE_NOT_FOUND, ERR_AMBIGUOUS_ID */
+  get(reference: string): Promise<Image>;
+  list(): Promise<Image[]>;
+  tag(reference: string, target: string): Promise<void>;
+  /** As `docker rmi`: returns what was untagged and deleted. `inUse` names images that containers use. */
+  remove(
+    reference: string,
+    options: { force: boolean; prune: boolean; inUse: (imageId: string) => string | undefined },
+  ): Promise<({ Untagged: string } | { Deleted: string })[]>;
+  /** `docker load`: docker and OCI archives, plain, gzip or zstd. */
+  load(archive: Readable, progress: (line: Progress) => void): Promise<Image[]>;
+  /** `docker import`: a root file system as one layer. */
+  importRoot(
+    archive: Readable,
+    options: { reference?: string; message?: string; changes: string[]; platform?: string },
+    progress: (line: Progress) => void,
+  ): Promise<Image>;
+  /** `docker save`. */
+  save(references: string[]): Promise<Readable>;
+}
+
+/** The file systems of containers. */
+export interface RootStore {
+  /** Name for `docker info`: `overlay2`, `vfs`. */
+  readonly driver: string;
+  /** Makes an empty writable layer over the image's layers. */
+  create(containerId: string, imageId: string): Promise<void>;
+  /** Mounts it and returns the path of the root. Idempotent. */
+  mount(containerId: string): Promise<string>;
+  unmount(containerId: string): Promise<void>;
+  remove(containerId: string): Promise<void>;
+  /** Bytes in the writable layer, and in all layers together. */
+  sizes(containerId: string): Promise<{ writableBytes: number; rootBytes: number }>;
+  /** Removes mounts and folders of containers that `known` does not list; unmounts all others. Returns what was done. */
+  sweep(known: Set<string>): Promise<string[]>;
+}

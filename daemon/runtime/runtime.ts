@@ -1,0 +1,181 @@
+/**
+ * The seam between containers and the operating system. A container's life cycle speaks only to a {@link Runtime}; how
+ * isolation is made (Linux namespaces, a seatbelt profile, an OCI runtime) stays behind it.
+ */
+import type { Readable, Writable } from 'node:stream';
+
+/** The process to run in a jail, first or further. */
+export interface ProcessSpec {
+  args: string[];
+  /** `NAME=value` entries, complete. */
+  env: string[];
+  /** Absolute path inside the root; made if missing when `makeCwd`. */
+  cwd: string;
+  makeCwd: boolean;
+  /** `''`, `name`, `uid`, `name:group` or `uid:gid`; names are looked up in the image's /etc/passwd and /etc/group, inside the jail. */
+  user: string;
+  /** Supplementary groups by name or number (HostConfig.GroupAdd). */
+  groups: string[];
+  /** A terminal instead of three pipes. */
+  terminal: boolean;
+  /** Whether standard input is kept open for the client; else it is /dev/null. */
+  stdin: boolean;
+  /** Names such as `CAP_CHOWN`; they make the bounding, permitted, effective and inheritable sets. */
+  capabilities: string[];
+  noNewPrivileges: boolean;
+  rlimits: { name: string; soft: number; hard: number }[];
+  oomScoreAdj?: number;
+}
+
+/** One mount inside the root, in order. */
+export interface JailMount {
+  kind: 'bind' | 'tmpfs' | 'proc' | 'sysfs' | 'mqueue' | 'devpts' | 'cgroup';
+  /** Host path for `bind`. */
+  source?: string;
+  /** Absolute path inside the root; resolved without leaving it; made if missing. */
+  target: string;
+  readOnly: boolean;
+  /** Further mount options as mount(8) names them: `nosuid`, `noexec`, `size=64m`, `mode=1777`, `rslave`. */
+  options: string[];
+}
+
+/** Limits of a jail; undefined or 0 is no limit. */
+export interface JailLimits {
+  memoryBytes?: number;
+  /** Memory plus swap; -1 unlimited swap. */
+  memorySwapBytes?: number;
+  memoryReservationBytes?: number;
+  cpuQuotaUs?: number;
+  cpuPeriodUs?: number;
+  cpuShares?: number;
+  cpusetCpus?: string;
+  cpusetMems?: string;
+  pids?: number;
+  blkioWeight?: number;
+}
+
+/** A device node to make and to allow. */
+export interface JailDevice {
+  hostPath: string;
+  path: string;
+  /** Letters of `rwm`. */
+  access: string;
+}
+
+/** A namespace of its own, the host's, or that of another process. */
+export type NamespaceMode = 'private' | 'host' | { pid: number };
+
+/** All that confines a container: made from its configuration by pure functions, compiled by each runtime. */
+export interface JailSpec {
+  /** 64 hex digits. */
+  id: string;
+  /** The mounted root file system, on the host. */
+  rootPath: string;
+  readOnlyRoot: boolean;
+  hostname: string;
+  domainname: string;
+  namespaces: {
+    network: NamespaceMode;
+    pid: NamespaceMode;
+    ipc: NamespaceMode;
+    uts: NamespaceMode;
+    cgroup: NamespaceMode;
+  };
+  mounts: JailMount[];
+  devices: JailDevice[];
+  /** All devices, all capabilities, no masks (HostConfig.Privileged). */
+  privileged: boolean;
+  maskedPaths: string[];
+  readonlyPaths: string[];
+  sysctls: Record<string, string>;
+  limits: JailLimits;
+  /** Run a reaping init as process 1 (HostConfig.Init). */
+  init: boolean;
+  process: ProcessSpec;
+}
+
+/** How a process ended: `code` is what a shell would see, 128+n for a signal. */
+export interface ExitStatus {
+  code: number;
+  signal: string | undefined;
+  oomKilled: boolean;
+}
+
+/** A process in a jail, with the daemon's ends of its standard streams. */
+export interface JailProcess {
+  /** Process id on the host. */
+  readonly pid: number;
+  /** Undefined unless `stdin`. With a terminal, the terminal's input. */
+  readonly stdin: Writable | undefined;
+  /** With a terminal, the terminal's output, and stderr is undefined. Paused until read. */
+  readonly stdout: Readable;
+  readonly stderr: Readable | undefined;
+  readonly exited: Promise<ExitStatus>;
+  resize(rows: number, columns: number): void;
+  /** @param signal name such as `SIGTERM`, or number. */
+  kill(signal: string | number): void;
+}
+
+/** A container's world. Made in two steps, so that its network can be attached before anything of the image runs. */
+export interface Jail {
+  readonly id: string;
+  /** A process in the jail's namespaces (the waiting launcher, then the container's process 1). */
+  readonly pid: number;
+  /**
+   * Runs the container's process.
+   * @throws DrydockError ERR_EXEC_NOT_FOUND (exit code 127), ERR_EXEC_PERMISSION (126), ERR_JAIL with the failed step.
+   */
+  start(): Promise<JailProcess>;
+  /** Runs a further process in the jail. The same errors as start(). */
+  exec(process: ProcessSpec): Promise<JailProcess>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  update(limits: JailLimits): Promise<void>;
+  /** Host pids of all processes in the jail. */
+  pids(): Promise<number[]>;
+  stats(): Promise<JailStats>;
+  /** Kills what still runs and frees namespaces, cgroups and mounts of the jail. Idempotent. */
+  destroy(): Promise<void>;
+}
+
+/** What `docker stats` shows, in the units of the Engine API. */
+export interface JailStats {
+  cpuTotalNs: number;
+  cpuUserNs: number;
+  cpuSystemNs: number;
+  throttledPeriods: number;
+  throttledNs: number;
+  periods: number;
+  memoryBytes: number;
+  memoryMaxBytes: number;
+  memoryLimitBytes: number;
+  memoryStat: Record<string, number>;
+  pids: number;
+  pidsLimit: number;
+  blkioReadBytes: number;
+  blkioWriteBytes: number;
+}
+
+/** How well one wish of a JailSpec is met. */
+export interface JailReportRow {
+  feature: string;
+  asked: string;
+  got: 'full' | 'partial' | 'none';
+  how: string;
+}
+
+/** A way to isolate. */
+export interface Runtime {
+  readonly name: string;
+  /** Prepares what every jail needs (cgroup roots, a spare launcher). @throws DrydockError with the remedy when it can't work here. */
+  open(): Promise<void>;
+  create(spec: JailSpec): Promise<Jail>;
+  /** What this runtime would give for this spec: security promises that can't be kept are errors in create(), wishes are warnings. */
+  report(spec: JailSpec): JailReportRow[];
+  /** Facts for `docker info`: cgroup version and driver, security options, kernel features. */
+  info(): { cgroupVersion: '1' | '2'; cgroupDriver: string; securityOptions: string[]; warnings: string[] };
+  /** Removes what a killed daemon left (processes, cgroups) of containers that `known` names, and of any other of ours. Returns what was done, for the log. */
+  sweep(known: { id: string; pid: number; startTime: string }[]): Promise<string[]>;
+  /** Stops the spare launcher and frees what open() made. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,83 @@
+/**
+ * A network in userspace: guests' Ethernet frames on one side, native sockets on the other.
+ * This is the public surface of `drydock/netstack`.
+ */
+import type { Log } from '#common/log';
+
+/** How a network is made. */
+export interface NetworkOptions {
+  /** Name for logs, metrics and thread names. */
+  name: string;
+  /** IPv4 subnet in CIDR form, such as `172.17.0.0/16`. */
+  subnet: string;
+  /** The stack's own address in the subnet: router, DNS, DHCP and NTP server. Default: the first usable one. */
+  gateway?: string;
+  /** Largest IP packet on the guests' links. Default 65520 for TAPs in namespaces. */
+  mtuBytes?: number;
+  /** Resolvers to forward to, as `address` or `address#port`; default: the host's resolv.conf, followed as it changes. */
+  dnsUpstreams?: string[];
+  /** Name of the domain in which guests are known besides their bare names. */
+  domain?: string;
+  /** No traffic to or from outside; guests still reach each other. */
+  internal?: boolean;
+  log?: Log;
+}
+
+/** How a guest in a network namespace is attached. */
+export interface AttachOptions {
+  /** A process that lives in the network namespace. */
+  pid: number;
+  /** Name of the interface to make there, such as `eth0`. */
+  interfaceName: string;
+  /** Names that the network's DNS answers with this guest's address. */
+  names: string[];
+  /** Wanted address; default: the next free one of the pool. */
+  address?: string;
+  /** Wanted MAC address, `02:42:ac:11:00:02`; default: made from the address as docker does. */
+  mac?: string;
+}
+
+/** A guest on a network. */
+export interface Attachment {
+  readonly interfaceName: string;
+  readonly address: string;
+  readonly prefixLength: number;
+  readonly gateway: string;
+  readonly mac: string;
+  /** Replaces the names under which this guest is known. */
+  setNames(names: string[]): Promise<void>;
+  /** Takes the guest off the network, closes its flows and frees its address. */
+  detach(): Promise<void>;
+}
+
+/** A port of the host that leads to a guest. */
+export interface PublishOptions {
+  protocol: 'tcp' | 'udp';
+  /** Host address to listen on, `127.0.0.1`, `0.0.0.0`, `::1`, `::`. */
+  hostAddress: string;
+  /** Host port, or 0 for any free one. */
+  hostPort: number;
+  guestAddress: string;
+  guestPort: number;
+}
+
+/** A published port; `hostPort` is the real one. */
+export interface PublishedPort extends PublishOptions {
+  close(): Promise<void>;
+}
+
+/** A running network. */
+export interface Network {
+  readonly name: string;
+  readonly subnet: string;
+  readonly gateway: string;
+  attach(options: AttachOptions): Promise<Attachment>;
+  /** @throws DrydockError ERR_PORT_IN_USE, ERR_PORT_PRIVILEGED, ERR_ADDRESS_NOT_AVAILABLE */
+  publish(options: PublishOptions): Promise<PublishedPort>;
+  /** Extra names for DNS, such as `host.docker.internal`. */
+  setHostNames(names: Record<string, string>): Promise<void>;
+  /** Counters by name, for metrics and `docker network inspect`. */
+  stats(): Promise<Record<string, number>>;
+  /** Ends every flow and frees threads, sockets and interfaces. */
+  close(): Promise<void>;
+}
