@@ -49,8 +49,11 @@ export interface StreamSink {
   readable(): void;
   /** The socket may take bytes again after a short write. */
   writable(): void;
-  /** The socket failed and is closed. `ECONNRESET` is a RST from the peer. */
-  failed(error: HostError): void;
+  /**
+   * The socket failed and is closed. `ECONNRESET` is a RST from the peer. `icmp` is the ICMP error behind the failure where
+   * the socket's error queue tells it, so that it can be relayed to the guest (traceroute over TCP).
+   */
+  failed(error: HostError, icmp?: HostIcmpError): void;
 }
 
 /** A native stream socket. */
@@ -144,7 +147,17 @@ export interface Closable {
 
 /** The world outside. Methods that return a HostError could not even begin. */
 export interface Host {
-  connect(addr: Uint8Array, addrOff: number, port: number, sink: StreamSink): HostStream | HostError;
+  /**
+   * Begins a connection; connected() or failed() follows. `ttl` is the TTL or hop limit of its packets until it is
+   * connected, 0 for the host's default; afterwards the host's default holds.
+   */
+  connect(
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    ttl: number,
+    sink: StreamSink,
+  ): HostStream | HostError;
   listen(
     addr: Uint8Array,
     addrOff: number,
