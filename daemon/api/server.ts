@@ -1,0 +1,99 @@
+/**
+ * The HTTP side of the daemon: one fastify application for all listeners. It knows versions, errors and bodies; what
+ * the endpoints do is in the plugins beside it, one per resource, which get an {@link ApiContext}.
+ *
+ * The version prefix (`/v1.47/...`) is cut off before routing, so each route exists once; handlers that differ by
+ * version ask {@link apiVersion}.
+ */
+import type { IncomingMessage } from 'node:http';
+import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
+import { DrydockError } from '#common/errors';
+import { JSON_BODY_BYTES_MAX } from '../limits.ts';
+import type { ApiContext } from './context.ts';
+import { answerFor } from './errors.ts';
+
+/** Versions of the Engine API that are spoken: 1.24 to 1.51, as a dockerd 28. */
+export const API_MINOR_MIN = 24;
+export const API_MINOR_MAX = 51;
+
+/** The routes of one resource. */
+export type ApiPlugin = (app: FastifyInstance, context: ApiContext) => void;
+
+const VERSION_PREFIX = /^\/v(\d[\d.]*)(?=\/|\?|$)/;
+const versions = new WeakMap<IncomingMessage, string>();
+
+/** The minor number of the API version that the client speaks: 47 for `/v1.47`, the newest without a prefix. */
+export function apiVersion(request: FastifyRequest): number {
+  const asked = versions.get(request.raw);
+  return asked === undefined ? API_MINOR_MAX : Number(asked.split('.')[1] ?? 0);
+}
+
+function refusedVersion(asked: string): string | undefined {
+  const [major = 0, minor = 0] = asked.split('.').map(Number);
+  if (major > 1 || (major === 1 && minor > API_MINOR_MAX))
+    return `client version ${asked} is too new. Maximum supported API version is 1.${API_MINOR_MAX}`;
+  if (major < 1 || minor < API_MINOR_MIN)
+    return `client version ${asked} is too old. Minimum supported API version is 1.${API_MINOR_MIN}, please upgrade your client to a newer version`;
+  return undefined;
+}
+
+/** Makes the application. The caller gives it listeners. */
+export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): FastifyInstance {
+  const app = fastify({
+    bodyLimit: JSON_BODY_BYTES_MAX,
+    disableRequestLogging: true,
+    return503OnClosing: false,
+    routerOptions: { maxParamLength: 4096 },
+    rewriteUrl(request) {
+      const url = request.url ?? '/';
+      const version = VERSION_PREFIX.exec(url);
+      if (!version) return url;
+      versions.set(request, version[1]!);
+      return url.slice(version[0].length) || '/';
+    },
+  });
+  readBodies(app);
+  app.addHook('onRequest', async (request, reply) => {
+    void reply.headers({
+      'Api-Version': `1.${API_MINOR_MAX}`,
+      'Docker-Experimental': 'false',
+      Ostype: 'linux',
+      Server: `Drydock/${context.version} (linux)`,
+    });
+    const asked = versions.get(request.raw);
+    const refusal = asked === undefined ? undefined : refusedVersion(asked);
+    if (refusal !== undefined) throw new DrydockError('ERR_BAD_PARAMETER', refusal);
+  });
+  app.setNotFoundHandler((_request, reply) => reply.code(404).send({ message: 'page not found' }));
+  app.setErrorHandler((error, request, reply) => {
+    const { status, message } = answerFor(error);
+    context.log[status >= 500 ? 'error' : 'debug'](
+      { method: request.method, url: request.url, status, error: status >= 500 ? error : message },
+      'request failed',
+    );
+    if (status === 304) return reply.code(304).send();
+    return reply.code(status).send({ message });
+  });
+  for (const plugin of plugins) plugin(app, context);
+  return app;
+}
+
+/** JSON bodies are parsed whole; any other type reaches its handler as the stream that it is (tar archives). */
+function readBodies(app: FastifyInstance): void {
+  const parseJson = app.getDefaultJsonParser('error', 'error');
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') return done(null, undefined);
+    void parseJson(request, body as string, (error, value) => {
+      if (error) done(new DrydockError('ERR_BAD_JSON', `invalid JSON: ${error.message}`));
+      else done(null, value);
+    });
+  });
+  app.addContentTypeParser('*', (request, payload, done) => {
+    const length = request.headers['content-length'];
+    done(
+      null,
+      length === '0' || (length === undefined && !request.headers['transfer-encoding']) ? undefined : payload,
+    );
+  });
+}

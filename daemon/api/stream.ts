@@ -1,0 +1,74 @@
+/**
+ * Answers that last: JSON lines (progress, events, stats), wait's early headers, and docker's multiplexed frames.
+ * Their status is out before their work is done, so a later failure is told inside the stream.
+ */
+import type { ServerResponse } from 'node:http';
+import type { FastifyReply } from 'fastify';
+import { errorMessage } from '#common/errors';
+
+/** Sends status and headers now and leaves the body to the caller. */
+export function openStream(reply: FastifyReply, contentType: string): ServerResponse {
+  reply.hijack();
+  const { raw } = reply;
+  raw.on('error', () => raw.destroy());
+  raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), 'Content-Type': contentType });
+  raw.flushHeaders();
+  return raw;
+}
+
+/** Resolves when `stream` takes bytes again, or has closed. */
+export function drained(stream: NodeJS.WritableStream): Promise<void> {
+  return new Promise((resolve) => {
+    const settle = (): void => {
+      stream.off('drain', settle);
+      stream.off('close', settle);
+      resolve();
+    };
+    stream.on('drain', settle);
+    stream.on('close', settle);
+  });
+}
+
+/** A stream of JSON lines to one client. */
+export class JsonLines {
+  readonly #response: ServerResponse;
+  readonly #gone = new AbortController();
+
+  constructor(reply: FastifyReply) {
+    this.#response = openStream(reply, 'application/json');
+    this.#response.once('close', () => this.#gone.abort());
+  }
+
+  /** Aborted when the client has hung up, and after end(). */
+  get gone(): AbortSignal {
+    return this.#gone.signal;
+  }
+
+  /** Writes one line. Resolves when the client keeps up. */
+  async write(line: object): Promise<void> {
+    if (this.#gone.signal.aborted) return;
+    if (!this.#response.write(`${JSON.stringify(line)}\r\n`)) await drained(this.#response);
+  }
+
+  /** Tells of a failure in mid-stream as docker's JSON messages do, and ends. */
+  fail(error: unknown): void {
+    const message = errorMessage(error);
+    this.#response.end(`${JSON.stringify({ errorDetail: { message }, error: message })}\r\n`);
+  }
+
+  end(): void {
+    this.#response.end();
+  }
+}
+
+/** Streams of a multiplexed frame. */
+export const STDOUT = 1;
+export const STDERR = 2;
+
+/** The 8-byte header of a multiplexed frame: stream, three zero bytes, length (big endian). */
+export function frameHeader(stream: number, length: number): Buffer {
+  const header = Buffer.alloc(8);
+  header[0] = stream;
+  header.writeUInt32BE(length, 4);
+  return header;
+}

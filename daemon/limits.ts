@@ -1,0 +1,26 @@
+/** The daemon's bounds. Each has a defined answer when it is reached. */
+
+/** Largest JSON request body; above it the answer is 413. */
+export const JSON_BODY_BYTES_MAX: number = 8 * 1024 * 1024;
+/** Events kept for `docker events --since`, as in dockerd. */
+export const EVENTS_KEPT_MAX = 256;
+/** A log line is cut into parts of this many bytes, as dockerd's copier does. */
+export const LOG_LINE_BYTES_MAX: number = 16 * 1024;
+/** Log bytes waiting for the disk before a container's output is paused. */
+export const LOG_PENDING_BYTES_MAX: number = 1024 * 1024;
+/** Bytes that one attached client may leave unread before the container's output waits for it. */
+export const CLIENT_PENDING_BYTES_MAX: number = 1024 * 1024;
+/** Default of `docker stop --time`. */
+export const STOP_TIMEOUT_S = 10;
+/** How long a killed process may take to be reaped before the daemon says that it is stuck. */
+export const KILL_WAIT_MS = 10_000;
+/** How long all containers together may take to stop when the daemon ends (dockerd's --shutdown-timeout). */
+export const SHUTDOWN_TIMEOUT_S = 15;
+/** Longest container name. */
+export const NAME_LENGTH_MAX = 255;
+/** Shortest memory limit that dockerd accepts. */
+export const MEMORY_BYTES_MIN: number = 6 * 1024 * 1024;
+/** Finished exec instances are forgotten after this time, so that clients can still read their exit code. */
+export const EXEC_KEPT_MS: number = 5 * 60_000;
+/** Interval between two samples of `docker stats`. */
+export const STATS_INTERVAL_MS = 1000;
