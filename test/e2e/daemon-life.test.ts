@@ -1,0 +1,195 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { type DaemonAddress, IMAGE, TestDaemon, until } from '../support/e2e/daemon.ts';
+import { type Inventory, litterSince, takeInventory } from '../support/e2e/litter.ts';
+import { describeE2e } from '../support/e2e/session.ts';
+
+describeE2e('the daemon from start to end', () => {
+  let address: DaemonAddress;
+  let before: Inventory;
+  const started: TestDaemon[] = [];
+  const launch = async (args: string[] = []): Promise<TestDaemon> => {
+    const daemon = await TestDaemon.launch(address, args);
+    started.push(daemon);
+    return daemon;
+  };
+
+  beforeEach(() => {
+    address = TestDaemon.makeAddress();
+    before = takeInventory();
+  });
+  afterEach(async () => {
+    for (const daemon of started.splice(0))
+      if (daemon.process.exitCode === null) await daemon.stop('SIGTERM');
+    TestDaemon.forget(address);
+  });
+
+  /** Containers of every kind that holds something of the machine. */
+  const fill = async (daemon: TestDaemon, folder: string): Promise<void> => {
+    await daemon.ok(['run', '-d', '--name', 'plain', IMAGE, 'sleep', '1000']);
+    await daemon.ok([
+      'run',
+      '-d',
+      '--name',
+      'bound',
+      '-v',
+      `${folder}:/data`,
+      '-v',
+      'vol:/vol',
+      IMAGE,
+      'sh',
+      '-c',
+      'echo x > /data/x; exec sleep 1000',
+    ]);
+    await daemon.ok([
+      'run',
+      '-d',
+      '--name',
+      'port',
+      '-p',
+      '127.0.0.1::80',
+      '--memory',
+      '64m',
+      IMAGE,
+      'sleep',
+      '1000',
+    ]);
+    await daemon.ok(['network', 'create', 'other']);
+    await daemon.ok(['run', '-dt', '--name', 'tty', '--network', 'other', '--tmpfs', '/t', IMAGE, 'bash']);
+    await daemon.ok(['create', '--name', 'not-started', IMAGE, 'true']);
+    await until(() => existsSync(join(folder, 'x')), 'the bound container wrote');
+  };
+
+  it.each(['SIGTERM', 'SIGINT'] as const)(
+    '%s stops the containers in order and removes every mount, namespace, interface, cgroup and process',
+    async (signal) => {
+      const folder = mkdtempSync(join(tmpdir(), 'drydock-fill-'));
+      try {
+        const daemon = await launch();
+        await fill(daemon, folder);
+        await daemon.ok([
+          'run',
+          '-d',
+          '--name',
+          'graceful',
+          '-v',
+          `${folder}:/data`,
+          IMAGE,
+          'bash',
+          '-c',
+          'trap "echo ended > /data/ended; exit 0" TERM; touch /data/ready; while :; do sleep 0.05; done',
+        ]);
+        await until(() => existsSync(join(folder, 'ready')), 'the container is ready');
+        expect(await daemon.stop(signal)).toBe(0);
+        expect(readFileSync(join(folder, 'ended'), 'utf8')).toBe('ended\n');
+        expect(litterSince(before)).toEqual([]);
+        expect(existsSync(address.socketPath)).toBe(false);
+      } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
+    },
+  );
+
+  it('after kill -9 the next start cleans up what was left, says so, and loses no image, volume or container', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'drydock-fill-'));
+    try {
+      const first = await launch();
+      await fill(first, folder);
+      await first.ok(['exec', 'bound', 'sh', '-c', 'echo kept > /vol/mark; echo kept > /in-layer']);
+      const images = await first.ok(['images', '-q', '--no-trunc']);
+      expect(await first.stop('SIGKILL')).toBe('SIGKILL');
+
+      const second = await launch();
+      expect(second.log).toMatch(/clean(ed)? up|left/i);
+      const states = await second.ok(['ps', '-a', '--format', '{{.Names}} {{.State}}']);
+      expect(states.split('\n').sort()).toEqual([
+        'bound exited',
+        'not-started created',
+        'plain exited',
+        'port exited',
+        'tty exited',
+      ]);
+      expect(await second.ok(['images', '-q', '--no-trunc'])).toBe(images);
+      expect(await second.ok(['run', '--rm', '-v', 'vol:/vol', IMAGE, 'cat', '/vol/mark'])).toBe('kept');
+      await second.ok(['start', 'bound']);
+      expect(await second.ok(['exec', 'bound', 'cat', '/in-layer', '/data/x'])).toBe('kept\nx');
+      expect(await second.stop()).toBe(0);
+      expect(litterSince(before)).toEqual([]);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  it('prints the line to paste and keeps its socket from others', async () => {
+    const daemon = await launch();
+    expect(daemon.log).toContain(`DOCKER_HOST=unix://${address.socketPath}`);
+    expect(statSync(address.socketPath).mode & 0o007).toBe(0);
+  });
+
+  it('a second daemon on the same data is refused with the reason, and harms nothing', async () => {
+    const first = await launch();
+    await first.ok(['run', '-d', '--name', 'kept', IMAGE, 'sleep', '1000']);
+    const second = TestDaemon.spawnProcess({ ...address, socketPath: `${address.socketPath}2` });
+    expect(await second.exited).not.toBe(0);
+    expect(second.log).toMatch(/already|in use|another/i);
+    expect(await first.ok(['exec', 'kept', 'echo', 'fine'])).toBe('fine');
+  });
+
+  it('a socket file that nobody listens on is replaced; one in use is not', async () => {
+    const first = await launch();
+    const rival = TestDaemon.spawnProcess({ ...address, dataRoot: join(address.dataRoot, '..', 'rival') });
+    expect(await rival.exited).not.toBe(0);
+    expect(rival.log).toMatch(/listen|in use|already/i);
+    await first.stop('SIGKILL');
+    expect(existsSync(address.socketPath)).toBe(true);
+    const second = await launch();
+    expect((await second.api('GET', '/_ping')).body).toBe('OK');
+  });
+
+  it('a bad flag, a bad configuration file and a bad host are refused with the reason', async () => {
+    for (const [args, reason] of [
+      [['--no-such-flag'], /no-such-flag/],
+      [['--host', 'ftp://x'], /ftp/],
+      [['--log-level', 'shouting'], /shouting|log-level/],
+    ] as const) {
+      const daemon = TestDaemon.spawnProcess(address, [...args]);
+      expect(await daemon.exited).not.toBe(0);
+      expect(daemon.log).toMatch(reason);
+    }
+    const file = join(address.dataRoot, '..', 'daemon.json');
+    writeFileSync(file, '{ "debug": tru }');
+    const daemon = TestDaemon.spawnProcess(address, ['--config-file', file]);
+    expect(await daemon.exited).not.toBe(0);
+    expect(daemon.log).toContain(file);
+  });
+
+  it('containers started one after another and many at once leave nothing but themselves', async () => {
+    const daemon = await launch();
+    await daemon.ok(['run', '--rm', IMAGE, 'true']);
+    const fds = (): number =>
+      Number(readFileSync(`/proc/${daemon.process.pid}/status`, 'utf8').match(/FDSize:\s+(\d+)/)![1]);
+    const inventory = takeInventory();
+    const sizeBefore = fds();
+    await Promise.all(
+      Array.from({ length: 8 }, (_, i) => daemon.ok(['run', '--rm', IMAGE, 'echo', String(i)])),
+    );
+    for (let i = 0; i < 5; i++) await daemon.ok(['run', '--rm', IMAGE, 'true']);
+    await expect
+      .poll(() => litterSince(inventory).filter((thing) => /^(mount|cgroup|interface)/.test(thing)), {
+        timeout: 10_000,
+      })
+      .toEqual([]);
+    expect(fds()).toBeLessThanOrEqual(sizeBefore * 2);
+    expect(
+      await new Promise((resolve) =>
+        connect(address.socketPath).on('connect', function (this: import('node:net').Socket) {
+          this.destroy();
+          resolve(true);
+        }),
+      ),
+    ).toBe(true);
+  });
+});
