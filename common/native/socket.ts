@@ -1,0 +1,448 @@
+/**
+ * Sockets as the kernel has them: non-blocking descriptors for loops of our own. The functions that move data return
+ * what the system call returned (-1 and {@link socketErrno} on failure), because they are called for every batch; those
+ * that set a socket up throw {@link SyscallError}.
+ *
+ * Addresses are 16 bytes at an offset, IPv4 in the mapped form ::ffff:a.b.c.d, as everywhere in the netstack. A mapped
+ * address becomes an AF_INET socket address, so one function serves both families.
+ */
+import type { SyscallError } from '../errors.ts';
+import { cFunction, check, errno } from './libc.ts';
+import { addressIn, NativeMemory } from './memory.ts';
+
+const socketCall = cFunction('socket', 'int', ['int', 'int', 'int']);
+const connectCall = cFunction('connect', 'int', ['int', 'int64', 'int']);
+const bindCall = cFunction('bind', 'int', ['int', 'int64', 'int']);
+const listenCall = cFunction('listen', 'int', ['int', 'int']);
+const accept4 = cFunction('accept4', 'int', ['int', 'int64', 'int64', 'int']);
+const getsockname = cFunction('getsockname', 'int', ['int', 'int64', 'int64']);
+const setsockopt = cFunction('setsockopt', 'int', ['int', 'int', 'int', 'int64', 'int']);
+const getsockopt = cFunction('getsockopt', 'int', ['int', 'int', 'int', 'int64', 'int64']);
+const shutdownCall = cFunction('shutdown', 'int', ['int', 'int']);
+const closeCall = cFunction('close', 'int', ['int']);
+const recvCall = cFunction('recv', 'int', ['int', 'int64', 'int64', 'int']);
+const sendCall = cFunction('send', 'int', ['int', 'int64', 'int64', 'int']);
+const sendtoCall = cFunction('sendto', 'int', ['int', 'int64', 'int64', 'int', 'int64', 'int']);
+const recvmsgCall = cFunction('recvmsg', 'int', ['int', 'int64', 'int']);
+
+// Linux include/linux/socket.h, include/uapi/asm-generic/socket.h, include/uapi/linux/{in,in6,tcp,icmp,icmpv6}.h
+const AF_UNIX = 1;
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCK_CLOEXEC_NONBLOCK = 0o2004000;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_ERRQUEUE = 0x2000;
+const SOL_IP = 0;
+const SOL_SOCKET = 1;
+const SOL_TCP = 6;
+const SOL_IPV6 = 41;
+const SOL_ICMPV6 = 58;
+const SOL_RAW = 255;
+const SO_REUSEADDR = 2;
+const SO_ERROR = 4;
+const SO_BROADCAST = 6;
+const SO_LINGER = 13;
+const SO_ATTACH_FILTER = 26;
+const IP_TTL = 2;
+const IP_RECVERR = 11;
+const IP_RECVTTL = 12;
+const IPV6_UNICAST_HOPS = 16;
+const IPV6_RECVERR = 25;
+const IPV6_V6ONLY = 26;
+const IPV6_RECVHOPLIMIT = 51;
+const IPV6_HOPLIMIT = 52;
+const TCP_NODELAY = 1;
+const TCP_CONGESTION = 13;
+const ICMP_FILTER = 1;
+const ICMPV6_FILTER = 1;
+const IPPROTO_ICMP = 1;
+const IPPROTO_ICMPV6 = 58;
+const ICMP_ECHO_REPLY = 0;
+const ICMPV6_ECHO_REPLY = 129;
+
+const SOCKET_TYPES = { stream: 1, datagram: 2, raw: 3, seqpacket: 5 } as const;
+
+/** Kinds of socket. */
+export type SocketType = keyof typeof SOCKET_TYPES;
+/** Address family of an internet socket. */
+export type Family = 4 | 6;
+
+/** Longest struct sockaddr of the internet families (sockaddr_in6). */
+const SOCKADDR_LEN = 28;
+/** Longest path of a unix socket, with its terminating zero (unix(7)). */
+const UNIX_PATH_MAX = 108;
+/** struct msghdr and iovec on LP64 (include/linux/socket.h). */
+const MSGHDR_LEN = 56;
+const CONTROL_LEN = 512;
+
+// Layout of the scratch memory that all calls of this thread share.
+const ADDRESS_OFF = 0;
+const LENGTH_OFF = 128;
+const OPTION_OFF = 136;
+const MSGHDR_OFF = 256;
+const IOVEC_OFF = MSGHDR_OFF + MSGHDR_LEN + 8;
+const CONTROL_OFF = 512;
+const scratch = new NativeMemory(CONTROL_OFF + CONTROL_LEN);
+const { view, bytes, address: base } = scratch;
+
+/** errno of the last failed call of this module; read it before calling anything else. */
+export const socketErrno: () => number = errno;
+
+/** True for ::ffff:a.b.c.d. */
+export function isMapped(addr: Uint8Array, off: number): boolean {
+  for (let i = 0; i < 10; i++) if (addr[off + i] !== 0) return false;
+  return addr[off + 10] === 0xff && addr[off + 11] === 0xff;
+}
+
+function putSockaddr(addr: Uint8Array, off: number, port: number): number {
+  if (isMapped(addr, off)) {
+    view.setUint16(ADDRESS_OFF, AF_INET, true);
+    view.setUint16(ADDRESS_OFF + 2, port);
+    for (let i = 0; i < 4; i++) bytes[ADDRESS_OFF + 4 + i] = addr[off + 12 + i]!;
+    view.setUint32(ADDRESS_OFF + 8, 0);
+    view.setUint32(ADDRESS_OFF + 12, 0);
+    return 16;
+  }
+  view.setUint16(ADDRESS_OFF, AF_INET6, true);
+  view.setUint16(ADDRESS_OFF + 2, port);
+  view.setUint32(ADDRESS_OFF + 4, 0);
+  for (let i = 0; i < 16; i++) bytes[ADDRESS_OFF + 8 + i] = addr[off + i]!;
+  view.setUint32(ADDRESS_OFF + 24, 0);
+  return SOCKADDR_LEN;
+}
+
+/** Reads the socket address at `at` of the scratch memory into 16 bytes and returns its port, or -1 if there is none. */
+function takeSockaddr(at: number, addr: Uint8Array, off: number): number {
+  const family = view.getUint16(at, true);
+  if (family === AF_INET) {
+    addr.fill(0, off, off + 10);
+    addr[off + 10] = 0xff;
+    addr[off + 11] = 0xff;
+    for (let i = 0; i < 4; i++) addr[off + 12 + i] = bytes[at + 4 + i]!;
+    return view.getUint16(at + 2);
+  }
+  if (family !== AF_INET6) return -1;
+  for (let i = 0; i < 16; i++) addr[off + i] = bytes[at + 8 + i]!;
+  return view.getUint16(at + 2);
+}
+
+function setInt(fd: number, level: number, option: number, value: number): number {
+  view.setInt32(OPTION_OFF, value, true);
+  return setsockopt(fd, level, option, base + OPTION_OFF, 4);
+}
+
+/** Opens a non-blocking, close-on-exec internet socket. @throws SyscallError */
+export function openSocket(family: Family, type: SocketType): number {
+  const domain = family === 4 ? AF_INET : AF_INET6;
+  return check(socketCall(domain, SOCKET_TYPES[type] | SOCK_CLOEXEC_NONBLOCK, 0), 'socket', type);
+}
+
+/** Begins to connect; 0 when it is done at once, -1 with EINPROGRESS when it goes on. */
+export function connect(fd: number, addr: Uint8Array, off: number, port: number): number {
+  return connectCall(fd, base + ADDRESS_OFF, putSockaddr(addr, off, port));
+}
+
+/** @throws SyscallError EADDRINUSE, EADDRNOTAVAIL, EACCES */
+export function bind(fd: number, addr: Uint8Array, off: number, port: number): void {
+  check(bindCall(fd, base + ADDRESS_OFF, putSockaddr(addr, off, port)), 'bind');
+}
+
+/** @throws SyscallError */
+export function listen(fd: number, backlog: number): void {
+  check(listenCall(fd, backlog), 'listen');
+}
+
+/** Accepts one connection, non-blocking; stores the peer's address. Returns -1 with EAGAIN when there is none. */
+export function accept(fd: number, peerAddr: Uint8Array, off: number): number {
+  view.setUint32(LENGTH_OFF, SOCKADDR_LEN, true);
+  const accepted = accept4(fd, base + ADDRESS_OFF, base + LENGTH_OFF, SOCK_CLOEXEC_NONBLOCK);
+  if (accepted >= 0) lastPeerPort = takeSockaddr(ADDRESS_OFF, peerAddr, off);
+  return accepted;
+}
+
+let lastPeerPort = 0;
+/** Port of the peer that the last {@link accept} or {@link receiveFrom} told of. */
+export function peerPort(): number {
+  return lastPeerPort;
+}
+
+/** The port that a socket is bound to. @throws SyscallError */
+export function localPort(fd: number): number {
+  view.setUint32(LENGTH_OFF, SOCKADDR_LEN, true);
+  check(getsockname(fd, base + ADDRESS_OFF, base + LENGTH_OFF), 'getsockname');
+  return view.getUint16(ADDRESS_OFF + 2);
+}
+
+/** Reads bytes of a stream: their count, 0 at its end, or -1. */
+export function receive(fd: number, buf: Uint8Array, off: number, len: number): number {
+  return recvCall(fd, addressIn(buf, off), len, MSG_DONTWAIT);
+}
+
+/** Writes bytes of a stream: how many were taken, or -1. */
+export function send(fd: number, buf: Uint8Array, off: number, len: number): number {
+  return sendCall(fd, addressIn(buf, off), len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/** Sends one datagram. Returns its length or -1. */
+export function sendTo(
+  fd: number,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  addr: Uint8Array,
+  addrOff: number,
+  port: number,
+): number {
+  const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+  const length = putSockaddr(addr, addrOff, port);
+  return sendtoCall(fd, addressIn(buf, off), len, flags, base + ADDRESS_OFF, length);
+}
+
+/** Ends our direction of a stream (FIN); -1 when the peer has gone already. */
+export function shutdownWrite(fd: number): number {
+  return shutdownCall(fd, 1);
+}
+
+/** Closes a descriptor. */
+export function close(fd: number): void {
+  closeCall(fd);
+}
+
+/** Makes the next close of a stream send a RST and drop what is queued (SO_LINGER with no time). */
+export function resetOnClose(fd: number): void {
+  view.setInt32(OPTION_OFF, 1, true);
+  view.setInt32(OPTION_OFF + 4, 0, true);
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, base + OPTION_OFF, 8);
+}
+
+/** Takes the pending error of a socket: an errno, or 0. */
+export function pendingError(fd: number): number {
+  view.setUint32(LENGTH_OFF, 4, true);
+  view.setInt32(OPTION_OFF, 0, true);
+  getsockopt(fd, SOL_SOCKET, SO_ERROR, base + OPTION_OFF, base + LENGTH_OFF);
+  return view.getInt32(OPTION_OFF, true);
+}
+
+/** Sends small writes at once: the guest's stack has done Nagle's work already. */
+export function setNoDelay(fd: number): void {
+  setInt(fd, SOL_TCP, TCP_NODELAY, 1);
+}
+
+/** Chooses the congestion control of a stream. Returns false when the kernel has none of this name. */
+export function setCongestionControl(fd: number, name: string): boolean {
+  scratch.cString(OPTION_OFF, name);
+  return setsockopt(fd, SOL_TCP, TCP_CONGESTION, base + OPTION_OFF, name.length) === 0;
+}
+
+/** Lets a listener take a port whose old connections linger in TIME_WAIT. */
+export function setReuseAddress(fd: number): void {
+  setInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+}
+
+/** Keeps an IPv6 socket from also taking the port of IPv4. */
+export function setIpv6Only(fd: number): void {
+  setInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+}
+
+/** Prepares a datagram or raw socket: ICMP errors and TTLs are told, broadcasts may be sent. */
+export function setDatagramOptions(fd: number, family: Family): void {
+  if (family === 4) {
+    setInt(fd, SOL_IP, IP_RECVERR, 1);
+    setInt(fd, SOL_IP, IP_RECVTTL, 1);
+    setInt(fd, SOL_SOCKET, SO_BROADCAST, 1);
+  } else {
+    setInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+    setInt(fd, SOL_IPV6, IPV6_RECVERR, 1);
+    setInt(fd, SOL_IPV6, IPV6_RECVHOPLIMIT, 1);
+  }
+}
+
+/** Sets the TTL or hop limit of what is sent from now on; -1 takes the host's default. */
+export function setTtl(fd: number, family: Family, ttl: number): void {
+  if (family === 4) setInt(fd, SOL_IP, IP_TTL, ttl === -1 ? 0 : ttl);
+  else setInt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, ttl);
+}
+
+/** What {@link receiveFrom} and {@link receiveError} tell besides the bytes. One object is reused. */
+export interface Received {
+  /** Peer of a datagram, or the destination of the one that an error is about. */
+  readonly addr: Uint8Array;
+  port: number;
+  /** TTL or hop limit, 0 when unknown. */
+  ttl: number;
+}
+
+/** A queued error (struct sock_extended_err, include/uapi/linux/errqueue.h). */
+export interface ExtendedError {
+  errno: number;
+  /** 1 local, 2 ICMP, 3 ICMPv6. */
+  origin: number;
+  type: number;
+  code: number;
+  /** Path MTU for EMSGSIZE. */
+  info: number;
+  hasOffender: boolean;
+  readonly offender: Uint8Array;
+}
+
+function prepareMessage(buf: Uint8Array, off: number, len: number): void {
+  scratch.setPointer(IOVEC_OFF, addressIn(buf, off));
+  scratch.setPointer(IOVEC_OFF + 8, len);
+  scratch.setPointer(MSGHDR_OFF, base + ADDRESS_OFF);
+  view.setUint32(MSGHDR_OFF + 8, SOCKADDR_LEN, true);
+  scratch.setPointer(MSGHDR_OFF + 16, base + IOVEC_OFF);
+  scratch.setPointer(MSGHDR_OFF + 24, 1);
+  scratch.setPointer(MSGHDR_OFF + 32, base + CONTROL_OFF);
+  scratch.setPointer(MSGHDR_OFF + 40, CONTROL_LEN);
+  view.setUint32(MSGHDR_OFF + 48, 0, true);
+  view.setUint16(ADDRESS_OFF, 0, true);
+}
+
+/** Calls `each` with level, type and place of data of every control message (cmsg(3)). */
+function eachControl(each: (level: number, type: number, at: number) => void): void {
+  const end = CONTROL_OFF + Math.min(scratch.pointer(MSGHDR_OFF + 40), CONTROL_LEN);
+  let at = CONTROL_OFF;
+  while (at + 16 <= end) {
+    const length = scratch.pointer(at);
+    if (length < 16) return;
+    each(view.getInt32(at + 8, true), view.getInt32(at + 12, true), at + 16);
+    at += (length + 7) & ~7;
+  }
+}
+
+/** Receives one datagram with its origin and TTL. Returns its length or -1. */
+export function receiveFrom(fd: number, buf: Uint8Array, off: number, len: number, out: Received): number {
+  prepareMessage(buf, off, len);
+  const count = recvmsgCall(fd, base + MSGHDR_OFF, MSG_DONTWAIT);
+  if (count < 0) return count;
+  out.port = Math.max(0, takeSockaddr(ADDRESS_OFF, out.addr, 0));
+  out.ttl = 0;
+  eachControl((level, type, at) => {
+    if ((level === SOL_IP && type === IP_TTL) || (level === SOL_IPV6 && type === IPV6_HOPLIMIT))
+      out.ttl = view.getInt32(at, true);
+  });
+  return count;
+}
+
+/**
+ * Takes one error from a socket's error queue (IP_RECVERR, ip(7)) with the datagram that caused it. Returns the
+ * datagram's length (from its transport payload on), or -1 when there is none.
+ */
+export function receiveError(
+  fd: number,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  out: Received,
+  error: ExtendedError,
+): number {
+  prepareMessage(buf, off, len);
+  const count = recvmsgCall(fd, base + MSGHDR_OFF, MSG_ERRQUEUE | MSG_DONTWAIT);
+  if (count < 0) return count;
+  out.port = Math.max(0, takeSockaddr(ADDRESS_OFF, out.addr, 0));
+  out.ttl = 0;
+  error.errno = 0;
+  error.hasOffender = false;
+  eachControl((level, type, at) => {
+    if (!((level === SOL_IP && type === IP_RECVERR) || (level === SOL_IPV6 && type === IPV6_RECVERR))) return;
+    error.errno = view.getUint32(at, true);
+    error.origin = bytes[at + 4]!;
+    error.type = bytes[at + 5]!;
+    error.code = bytes[at + 6]!;
+    error.info = view.getUint32(at + 8, true);
+    error.hasOffender = takeSockaddr(at + 16, error.offender, 0) >= 0;
+  });
+  return count;
+}
+
+/** How an ICMP echo socket was opened. */
+export interface EchoSocket {
+  readonly fd: number;
+  /** True for SOCK_RAW: identifier and checksum are ours, and IPv4 packets arrive with their IP header. */
+  readonly raw: boolean;
+}
+
+/**
+ * Opens a socket that sends echo requests and receives their replies: an unprivileged ping socket where
+ * net.ipv4.ping_group_range allows it, else a raw one that a filter confines to replies with `ident`.
+ *
+ * @throws SyscallError EACCES or EPERM when neither is allowed.
+ */
+export function openEchoSocket(family: Family, ident: number): EchoSocket {
+  const domain = family === 4 ? AF_INET : AF_INET6;
+  const protocol = family === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+  const ping = socketCall(domain, SOCKET_TYPES.datagram | SOCK_CLOEXEC_NONBLOCK, protocol);
+  if (ping >= 0) return { fd: ping, raw: false };
+  const fd = check(socketCall(domain, SOCKET_TYPES.raw | SOCK_CLOEXEC_NONBLOCK, protocol), 'socket', 'icmp');
+  if (family === 4) {
+    // A set bit blocks the type (raw(7), ICMP_FILTER).
+    setInt(fd, SOL_RAW, ICMP_FILTER, ~(1 << ICMP_ECHO_REPLY));
+  } else {
+    for (let i = 0; i < 8; i++) view.setUint32(OPTION_OFF + 4 * i, 0xffffffff, true);
+    const word = OPTION_OFF + 4 * (ICMPV6_ECHO_REPLY >> 5);
+    view.setUint32(word, ~(1 << (ICMPV6_ECHO_REPLY & 31)) >>> 0, true);
+    setsockopt(fd, SOL_ICMPV6, ICMPV6_FILTER, base + OPTION_OFF, 32);
+  }
+  attachIdentFilter(fd, family, ident);
+  return { fd, raw: true };
+}
+
+/** A classic BPF program (struct sock_filter) that passes only packets whose ICMP identifier is `ident`. */
+function attachIdentFilter(fd: number, family: Family, ident: number): void {
+  const LDX_IP_HEADER = 0xb1; // ldxb 4*([0]&0xf)
+  const LD_HALF_INDEXED = 0x48; // ldh [x + k]
+  const LD_HALF_ABSOLUTE = 0x28; // ldh [k]
+  const JUMP_EQUAL = 0x15;
+  const RETURN = 0x06;
+  const program: [number, number, number, number][] =
+    family === 4
+      ? [
+          [LDX_IP_HEADER, 0, 0, 0],
+          [LD_HALF_INDEXED, 0, 0, 4],
+        ]
+      : [[LD_HALF_ABSOLUTE, 0, 0, 4]];
+  program.push([JUMP_EQUAL, 0, 1, ident], [RETURN, 0, 0, 0xffffffff], [RETURN, 0, 0, 0]);
+  const code = CONTROL_OFF;
+  program.forEach(([operation, jumpTrue, jumpFalse, k], index) => {
+    const at = code + 8 * index;
+    view.setUint16(at, operation, true);
+    bytes[at + 2] = jumpTrue;
+    bytes[at + 3] = jumpFalse;
+    view.setUint32(at + 4, k >>> 0, true);
+  });
+  view.setUint16(OPTION_OFF, program.length, true);
+  scratch.setPointer(OPTION_OFF + 8, base + code);
+  check(
+    setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, base + OPTION_OFF, 16),
+    'setsockopt',
+    'SO_ATTACH_FILTER',
+  );
+}
+
+function putUnixAddress(path: string): number {
+  if (Buffer.byteLength(path) >= UNIX_PATH_MAX) throw new RangeError(`unix socket path too long: ${path}`);
+  view.setUint16(ADDRESS_OFF, AF_UNIX, true);
+  scratch.cString(ADDRESS_OFF + 2, path);
+  return 2 + Buffer.byteLength(path) + 1;
+}
+
+/** Opens a non-blocking unix socket. Node itself has no datagram and no seqpacket ones. @throws SyscallError */
+export function openUnixSocket(type: SocketType): number {
+  return check(socketCall(AF_UNIX, SOCKET_TYPES[type] | SOCK_CLOEXEC_NONBLOCK, 0), 'socket', `unix ${type}`);
+}
+
+/** @throws SyscallError */
+export function bindUnix(fd: number, path: string): void {
+  check(bindCall(fd, base + ADDRESS_OFF, putUnixAddress(path)), 'bind', path);
+}
+
+/** @throws SyscallError */
+export function connectUnix(fd: number, path: string): void {
+  check(connectCall(fd, base + ADDRESS_OFF, putUnixAddress(path)), 'connect', path);
+}
+
+/** True when `error` is the failure of a system call with this name. */
+export function isErrno(error: unknown, code: string): error is SyscallError {
+  return (error as { code?: unknown } | null)?.code === code;
+}
