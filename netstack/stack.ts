@@ -60,9 +60,19 @@ export interface StackSurface {
   ): HostStream | HostError;
 
   /**
-   * Says that only `mac` may use `addr` (16 bytes): frames from others with this source are dropped and counted, ARP and
-   * NDP for it are answered from here. Undefined takes it back.
+   * Connects into a guest on behalf of a stream that is connected already: a client of a published port. The stack moves the
+   * bytes itself, without a copy in between: `listen(…, { accepted: (stream) => stack.relay(stream, …) })`. When the guest
+   * refuses or does not answer, the stream is reset.
    */
+  relay(
+    stream: HostStream,
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    options?: DialOptions,
+  ): StreamSink;
+
+  /** Says that only `mac` may use `addr` (16 bytes): frames from others with this source are dropped and counted. Undefined takes it back. */
   bindGuest(addr: Uint8Array, mac: Uint8Array | undefined): void;
   /** Ends every flow of a guest that has left. */
   forgetGuest(addr: Uint8Array): void;

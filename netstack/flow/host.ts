@@ -45,7 +45,11 @@ export interface HostIcmpError {
 export interface StreamSink {
   /** The connection is established (only for sockets made by connect). */
   connected(): void;
-  /** There may be bytes to read, or the peer's end of stream. */
+  /**
+   * There may be bytes to read, or the peer's end of stream. Comes again only after a read() has returned 0, so that a
+   * host may use edge-triggered events; one that knows from a short read that nothing is left returns that 0 without asking
+   * the kernel.
+   */
   readable(): void;
   /** The socket may take bytes again after a short write. */
   writable(): void;
@@ -130,7 +134,8 @@ export interface PingSink {
     addrOff: number,
     ttl: number,
   ): void;
-  icmpError(error: HostIcmpError, sequence: number): void;
+  /** An error for the request with this sequence number that was sent to `addr`. */
+  icmpError(error: HostIcmpError, sequence: number, addr: Uint8Array, addrOff: number): void;
   failed(error: HostError): void;
 }
 
