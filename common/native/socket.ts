@@ -258,6 +258,15 @@ export function setDatagramOptions(fd: number, family: Family): void {
   }
 }
 
+/**
+ * Tells ICMP errors of a stream at once instead of after the last retry, and queues them for {@link receiveError}. Wanted
+ * while connecting only: an established connection must survive such errors (RFC 1122 section 4.2.3.9).
+ */
+export function setErrorQueue(fd: number, family: Family, on: boolean): void {
+  if (family === 4) setInt(fd, SOL_IP, IP_RECVERR, on ? 1 : 0);
+  else setInt(fd, SOL_IPV6, IPV6_RECVERR, on ? 1 : 0);
+}
+
 /** Sets the TTL or hop limit of what is sent from now on; -1 takes the host's default. */
 export function setTtl(fd: number, family: Family, ttl: number): void {
   if (family === 4) setInt(fd, SOL_IP, IP_TTL, ttl === -1 ? 0 : ttl);

@@ -1,0 +1,169 @@
+/**
+ * UDP sockets of the kernel. ICMP errors are asked for (IP_RECVERR) and told apart from the data: an unconnected socket
+ * with that option hears of every peer's errors, which is how a closed port becomes an ICMP message to the guest.
+ */
+
+import { SyscallError } from '#common/errors';
+import { EPOLLERR, EPOLLIN } from '#common/native/epoll';
+import { errnoName } from '#common/native/libc';
+import * as socket from '#common/native/socket';
+import type { DatagramSink, HostDatagram, HostError } from '../flow/host.ts';
+import { hostError, hostIcmpError } from './errors.ts';
+import type { NativeContext } from './native.ts';
+
+/** Datagrams read from one socket in one turn of the loop. */
+const DATAGRAMS_PER_TURN = 64;
+/** Queued errors read in one turn. */
+const ERRORS_PER_TURN = 64;
+/** Largest UDP payload, and a byte over. */
+const DATAGRAM_BYTES_MAX = 65536;
+
+// A thread's sockets take turns, so one buffer serves all of them.
+const buffer = new Uint8Array(new ArrayBuffer(DATAGRAM_BYTES_MAX));
+const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0 };
+const queued: socket.ExtendedError = {
+  errno: 0,
+  origin: 0,
+  type: 0,
+  code: 0,
+  info: 0,
+  hasOffender: false,
+  offender: new Uint8Array(16),
+};
+
+/** Reads a socket's error queue, calling `each` for what a guest should know. `len` bytes of the packet are in `buf`. */
+export function drainErrors(
+  fd: number,
+  each: (
+    error: NonNullable<ReturnType<typeof hostIcmpError>>,
+    peer: socket.Received,
+    buf: Uint8Array,
+    len: number,
+  ) => void,
+): void {
+  for (let i = 0; i < ERRORS_PER_TURN; i++) {
+    const len = socket.receiveError(fd, buffer, 0, DATAGRAM_BYTES_MAX, received, queued);
+    if (len < 0) return;
+    const error = hostIcmpError(queued, errnoName(queued.errno));
+    if (error) each(error, received, buffer, len);
+  }
+}
+
+/** Opens a UDP socket for {@link NativeHost}. */
+export function openNativeDatagram(
+  context: NativeContext,
+  family: 4 | 6,
+  addr: Uint8Array | undefined,
+  addrOff: number,
+  port: number,
+  sink: DatagramSink,
+): HostDatagram | HostError {
+  let fd = -1;
+  try {
+    fd = socket.openSocket(family, 'datagram');
+    socket.setDatagramOptions(fd, family);
+    socket.bind(fd, addr ?? (family === 4 ? ANY_V4 : ANY_V6), addr ? addrOff : 0, port);
+    const datagram = new NativeDatagram(fd, family, socket.localPort(fd), context, sink);
+    context.poller.watch(fd, EPOLLIN, (mask) => datagram.events(mask));
+    return datagram;
+  } catch (error) {
+    if (fd >= 0) socket.close(fd);
+    if (!(error instanceof SyscallError)) throw error;
+    return hostError(error.code);
+  }
+}
+
+const ANY_V4: Uint8Array = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0);
+const ANY_V6: Uint8Array = new Uint8Array(16);
+
+class NativeDatagram implements HostDatagram {
+  readonly port: number;
+  readonly #family: 4 | 6;
+  readonly #context: NativeContext;
+  readonly #sink: DatagramSink;
+  #fd: number;
+  #ttl = 0;
+  #drainWaits = false;
+
+  constructor(fd: number, family: 4 | 6, port: number, context: NativeContext, sink: DatagramSink) {
+    this.#fd = fd;
+    this.#family = family;
+    this.port = port;
+    this.#context = context;
+    this.#sink = sink;
+  }
+
+  events(mask: number): void {
+    if (mask & EPOLLERR) this.#drain();
+    if (!(mask & EPOLLIN)) return;
+    for (let i = 0; i < DATAGRAMS_PER_TURN && this.#fd >= 0; i++) {
+      const len = socket.receiveFrom(this.#fd, buffer, 0, DATAGRAM_BYTES_MAX, received);
+      if (len >= 0) {
+        this.#sink.datagram(buffer, 0, len, received.addr, 0, received.port, received.ttl);
+        continue;
+      }
+      // An ICMP error is also told as the errno of the next call, once; the queue has the whole story.
+      if (errnoName(socket.socketErrno()) === 'EAGAIN') return;
+      this.#drain();
+    }
+  }
+
+  #drain(): void {
+    if (this.#fd < 0) return;
+    drainErrors(this.#fd, (error, peer) => this.#sink.icmpError(error, peer.addr, 0, peer.port));
+  }
+
+  send(
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    ttl: number,
+  ): HostError | undefined {
+    if (this.#fd < 0) return 'EPIPE';
+    if (ttl !== this.#ttl) {
+      socket.setTtl(this.#fd, this.#family, ttl === 0 ? -1 : ttl);
+      this.#ttl = ttl;
+    }
+    // The first try may only report an earlier datagram's ICMP error; that datagram's fate is not this one's.
+    for (let attempt = 0; attempt < 2; attempt++) {
+      if (socket.sendTo(this.#fd, buf, off, len, addr, addrOff, port) >= 0) return undefined;
+      const code = errnoName(socket.socketErrno());
+      // A full buffer drops, as any router's does.
+      if (code === 'EAGAIN' || code === 'ENOBUFS') return undefined;
+      if (attempt === 1 || !REPORTED_LATE.has(code)) return hostError(code);
+      this.#drainLater();
+    }
+    return undefined;
+  }
+
+  #drainLater(): void {
+    if (this.#drainWaits) return;
+    this.#drainWaits = true;
+    this.#context.defer(() => {
+      this.#drainWaits = false;
+      this.#drain();
+    });
+  }
+
+  close(): void {
+    if (this.#fd < 0) return;
+    this.#context.poller.unwatch(this.#fd);
+    socket.close(this.#fd);
+    this.#fd = -1;
+  }
+}
+
+/** Errors that a UDP send may report on behalf of an earlier one. */
+const REPORTED_LATE: ReadonlySet<string> = new Set([
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EMSGSIZE',
+  'EACCES',
+  'EPROTO',
+  'ENOPROTOOPT',
+  'EHOSTDOWN',
+]);

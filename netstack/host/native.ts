@@ -1,0 +1,347 @@
+/**
+ * The host as the kernel has it: non-blocking sockets in one thread's loop.
+ *
+ * Streams are registered once, edge-triggered, for both directions: the core pulls until a socket is empty and pushes
+ * until it is full, which is just what an edge tells about, and no flow ever costs an epoll_ctl after its first. Listeners
+ * and datagram sockets are level-triggered and read in bounded batches, so that one busy socket cannot starve the rest.
+ *
+ * The core must never be called from within its own call. What a read or write finds out about a socket's death is
+ * therefore kept and told by {@link NativeHost.runDeferred}, which the loop calls once per turn.
+ */
+
+import { SyscallError } from '#common/errors';
+import type { Log } from '#common/log';
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '#common/native/epoll';
+import { errnoName } from '#common/native/libc';
+import * as socket from '#common/native/socket';
+import type {
+  Closable,
+  DatagramSink,
+  Host,
+  HostDatagram,
+  HostError,
+  HostIcmpError,
+  HostPing,
+  HostStream,
+  ListenSink,
+  PingSink,
+  StreamSink,
+} from '../flow/host.ts';
+import { drainErrors, openNativeDatagram } from './datagram.ts';
+import { hostError } from './errors.ts';
+import { openNativePing } from './ping.ts';
+import type { Poller } from './poller.ts';
+
+/** Connections accepted from one listener in one turn of the loop. */
+const ACCEPTS_PER_TURN = 64;
+/** Clients that may wait to be accepted. The kernel cuts it to net.core.somaxconn. */
+const LISTEN_BACKLOG = 4096;
+/** How long a listener rests when the process has no descriptors left. */
+const ACCEPT_REST_MS = 100;
+
+const STREAM_EVENTS = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0;
+
+/** What the parts of the native host share. */
+export interface NativeContext {
+  readonly poller: Poller;
+  /** Runs `action` after the current call of the core has returned. */
+  defer(action: () => void): void;
+}
+
+/** Sockets of the kernel, for the loop of one thread. */
+export class NativeHost implements Host {
+  readonly #poller: Poller;
+  readonly #log: Log;
+  readonly #context: NativeContext;
+  readonly #resting = new Map<Listener, number>();
+  #deferred: (() => void)[] = [];
+  #cubic = true;
+
+  constructor(poller: Poller, log: Log) {
+    this.#poller = poller;
+    this.#log = log;
+    this.#context = { poller, defer: (action) => void this.#deferred.push(action) };
+  }
+
+  /** True when {@link runDeferred} has something to do: the loop must not sleep. */
+  get pending(): boolean {
+    return this.#deferred.length > 0;
+  }
+
+  /** Tells what calls of the core have found out, and wakes listeners that rested. Once per turn of the loop. */
+  runDeferred(now: number): void {
+    if (this.#deferred.length > 0) {
+      const actions = this.#deferred;
+      this.#deferred = [];
+      for (const action of actions) action();
+    }
+    for (const [listener, since] of this.#resting) {
+      if (now - since < ACCEPT_REST_MS) continue;
+      this.#resting.delete(listener);
+      listener.resume();
+    }
+  }
+
+  connect(
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    ttl: number,
+    sink: StreamSink,
+  ): HostStream | HostError {
+    const family = socket.isMapped(addr, addrOff) ? 4 : 6;
+    const local = isLoopback(addr, addrOff);
+    let fd: number;
+    try {
+      fd = socket.openSocket(family, 'stream');
+    } catch (error) {
+      return hostError((error as SyscallError).code);
+    }
+    socket.setNoDelay(fd);
+    // A control that probes for bandwidth (BBR, the default of some hosts) halves the speed of loopback.
+    if (local && this.#cubic) this.#cubic = socket.setCongestionControl(fd, 'cubic');
+    if (!local) socket.setErrorQueue(fd, family, true);
+    if (ttl !== 0) socket.setTtl(fd, family, ttl);
+    const result = socket.connect(fd, addr, addrOff, port);
+    if (result < 0) {
+      const code = errnoName(socket.socketErrno());
+      if (code !== 'EINPROGRESS') {
+        socket.close(fd);
+        return hostError(code);
+      }
+    }
+    const restore = (connected: number): void => {
+      if (!local) socket.setErrorQueue(connected, family, false);
+      if (ttl !== 0) socket.setTtl(connected, family, -1);
+    };
+    const stream = new NativeStream(fd, this.#context, restore);
+    stream.sink = sink;
+    try {
+      this.#poller.watch(fd, STREAM_EVENTS, (mask) => stream.events(mask));
+    } catch (error) {
+      socket.close(fd);
+      return hostError((error as SyscallError).code);
+    }
+    return stream;
+  }
+
+  listen(
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    sink: ListenSink,
+  ): (Closable & { readonly port: number }) | HostError {
+    let fd = -1;
+    try {
+      const family = socket.isMapped(addr, addrOff) ? 4 : 6;
+      fd = socket.openSocket(family, 'stream');
+      socket.setReuseAddress(fd);
+      if (family === 6) socket.setIpv6Only(fd);
+      socket.bind(fd, addr, addrOff, port);
+      socket.listen(fd, LISTEN_BACKLOG);
+      const listener = new Listener(fd, socket.localPort(fd), this.#context, (accepted, peer, peerPort) =>
+        this.#accepted(accepted, peer, peerPort, sink),
+      );
+      listener.onExhausted = () => {
+        this.#log.warn({ port }, 'no file descriptors left to accept connections: raise `ulimit -n`');
+        this.#resting.set(listener, performance.now());
+      };
+      listener.onClose = () => this.#resting.delete(listener);
+      listener.resume();
+      return listener;
+    } catch (error) {
+      if (fd >= 0) socket.close(fd);
+      if (!(error instanceof SyscallError)) throw error;
+      return hostError(error.code);
+    }
+  }
+
+  #accepted(fd: number, peer: Uint8Array, peerPort: number, sink: ListenSink): void {
+    socket.setNoDelay(fd);
+    if (this.#cubic && isLoopback(peer, 0)) this.#cubic = socket.setCongestionControl(fd, 'cubic');
+    const stream = new NativeStream(fd, this.#context, undefined);
+    stream.sink = sink.accepted(stream, peer, 0, peerPort);
+    if (stream.closed) return;
+    try {
+      // The first edge comes at once if the client has sent already.
+      this.#poller.watch(fd, STREAM_EVENTS, (mask) => stream.events(mask));
+    } catch (error) {
+      stream.fail(hostError((error as SyscallError).code));
+    }
+  }
+
+  openDatagram(
+    family: 4 | 6,
+    addr: Uint8Array | undefined,
+    addrOff: number,
+    port: number,
+    sink: DatagramSink,
+  ): HostDatagram | HostError {
+    return openNativeDatagram(this.#context, family, addr, addrOff, port, sink);
+  }
+
+  openPing(family: 4 | 6, sink: PingSink): HostPing | HostError {
+    return openNativePing(this.#context, family, sink);
+  }
+}
+
+/** 127.0.0.0/8 and ::1: peers with which no network lies between. */
+function isLoopback(addr: Uint8Array, off: number): boolean {
+  if (socket.isMapped(addr, off)) return addr[off + 12] === 127;
+  for (let i = 0; i < 15; i++) if (addr[off + i] !== 0) return false;
+  return addr[off + 15] === 1;
+}
+
+const IDLE_SINK: StreamSink = { connected() {}, readable() {}, writable() {}, failed() {} };
+
+/** A TCP socket. */
+class NativeStream implements HostStream {
+  sink: StreamSink = IDLE_SINK;
+  readonly #context: NativeContext;
+  #fd: number;
+  /** Undoes on the socket what holds only while it connects; undefined once it is connected. */
+  #connecting: ((fd: number) => void) | undefined;
+  #wantsWritable = false;
+  #failing = false;
+
+  constructor(fd: number, context: NativeContext, connecting: ((fd: number) => void) | undefined) {
+    this.#fd = fd;
+    this.#context = context;
+    this.#connecting = connecting;
+  }
+
+  get closed(): boolean {
+    return this.#fd < 0;
+  }
+
+  events(mask: number): void {
+    if (mask & EPOLLERR || (this.#connecting && mask & EPOLLHUP)) {
+      let icmp: HostIcmpError | undefined;
+      if (this.#connecting) {
+        drainErrors(this.#fd, (error) => {
+          icmp = error;
+        });
+      }
+      const error = socket.pendingError(this.#fd);
+      if (error !== 0) {
+        this.fail(hostError(errnoName(error)), icmp);
+        return;
+      }
+    }
+    if (this.#connecting) {
+      if (!(mask & EPOLLOUT)) return;
+      this.#connecting(this.#fd);
+      this.#connecting = undefined;
+      this.sink.connected();
+    }
+    if (mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP) && this.#fd >= 0) this.sink.readable();
+    if (mask & EPOLLOUT && this.#wantsWritable && this.#fd >= 0) {
+      this.#wantsWritable = false;
+      this.sink.writable();
+    }
+  }
+
+  /** Closes the socket and tells the sink why. */
+  fail(error: HostError, icmp?: HostIcmpError): void {
+    if (this.#fd < 0) return;
+    const { sink } = this;
+    this.close();
+    sink.failed(error, icmp);
+  }
+
+  #failLater(error: HostError): void {
+    if (this.#failing) return;
+    this.#failing = true;
+    this.#context.defer(() => this.fail(error));
+  }
+
+  read(buf: Uint8Array, off: number, len: number): number {
+    if (this.#fd < 0 || this.#failing || len === 0) return 0;
+    const count = socket.receive(this.#fd, buf, off, len);
+    if (count > 0) return count;
+    if (count === 0) return -1;
+    const code = errnoName(socket.socketErrno());
+    if (code !== 'EAGAIN' && code !== 'EINTR') this.#failLater(hostError(code));
+    return 0;
+  }
+
+  write(buf: Uint8Array, off: number, len: number): number {
+    if (this.#fd < 0 || this.#failing || len === 0) return 0;
+    const count = socket.send(this.#fd, buf, off, len);
+    if (count === len) return count;
+    this.#wantsWritable = true;
+    if (count >= 0) return count;
+    const code = errnoName(socket.socketErrno());
+    if (code !== 'EAGAIN' && code !== 'EINTR') this.#failLater(hostError(code));
+    return 0;
+  }
+
+  shutdown(): void {
+    if (this.#fd >= 0) socket.shutdownWrite(this.#fd);
+  }
+
+  reset(): void {
+    if (this.#fd < 0) return;
+    socket.resetOnClose(this.#fd);
+    this.close();
+  }
+
+  close(): void {
+    if (this.#fd < 0) return;
+    this.#context.poller.unwatch(this.#fd);
+    socket.close(this.#fd);
+    this.#fd = -1;
+    this.sink = IDLE_SINK;
+  }
+}
+
+/** A listening TCP socket. */
+class Listener implements Closable {
+  readonly port: number;
+  onExhausted: () => void = () => {};
+  onClose: () => void = () => {};
+  readonly #context: NativeContext;
+  readonly #accepted: (fd: number, peer: Uint8Array, peerPort: number) => void;
+  readonly #peer: Uint8Array = new Uint8Array(16);
+  #fd: number;
+
+  constructor(
+    fd: number,
+    port: number,
+    context: NativeContext,
+    accepted: (fd: number, peer: Uint8Array, peerPort: number) => void,
+  ) {
+    this.#fd = fd;
+    this.port = port;
+    this.#context = context;
+    this.#accepted = accepted;
+  }
+
+  resume(): void {
+    if (this.#fd >= 0) this.#context.poller.watch(this.#fd, EPOLLIN, () => this.#accept());
+  }
+
+  #accept(): void {
+    for (let i = 0; i < ACCEPTS_PER_TURN && this.#fd >= 0; i++) {
+      const fd = socket.accept(this.#fd, this.#peer, 0);
+      if (fd >= 0) {
+        this.#accepted(fd, this.#peer, socket.peerPort());
+        continue;
+      }
+      const error = hostError(errnoName(socket.socketErrno()));
+      if (error === 'EMFILE') {
+        this.#context.poller.unwatch(this.#fd);
+        this.onExhausted();
+      }
+      return;
+    }
+  }
+
+  close(): void {
+    if (this.#fd < 0) return;
+    this.#context.poller.unwatch(this.#fd);
+    socket.close(this.#fd);
+    this.#fd = -1;
+    this.onClose();
+  }
+}

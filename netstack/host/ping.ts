@@ -1,0 +1,150 @@
+/**
+ * ICMP echo from the host, so that a guest's ping is answered by whom it asks, or by nobody. One socket per guest and
+ * identifier: the kernel's ping socket where net.ipv4.ping_group_range allows it, else a raw one behind a filter.
+ */
+import { randomInt } from 'node:crypto';
+import { SyscallError } from '#common/errors';
+import { EPOLLERR, EPOLLIN } from '#common/native/epoll';
+import { errnoName } from '#common/native/libc';
+import * as socket from '#common/native/socket';
+import type { HostError, HostPing, PingSink } from '../flow/host.ts';
+import { drainErrors } from './datagram.ts';
+import { hostError } from './errors.ts';
+import type { NativeContext } from './native.ts';
+
+/** Replies read from one socket in one turn of the loop. */
+const REPLIES_PER_TURN = 32;
+/** Header of an echo message: type, code, checksum, identifier, sequence number (RFC 792, RFC 4443). */
+const ECHO_HEADER_LEN = 8;
+const PACKET_BYTES_MAX = 65536;
+const ECHO_REPLY = { 4: 0, 6: 129 } as const;
+const ECHO_REQUEST = { 4: 8, 6: 128 } as const;
+
+const buffer = new Uint8Array(new ArrayBuffer(PACKET_BYTES_MAX));
+const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0 };
+
+/** Opens an echo socket for {@link NativeHost}. */
+export function openNativePing(context: NativeContext, family: 4 | 6, sink: PingSink): HostPing | HostError {
+  const ident = randomInt(1, 0x10000);
+  let fd = -1;
+  try {
+    const opened = socket.openEchoSocket(family, ident);
+    fd = opened.fd;
+    socket.setDatagramOptions(fd, family);
+    const ping = new NativePing(fd, opened.raw, ident, family, context, sink);
+    context.poller.watch(fd, EPOLLIN, (mask) => ping.events(mask));
+    return ping;
+  } catch (error) {
+    if (fd >= 0) socket.close(fd);
+    if (!(error instanceof SyscallError)) throw error;
+    return hostError(error.code);
+  }
+}
+
+/** RFC 1071, over the few bytes of a ping. */
+function internetChecksum(buf: Uint8Array, end: number): number {
+  let sum = 0;
+  for (let i = 0; i + 1 < end; i += 2) sum += (buf[i]! << 8) | buf[i + 1]!;
+  if (end & 1) sum += buf[end - 1]! << 8;
+  while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 0x10000);
+  return ~sum & 0xffff;
+}
+
+class NativePing implements HostPing {
+  readonly #raw: boolean;
+  readonly #ident: number;
+  readonly #family: 4 | 6;
+  readonly #context: NativeContext;
+  readonly #sink: PingSink;
+  #fd: number;
+  #ttl = 0;
+
+  constructor(
+    fd: number,
+    raw: boolean,
+    ident: number,
+    family: 4 | 6,
+    context: NativeContext,
+    sink: PingSink,
+  ) {
+    this.#fd = fd;
+    this.#raw = raw;
+    this.#ident = ident;
+    this.#family = family;
+    this.#context = context;
+    this.#sink = sink;
+  }
+
+  send(
+    sequence: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    addr: Uint8Array,
+    addrOff: number,
+    ttl: number,
+  ): HostError | undefined {
+    if (this.#fd < 0) return 'EPIPE';
+    const end = ECHO_HEADER_LEN + len;
+    if (end > PACKET_BYTES_MAX) return 'EMSGSIZE';
+    if (ttl !== this.#ttl) {
+      socket.setTtl(this.#fd, this.#family, ttl === 0 ? -1 : ttl);
+      this.#ttl = ttl;
+    }
+    buffer[0] = ECHO_REQUEST[this.#family];
+    buffer[1] = 0;
+    buffer[2] = 0;
+    buffer[3] = 0;
+    buffer[4] = this.#ident >>> 8;
+    buffer[5] = this.#ident;
+    buffer[6] = sequence >>> 8;
+    buffer[7] = sequence;
+    buffer.set(buf.subarray(off, off + len), ECHO_HEADER_LEN);
+    // The kernel sums what a ping socket sends, and every ICMPv6 message (RFC 3542 section 3.1).
+    if (this.#raw && this.#family === 4) {
+      const sum = internetChecksum(buffer, end);
+      buffer[2] = sum >>> 8;
+      buffer[3] = sum;
+    }
+    if (socket.sendTo(this.#fd, buffer, 0, end, addr, addrOff, 0) >= 0) return undefined;
+    const code = errnoName(socket.socketErrno());
+    return code === 'EAGAIN' || code === 'ENOBUFS' ? undefined : hostError(code);
+  }
+
+  events(mask: number): void {
+    if (mask & EPOLLERR) this.#drain();
+    if (!(mask & EPOLLIN)) return;
+    for (let i = 0; i < REPLIES_PER_TURN && this.#fd >= 0; i++) {
+      const len = socket.receiveFrom(this.#fd, buffer, 0, PACKET_BYTES_MAX, received);
+      if (len >= 0) this.#reply(len);
+      else if (errnoName(socket.socketErrno()) === 'EAGAIN') return;
+      else this.#drain();
+    }
+  }
+
+  #reply(end: number): void {
+    // A raw IPv4 socket gives the IP header too; its length is in 32-bit words (RFC 791 section 3.1).
+    const at = this.#raw && this.#family === 4 ? (buffer[0]! & 15) * 4 : 0;
+    if (end < at + ECHO_HEADER_LEN || buffer[at] !== ECHO_REPLY[this.#family]) return;
+    const sequence = (buffer[at + 6]! << 8) | buffer[at + 7]!;
+    const data = at + ECHO_HEADER_LEN;
+    this.#sink.reply(sequence, buffer, data, end - data, received.addr, 0, received.ttl);
+  }
+
+  #drain(): void {
+    if (this.#fd < 0) return;
+    drainErrors(this.#fd, (error, _peer, packet, len) => {
+      if (len < ECHO_HEADER_LEN) return;
+      // Raw sockets hear of every ping of the host: only our own concern us.
+      if (this.#raw && ((packet[4]! << 8) | packet[5]!) !== this.#ident) return;
+      this.#sink.icmpError(error, (packet[6]! << 8) | packet[7]!);
+    });
+  }
+
+  close(): void {
+    if (this.#fd < 0) return;
+    this.#context.poller.unwatch(this.#fd);
+    socket.close(this.#fd);
+    this.#fd = -1;
+  }
+}
