@@ -203,6 +203,10 @@ class NativeStream implements HostStream {
   #connecting: ((fd: number) => void) | undefined;
   #wantsWritable = false;
   #failing = false;
+  /** A short read emptied the socket; until the next edge there is nothing to ask the kernel for. */
+  #drained = false;
+  /** The peer's end has been announced, after which no edge comes. */
+  #ended = false;
 
   constructor(fd: number, context: NativeContext, connecting: ((fd: number) => void) | undefined) {
     this.#fd = fd;
@@ -234,7 +238,11 @@ class NativeStream implements HostStream {
       this.#connecting = undefined;
       this.sink.connected();
     }
-    if (mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP) && this.#fd >= 0) this.sink.readable();
+    if (mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) {
+      this.#drained = false;
+      if (mask & (EPOLLRDHUP | EPOLLHUP)) this.#ended = true;
+      if (this.#fd >= 0) this.sink.readable();
+    }
     if (mask & EPOLLOUT && this.#wantsWritable && this.#fd >= 0) {
       this.#wantsWritable = false;
       this.sink.writable();
@@ -256,12 +264,16 @@ class NativeStream implements HostStream {
   }
 
   read(buf: Uint8Array, off: number, len: number): number {
-    if (this.#fd < 0 || this.#failing || len === 0) return 0;
+    if (this.#fd < 0 || this.#failing || this.#drained || len === 0) return 0;
     const count = socket.receive(this.#fd, buf, off, len);
-    if (count > 0) return count;
+    if (count > 0) {
+      this.#drained = count < len && !this.#ended;
+      return count;
+    }
     if (count === 0) return -1;
     const code = errnoName(socket.socketErrno());
-    if (code !== 'EAGAIN' && code !== 'EINTR') this.#failLater(hostError(code));
+    if (code === 'EAGAIN') this.#drained = !this.#ended;
+    else if (code !== 'EINTR') this.#failLater(hostError(code));
     return 0;
   }
 

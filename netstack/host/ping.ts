@@ -8,6 +8,8 @@ import { EPOLLERR, EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
 import type { HostError, HostPing, PingSink } from '../flow/host.ts';
+import { get16, put16 } from '../wire/address.ts';
+import { complement, sum } from '../wire/checksum.ts';
 import { drainErrors } from './datagram.ts';
 import { hostError } from './errors.ts';
 import type { NativeContext } from './native.ts';
@@ -39,15 +41,6 @@ export function openNativePing(context: NativeContext, family: 4 | 6, sink: Ping
     if (!(error instanceof SyscallError)) throw error;
     return hostError(error.code);
   }
-}
-
-/** RFC 1071, over the few bytes of a ping. */
-function internetChecksum(buf: Uint8Array, end: number): number {
-  let sum = 0;
-  for (let i = 0; i + 1 < end; i += 2) sum += (buf[i]! << 8) | buf[i + 1]!;
-  if (end & 1) sum += buf[end - 1]! << 8;
-  while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 0x10000);
-  return ~sum & 0xffff;
 }
 
 class NativePing implements HostPing {
@@ -95,16 +88,12 @@ class NativePing implements HostPing {
     buffer[1] = 0;
     buffer[2] = 0;
     buffer[3] = 0;
-    buffer[4] = this.#ident >>> 8;
-    buffer[5] = this.#ident;
-    buffer[6] = sequence >>> 8;
-    buffer[7] = sequence;
+    put16(buffer, 4, this.#ident);
+    put16(buffer, 6, sequence);
     buffer.set(buf.subarray(off, off + len), ECHO_HEADER_LEN);
     // The kernel sums what a ping socket sends, and every ICMPv6 message (RFC 3542 section 3.1).
     if (this.#raw && this.#family === 4) {
-      const sum = internetChecksum(buffer, end);
-      buffer[2] = sum >>> 8;
-      buffer[3] = sum;
+      put16(buffer, 2, complement(sum(buffer, 0, end)));
     }
     if (socket.sendTo(this.#fd, buffer, 0, end, addr, addrOff, 0) >= 0) return undefined;
     const code = errnoName(socket.socketErrno());
@@ -126,18 +115,18 @@ class NativePing implements HostPing {
     // A raw IPv4 socket gives the IP header too; its length is in 32-bit words (RFC 791 section 3.1).
     const at = this.#raw && this.#family === 4 ? (buffer[0]! & 15) * 4 : 0;
     if (end < at + ECHO_HEADER_LEN || buffer[at] !== ECHO_REPLY[this.#family]) return;
-    const sequence = (buffer[at + 6]! << 8) | buffer[at + 7]!;
+    const sequence = get16(buffer, at + 6);
     const data = at + ECHO_HEADER_LEN;
     this.#sink.reply(sequence, buffer, data, end - data, received.addr, 0, received.ttl);
   }
 
   #drain(): void {
     if (this.#fd < 0) return;
-    drainErrors(this.#fd, (error, _peer, packet, len) => {
+    drainErrors(this.#fd, (error, peer, packet, len) => {
       if (len < ECHO_HEADER_LEN) return;
       // Raw sockets hear of every ping of the host: only our own concern us.
-      if (this.#raw && ((packet[4]! << 8) | packet[5]!) !== this.#ident) return;
-      this.#sink.icmpError(error, (packet[6]! << 8) | packet[7]!);
+      if (this.#raw && get16(packet, 4) !== this.#ident) return;
+      this.#sink.icmpError(error, get16(packet, 6), peer.addr, 0);
     });
   }
 

@@ -10,6 +10,7 @@
  * unknown addresses are never shown to them. Ports of machines that choose their own MAC (VMs) learn, with ageing and
  * a bound per port.
  */
+import { get16, get32, getMac, isLinkLocalIpv6, isUnspecifiedIpv6, sameAddress } from '../wire/address.ts';
 import type { FrameSink, Link } from './link.ts';
 import { VNET_HDR_LEN } from './link.ts';
 
@@ -29,8 +30,8 @@ const FLOODS_BURST = 2000;
 
 /** The addresses that a guarded guest may send from. */
 export interface SourceGuard {
-  /** 6 bytes. */
-  readonly mac: Uint8Array;
+  /** As a number. */
+  readonly mac: number;
   /** IPv4 address as a number, or undefined for none. */
   readonly ipv4: number | undefined;
   /** 16 bytes, or undefined: the guest speaks no IPv6. Link-local addresses and :: pass besides it. */
@@ -60,13 +61,6 @@ export interface SwitchPort {
   close(): void;
 }
 
-/** A MAC address as one number, for maps. */
-export function macKey(buf: Uint8Array, off: number): number {
-  const high = (buf[off]! << 8) | buf[off + 1]!;
-  const low = ((buf[off + 2]! << 24) | (buf[off + 3]! << 16) | (buf[off + 4]! << 8) | buf[off + 5]!) >>> 0;
-  return high * 0x1_0000_0000 + low;
-}
-
 interface Entry {
   port: Port;
   /** Infinity for addresses that are known, not learnt. */
@@ -83,8 +77,8 @@ export class Switch {
   readonly #uplinkPort: Port;
   #toStack: FrameSink = { frame() {} };
 
-  /** @param uplinkMac the stack's MAC, 6 bytes. @param mtuBytes the stack's MTU. */
-  constructor(options: { uplinkMac: Uint8Array; mtuBytes: number; now: () => number }) {
+  /** @param uplinkMac the stack's MAC as a number. @param mtuBytes the stack's MTU. */
+  constructor(options: { uplinkMac: number; mtuBytes: number; now: () => number }) {
     this.#now = options.now;
     const inbound: Link = {
       mtuBytes: options.mtuBytes,
@@ -100,7 +94,7 @@ export class Switch {
     };
     this.#uplinkPort = new Port(inbound, undefined);
     this.#ports.push(this.#uplinkPort);
-    this.#table.set(macKey(options.uplinkMac, 0), {
+    this.#table.set(options.uplinkMac, {
       port: this.#uplinkPort,
       seenMs: Number.POSITIVE_INFINITY,
     });
@@ -121,7 +115,7 @@ export class Switch {
   addPort(link: Link, guard: SourceGuard | undefined): SwitchPort {
     const port = new Port(link, guard);
     this.#ports.push(port);
-    if (guard) this.#table.set(macKey(guard.mac, 0), { port, seenMs: Number.POSITIVE_INFINITY });
+    if (guard) this.#table.set(guard.mac, { port, seenMs: Number.POSITIVE_INFINITY });
     link.start({ frame: (buf, off, end) => this.#receive(port, buf, off, end) });
     port.detach = () => this.#remove(port);
     return port;
@@ -145,7 +139,7 @@ export class Switch {
         port.counters.spoofed++;
         return;
       }
-    } else if (!this.#learn(port, macKey(buf, frame + 6), buf[frame + 6]!)) {
+    } else if (!this.#learn(port, getMac(buf, frame + 6), buf[frame + 6]!)) {
       port.counters.spoofed++;
       return;
     }
@@ -195,7 +189,7 @@ export class Switch {
   ): boolean {
     const destination = headOff + VNET_HDR_LEN;
     if ((head[destination]! & 1) === 0) {
-      const key = macKey(head, destination);
+      const key = getMac(head, destination);
       const entry = this.#table.get(key);
       if (entry && this.#now() - entry.seenMs <= AGEING_MS)
         return entry.port !== from && entry.port.send(head, headOff, headLen, body, bodyOff, bodyLen);
@@ -306,13 +300,13 @@ class Port implements SwitchPort {
 
 /** Checks Ethernet, ARP, IPv4 and IPv6 sources of a frame of a guarded guest. */
 function sourceAllowed(guard: SourceGuard, buf: Uint8Array, frame: number, end: number): boolean {
-  for (let i = 0; i < 6; i++) if (buf[frame + 6 + i] !== guard.mac[i]) return false;
+  if (getMac(buf, frame + 6) !== guard.mac) return false;
   const payload = frame + ETHERNET_HEADER_LEN;
-  switch ((buf[frame + 12]! << 8) | buf[frame + 13]!) {
+  switch (get16(buf, frame + 12)) {
     case ETHERTYPE_ARP: {
       // RFC 826 for Ethernet and IPv4: sender's hardware address at 8, protocol address at 14.
       if (end < payload + 28) return false;
-      for (let i = 0; i < 6; i++) if (buf[payload + 8 + i] !== guard.mac[i]) return false;
+      if (getMac(buf, payload + 8) !== guard.mac) return false;
       return ipv4Allowed(guard, buf, payload + 14);
     }
     case ETHERTYPE_IPV4:
@@ -325,19 +319,12 @@ function sourceAllowed(guard: SourceGuard, buf: Uint8Array, frame: number, end: 
 }
 
 function ipv4Allowed(guard: SourceGuard, buf: Uint8Array, off: number): boolean {
-  const source = ((buf[off]! << 24) | (buf[off + 1]! << 16) | (buf[off + 2]! << 8) | buf[off + 3]!) >>> 0;
+  const source = get32(buf, off);
   // 0.0.0.0: address probes (RFC 5227) and DHCP.
   return source === 0 || source === guard.ipv4;
 }
 
 function ipv6Allowed(guard: SourceGuard, buf: Uint8Array, off: number): boolean {
   if (!guard.ipv6) return false;
-  if (buf[off] === 0xfe && (buf[off + 1]! & 0xc0) === 0x80) return true;
-  let own = true;
-  let unspecified = true;
-  for (let i = 0; i < 16; i++) {
-    if (buf[off + i] !== guard.ipv6[i]) own = false;
-    if (buf[off + i] !== 0) unspecified = false;
-  }
-  return own || unspecified;
+  return isLinkLocalIpv6(buf, off) || isUnspecifiedIpv6(buf, off) || sameAddress(buf, off, guard.ipv6, 0);
 }
