@@ -2,6 +2,7 @@
  * A network in userspace: guests' Ethernet frames on one side, native sockets on the other.
  * This is the public surface of `drydock/netstack`.
  */
+import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
 
 /** How a network is made. */
@@ -25,8 +26,10 @@ export interface NetworkOptions {
 
 /** How a guest in a network namespace is attached. */
 export interface AttachOptions {
-  /** A process that lives in the network namespace. */
-  pid: number;
+  /** A process that lives in the network namespace. Either this or `namespacePath` is given. */
+  pid?: number;
+  /** The namespace's file, such as `/run/netns/NAME`. */
+  namespacePath?: string;
   /** Name of the interface to make there, such as `eth0`. */
   interfaceName: string;
   /** Names that the network's DNS answers with this guest's address. */
@@ -80,4 +83,9 @@ export interface Network {
   stats(): Promise<Record<string, number>>;
   /** Ends every flow and frees threads, sockets and interfaces. */
   close(): Promise<void>;
+}
+
+/** Starts a network in a thread of its own. @throws DrydockError ERR_ADDRESS_INVALID for a bad subnet or gateway */
+export async function createNetwork(options: NetworkOptions): Promise<Network> {
+  throw new DrydockError('ERR_NOT_IMPLEMENTED', `Networks (${options.name}) are being assembled.`);
 }
