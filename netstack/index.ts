@@ -2,8 +2,8 @@
  * A network in userspace: guests' Ethernet frames on one side, native sockets on the other.
  * This is the public surface of `drydock/netstack`.
  */
-import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
+import { startNetwork } from './network.ts';
 
 /** How a network is made. */
 export interface NetworkOptions {
@@ -85,7 +85,11 @@ export interface Network {
   close(): Promise<void>;
 }
 
-/** Starts a network in a thread of its own. @throws DrydockError ERR_ADDRESS_INVALID for a bad subnet or gateway */
-export async function createNetwork(options: NetworkOptions): Promise<Network> {
-  throw new DrydockError('ERR_NOT_IMPLEMENTED', `Networks (${options.name}) are being assembled.`);
+/**
+ * Starts a network in a thread of its own.
+ *
+ * @throws DrydockError ERR_ADDRESS_INVALID, ERR_MTU_INVALID
+ */
+export function createNetwork(options: NetworkOptions): Promise<Network> {
+  return startNetwork(options);
 }

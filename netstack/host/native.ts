@@ -52,13 +52,16 @@ export interface NativeContext {
 export class NativeHost implements Host {
   readonly #poller: Poller;
   readonly #log: Log;
+  readonly #now: () => number;
   readonly #context: NativeContext;
   readonly #resting = new Map<Listener, number>();
   #deferred: (() => void)[] = [];
   #cubic = true;
 
-  constructor(poller: Poller, log: Log) {
+  /** @param now monotonic milliseconds, as of the loop's turn. */
+  constructor(poller: Poller, log: Log, now: () => number) {
     this.#poller = poller;
+    this.#now = now;
     this.#log = log;
     this.#context = { poller, defer: (action) => void this.#deferred.push(action) };
   }
@@ -144,7 +147,7 @@ export class NativeHost implements Host {
       );
       listener.onExhausted = () => {
         this.#log.warn({ port }, 'no file descriptors left to accept connections: raise `ulimit -n`');
-        this.#resting.set(listener, performance.now());
+        this.#resting.set(listener, this.#now());
       };
       listener.onClose = () => this.#resting.delete(listener);
       listener.resume();

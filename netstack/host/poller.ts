@@ -21,6 +21,7 @@ export class Poller {
   readonly #epoll: Epoll = new Epoll(EVENTS_MAX);
   readonly #registrations: (Registration | undefined)[] = [];
   #nextTag = 1;
+  #count = 0;
 
   /** @throws SyscallError */
   watch(fd: number, events: number, handler: EventHandler): void {
@@ -43,14 +44,18 @@ export class Poller {
     this.#epoll.remove(fd);
   }
 
-  /** Waits up to `timeoutMs`, dispatches what came and returns how many events that was. @throws SyscallError */
-  wait(timeoutMs: number): number {
-    const count = this.#epoll.wait(timeoutMs);
-    for (let i = 0; i < count; i++) {
+  /** Waits up to `timeoutMs` for events. @throws SyscallError */
+  wait(timeoutMs: number): void {
+    this.#count = this.#epoll.wait(timeoutMs);
+  }
+
+  /** Hands out what the last wait brought. */
+  dispatch(): void {
+    for (let i = 0; i < this.#count; i++) {
       const registration = this.#registrations[this.#epoll.eventFd(i)];
       if (registration?.tag === this.#epoll.eventTag(i)) registration.handler(this.#epoll.eventMask(i));
     }
-    return count;
+    this.#count = 0;
   }
 
   close(): void {

@@ -1,0 +1,70 @@
+/**
+ * What the main thread and a network's thread say to each other. The network's thread never returns to its event loop
+ * while it runs: it is woken by an eventfd and then takes what has come (receiveMessageOnPort); its own messages leave
+ * at once.
+ */
+import type { MessagePort } from 'node:worker_threads';
+
+/** What a network's thread is started with. Addresses are numbers. */
+export interface WorkerSettings {
+  name: string;
+  network: number;
+  prefixLength: number;
+  gateway: number;
+  mtuBytes: number;
+  dnsUpstreams: string[] | undefined;
+  domain: string | undefined;
+  internal: boolean;
+  port: MessagePort;
+  /** eventfd that wakes the thread. */
+  wakeFd: number;
+  /** Int32: nonzero tells the thread to end. */
+  stop: SharedArrayBuffer;
+}
+
+/** Commands to the thread, with what they take and what they give. */
+export interface Commands {
+  attach: {
+    take: {
+      namespacePath: string;
+      interfaceName: string;
+      names: string[];
+      address: number | undefined;
+      mac: number | undefined;
+    };
+    give: { id: number; address: number; mac: number };
+  };
+  setNames: { take: { id: number; names: string[] }; give: undefined };
+  detach: { take: { id: number }; give: undefined };
+  publish: {
+    take: {
+      protocol: 'tcp' | 'udp';
+      hostAddr: Uint8Array;
+      hostPort: number;
+      guestAddr: Uint8Array;
+      guestPort: number;
+    };
+    give: { id: number; port: number } | { error: string };
+  };
+  unpublish: { take: { id: number }; give: undefined };
+  setHostNames: { take: Record<string, string>; give: undefined };
+  stats: { take: undefined; give: Record<string, number> };
+  close: { take: undefined; give: undefined };
+}
+
+/** A command's name. */
+export type CommandName = keyof Commands;
+
+/** Main to worker. */
+export interface Request<N extends CommandName = CommandName> {
+  id: number;
+  command: N;
+  argument: Commands[N]['take'];
+}
+
+/** Worker to main. `code` is set for errors of the operating kind. */
+export type Reply =
+  | { id: number; result: unknown }
+  | { id: number; error: { code: string | undefined; message: string } }
+  | { log: 'debug' | 'info' | 'warn' | 'error'; fields: object; message: string }
+  | { ready: true };

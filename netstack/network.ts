@@ -1,0 +1,305 @@
+/**
+ * The main thread's side of a network: starts its thread, sends it commands, and makes errors of the world into texts
+ * that say what to do.
+ *
+ * A thread that waits in the kernel cannot be terminated from outside, and process.exit() would wait for it for ever.
+ * So every network can be told to stop by a flag and a kick, and all of them are when the process exits.
+ */
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { compiledEntry } from '#common/entry';
+import { DrydockError } from '#common/errors';
+import { type Log, nullLog } from '#common/log';
+import { closeEventFd, kickEventFd, openEventFd } from '#common/native/epoll';
+import type {
+  Attachment,
+  AttachOptions,
+  Network,
+  NetworkOptions,
+  PublishedPort,
+  PublishOptions,
+} from './index.ts';
+import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
+import {
+  formatEndpoint,
+  formatIpv4,
+  formatMac,
+  netmask,
+  parseAddress,
+  parseIpv4,
+  parseMac,
+} from './wire/address.ts';
+
+/** Largest MTU of a TAP is 65521; a multiple of 8 keeps fragments and segments even. */
+const MTU_BYTES_DEFAULT = 65520;
+/** IPv6 needs 1280 and IPv4 68 (RFC 8200 section 5, RFC 791); less than 576 serves nobody. */
+const MTU_BYTES_MIN = 576;
+const MTU_BYTES_MAX = 65521;
+const MEMORY_MIB_MAX = 512;
+
+interface Pending {
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+}
+
+const running = new Set<WorkerNetwork>();
+process.on('exit', () => {
+  for (const network of running) network.stop();
+});
+
+/** Implements `createNetwork` of the public surface. */
+export async function startNetwork(options: NetworkOptions): Promise<Network> {
+  const subnet = parseSubnet(options.subnet);
+  const gateway =
+    options.gateway === undefined ? subnet.network + 1 : requireIpv4(options.gateway, 'gateway');
+  if ((gateway & netmask(subnet.prefixLength)) >>> 0 !== subnet.network)
+    throw invalidAddress(`Gateway ${options.gateway} is not in the subnet ${options.subnet}.`);
+  const mtuBytes = options.mtuBytes ?? MTU_BYTES_DEFAULT;
+  if (!Number.isInteger(mtuBytes) || mtuBytes < MTU_BYTES_MIN || mtuBytes > MTU_BYTES_MAX)
+    throw new DrydockError(
+      'ERR_MTU_INVALID',
+      `An MTU of ${mtuBytes} bytes is out of range. Give one from ${MTU_BYTES_MIN} to ${MTU_BYTES_MAX}.`,
+    );
+  const network = new WorkerNetwork(options, { ...subnet, gateway, mtuBytes });
+  await network.ready;
+  return network;
+}
+
+function invalidAddress(message: string): DrydockError {
+  return new DrydockError('ERR_ADDRESS_INVALID', message);
+}
+
+function requireIpv4(text: string, what: string): number {
+  const address = parseIpv4(text);
+  if (address === undefined)
+    throw invalidAddress(`"${text}" is no IPv4 address for a ${what}. Give one like 172.17.0.1.`);
+  return address;
+}
+
+function requireAddress(text: string, what: string): Uint8Array {
+  const address = parseAddress(text);
+  if (address === undefined) throw invalidAddress(`"${text}" is no IP address for a ${what}.`);
+  return address;
+}
+
+function requireMac(text: string): number {
+  const mac = parseMac(text);
+  if (mac === undefined || Math.floor(mac / 2 ** 40) & 1)
+    throw invalidAddress(
+      `"${text}" is no MAC address of a single interface. Give one like 02:42:ac:11:00:02.`,
+    );
+  return mac;
+}
+
+function parseSubnet(cidr: string): { network: number; prefixLength: number } {
+  const [text, length, ...rest] = cidr.split('/');
+  const address = parseIpv4(text ?? '');
+  const prefixLength = Number(length);
+  if (
+    address === undefined ||
+    !/^\d{1,2}$/.test(length ?? '') ||
+    prefixLength > 30 ||
+    prefixLength < 1 ||
+    rest.length > 0
+  )
+    throw invalidAddress(`"${cidr}" is no IPv4 subnet. Give one like 172.17.0.0/16, up to /30.`);
+  return { network: (address & netmask(prefixLength)) >>> 0, prefixLength };
+}
+
+class WorkerNetwork implements Network {
+  readonly name: string;
+  readonly subnet: string;
+  readonly gateway: string;
+  readonly ready: Promise<void>;
+  readonly #prefixLength: number;
+  readonly #log: Log;
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #wakeFd: number = openEventFd();
+  readonly #stop: Int32Array = new Int32Array(new SharedArrayBuffer(4));
+  readonly #pending = new Map<number, Pending>();
+  readonly #exited: Promise<void>;
+  #nextId = 1;
+  #ended: DrydockError | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(
+    options: NetworkOptions,
+    plan: { network: number; prefixLength: number; gateway: number; mtuBytes: number },
+  ) {
+    this.name = options.name;
+    this.subnet = `${formatIpv4(plan.network)}/${plan.prefixLength}`;
+    this.gateway = formatIpv4(plan.gateway);
+    this.#prefixLength = plan.prefixLength;
+    this.#log = (options.log ?? nullLog).child({ network: options.name });
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    const settings: WorkerSettings = {
+      ...plan,
+      name: options.name,
+      dnsUpstreams: options.dnsUpstreams,
+      domain: options.domain,
+      internal: options.internal ?? false,
+      port: port2,
+      wakeFd: this.#wakeFd,
+      stop: this.#stop.buffer as SharedArrayBuffer,
+    };
+    this.#worker = new Worker(compiledEntry('netstack/worker'), {
+      name: `net ${options.name}`,
+      workerData: settings,
+      transferList: [port2],
+      resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB_MAX },
+    });
+    running.add(this);
+    const { promise, pending } = later();
+    this.ready = promise as Promise<void>;
+    this.#pending.set(0, pending);
+    this.#port.on('message', (reply: Reply) => this.#receive(reply));
+    this.#worker.on('error', (error) => this.#fail(error));
+    this.#exited = new Promise((resolve) => {
+      this.#worker.once('exit', () => {
+        this.#fail(new Error('it has ended'));
+        running.delete(this);
+        this.#port.close();
+        closeEventFd(this.#wakeFd);
+        resolve();
+      });
+    });
+  }
+
+  /** Tells the thread to end as soon as it wakes, and wakes it. Callable while the process exits. */
+  stop(): void {
+    Atomics.store(this.#stop, 0, 1);
+    kickEventFd(this.#wakeFd);
+  }
+
+  #receive(reply: Reply): void {
+    if ('log' in reply) {
+      this.#log[reply.log](reply.fields, reply.message);
+      return;
+    }
+    const id = 'ready' in reply ? 0 : reply.id;
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
+    if ('error' in reply) {
+      const { code, message } = reply.error;
+      pending?.reject(code === undefined ? new Error(message) : new DrydockError(code, message));
+    } else pending?.resolve('result' in reply ? reply.result : undefined);
+  }
+
+  #fail(cause: Error): void {
+    if (this.#ended) return;
+    this.#ended = this.#closing
+      ? new DrydockError('ERR_NETWORK_CLOSED', `Network ${this.name} is closed.`)
+      : new DrydockError(
+          'ERR_NETWORK_FAILED',
+          `The thread of network ${this.name} has failed: ${cause.message}. Its guests are cut off; ` +
+            'remove them and the network, and make them anew.',
+          { cause },
+        );
+    if (!this.#closing) this.#log.error({ err: cause }, this.#ended.message);
+    for (const pending of this.#pending.values()) pending.reject(this.#ended);
+    this.#pending.clear();
+  }
+
+  #send<N extends CommandName>(command: N, argument: Commands[N]['take']): Promise<Commands[N]['give']> {
+    if (this.#ended) return Promise.reject(this.#ended);
+    const { promise, pending } = later();
+    const id = this.#nextId++;
+    this.#pending.set(id, pending);
+    this.#port.postMessage({ id, command, argument });
+    kickEventFd(this.#wakeFd);
+    return promise as Promise<Commands[N]['give']>;
+  }
+
+  async attach(options: AttachOptions): Promise<Attachment> {
+    const namespacePath = options.namespacePath ?? `/proc/${options.pid}/ns/net`;
+    const { id, address, mac } = await this.#send('attach', {
+      namespacePath,
+      interfaceName: options.interfaceName,
+      names: options.names,
+      address: options.address === undefined ? undefined : requireIpv4(options.address, 'guest'),
+      mac: options.mac === undefined ? undefined : requireMac(options.mac),
+    });
+    return {
+      interfaceName: options.interfaceName,
+      address: formatIpv4(address),
+      prefixLength: this.#prefixLength,
+      gateway: this.gateway,
+      mac: formatMac(mac),
+      setNames: (names) => this.#send('setNames', { id, names }),
+      detach: () => this.#ifOpen(this.#send('detach', { id })),
+    };
+  }
+
+  async publish(options: PublishOptions): Promise<PublishedPort> {
+    const hostAddr = requireAddress(options.hostAddress, 'published port');
+    const guestAddr = requireAddress(options.guestAddress, 'guest');
+    const { protocol, hostPort, guestPort } = options;
+    const given = await this.#send('publish', { protocol, hostAddr, hostPort, guestAddr, guestPort });
+    if ('error' in given) throw publishError(given.error, formatEndpoint(hostAddr, 0, hostPort));
+    return {
+      ...options,
+      hostPort: given.port,
+      close: () => this.#ifOpen(this.#send('unpublish', { id: given.id })),
+    };
+  }
+
+  /** Taking something off a network that has ended already has nothing left to do. */
+  #ifOpen(command: Promise<undefined>): Promise<void> {
+    return command.catch((error: unknown) => {
+      if (error !== this.#ended) throw error;
+    });
+  }
+
+  setHostNames(names: Record<string, string>): Promise<void> {
+    return this.#send('setHostNames', names);
+  }
+
+  stats(): Promise<Record<string, number>> {
+    return this.#send('stats', undefined);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    if (!this.#ended) {
+      const closed = this.#send('close', undefined);
+      await closed.catch(() => undefined);
+    }
+    this.stop();
+    await this.#exited;
+  }
+}
+
+function later(): { promise: Promise<unknown>; pending: Pending } {
+  let pending: Pending | undefined;
+  const promise = new Promise<unknown>((resolve, reject) => {
+    pending = { resolve, reject };
+  });
+  return { promise, pending: pending! };
+}
+
+/** Docker's words for the reason, and ours for the remedy. */
+function publishError(error: string, endpoint: string): DrydockError {
+  switch (error) {
+    case 'EADDRINUSE':
+      return new DrydockError('ERR_PORT_IN_USE', `Bind for ${endpoint} failed: port is already allocated`);
+    case 'EACCES':
+      return new DrydockError(
+        'ERR_PORT_PRIVILEGED',
+        `Bind for ${endpoint} failed: permission denied. Publish a host port of 1024 or more, run the daemon as ` +
+          'root, or lower net.ipv4.ip_unprivileged_port_start.',
+      );
+    case 'EADDRNOTAVAIL':
+      return new DrydockError(
+        'ERR_ADDRESS_NOT_AVAILABLE',
+        `Bind for ${endpoint} failed: cannot assign requested address. No interface of this host has it; ` +
+          '`ip address` lists those there are.',
+      );
+    default:
+      return new DrydockError('ERR_PUBLISH_FAILED', `Bind for ${endpoint} failed: ${error}`);
+  }
+}
