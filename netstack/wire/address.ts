@@ -37,6 +37,13 @@ export function put32(buf: Uint8Array, off: number, value: number): void {
   buf[off + 3] = value;
 }
 
+/** A copy of `buf[off..end)`. Not slice(): a Buffer's shares its memory. */
+export function copyBytes(buf: Uint8Array, off: number, end: number): Uint8Array {
+  const copy = new Uint8Array(end - off);
+  copy.set(buf.subarray(off, end));
+  return copy;
+}
+
 /** Reads a MAC address as a number below 2^48. */
 export function getMac(buf: Uint8Array, off: number): number {
   return get16(buf, off) * 0x1_0000_0000 + get32(buf, off + 2);
