@@ -1,0 +1,59 @@
+/**
+ * The kernel's device as a channel: one thread that blocks in read(2), handles the request and writes the reply.
+ *
+ * Nothing here returns to the event loop: a promise or a hop to another thread for each request would cost more than
+ * the request. So whoever wants something of this thread must speak through the device too: a notification that makes
+ * the kernel send a request (NOTIFY_RETRIEVE, notify/notify.ts) wakes it, and shared memory says what is wanted.
+ */
+
+import type { Clock } from '#common/clock';
+import { readRequest, waitRequest, writeReply } from '#common/native/fuse';
+import type { Memory } from '../memory.ts';
+import type { Session } from '../session.ts';
+import { EAGAIN, EINTR, ENODEV, ENOENT } from '../wire/errno.ts';
+
+export interface LoopOptions {
+  fd: number;
+  session: Session;
+  clock: Clock;
+  request: Memory;
+  reply: Memory;
+  /** Asked between requests; true ends the loop. */
+  stopped: () => boolean;
+  /** Called once when the session has started. */
+  onStart: () => void;
+}
+
+/** Serves until the file system is unmounted (undefined), or until the device fails (its error, negative). */
+export function serve(options: LoopOptions): number | undefined {
+  const { fd, session, clock, request, reply, stopped } = options;
+  const size = request.bytes.length;
+  const send = (length: number): void => {
+    // -ENOENT: nobody waits for it any more. Anything else of a kind that matters ends the next read too.
+    if (writeReply(fd, reply.address, length) === -ENOENT) session.undeliverable();
+  };
+  let started = false;
+  while (!stopped()) {
+    const atMs = session.pollAt();
+    if (atMs !== Number.POSITIVE_INFINITY) {
+      const now = clock.now();
+      if (now < atMs) waitRequest(fd, Math.ceil(atMs - now));
+      session.poll(clock.now(), reply, send);
+      if (!waitRequest(fd, 0)) continue;
+    }
+    const count = readRequest(fd, request.address, size);
+    if (count < 0) {
+      if (count === -ENODEV) return undefined;
+      // -ENOENT: the request was interrupted before it was read.
+      if (count === -EINTR || count === -EAGAIN || count === -ENOENT) continue;
+      return count;
+    }
+    const length = session.handle(request, count, reply);
+    if (length > 0) send(length);
+    if (!started && session.started) {
+      started = true;
+      options.onStart();
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,62 @@
+/** `drydock fs`: the bridge alone, as bindfs is used. */
+import { type Command, Option } from 'commander';
+import type { Log } from '#common/log';
+import { mountFolder } from './mount/mount.ts';
+import type { Consistency } from './policy/options.ts';
+
+interface MountFlags {
+  readOnly?: true;
+  consistency: Consistency;
+  devices?: true;
+  stats?: true;
+}
+
+/** A log of warnings and errors on standard error, one line each. */
+function stderrLog(): Log {
+  const line = (fields: object, message: string): void => {
+    process.stderr.write(`drydock fs: ${message} ${JSON.stringify(fields)}\n`);
+  };
+  const log: Log = { debug() {}, info() {}, warn: line, error: line, child: () => log };
+  return log;
+}
+
+/** Mounts and serves until the mount ends or a signal asks to end it. */
+async function mountUntilSignal(source: string, target: string, flags: MountFlags): Promise<void> {
+  const mount = await mountFolder({
+    source,
+    target,
+    readOnly: flags.readOnly === true,
+    consistency: flags.consistency,
+    devices: flags.devices === true,
+    log: stderrLog(),
+  });
+  process.stdout.write(`${mount.source} is at ${mount.target}; Ctrl-C or umount ends it.\n`);
+  const end = (): void => void mount.unmount();
+  process.once('SIGINT', end);
+  process.once('SIGTERM', end);
+  await mount.ended;
+  process.off('SIGINT', end);
+  process.off('SIGTERM', end);
+  if (flags.stats === true) {
+    const counts = Object.entries(await mount.stats()).sort((a, b) => b[1] - a[1]);
+    for (const [operation, count] of counts) process.stdout.write(`${operation}\t${count}\n`);
+  }
+}
+
+/** Adds `fs` and its subcommands to a program. */
+export function addFsCommand(program: Command): void {
+  const fs = program.command('fs').description('serve a folder at another place, in userspace');
+  fs.command('mount')
+    .description('mount SOURCE (a folder or a file) on TARGET and serve it in the foreground')
+    .argument('<source>', 'existing folder or file')
+    .argument('<target>', 'existing folder, or file if the source is one')
+    .option('-r, --read-only', 'refuse changes')
+    .addOption(
+      new Option('--consistency <mode>', 'what the kernel may answer from memory')
+        .choices(['consistent', 'cached', 'delegated'])
+        .default('consistent'),
+    )
+    .option('--devices', 'allow mknod of device nodes (they can never be opened through the mount)')
+    .option('--stats', 'print the number of requests by operation at the end')
+    .action(mountUntilSignal);
+}

@@ -1,0 +1,262 @@
+/**
+ * Mounting: checks both ends, makes the kernel's mount, and starts the thread that serves it.
+ *
+ * One thread for each mount. It blocks in read(2), which is the shortest way from a request to its answer; a slow
+ * folder or a crash concerns nobody else; and the price, an isolate of some megabytes, is small beside the container
+ * that uses the mount. One thread for many mounts would need another system call for each request to learn which mount
+ * it is for.
+ *
+ * The server looks at the source through a private copy of its mounts, made before the target is mounted. So a source
+ * that contains the target (`-v /:/host`) doesn't lead back into the mount, where the server would wait for itself.
+ */
+import { lstat, realpath } from 'node:fs/promises';
+import { Worker } from 'node:worker_threads';
+import { compiledEntry } from '#common/entry';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import { type Log, nullLog } from '#common/log';
+import * as nativeFs from '#common/native/fs';
+import * as fuse from '#common/native/fuse';
+import { addressOf, errnoName } from '#common/native/libc';
+import { openRoot } from '../backing/posix-linux.ts';
+import { allocate } from '../memory.ts';
+import { ROOT_ID } from '../node/table.ts';
+import { operations } from '../ops/table.ts';
+import { type Consistency, defaultPolicy, type Policy } from '../policy/options.ts';
+import { putKnock } from '../wire/notify.ts';
+import { type Control, control } from './control.ts';
+import type { WorkerInput, WorkerMessage } from './worker.ts';
+
+/** What the kernel lists as the type of our mounts. */
+export const FS_TYPE = 'fuse.drydock';
+
+/** How long an unmounted server may take to end by itself before it is told to stop. */
+const END_GRACE_MS = 2000;
+
+/** What to mount, where and how. */
+export interface BridgeMountOptions {
+  /** Host folder or file. It must exist. */
+  source: string;
+  /** An existing folder (or file, when the source is one) to mount on. */
+  target: string;
+  readOnly?: boolean;
+  /** Default `consistent`. */
+  consistency?: Consistency;
+  /** Whether device nodes may be made in the folder. They can't be opened through the mount. Default no. */
+  devices?: boolean;
+  log?: Log;
+}
+
+/** A mounted folder. */
+export interface BridgeMount {
+  readonly source: string;
+  readonly target: string;
+  /** Settles when the mount has ended, by unmount() or because the server failed. */
+  readonly ended: Promise<void>;
+  /** Requests served, by operation name. */
+  stats(): Promise<Record<string, number>>;
+  /** Unmounts (lazily when busy) and stops the server. */
+  unmount(): Promise<void>;
+}
+
+/** Mounts of this process, which must not outlive it. */
+const live = new Set<Mount>();
+
+/** Targets of this process's mounts. */
+export function liveTargets(): Set<string> {
+  return new Set([...live].map((mount) => mount.target));
+}
+
+class Mount implements BridgeMount {
+  readonly source: string;
+  readonly target: string;
+  readonly ended: Promise<void>;
+  readonly #fuseFd: number;
+  readonly #control: Control;
+  readonly #worker: Worker;
+  readonly #log: Log;
+  #mounted = true;
+  #unmounting: Promise<void> | undefined;
+
+  constructor(source: string, target: string, input: WorkerInput, shared: Control, log: Log) {
+    this.source = source;
+    this.target = target;
+    this.#fuseFd = input.fuseFd;
+    this.#control = shared;
+    this.#log = log;
+    this.#worker = new Worker(compiledEntry('fsbridge/mount/worker'), { workerData: input });
+    this.ended = new Promise((resolve) => {
+      this.#worker.on('error', (error) => log.error({ error: errorMessage(error), target }, 'server failed'));
+      this.#worker.on('exit', () => {
+        this.#finish();
+        resolve();
+      });
+    });
+    live.add(this);
+    if (live.size === 1) process.on('exit', stopAll);
+  }
+
+  /** Settles when the kernel and the server have agreed; rejects when the server ended before. */
+  async started(): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#worker.on('message', (message: WorkerMessage) => {
+        if (message.kind === 'started') resolve();
+        else this.#log.error({ ...message, target: this.target }, 'file server trouble');
+      });
+      this.#worker.once('exit', () => {
+        const text = `The file server for ${this.source} ended before ${this.target} was in use; see the log.`;
+        reject(new DrydockError('ERR_FS_SERVER', text));
+      });
+    });
+  }
+
+  async stats(): Promise<Record<string, number>> {
+    const result: Record<string, number> = {};
+    operations.forEach((operation, opcode) => {
+      const count = this.#control.counts[opcode]!;
+      if (operation !== undefined && count > 0) result[operation.name] = count;
+    });
+    return result;
+  }
+
+  unmount(): Promise<void> {
+    this.#unmounting ??= this.#unmount();
+    return this.#unmounting;
+  }
+
+  /** Ends everything at once, without waiting: the process is about to end. */
+  stopNow(): void {
+    this.#detach();
+    this.#stop();
+  }
+
+  async #unmount(): Promise<void> {
+    this.#detach();
+    const grace = new Promise<'late'>((resolve) => setTimeout(resolve, END_GRACE_MS, 'late').unref());
+    // The last user of the file system may be in another mount namespace: then it stays until we let go of it.
+    if ((await Promise.race([this.ended, grace])) === 'late') {
+      this.#log.warn({ target: this.target }, 'mount still in use: its users get errors from now on');
+      this.#stop();
+      await this.ended;
+    }
+  }
+
+  /** Takes the mount out of the tree: orderly, or when busy lazily and with the connection cut. */
+  #detach(): void {
+    if (!this.#mounted) return;
+    this.#mounted = false;
+    try {
+      fuse.unmountFs(this.target, fuse.UMOUNT_NOFOLLOW);
+    } catch (error) {
+      if (errorCode(error) === 'EINVAL' || errorCode(error) === 'ENOENT') return;
+      try {
+        fuse.unmountFs(this.target, fuse.MNT_FORCE | fuse.MNT_DETACH | fuse.UMOUNT_NOFOLLOW);
+      } catch (forced) {
+        this.#log.warn({ target: this.target, error: errorMessage(forced) }, 'unmount failed');
+      }
+    }
+  }
+
+  /** Tells the thread to stop and wakes it. It closes the device, and with it the connection. */
+  #stop(): void {
+    this.#control.stop();
+    if (this.#control.closed()) return;
+    const memory = allocate(64, addressOf);
+    fuse.writeReply(this.#fuseFd, memory.address, putKnock(memory.words, ROOT_ID));
+  }
+
+  #finish(): void {
+    live.delete(this);
+    if (live.size === 0) process.off('exit', stopAll);
+    // Closed by us only if the thread died without doing it: else the number may be another file's by now.
+    if (!this.#control.closed()) fuse.closeFd(this.#fuseFd);
+    this.#detach();
+  }
+}
+
+function stopAll(): void {
+  for (const mount of live) mount.stopNow();
+}
+
+/** Opens the source through a private copy of its mounts, or, where that isn't permitted, as it is. */
+function openSource(source: string, target: string, policy: Policy): number {
+  const attributes =
+    nativeFs.MOUNT_ATTR_NODEV |
+    nativeFs.MOUNT_ATTR_NOSYMFOLLOW |
+    (policy.readOnly ? nativeFs.MOUNT_ATTR_RDONLY : 0);
+  const copy = nativeFs.cloneTree(source, attributes);
+  if (copy >= 0) return copy;
+  if (`${target}/`.startsWith(source === '/' ? '/' : `${source}/`)) {
+    throw new DrydockError(
+      'ERR_FS_LOOP',
+      `Can't mount ${source} on ${target}, which is inside it, without the right to copy mounts (CAP_SYS_ADMIN, Linux 5.12). Choose a target elsewhere.`,
+    );
+  }
+  const fd = openRoot(source);
+  if (fd >= 0) return fd;
+  throw new DrydockError('ERR_FS_SOURCE', `Can't open ${source}: ${errnoName(-fd)}.`);
+}
+
+async function checkEnds(
+  options: BridgeMountOptions,
+): Promise<{ source: string; target: string; file: boolean }> {
+  let source: string;
+  let target: string;
+  try {
+    source = await realpath(options.source);
+  } catch (error) {
+    const text = `The source ${options.source} can't be used (${errorCode(error)}). Create it first.`;
+    throw new DrydockError('ERR_FS_SOURCE', text, { cause: error });
+  }
+  try {
+    target = await realpath(options.target);
+  } catch (error) {
+    const text = `The target ${options.target} can't be used (${errorCode(error)}). Create it first.`;
+    throw new DrydockError('ERR_FS_TARGET', text, { cause: error });
+  }
+  const [from, to] = await Promise.all([lstat(source), lstat(target)]);
+  if (!from.isDirectory() && !from.isFile()) {
+    const text = `${source} is neither a folder nor a regular file: sockets, pipes and devices can't be served.`;
+    throw new DrydockError('ERR_FS_SOURCE', text);
+  }
+  if (from.isDirectory() !== to.isDirectory()) {
+    const text = `${source} and ${target} must both be folders or both be files.`;
+    throw new DrydockError('ERR_FS_TARGET', text);
+  }
+  return { source, target, file: from.isFile() };
+}
+
+/**
+ * Serves a host folder (or file) at a target until unmounted. Needs root and /dev/fuse.
+ * Fails with ERR_FS_SOURCE, ERR_FS_TARGET, ERR_FS_LOOP, ERR_FS_SERVER, or a SyscallError of mount(2).
+ */
+export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMount> {
+  const { source, target, file } = await checkEnds(options);
+  const policy: Policy = {
+    readOnly: options.readOnly ?? defaultPolicy.readOnly,
+    consistency: options.consistency ?? defaultPolicy.consistency,
+    devices: options.devices ?? defaultPolicy.devices,
+  };
+  const rootFd = openSource(source, target, policy);
+  let fuseFd = -1;
+  try {
+    fuseFd = fuse.openFuse();
+    const flags = fuse.MS_NOSUID | fuse.MS_NODEV | (policy.readOnly ? fuse.MS_RDONLY : 0);
+    const rootMode = file ? '100000' : '40000';
+    const data = `fd=${fuseFd},rootmode=${rootMode},user_id=0,group_id=0,allow_other,default_permissions`;
+    fuse.mountFs(source, target, FS_TYPE, flags, data);
+  } catch (error) {
+    if (fuseFd >= 0) fuse.closeFd(fuseFd);
+    nativeFs.close(rootFd);
+    throw error;
+  }
+  const shared = control();
+  const input: WorkerInput = { fuseFd, rootFd, shared: shared.shared, policy };
+  const mount = new Mount(source, target, input, shared, options.log ?? nullLog);
+  try {
+    await mount.started();
+  } catch (error) {
+    await mount.unmount();
+    throw error;
+  }
+  return mount;
+}

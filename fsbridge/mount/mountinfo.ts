@@ -1,0 +1,37 @@
+/** /proc/self/mountinfo (proc(5)), of which we need where each file system of ours is mounted. */
+
+export interface MountEntry {
+  id: number;
+  /** Device as `major:minor`. */
+  device: string;
+  target: string;
+  type: string;
+  source: string;
+}
+
+/** Parses the file; lines that aren't understood are left out. */
+export function parseMountInfo(text: string): MountEntry[] {
+  const entries: MountEntry[] = [];
+  for (const line of text.split('\n')) {
+    const [before, after] = line.split(' - ');
+    const fields = before?.split(' ') ?? [];
+    const [type, source] = after?.split(' ') ?? [];
+    const [id, , device, , target] = fields;
+    if (!device || !target || !type || source === undefined) continue;
+    entries.push({
+      id: Number(id),
+      device,
+      target: unescapeOctal(target),
+      type,
+      source: unescapeOctal(source),
+    });
+  }
+  return entries;
+}
+
+/** Space, tab, newline and backslash are written as `\040` and so on. */
+function unescapeOctal(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_match, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  );
+}

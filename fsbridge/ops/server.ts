@@ -1,0 +1,226 @@
+/**
+ * What all operations share: the tables of nodes and handles, the host, the policy, and the ways to find a file on the
+ * host and to tell the kernel about it. Operations are functions of a server, a request and the reply's memory; they
+ * put the body of their reply behind the header and return its length, or a negative error, or NO_REPLY.
+ */
+import type { Clock } from '#common/clock';
+import type { HostFs } from '../backing/host-fs.ts';
+import type { Memory } from '../memory.ts';
+import { Dirs } from '../node/dirs.ts';
+import { type Handle, HandleTable } from '../node/handles.ts';
+import { Locks } from '../node/locks.ts';
+import type { Node } from '../node/node.ts';
+import { NodeTable } from '../node/table.ts';
+import { type Lifetimes, lifetimes, type Policy } from '../policy/options.ts';
+import * as E from '../wire/errno.ts';
+import type { Layout } from '../wire/layout.ts';
+import { OUT_HEADER_BYTES, type Request } from '../wire/request.ts';
+import { putUint64, S_IFDIR } from '../wire/stat.ts';
+
+/** An operation's result when nothing is to be written: for FORGET, and for locks that wait. */
+export const NO_REPLY = -100_000;
+
+/** The first word of a reply's body. */
+export const BODY: number = OUT_HEADER_BYTES >> 2;
+
+/** Buffers kept for the next opendir. */
+const SPARE_BUFFERS_MAX = 16;
+
+/** An operation: the length of the reply's body, a negative error, or NO_REPLY. */
+export type Operation = (server: Server, request: Request, reply: Memory) => number;
+
+export interface ServerOptions {
+  host: HostFs;
+  layout: Layout;
+  policy: Policy;
+  clock: Clock;
+  /** #common/native/libc's, where the host needs addresses. */
+  addressOf: (view: Uint8Array) => number;
+  /** The user that files made by the server belong to at first. */
+  uid: number;
+  gid: number;
+}
+
+export class Server {
+  readonly host: HostFs;
+  readonly layout: Layout;
+  readonly policy: Policy;
+  readonly clock: Clock;
+  readonly lifetimes: Lifetimes;
+  readonly addressOf: (view: Uint8Array) => number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly nodes: NodeTable;
+  readonly handles: HandleTable = new HandleTable();
+  readonly dirs: Dirs;
+  readonly locks: Locks;
+
+  readonly #buffers: Memory[] = [];
+
+  /** Where locate() found a node. */
+  dir = -1;
+  name = '';
+
+  /** Answers to requests that waited, for the session to send. */
+  readonly answers: { unique: number; result: number }[] = [];
+
+  /** What the reply being built gave away, to be taken back if the kernel doesn't take it. */
+  givenNode: Node | undefined;
+  givenHandle: Handle | undefined;
+
+  constructor(options: ServerOptions) {
+    this.host = options.host;
+    this.layout = options.layout;
+    this.policy = options.policy;
+    this.clock = options.clock;
+    this.addressOf = options.addressOf;
+    this.uid = options.uid;
+    this.gid = options.gid;
+    this.lifetimes = lifetimes(options.policy.consistency);
+    this.dirs = new Dirs(options.host, () => this.nodes);
+    this.locks = new Locks(options.host, options.clock);
+    options.host.statAt(options.host.root, '');
+    this.nodes = new NodeTable(options.host.stat, (node) => this.dirs.close(node));
+    this.nodes.root.pathFd = options.host.root;
+  }
+
+  /**
+   * Finds the node on the host, into `dir` and `name`; 0 or a negative error. What is there now may be another file.
+   * @param keep a directory whose descriptor is in use and stays open.
+   */
+  locate(node: Node, keep?: Node): number {
+    this.name = '';
+    if (node.pathFd >= 0) {
+      this.dir = node.pathFd;
+      return 0;
+    }
+    if (node.handle !== undefined) {
+      this.dir = node.handle.fd;
+      return 0;
+    }
+    if (node.parent === undefined) return -E.ESTALE;
+    const fd = this.dirs.fd(node.parent, keep);
+    if (fd < 0) return fd;
+    this.dir = fd;
+    this.name = node.name;
+    return 0;
+  }
+
+  /**
+   * Fills the host's stat with the node's attributes, and leaves in `dir` and `name` a place where it was just seen.
+   * Names under which the host has no such file any more are dropped.
+   */
+  statNode(node: Node): number {
+    for (;;) {
+      const found = this.locate(node);
+      if (found < 0) return found;
+      const result = this.host.statAt(this.dir, this.name);
+      if (this.name === '') return result;
+      if (result === 0 && this.nodes.matches(node, this.host.stat)) return 0;
+      if (result < 0 && !vanished(result)) return result;
+      this.nodes.unname(node, node.parent!, node.name);
+    }
+  }
+
+  /** Applies a host call to the node, again under another of its names when the host removed the first. */
+  onNode(node: Node, call: (dir: number, name: string) => number): number {
+    const found = this.locate(node);
+    if (found < 0) return found;
+    const result = call(this.dir, this.name);
+    if (this.name === '' || !vanished(result)) return result;
+    const seen = this.statNode(node);
+    return seen < 0 ? seen : call(this.dir, this.name);
+  }
+
+  /** The node of a request's directory and its descriptor in `dir`, or undefined with the error in `dir`. */
+  parentOf(request: Request): Node | undefined {
+    const parent = this.nodes.get(request.nodeId);
+    if (parent === undefined) {
+      this.dir = -E.ESTALE;
+      return undefined;
+    }
+    if (parent.type !== S_IFDIR) {
+      this.dir = -E.ENOTDIR;
+      return undefined;
+    }
+    this.dir = this.dirs.fd(parent);
+    return this.dir < 0 ? undefined : parent;
+  }
+
+  /** Bytes of struct fuse_entry_out. */
+  get entryBytes(): number {
+    return 40 + this.layout.attrBytes;
+  }
+
+  /** Writes struct fuse_entry_out at word `at` for the node with the attributes in the host's stat, and counts the reference. */
+  putEntry(node: Node, reply: Memory, at: number): void {
+    node.lookups++;
+    this.givenNode = node;
+    const words = reply.words;
+    putUint64(words, at, node.id);
+    words[at + 2] = 0;
+    words[at + 3] = 0;
+    words[at + 4] = this.lifetimes.entrySec;
+    words[at + 5] = 0;
+    words[at + 6] = this.lifetimes.attrSec;
+    words[at + 7] = 0;
+    words[at + 8] = 0;
+    words[at + 9] = 0;
+    this.layout.encodeAttr(this.host.stat, words, at + 10);
+  }
+
+  /** Writes struct fuse_attr_out at the body from the host's stat; its bytes. */
+  putAttr(reply: Memory): number {
+    const words = reply.words;
+    words[BODY] = this.lifetimes.attrSec;
+    words[BODY + 1] = 0;
+    words[BODY + 2] = 0;
+    words[BODY + 3] = 0;
+    this.layout.encodeAttr(this.host.stat, words, BODY + 4);
+    return 16 + this.layout.attrBytes;
+  }
+
+  /** Replies with the entry of what the host's stat tells of, called `name` in `parent`. */
+  entry(parent: Node, name: string, reply: Memory): number {
+    this.putEntry(this.nodes.intern(this.host.stat, parent, name), reply, BODY);
+    return this.entryBytes;
+  }
+
+  /** Closes the handle, its descriptor and its locks, and lets the node go if nothing else holds it. */
+  closeHandle(handle: Handle): void {
+    this.handles.close(handle);
+    this.host.close(handle.fd);
+    this.nodes.release(handle.node);
+  }
+
+  /** A buffer for a directory's records that was used before, if there is one. */
+  takeBuffer(): Memory | undefined {
+    return this.#buffers.pop();
+  }
+
+  giveBuffer(buffer: Memory): void {
+    if (this.#buffers.length < SPARE_BUFFERS_MAX) this.#buffers.push(buffer);
+  }
+
+  /** The kernel didn't take the last reply: takes back what it gave. */
+  takeBack(): void {
+    const handle = this.givenHandle;
+    const node = this.givenNode;
+    this.givenHandle = undefined;
+    this.givenNode = undefined;
+    if (handle !== undefined) this.closeHandle(handle);
+    if (node !== undefined) this.nodes.forget(node, 1);
+  }
+
+  /** Closes everything. */
+  close(): void {
+    this.locks.close();
+    for (const handle of this.handles.all()) this.closeHandle(handle);
+    this.dirs.closeAll();
+  }
+}
+
+/** Whether an error says that a name doesn't lead to the file any more. */
+function vanished(result: number): boolean {
+  return result === -E.ENOENT || result === -E.ENOTDIR || result === -E.ELOOP || result === -E.ESTALE;
+}
