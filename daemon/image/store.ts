@@ -51,6 +51,31 @@ export interface Image {
   /** Uncompressed layer digests, lowest first. */
   diffIds: string[];
   sizeBytes: number;
+  /** The image that this one was built or committed from on this machine. */
+  parent?: string;
+  /** Milliseconds since the epoch; when it last got a name on this machine. */
+  lastTaggedMs?: number;
+}
+
+/** The containers that were made from an image. */
+export type ImageUsers = (imageId: string) => { id: string; running: boolean }[];
+
+/** What became of a name or an image. */
+export type Removed = { Untagged: string } | { Deleted: string };
+
+export interface RemoveOptions {
+  force: boolean;
+  /** Also remove parents that nothing else needs. */
+  prune: boolean;
+  users: ImageUsers;
+}
+
+/** What happened to an image, for `docker events`. `action` as there: load, import, pull, tag, untag, delete, save. */
+export interface ImageEvent {
+  action: string;
+  /** Image id; for pull the reference. */
+  id: string;
+  attributes: Record<string, string>;
 }
 
 /** A line of a progress stream, as docker's JSON messages. */
@@ -68,11 +93,13 @@ export interface ImageStore {
   get(reference: string): Promise<Image>;
   list(): Promise<Image[]>;
   tag(reference: string, target: string): Promise<void>;
-  /** As `docker rmi`: returns what was untagged and deleted. `inUse` names images that containers use. */
-  remove(
-    reference: string,
-    options: { force: boolean; prune: boolean; inUse: (imageId: string) => string | undefined },
-  ): Promise<({ Untagged: string } | { Deleted: string })[]>;
+  /** As `docker rmi`: returns what was untagged and deleted. */
+  remove(reference: string, options: RemoveOptions): Promise<Removed[]>;
+  /** As `docker image prune`: removes what `matches` (dangling images, or all) and no container uses. */
+  prune(
+    matches: (image: Image) => boolean,
+    users: ImageUsers,
+  ): Promise<{ removed: Removed[]; reclaimedBytes: number }>;
   /** `docker load`: docker and OCI archives, plain, gzip or zstd. */
   load(archive: Readable, progress: (line: Progress) => void): Promise<Image[]>;
   /** `docker import`: a root file system as one layer. */

@@ -1,0 +1,272 @@
+/**
+ * Unpacked layers, one folder per diff id. With overlayfs a layer's folder does not depend on what is below it, so
+ * images that share a layer anywhere share its folder. A folder gets its name only when it is complete and its digest
+ * is right; a layer that is missing (another driver before, a removed folder) is unpacked again from its blob.
+ *
+ * Layout: `layers/HEX/{diff/,layer.json}`, and `l/SHORT`, symlinks to the diff folders: the options of mount(2) must
+ * fit one page, and 128 full paths would not.
+ */
+import { mkdir, mkdtemp, open, readdir, readlink, rename, rm, symlink, unlink } from 'node:fs/promises';
+import { Worker } from 'node:worker_threads';
+import { compiledEntry } from '#common/entry';
+import { DrydockError } from '#common/errors';
+import type { Log } from '#common/log';
+import { detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
+import type { Blob, ContentStore } from './content.ts';
+import { readJson, syncFolder, writeJson } from './durable.ts';
+import { LAYER_BYTES_MAX, type WhiteoutForm } from './extract.ts';
+import type { LayerJob, LayerJobResult } from './layer-worker.ts';
+import { badArchive } from './tar/reader.ts';
+
+/** Layers of one image: overlayfs's own limit is higher, docker's is this. */
+export const LAYERS_MAX = 128;
+/** Layers of one image are independent, so as many are unpacked at a time as there may be cores to spare. */
+const WORKERS_MAX = 2;
+const SHORT_NAME_LENGTH = 8;
+const TEMPORARY_PREFIX = '.tmp-';
+
+/** A layer as it is kept. */
+export interface Layer {
+  /** Digest of the uncompressed tar. */
+  diffId: string;
+  /** Bytes of its files when unpacked. */
+  bytes: number;
+  /** Bytes of the uncompressed tar. */
+  tarBytes: number;
+}
+
+interface LayerFile extends Layer {
+  shortName: string;
+}
+
+interface WaitingJob {
+  job: LayerJob;
+  done: (result: LayerJobResult) => void;
+  failed: (error: Error) => void;
+}
+
+/** Runs {@link LayerJob}s in worker threads, which live as long as there is something to do. */
+class LayerWorkers {
+  readonly #waiting: WaitingJob[] = [];
+  readonly #workers = new Set<Worker>();
+  #nextId = 0;
+
+  run(job: Omit<LayerJob, 'id'>): Promise<Extract<LayerJobResult, { diffId: string }>> {
+    return new Promise<LayerJobResult>((done, failed) => {
+      this.#waiting.push({ job: { ...job, id: this.#nextId++ }, done, failed });
+      if (this.#workers.size < WORKERS_MAX) this.#start();
+    }).then((result) => {
+      if ('error' in result)
+        throw new DrydockError(result.error.code ?? 'ERR_BAD_ARCHIVE', result.error.message);
+      return result;
+    });
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#workers].map((worker) => worker.terminate()));
+  }
+
+  #start(): void {
+    const worker = new Worker(compiledEntry('daemon/image/layer-worker'));
+    this.#workers.add(worker);
+    let current: WaitingJob | undefined;
+    const next = (): void => {
+      current = this.#waiting.shift();
+      if (current) worker.postMessage(current.job);
+      else {
+        this.#workers.delete(worker);
+        void worker.terminate();
+      }
+    };
+    worker.on('message', (result: LayerJobResult) => {
+      current?.done(result);
+      next();
+    });
+    worker.on('error', (error) => current?.failed(error));
+    worker.on('exit', () => {
+      this.#workers.delete(worker);
+      current?.failed(new Error('the worker that unpacks layers ended'));
+      if (this.#waiting.length > 0 && this.#workers.size === 0) this.#start();
+    });
+    next();
+  }
+}
+
+/** The folder of unpacked layers. */
+export class LayerStore {
+  readonly #root: string;
+  readonly #content: ContentStore;
+  readonly #whiteouts: WhiteoutForm;
+  readonly #log: Log;
+  readonly #workers = new LayerWorkers();
+  readonly #layers = new Map<string, LayerFile>();
+  /** Unpackings under way, by blob digest. */
+  readonly #pending = new Map<string, Promise<Layer>>();
+  readonly #bytesMax: number;
+
+  constructor(
+    root: string,
+    content: ContentStore,
+    whiteouts: WhiteoutForm,
+    log: Log,
+    bytesMax: number = LAYER_BYTES_MAX,
+  ) {
+    this.#root = root;
+    this.#content = content;
+    this.#whiteouts = whiteouts;
+    this.#log = log;
+    this.#bytesMax = bytesMax;
+  }
+
+  /** Reads what is there, and removes what was in the making when the last daemon ended. */
+  async open(): Promise<void> {
+    await mkdir(`${this.#root}/layers`, { recursive: true, mode: 0o700 });
+    await mkdir(`${this.#root}/l`, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(`${this.#root}/layers`)) {
+      const folder = `${this.#root}/layers/${name}`;
+      const file = name.startsWith(TEMPORARY_PREFIX) ? undefined : await readJson<LayerFile>(`${folder}/layer.json`);
+      if (file?.diffId === `sha256:${name}`) this.#layers.set(file.diffId, file);
+      else await this.#sweepFolder(folder);
+    }
+    const links = new Set(await readdir(`${this.#root}/l`));
+    for (const layer of this.#layers.values()) {
+      if (!links.delete(layer.shortName) || !(await this.#linkIsRight(layer))) await this.#link(layer);
+    }
+    for (const name of links) await unlink(`${this.#root}/l/${name}`);
+  }
+
+  async close(): Promise<void> {
+    await this.#workers.close();
+  }
+
+  get(diffId: string): Layer | undefined {
+    return this.#layers.get(diffId);
+  }
+
+  list(): string[] {
+    return [...this.#layers.keys()];
+  }
+
+  /** The folder with the layer's files. */
+  diffPath(diffId: string): string {
+    return `${this.#folder(diffId)}/diff`;
+  }
+
+  /** Its name below `l/`. */
+  shortName(diffId: string): string {
+    const layer = this.#layers.get(diffId);
+    if (!layer) throw new Error(`layer ${diffId} is not unpacked`);
+    return layer.shortName;
+  }
+
+  /**
+   * Makes sure that the layer in `blob` is unpacked.
+   * @param diffId what it must hash to when uncompressed, if that is known.
+   * @throws DrydockError ERR_BAD_ARCHIVE, ERR_DIGEST_MISMATCH, ERR_NO_SPACE; then nothing of it is kept.
+   */
+  async ensure(blob: Blob, diffId?: string): Promise<Layer> {
+    const known = diffId === undefined ? undefined : this.#layers.get(diffId);
+    if (known) return known;
+    let pending = this.#pending.get(blob.digest);
+    if (!pending) {
+      pending = this.#unpack(blob, diffId).finally(() => this.#pending.delete(blob.digest));
+      this.#pending.set(blob.digest, pending);
+    }
+    const layer = await pending;
+    if (diffId !== undefined && layer.diffId !== diffId) throw mismatch(layer.diffId, diffId);
+    return layer;
+  }
+
+  async delete(diffId: string): Promise<void> {
+    const layer = this.#layers.get(diffId);
+    if (!layer) return;
+    this.#layers.delete(diffId);
+    await rm(`${this.#root}/l/${layer.shortName}`, { force: true });
+    // Renamed first, so that a crash in the middle of the removal leaves no half layer under its name.
+    const doomed = await mkdtemp(`${this.#root}/layers/${TEMPORARY_PREFIX}`);
+    await rename(this.#folder(diffId), `${doomed}/layer`);
+    await rm(doomed, { recursive: true, force: true });
+  }
+
+  #folder(diffId: string): string {
+    return `${this.#root}/layers/${diffId.slice('sha256:'.length)}`;
+  }
+
+  async #unpack(blob: Blob, expected: string | undefined): Promise<Layer> {
+    const blobPath = this.#content.path(blob.digest);
+    const compression = await detectBlob(blobPath);
+    const temporary = await mkdtemp(`${this.#root}/layers/${TEMPORARY_PREFIX}`);
+    try {
+      await mkdir(`${temporary}/diff`, { mode: 0o755 });
+      const result = await this.#workers.run({
+        blobPath,
+        compression,
+        targetPath: `${temporary}/diff`,
+        whiteouts: this.#whiteouts,
+        bytesMax: this.#bytesMax,
+      });
+      if (expected !== undefined && result.diffId !== expected) throw mismatch(result.diffId, expected);
+      const layer: LayerFile = {
+        diffId: result.diffId,
+        bytes: result.bytes,
+        tarBytes: result.tarBytes,
+        shortName: this.#freeShortName(result.diffId),
+      };
+      if (this.#layers.has(layer.diffId)) return layer; // the same files in another compression
+      await writeJson(`${temporary}/layer.json`, layer);
+      await rename(temporary, this.#folder(layer.diffId));
+      await syncFolder(`${this.#root}/layers`);
+      await this.#link(layer);
+      this.#layers.set(layer.diffId, layer);
+      return layer;
+    } finally {
+      await rm(temporary, { recursive: true, force: true });
+    }
+  }
+
+  #freeShortName(diffId: string): string {
+    const hex = diffId.slice('sha256:'.length);
+    const taken = new Set([...this.#layers.values()].map((layer) => layer.shortName));
+    let length = SHORT_NAME_LENGTH;
+    while (taken.has(hex.slice(0, length))) length++;
+    return hex.slice(0, length);
+  }
+
+  #linkTarget(layer: LayerFile): string {
+    return `../layers/${layer.diffId.slice('sha256:'.length)}/diff`;
+  }
+
+  async #linkIsRight(layer: LayerFile): Promise<boolean> {
+    return (await readlink(`${this.#root}/l/${layer.shortName}`)) === this.#linkTarget(layer);
+  }
+
+  async #link(layer: LayerFile): Promise<void> {
+    const path = `${this.#root}/l/${layer.shortName}`;
+    await rm(path, { force: true });
+    await symlink(this.#linkTarget(layer), path);
+  }
+
+  async #sweepFolder(folder: string): Promise<void> {
+    this.#log.info({ folder }, 'removing an unfinished layer');
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+function mismatch(actual: string, expected: string): DrydockError {
+  return new DrydockError(
+    'ERR_DIGEST_MISMATCH',
+    `a layer has the digest ${actual} instead of ${expected}, which the image's configuration states. Make or fetch the image again.`,
+  );
+}
+
+async function detectBlob(path: string): Promise<ReturnType<typeof detectCompression>> {
+  const handle = await open(path, 'r');
+  try {
+    const { buffer } = await handle.read(Buffer.alloc(MAGIC_BYTES), 0, MAGIC_BYTES, 0);
+    const unsupported = unsupportedCompression(buffer);
+    if (unsupported) throw badArchive(`it is compressed with ${unsupported}; use gzip, zstd or none`);
+    return detectCompression(buffer);
+  } finally {
+    await handle.close();
+  }
+}
