@@ -38,8 +38,8 @@ const cFchownat = cFunction('fchownat', 'int', ['int', 'int64', 'uint', 'uint', 
 const cFchmodat = cFunction('fchmodat', 'int', ['int', 'int64', 'uint', 'int']);
 const cUtimensat = cFunction('utimensat', 'int', ['int', 'int64', 'int64', 'int']);
 const cLsetxattr = cFunction('lsetxattr', 'int', ['int64', 'int64', 'int64', 'size_t', 'int']);
-const cLgetxattr = cFunction('lgetxattr', 'ssize_t', ['int64', 'int64', 'int64', 'size_t']);
-const cLlistxattr = cFunction('llistxattr', 'ssize_t', ['int64', 'int64', 'size_t']);
+const cLgetxattr = cFunction('lgetxattr', 'long', ['int64', 'int64', 'int64', 'size_t']);
+const cLlistxattr = cFunction('llistxattr', 'long', ['int64', 'int64', 'size_t']);
 const cSyncfs = cFunction('syncfs', 'int', ['int']);
 
 // Fixed buffers: a Buffer of this size has memory of its own, which never moves.
@@ -58,7 +58,7 @@ const addressTimes = addressOf(times);
 
 function put(target: Buffer, text: ByteString): void {
   // Longer than the buffer is longer than PATH_MAX: cut, and the kernel answers ENAMETOOLONG.
-  const length = target.write(text, 0, Math.min(text.length, target.length - 1), "latin1");
+  const length = target.write(text, 0, Math.min(text.length, target.length - 1), 'latin1');
   target[length] = 0;
 }
 
@@ -168,7 +168,7 @@ export function getXattr(path: ByteString, name: ByteString): Buffer | undefined
 export function listXattrs(path: ByteString): ByteString[] {
   put(pathA, path);
   const length = Number(cLlistxattr(addressA, addressValue, value.length));
-  return length <= 0 ? [] : value.toString("latin1", 0, length - 1).split('\0');
+  return length <= 0 ? [] : value.toString('latin1', 0, length - 1).split('\0');
 }
 
 /** Writes everything of the file system that holds `fd` to its disk. */

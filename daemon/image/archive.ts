@@ -4,9 +4,9 @@
  * can't lead anywhere.
  */
 import type { Readable } from 'node:stream';
-import type { Blob, BlobWriter, ContentStore } from './content.ts';
 import { decompressor, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import { DOCUMENT_BYTES_MAX, parseDocument } from './config-file.ts';
+import type { Blob, BlobWriter, ContentStore } from './content.ts';
 import { entryComponents } from './entry-path.ts';
 import type { TarHeader } from './tar/header.ts';
 import { badArchive, TAR_LIMITS, TarReader, type TarSink } from './tar/reader.ts';

@@ -22,13 +22,13 @@ export function parseJsonForm(text: string): string[] | undefined {
 }
 
 /** Splits at blanks outside of quotes and after escapes, keeping both: `a="b c" d` gives `a="b c"` and `d`. */
-export function splitWords(text: string, escape = '\\'): string[] {
+export function splitWords(text: string, escapeChar = '\\'): string[] {
   const words: string[] = [];
   let word = '';
   let quote = '';
   for (let i = 0; i < text.length; i++) {
     const char = text[i]!;
-    if (char === escape && quote !== "'" && i + 1 < text.length) {
+    if (char === escapeChar && quote !== "'" && i + 1 < text.length) {
       word += char + text[++i]!;
       continue;
     }
@@ -47,15 +47,15 @@ export function splitWords(text: string, escape = '\\'): string[] {
 }
 
 /** Takes quotes and escapes away, as a shell would. */
-export function unquote(word: string, escape = '\\'): string {
+export function unquote(word: string, escapeChar = '\\'): string {
   let plain = '';
   let quote = '';
   for (let i = 0; i < word.length; i++) {
     const char = word[i]!;
-    if (char === escape && quote !== "'" && i + 1 < word.length) {
+    if (char === escapeChar && quote !== "'" && i + 1 < word.length) {
       const next = word[i + 1]!;
       // Inside double quotes only these lose their backslash.
-      if (quote === '"' && next !== '"' && next !== '$' && next !== escape) plain += char;
+      if (quote === '"' && next !== '"' && next !== '$' && next !== escapeChar) plain += char;
       else {
         plain += next;
         i++;
@@ -68,8 +68,12 @@ export function unquote(word: string, escape = '\\'): string {
 }
 
 /** `KEY=VALUE KEY=VALUE`, or the old form `KEY VALUE`. Words are still quoted. */
-export function parsePairs(instruction: string, text: string, escape = '\\'): [key: string, value: string][] {
-  const words = splitWords(text, escape);
+export function parsePairs(
+  instruction: string,
+  text: string,
+  escapeChar = '\\',
+): [key: string, value: string][] {
+  const words = splitWords(text, escapeChar);
   if (words.length === 0) throw bad(instruction, 'requires at least one argument');
   if (!words[0]!.includes('=')) {
     const [, key, value] = /^(\S+)\s+([\s\S]+)$/.exec(text.trim()) ?? [];
@@ -183,7 +187,14 @@ const CHANGES: Record<string, Change> = {
   }),
   LABEL: (config, text) => ({ Labels: { ...config.Labels, ...Object.fromEntries(pairsOf('LABEL', text)) } }),
   EXPOSE: (config, text) => ({
-    ExposedPorts: { ...config.ExposedPorts, ...asSet(splitWords(text).map((word) => unquote(word)).flatMap(parsePorts)) },
+    ExposedPorts: {
+      ...config.ExposedPorts,
+      ...asSet(
+        splitWords(text)
+          .map((word) => unquote(word))
+          .flatMap(parsePorts),
+      ),
+    },
   }),
   VOLUME: (config, text) => {
     const paths = parseJsonForm(text) ?? splitWords(text).map((word) => unquote(word));
@@ -193,7 +204,8 @@ const CHANGES: Record<string, Change> = {
   USER: (_config, text) => ({ User: unquote(text.trim()) }),
   WORKDIR: (config, text) => ({ WorkingDir: joinWorkdir(config.WorkingDir ?? '/', unquote(text.trim())) }),
   STOPSIGNAL: (_config, text) => {
-    if (!/^(?:\d+|(?:SIG)?[A-Z0-9+-]+)$/i.test(text.trim())) throw bad('STOPSIGNAL', `Invalid signal: ${text}`);
+    if (!/^(?:\d+|(?:SIG)?[A-Z0-9+-]+)$/i.test(text.trim()))
+      throw bad('STOPSIGNAL', `Invalid signal: ${text}`);
     return { StopSignal: text.trim() };
   },
   ONBUILD: (config, text) => {

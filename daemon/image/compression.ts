@@ -13,7 +13,8 @@ export const MAGIC_BYTES = 4;
 export function detectCompression(start: Uint8Array): Compression {
   if (start[0] === 0x1f && start[1] === 0x8b) return 'gzip';
   if (start[1] === 0xb5 && start[2] === 0x2f && start[3] === 0xfd && start[0] === 0x28) return 'zstd';
-  if ((start[0]! & 0xf0) === 0x50 && start[1] === 0x2a && start[2] === 0x4d && start[3] === 0x18) return 'zstd';
+  if ((start[0]! & 0xf0) === 0x50 && start[1] === 0x2a && start[2] === 0x4d && start[3] === 0x18)
+    return 'zstd';
   return 'none';
 }
 
@@ -31,7 +32,8 @@ export function decompressor(compression: Compression): Transform | undefined {
   const stream = compression === 'gzip' ? createGunzip() : (native.createZstdDecompress?.() ?? fzstdStream());
   // zlib's own errors have codes of their own; for us they are one kind.
   const destroy = stream._destroy.bind(stream);
-  stream._destroy = (error, done) => destroy(error && badArchive(`bad ${compression} data (${error.message})`), done);
+  stream._destroy = (error, done) =>
+    destroy(error && badArchive(`bad ${compression} data (${error.message})`), done);
   return stream;
 }
 

@@ -118,7 +118,10 @@ export function parseConfigFile(bytes: Uint8Array): ConfigFile {
   const rootfs = document.rootfs;
   if (!isObject(rootfs) || rootfs.type !== 'layers') throw bad('its configuration has no rootfs of layers');
   const diffIds = rootfs.diff_ids ?? [];
-  if (!Array.isArray(diffIds) || !diffIds.every((id) => isString(id) && isDigest(id) && id.startsWith('sha256:')))
+  if (
+    !Array.isArray(diffIds) ||
+    !diffIds.every((id) => isString(id) && isDigest(id) && id.startsWith('sha256:'))
+  )
     throw bad('its rootfs has bad diff_ids');
   const file: ConfigFile = {
     architecture: optionalString(document, 'architecture') ?? '',

@@ -19,15 +19,7 @@ import type { ImageRecord, ImageRecords, LayerRecord } from './records.ts';
 import { formatFamiliar, formatNormal, isDigest, parseReference, parseTagged } from './reference.ts';
 import { planRemoval } from './remove.ts';
 import { saveArchive } from './save.ts';
-import type {
-  Image,
-  ImageEvent,
-  ImageStore,
-  ImageUsers,
-  Progress,
-  Removed,
-  RemoveOptions,
-} from './store.ts';
+import type { Image, ImageEvent, ImageStore, ImageUsers, Progress, Removed, RemoveOptions } from './store.ts';
 import { badArchive } from './tar/reader.ts';
 
 /** What the images are kept in, and what else they need. */
@@ -189,7 +181,9 @@ export class Images implements ImageStore {
         names: [...new Set(names)],
       })),
     );
-    const lease: Lease = new Set(saved.flatMap((image) => this.#digestsOf(this.#parts.records.get(image.id)!)));
+    const lease: Lease = new Set(
+      saved.flatMap((image) => this.#digestsOf(this.#parts.records.get(image.id)!)),
+    );
     this.#leases.add(lease);
     const stream = Readable.from(saveArchive(this.#parts.content, saved), { objectMode: false });
     return stream.once('close', () => void this.#release(lease));
@@ -233,7 +227,12 @@ export class Images implements ImageStore {
   }
 
   /** Records an image whose layers are all there. */
-  async addImage(configBytes: Buffer, layers: LayerRecord[], lease: Lease, parent?: string): Promise<ImageRecord> {
+  async addImage(
+    configBytes: Buffer,
+    layers: LayerRecord[],
+    lease: Lease,
+    parent?: string,
+  ): Promise<ImageRecord> {
     const { content, records } = this.#parts;
     const id = digestOf(configBytes);
     lease.add(id);
@@ -253,6 +252,12 @@ export class Images implements ImageStore {
     if (!record) throw notFound(id);
     await records.setReference(name, id);
     await records.put({ ...record, lastTaggedMs: clock.wallMs() });
+  }
+
+  /** Deletes an image that has lost its last name and was made by nobody's wish; its layers stay where they are used. */
+  async dropUntagged(id: string): Promise<void> {
+    if (this.#parts.records.referencesOf(id).length === 0 && this.#childrenOf(id).length === 0)
+      await this.#delete(id);
   }
 
   /** The layers of an image, with their blobs. */
@@ -291,7 +296,8 @@ export class Images implements ImageStore {
       throw badArchive(
         `its configuration names ${diffIds.length} layers, its manifest ${archived.layerNames.length}`,
       );
-    if (diffIds.length > LAYERS_MAX) throw badArchive(`it has ${diffIds.length} layers (limit ${LAYERS_MAX})`);
+    if (diffIds.length > LAYERS_MAX)
+      throw badArchive(`it has ${diffIds.length} layers (limit ${LAYERS_MAX})`);
     const layers = await Promise.all(
       diffIds.map(async (diffId, index) => {
         const isNew = this.#parts.layers.get(diffId) === undefined;
@@ -340,7 +346,10 @@ export class Images implements ImageStore {
   /** Finds an image, and the name (in normal form) by which it was found. */
   #resolve(reference: string): { record: ImageRecord; name: string | undefined } {
     const { records } = this.#parts;
-    const found = (id: string | undefined, name?: string): { record: ImageRecord; name: string | undefined } => {
+    const found = (
+      id: string | undefined,
+      name?: string,
+    ): { record: ImageRecord; name: string | undefined } => {
       const record = id === undefined ? undefined : records.get(id);
       if (!record) throw notFound(reference);
       return { record, name };
@@ -460,6 +469,7 @@ export class Images implements ImageStore {
 /** Chain ids of the OCI image specification: each names a layer together with all below it. */
 export function chainIds(diffIds: readonly string[]): string[] {
   const chains: string[] = [];
-  for (const diffId of diffIds) chains.push(chains.length === 0 ? diffId : digestOf(`${chains.at(-1)} ${diffId}`));
+  for (const diffId of diffIds)
+    chains.push(chains.length === 0 ? diffId : digestOf(`${chains.at(-1)} ${diffId}`));
   return chains;
 }

@@ -67,7 +67,10 @@ class LayerWorkers {
   }
 
   #start(): void {
-    const worker = new Worker(compiledEntry('daemon/image/layer-worker'));
+    const worker = new Worker(compiledEntry('daemon/image/layer-worker'), {
+      // Node would warn at each close of a descriptor that a native call has opened.
+      trackUnmanagedFds: false,
+    });
     this.#workers.add(worker);
     let current: WaitingJob | undefined;
     const next = (): void => {
@@ -124,7 +127,9 @@ export class LayerStore {
     await mkdir(`${this.#root}/l`, { recursive: true, mode: 0o700 });
     for (const name of await readdir(`${this.#root}/layers`)) {
       const folder = `${this.#root}/layers/${name}`;
-      const file = name.startsWith(TEMPORARY_PREFIX) ? undefined : await readJson<LayerFile>(`${folder}/layer.json`);
+      const file = name.startsWith(TEMPORARY_PREFIX)
+        ? undefined
+        : await readJson<LayerFile>(`${folder}/layer.json`);
       if (file?.diffId === `sha256:${name}`) this.#layers.set(file.diffId, file);
       else await this.#sweepFolder(folder);
     }

@@ -34,8 +34,10 @@ export function parsePlatform(text: string): Platform {
       `${JSON.stringify(text)}: unknown operating system or architecture: invalid argument`,
     );
   if (parts.length > 3 || parts.some((part) => !/^[a-z0-9_.-]+$/.test(part))) throw invalid();
-  if (parts.length === 1 && OS_NAMES.has(parts[0]!)) return { os: parts[0]!, architecture: hostArchitecture() };
-  const [os, name, variant] = parts.length === 1 ? [hostOs(), parts[0]!] : (parts as [string, string, string?]);
+  if (parts.length === 1 && OS_NAMES.has(parts[0]!))
+    return { os: parts[0]!, architecture: hostArchitecture() };
+  const [os, name, variant] =
+    parts.length === 1 ? [hostOs(), parts[0]!] : (parts as [string, string, string?]);
   const canonical = ARCHITECTURES[name] ?? { architecture: name };
   if (parts.length === 1 && !KNOWN.has(canonical.architecture)) throw invalid();
   const chosen = variant ?? canonical.variant;

@@ -35,7 +35,10 @@ const SHA256_HEX = /^[a-f0-9]{64}$/;
 const DIGEST_HEX_LENGTH: Record<string, number> = { sha256: 64, sha384: 96, sha512: 128 };
 
 function invalid(text: string, reason: string): DrydockError {
-  return new DrydockError('ERR_BAD_REFERENCE', `invalid reference format: ${reason} (${JSON.stringify(text)})`);
+  return new DrydockError(
+    'ERR_BAD_REFERENCE',
+    `invalid reference format: ${reason} (${JSON.stringify(text)})`,
+  );
 }
 
 /** Whether `text` is a digest with a known algorithm and the right length, in lower case. */

@@ -5,8 +5,8 @@
  */
 import type { Readable } from 'node:stream';
 import { decompressor, detectCompression, MAGIC_BYTES } from './compression.ts';
-import { type ContentStore, digestOf } from './content.ts';
 import type { ConfigFile } from './config-file.ts';
+import { type ContentStore, digestOf } from './content.ts';
 import type { LayerRecord } from './records.ts';
 import { formatNormal, parseReference } from './reference.ts';
 import { emitHeader, makeHeader, padding, trailer } from './tar/header.ts';
@@ -52,8 +52,9 @@ export async function* layerTar(content: ContentStore, layer: LayerRecord): Asyn
   }
   const head = await readHead(content, layer.blob.digest);
   const transform = decompressor(detectCompression(head));
-  yield* (transform ? source.on('error', (error) => transform.destroy(error)).pipe(transform) : source) as
-    AsyncIterable<Buffer>;
+  yield* (
+    transform ? source.on('error', (error) => transform.destroy(error)).pipe(transform) : source
+  ) as AsyncIterable<Buffer>;
 }
 
 async function readHead(content: ContentStore, digest: string): Promise<Buffer> {
@@ -63,7 +64,11 @@ async function readHead(content: ContentStore, digest: string): Promise<Buffer> 
 }
 
 function file(name: string, bytes: Buffer): Buffer {
-  return Buffer.concat([emitHeader(makeHeader({ name, type: 'file', size: bytes.length })), bytes, padding(bytes.length)]);
+  return Buffer.concat([
+    emitHeader(makeHeader({ name, type: 'file', size: bytes.length })),
+    bytes,
+    padding(bytes.length),
+  ]);
 }
 
 /** The archive, piece by piece. Images that share layers have them once. */
@@ -130,7 +135,9 @@ function legacyRepositories(images: readonly SavedImage[]): object | undefined {
     const top = image.layers.at(-1);
     for (const name of top ? image.names : []) {
       const colon = name.lastIndexOf(':');
-      (repositories[name.slice(0, colon)] ??= {})[name.slice(colon + 1)] = hexOf(top!.diffId);
+      const repository = name.slice(0, colon);
+      const tags = { ...repositories[repository], [name.slice(colon + 1)]: hexOf(top!.diffId) };
+      repositories[repository] = tags;
     }
   }
   return Object.keys(repositories).length > 0 ? repositories : undefined;

@@ -67,7 +67,7 @@ export function entryType(flag: string): EntryType | undefined {
 function text(block: Buffer, start: number, length: number): ByteString {
   const field = block.subarray(start, start + length);
   const end = field.indexOf(0);
-  return field.toString("latin1", 0, end < 0 ? length : end);
+  return field.toString('latin1', 0, end < 0 ? length : end);
 }
 
 /** Octal digits, or the GNU base-256 form when the first bit is set. Undefined when it is neither or too big. */
@@ -77,7 +77,9 @@ export function parseNumber(block: Buffer, start: number, length: number): numbe
     // Two's complement, the marker bit being part of the sign.
     let number = first & 0x40 ? BigInt(first) - 0x100n : BigInt(first & 0x7f);
     for (let i = 1; i < length; i++) number = number * 256n + BigInt(block[start + i]!);
-    return number <= Number.MAX_SAFE_INTEGER && number >= Number.MIN_SAFE_INTEGER ? Number(number) : undefined;
+    return number <= Number.MAX_SAFE_INTEGER && number >= Number.MIN_SAFE_INTEGER
+      ? Number(number)
+      : undefined;
   }
   const digits = text(block, start, length).trim();
   if (digits === '') return 0;
@@ -109,7 +111,7 @@ export function parseHeader(block: Buffer): RawHeader | undefined {
   let name = text(block, 0, 100);
   const flag = String.fromCharCode(block[156]!);
   // POSIX archives split long names; GNU's own magic has other things in that place.
-  if (block.toString("latin1", 257, 263) === 'ustar\0') {
+  if (block.toString('latin1', 257, 263) === 'ustar\0') {
     const prefix = text(block, 345, 155);
     if (prefix !== '') name = `${prefix}/${name}`;
   }
@@ -143,12 +145,13 @@ export function parsePax(bytes: Buffer): [key: ByteString, value: Buffer][] | un
   while (offset < bytes.length) {
     const space = bytes.indexOf(0x20, offset);
     if (space < 0 || space - offset > 10) return undefined;
-    const digits = bytes.toString("latin1", offset, space);
+    const digits = bytes.toString('latin1', offset, space);
     const end = offset + Number(digits);
-    if (!/^\d+$/.test(digits) || end > bytes.length || end <= space || bytes[end - 1] !== 0x0a) return undefined;
+    if (!/^\d+$/.test(digits) || end > bytes.length || end <= space || bytes[end - 1] !== 0x0a)
+      return undefined;
     const equals = bytes.indexOf(0x3d, space + 1);
     if (equals < 0 || equals >= end) return undefined;
-    records.push([bytes.toString("latin1", space + 1, equals), bytes.subarray(equals + 1, end - 1)]);
+    records.push([bytes.toString('latin1', space + 1, equals), bytes.subarray(equals + 1, end - 1)]);
     offset = end;
   }
   return records;
@@ -169,21 +172,21 @@ function octal(number: number, length: number): string | undefined {
 
 function emitBlock(header: TarHeader, flag: string, stored: number): Buffer {
   const block = Buffer.alloc(BLOCK);
-  block.write(header.name.slice(0, 100), 0, "latin1");
-  block.write(octal(header.mode, 8)!, 100, "latin1");
-  block.write(octal(header.uid, 8) ?? octal(0, 8)!, 108, "latin1");
-  block.write(octal(header.gid, 8) ?? octal(0, 8)!, 116, "latin1");
-  block.write(octal(stored, 12) ?? octal(0, 12)!, 124, "latin1");
-  block.write(octal(header.mtimeSeconds, 12) ?? octal(0, 12)!, 136, "latin1");
-  block.write('        ', 148, "latin1");
-  block.write(flag, 156, "latin1");
-  block.write(header.linkName.slice(0, 100), 157, "latin1");
-  block.write('ustar\x0000', 257, "latin1");
-  block.write(octal(header.major, 8) ?? octal(0, 8)!, 329, "latin1");
-  block.write(octal(header.minor, 8) ?? octal(0, 8)!, 337, "latin1");
+  block.write(header.name.slice(0, 100), 0, 'latin1');
+  block.write(octal(header.mode, 8)!, 100, 'latin1');
+  block.write(octal(header.uid, 8) ?? octal(0, 8)!, 108, 'latin1');
+  block.write(octal(header.gid, 8) ?? octal(0, 8)!, 116, 'latin1');
+  block.write(octal(stored, 12) ?? octal(0, 12)!, 124, 'latin1');
+  block.write(octal(header.mtimeSeconds, 12) ?? octal(0, 12)!, 136, 'latin1');
+  block.write('        ', 148, 'latin1');
+  block.write(flag, 156, 'latin1');
+  block.write(header.linkName.slice(0, 100), 157, 'latin1');
+  block.write('ustar\x0000', 257, 'latin1');
+  block.write(octal(header.major, 8) ?? octal(0, 8)!, 329, 'latin1');
+  block.write(octal(header.minor, 8) ?? octal(0, 8)!, 337, 'latin1');
   let sum = 0;
   for (const byte of block) sum += byte;
-  block.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, "latin1");
+  block.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
   return block;
 }
 
@@ -201,7 +204,7 @@ function paxRecords(header: TarHeader): ByteString {
   if (header.mtimeNanoseconds !== 0 || !fits(header.mtimeSeconds, 12))
     records += paxRecord('mtime', formatTime(header.mtimeSeconds, header.mtimeNanoseconds));
   for (const key of [...header.xattrs.keys()].sort())
-    records += paxRecord(`SCHILY.xattr.${key}`, Buffer.from(header.xattrs.get(key)!).toString("latin1"));
+    records += paxRecord(`SCHILY.xattr.${key}`, Buffer.from(header.xattrs.get(key)!).toString('latin1'));
   return records;
 }
 
@@ -209,7 +212,9 @@ function paxRecords(header: TarHeader): ByteString {
 function formatTime(seconds: number, nanoseconds: number): string {
   const total = BigInt(seconds) * 1_000_000_000n + BigInt(nanoseconds);
   const magnitude = total < 0n ? -total : total;
-  const fraction = String(magnitude % 1_000_000_000n).padStart(9, '0').replace(/0+$/, '');
+  const fraction = String(magnitude % 1_000_000_000n)
+    .padStart(9, '0')
+    .replace(/0+$/, '');
   return `${total < 0n ? '-' : ''}${magnitude / 1_000_000_000n}${fraction && `.${fraction}`}`;
 }
 

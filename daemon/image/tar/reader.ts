@@ -108,7 +108,8 @@ export class TarReader {
     // Archives without the two zero blocks are common enough (and read by every tar) when they end between entries.
     const between = this.#state === 'header' && this.#have === 0 && this.#header === undefined;
     const lastPadding = this.#state === 'padding' && this.#header === undefined;
-    if (this.#state !== 'done' && !between && !lastPadding) throw badArchive('it ends in the middle of an entry');
+    if (this.#state !== 'done' && !between && !lastPadding)
+      throw badArchive('it ends in the middle of an entry');
   }
 
   #collectBlock(chunk: Buffer, offset: number): number {
@@ -138,7 +139,9 @@ export class TarReader {
       throw badArchive(`it has more than ${this.#limits.entriesMax} entries`);
     if (EXTENDED_FLAGS.has(raw.flag)) {
       if (raw.stored > this.#limits.extendedBytesMax)
-        throw badArchive(`an extended header has ${raw.stored} bytes (limit ${this.#limits.extendedBytesMax})`);
+        throw badArchive(
+          `an extended header has ${raw.stored} bytes (limit ${this.#limits.extendedBytesMax})`,
+        );
       this.#extendedFlag = raw.flag;
       this.#extended = [];
       this.#startBody('extended', raw.stored);
@@ -175,7 +178,8 @@ export class TarReader {
 
   #addSegment(offset: number, length: number): void {
     this.#segments!.push({ offset, length });
-    if (this.#segments!.length * 24 > this.#limits.extendedBytesMax) throw badArchive('a sparse map is too long');
+    if (this.#segments!.length * 24 > this.#limits.extendedBytesMax)
+      throw badArchive('a sparse map is too long');
   }
 
   /** The header is complete: extended headers are applied, and the entry's data begins. */
@@ -202,17 +206,19 @@ export class TarReader {
   /** Format 1.0: decimal lines (count, then offset and length of each) in front of the data, padded to whole blocks. */
   #sparseMapBlock(): void {
     this.#extended.push(Buffer.from(this.#block));
-    if (this.#extended.length * BLOCK > this.#limits.extendedBytesMax) throw badArchive('a sparse map is too long');
+    if (this.#extended.length * BLOCK > this.#limits.extendedBytesMax)
+      throw badArchive('a sparse map is too long');
     this.#left -= BLOCK;
     if (this.#left < 0) throw badArchive('a sparse map is longer than its entry');
     const map = Buffer.concat(this.#extended);
-    const lines = map.toString("latin1").split('\n');
+    const lines = map.toString('latin1').split('\n');
     const count = Number(lines[0]);
     if (!/^\d+$/.test(lines[0]!) && lines.length > 1) throw badArchive('a sparse map has bad numbers');
     if (lines.length - 1 < 1 + 2 * count || lines.length === 1) return; // more blocks follow
     for (let i = 0; i < count; i++) {
       const pair = [lines[1 + 2 * i]!, lines[2 + 2 * i]!];
-      if (!pair.every((number) => /^\d{1,16}$/.test(number))) throw badArchive('a sparse map has bad numbers');
+      if (!pair.every((number) => /^\d{1,16}$/.test(number)))
+        throw badArchive('a sparse map has bad numbers');
       this.#addSegment(Number(pair[0]), Number(pair[1]));
     }
     this.#extended = [];
@@ -235,7 +241,8 @@ export class TarReader {
     let last = 0;
     let total = 0;
     for (const { offset, length } of this.#segments!) {
-      if (offset < last || length < 0 || offset + length > size) throw badArchive('a sparse map is out of order');
+      if (offset < last || length < 0 || offset + length > size)
+        throw badArchive('a sparse map is out of order');
       last = offset + length;
       total += length;
     }
@@ -291,7 +298,8 @@ export class TarReader {
   #extendedHeader(): void {
     const bytes = Buffer.concat(this.#extended);
     this.#extended = [];
-    const untilNul = (): string => bytes.toString("latin1", 0, bytes.indexOf(0) < 0 ? bytes.length : bytes.indexOf(0));
+    const untilNul = (): string =>
+      bytes.toString('latin1', 0, bytes.indexOf(0) < 0 ? bytes.length : bytes.indexOf(0));
     if (this.#extendedFlag === 'L') this.#longName = untilNul();
     else if (this.#extendedFlag === 'K') this.#longLink = untilNul();
     else {
@@ -314,7 +322,7 @@ export class TarReader {
   #applyExtended(header: RawHeader): void {
     if (this.#longName !== undefined) header.name = this.#longName;
     if (this.#longLink !== undefined) header.linkName = this.#longLink;
-    const string = (key: string): string | undefined => this.#pax.get(key)?.toString("latin1");
+    const string = (key: string): string | undefined => this.#pax.get(key)?.toString('latin1');
     const number = (key: string): number | undefined => {
       const digits = string(key);
       if (digits === undefined) return undefined;
@@ -340,7 +348,8 @@ export class TarReader {
     for (const [key, value] of this.#pax)
       if (key.startsWith('SCHILY.xattr.')) header.xattrs.set(key.slice('SCHILY.xattr.'.length), value);
     this.#applyPaxSparse(header, number, string);
-    if (header.name.includes('\0') || header.linkName.includes('\0')) throw badArchive('a name contains a NUL');
+    if (header.name.includes('\0') || header.linkName.includes('\0'))
+      throw badArchive('a name contains a NUL');
     // pax archives of directories may keep the regular type flag.
     if (header.type === 'file' && header.flag !== 'S' && header.name.endsWith('/')) header.type = 'directory';
   }

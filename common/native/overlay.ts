@@ -1,0 +1,37 @@
+/**
+ * Mounting overlayfs. By mount(2), not by the newer fsopen(2): fsconfig(2) takes strings of at most 256 bytes, and
+ * the list of lower directories is longer; mount(2) takes a page.
+ */
+import { cFunction, check } from './libc.ts';
+
+const cMount = cFunction('mount', 'int', ['str', 'str', 'str', 'ulong', 'str']);
+const cUmount2 = cFunction('umount2', 'int', ['str', 'int']);
+
+/** Bytes that mount(2) takes as options, without the terminating NUL. */
+export const MOUNT_OPTIONS_BYTES_MAX = 4095;
+const MNT_DETACH = 2;
+
+/** Directories of an overlay, and its further options. */
+export interface OverlayOptions {
+  /** Topmost first. No colon, comma or backslash in any path. */
+  lower: readonly string[];
+  /** Without these the mount is read-only. */
+  upper?: { path: string; work: string };
+  /** Such as `index=off`. */
+  options: readonly string[];
+}
+
+/** Mounts an overlay. @throws SyscallError; E2BIG when there are more lower directories than fit. */
+export function mountOverlay(target: string, { lower, upper, options }: OverlayOptions): void {
+  const data = [
+    `lowerdir=${lower.join(':')}`,
+    ...(upper ? [`upperdir=${upper.path}`, `workdir=${upper.work}`] : []),
+    ...options,
+  ].join(',');
+  check(cMount('overlay', target, 'overlay', 0, data), 'mount', target);
+}
+
+/** Takes a mount away at once; what still uses it keeps it alive unseen. @throws SyscallError */
+export function unmount(target: string): void {
+  check(cUmount2(target, MNT_DETACH), 'umount2', target);
+}

@@ -1,0 +1,173 @@
+/**
+ * A file tree picked from the host: paths are added as they are there (symlinks on the way included, so that a merged
+ * /usr stays merged), files that the host has not or must not give away are added by content. It can be fingerprinted
+ * without reading files, and written as a tar whose bytes depend only on what is in it.
+ */
+import { createHash } from 'node:crypto';
+import { lstatSync, readdirSync, readlinkSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { posix } from 'node:path';
+import { DrydockError, errorCode } from '#common/errors';
+import { getXattr } from '#common/native/layer-fs';
+import { emitHeader, makeHeader, padding, type TarHeader, trailer } from './tar/header.ts';
+
+/** All times in the archive: the same tools give the same bytes. 2020-01-01. */
+const FIXED_TIME_SECONDS = 1_577_836_800;
+const READ_BYTES = 1 << 20;
+/** File capabilities, which `ping` may have instead of being setuid. */
+const CAPABILITY_XATTR = 'security.capability';
+/** As many symlinks as the kernel follows (MAXSYMLINKS). */
+const SYMLINKS_MAX = 40;
+
+type Node =
+  | { kind: 'directory'; mode: number }
+  | { kind: 'symlink'; target: string }
+  | { kind: 'host-file'; mode: number; size: number; mtimeMs: number }
+  | { kind: 'text'; mode: number; text: string };
+
+export class HostTree {
+  readonly #nodes = new Map<string, Node>();
+
+  get size(): number {
+    return this.#nodes.size;
+  }
+
+  has(path: string): boolean {
+    return this.#nodes.has(path);
+  }
+
+  /**
+   * Adds a host path with everything that leads to it. Folders are added without their contents.
+   * @returns where it really is, or undefined when it is not there, or is neither file nor folder.
+   */
+  add(path: string): string | undefined {
+    let rest = path.split('/').filter((part) => part !== '');
+    let current = '';
+    let links = 0;
+    while (rest.length > 0) {
+      const part = rest.shift()!;
+      if (part === '..') {
+        current = posix.dirname(current).replace(/^\/$/, '');
+        continue;
+      }
+      const next = `${current}/${part}`;
+      const stats = lstatSync(next, { throwIfNoEntry: false });
+      if (!stats) return undefined;
+      if (stats.isSymbolicLink()) {
+        if (++links > SYMLINKS_MAX) return undefined;
+        const target = readlinkSync(next);
+        this.#nodes.set(next, { kind: 'symlink', target });
+        if (target.startsWith('/')) current = '';
+        rest = [...target.split('/').filter((each) => each !== '' && each !== '.'), ...rest];
+      } else if (stats.isDirectory()) {
+        if (!this.#nodes.has(next)) this.#nodes.set(next, { kind: 'directory', mode: stats.mode & 0o7777 });
+        current = next;
+      } else if (stats.isFile() && rest.length === 0) {
+        const { mode, size, mtimeMs } = stats;
+        this.#nodes.set(next, { kind: 'host-file', mode: mode & 0o7777, size, mtimeMs });
+        current = next;
+      } else return undefined;
+    }
+    return current;
+  }
+
+  /** Adds a host folder with all that is below it, as far as `accepts` the relative paths of files. */
+  addAll(folder: string, accepts: (relative: string) => boolean = () => true): void {
+    const real = this.add(folder);
+    if (real === undefined || !lstatSync(real).isDirectory()) return;
+    const visit = (relative: string): void => {
+      for (const name of readdirSync(real + relative).sort()) {
+        const stats = lstatSync(`${real}${relative}/${name}`);
+        if (stats.isDirectory()) visit(`${relative}/${name}`);
+        else if (accepts(`${relative}/${name}`)) this.add(`${real}${relative}/${name}`);
+      }
+    };
+    visit('');
+  }
+
+  directory(path: string, mode = 0o755): void {
+    this.#nodes.set(path, { kind: 'directory', mode });
+  }
+
+  text(path: string, text: string, mode = 0o644): void {
+    this.#nodes.set(path, { kind: 'text', mode, text });
+  }
+
+  symlink(path: string, target: string): void {
+    this.#nodes.set(path, { kind: 'symlink', target });
+  }
+
+  /** Changes when anything in the tree does: paths, kinds, modes, texts, targets, sizes and times of host files. */
+  fingerprint(): string {
+    return createHash('sha256').update(JSON.stringify(this.#sorted())).digest('hex');
+  }
+
+  /** The tree as a tar archive. @throws DrydockError ERR_HOST_IMAGE when a file changes while it is read. */
+  async *tar(): AsyncGenerator<Buffer> {
+    for (const [path, node] of this.#sorted()) {
+      const name = Buffer.from(path.slice(1)).toString('latin1');
+      const common = { mtimeSeconds: FIXED_TIME_SECONDS };
+      switch (node.kind) {
+        case 'directory':
+          yield emitHeader(makeHeader({ ...common, name: `${name}/`, type: 'directory', mode: node.mode }));
+          break;
+        case 'symlink': {
+          const linkName = Buffer.from(node.target).toString('latin1');
+          yield emitHeader(makeHeader({ ...common, name, type: 'symlink', mode: 0o777, linkName }));
+          break;
+        }
+        case 'text': {
+          const bytes = Buffer.from(node.text);
+          yield emitHeader(
+            makeHeader({ ...common, name, type: 'file', mode: node.mode, size: bytes.length }),
+          );
+          yield Buffer.concat([bytes, padding(bytes.length)]);
+          break;
+        }
+        case 'host-file': {
+          const capability = getXattr(Buffer.from(path).toString('latin1'), CAPABILITY_XATTR);
+          const xattrs = new Map(capability ? [[CAPABILITY_XATTR, capability]] : []);
+          const header = makeHeader({
+            ...common,
+            name,
+            type: 'file',
+            mode: node.mode,
+            size: node.size,
+            xattrs,
+          });
+          yield* hostFile(path, header);
+        }
+      }
+    }
+    yield trailer();
+  }
+
+  /** By path, so that folders come before what is in them. */
+  #sorted(): [string, Node][] {
+    return [...this.#nodes].sort(([a], [b]) => (a < b ? -1 : 1));
+  }
+}
+
+async function* hostFile(path: string, header: TarHeader): AsyncGenerator<Buffer> {
+  yield emitHeader(header);
+  const changed = (reason: string): DrydockError =>
+    new DrydockError(
+      'ERR_HOST_IMAGE',
+      `cannot build the host image: ${path} ${reason} while it was read. Start the daemon again when the update of the host has ended.`,
+    );
+  const handle = await open(path, 'r').catch((error: unknown) => {
+    throw changed(errorCode(error) ?? 'became unreadable');
+  });
+  try {
+    let left = header.size;
+    while (left > 0) {
+      const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(Math.min(left, READ_BYTES)));
+      if (bytesRead === 0) throw changed('became shorter');
+      left -= bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+    yield padding(header.size);
+  } finally {
+    await handle.close();
+  }
+}

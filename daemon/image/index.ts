@@ -1,0 +1,119 @@
+/** Images and the root file systems of containers: opens what is in the data root and puts the parts together. */
+import { mkdir, statfs } from 'node:fs/promises';
+import type { Clock } from '#common/clock';
+import { DrydockError } from '#common/errors';
+import type { Log } from '#common/log';
+import { ContentStore } from './content.ts';
+import { Images } from './images.ts';
+import { LayerStore } from './layers.ts';
+import { OverlayDriver, probeOverlay } from './overlay-driver.ts';
+import { ImageRecords } from './records.ts';
+import { Roots } from './roots.ts';
+import type { ImageEvent } from './store.ts';
+import { VfsDriver } from './vfs-driver.ts';
+
+export { ensureHostImage, HOST_IMAGE } from './host-image.ts';
+
+/** Storage drivers by the names that dockerd uses. */
+export type StorageDriver = 'overlay2' | 'vfs';
+
+export interface ImageOptions {
+  /** Everything of images lives below it, mounts too: two daemons with different data roots never meet. */
+  dataRoot: string;
+  log: Log;
+  clock: Clock;
+  /** Undefined: overlay2 when it works here, else vfs. */
+  driver?: StorageDriver;
+  onEvent?: (event: ImageEvent) => void;
+}
+
+/** The opened parts. close() ends worker threads; mounts stay, they belong to containers. */
+export interface OpenedImages {
+  images: Images;
+  roots: Roots;
+  /** Facts for `docker info`: DriverStatus. */
+  driverStatus: [string, string][];
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the images of a data root, and removes what a killed daemon left unfinished.
+ * @throws DrydockError ERR_STORAGE_DRIVER when the driver that was asked for does not work here.
+ */
+export async function openImages(options: ImageOptions): Promise<OpenedImages> {
+  const { dataRoot, log, clock } = options;
+  const wanted = options.driver;
+  const overlayRoot = `${dataRoot}/overlay2`;
+  await mkdir(overlayRoot, { recursive: true, mode: 0o700 });
+  const problem = wanted === 'vfs' ? 'not asked for' : await probeOverlay(overlayRoot);
+  if (wanted === 'overlay2' && problem !== undefined) throw driverError(problem);
+  if (wanted === undefined && problem !== undefined)
+    log.warn({ problem }, 'overlayfs does not work in the data root: copying layers instead (driver vfs)');
+  const driverName: StorageDriver = problem === undefined ? 'overlay2' : 'vfs';
+
+  const content = new ContentStore(`${dataRoot}/image/content`);
+  const records = new ImageRecords(`${dataRoot}/image`);
+  const driverRoot = `${dataRoot}/${driverName}`;
+  const layers = new LayerStore(driverRoot, content, driverName === 'overlay2' ? 'overlay' : 'files', log);
+  await mkdir(driverRoot, { recursive: true, mode: 0o700 });
+  await content.open();
+  await records.open();
+  await layers.open();
+  const overlay = driverName === 'overlay2' ? new OverlayDriver(driverRoot, layers) : undefined;
+  await overlay?.open();
+  const roots = new Roots({
+    folder: `${driverRoot}/roots`,
+    driver: overlay ?? new VfsDriver(layers),
+    layers,
+    layersOf: (imageId) => records.get(imageId)?.layers,
+    log,
+  });
+  await roots.open();
+  const images = new Images({
+    content,
+    layers,
+    records,
+    layersInUse: () => roots.layersInUse(),
+    log,
+    clock,
+    onEvent: options.onEvent ?? (() => {}),
+  });
+  const swept = await images.open();
+  if (swept.blobs + swept.layers > 0) log.info(swept, 'removed blobs and layers that no image needs');
+  return {
+    images,
+    roots,
+    driverStatus: driverName === 'overlay2' ? await overlayStatus(dataRoot) : [],
+    async close() {
+      await layers.close();
+      await overlay?.close();
+    },
+  };
+}
+
+function driverError(problem: string): DrydockError {
+  return new DrydockError(
+    'ERR_STORAGE_DRIVER',
+    `the storage driver overlay2 does not work in this data root (${problem}). Use --storage-driver vfs, or a data root on a file system that supports overlayfs (ext4, xfs, btrfs).`,
+  );
+}
+
+/** linux/magic.h, with the names that dockerd prints. */
+const FILE_SYSTEMS: Record<number, string> = {
+  61267: 'extfs',
+  1481003842: 'xfs',
+  2435016766: 'btrfs',
+  16914836: 'tmpfs',
+  801189825: 'zfs',
+};
+
+async function overlayStatus(dataRoot: string): Promise<[string, string][]> {
+  const { type } = await statfs(dataRoot);
+  return [
+    ['Backing Filesystem', FILE_SYSTEMS[type] ?? `0x${type.toString(16)}`],
+    ['Supports d_type', 'true'],
+    ['Using metacopy', 'false'],
+    ['Native Overlay Diff', 'true'],
+    ['userxattr', 'false'],
+  ];
+}

@@ -1,0 +1,126 @@
+/**
+ * The driver `overlay2`: `roots/ID/{upper,work,merged}`, mounted as overlayfs over the layers' folders.
+ *
+ * The options of mount(2) must fit one page, so layers are named by short symlinks relative to a descriptor of the
+ * driver's folder (`/proc/self/fd/N/l/SHORT`): 128 layers fit, whatever the path of the data root.
+ */
+import { type FileHandle, lstat, mkdir, open, opendir, readFile, rm } from 'node:fs/promises';
+import { errorCode, errorMessage } from '#common/errors';
+import { mountOverlay, unmount } from '#common/native/overlay';
+import type { LayerStore } from './layers.ts';
+import type { LayerRecord } from './records.ts';
+import type { RootDriver } from './roots.ts';
+
+/**
+ * Off, whatever the distribution's default: with them the writable layer holds references (redirects, hashes) that
+ * only this very stack of layers can resolve, and could not be committed.
+ */
+const PLAIN_OPTIONS = ['index=off', 'redirect_dir=off', 'metacopy=off'];
+
+/** Paths of the mounts at or below `folder`, as /proc/self/mountinfo has them. */
+export async function mountsBelow(folder: string): Promise<string[]> {
+  const mounts: string[] = [];
+  for (const line of (await readFile('/proc/self/mountinfo', 'utf8')).split('\n')) {
+    const target = line
+      .split(' ')[4]
+      ?.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+    if (target === folder || target?.startsWith(`${folder}/`)) mounts.push(target);
+  }
+  return mounts;
+}
+
+/** Bytes of all regular files below a folder, hard links once. */
+export async function treeBytes(folder: string): Promise<number> {
+  const seen = new Set<number>();
+  let total = 0;
+  const visit = async (path: string): Promise<void> => {
+    for await (const entry of await opendir(path)) {
+      const child = `${path}/${entry.name}`;
+      if (entry.isDirectory()) await visit(child);
+      else if (entry.isFile()) {
+        const { size, ino, nlink } = await lstat(child);
+        if (nlink === 1 || !seen.has(ino)) total += size;
+        if (nlink > 1) seen.add(ino);
+      }
+    }
+  };
+  try {
+    await visit(folder);
+  } catch (error) {
+    // A running container removes files while they are counted.
+    if (errorCode(error) !== 'ENOENT') throw error;
+  }
+  return total;
+}
+
+export class OverlayDriver implements RootDriver {
+  readonly name = 'overlay2';
+  readonly #root: string;
+  readonly #layers: LayerStore;
+  #handle: FileHandle | undefined;
+
+  constructor(root: string, layers: LayerStore) {
+    this.#root = root;
+    this.#layers = layers;
+  }
+
+  async open(): Promise<void> {
+    await mkdir(`${this.#root}/empty`, { recursive: true });
+    this.#handle = await open(this.#root, 'r');
+  }
+
+  async close(): Promise<void> {
+    await this.#handle?.close();
+  }
+
+  async create(folder: string): Promise<void> {
+    for (const name of ['upper', 'work', 'merged']) await mkdir(`${folder}/${name}`, { mode: 0o755 });
+  }
+
+  async mount(folder: string, layers: readonly LayerRecord[]): Promise<string> {
+    const target = `${folder}/merged`;
+    if ((await mountsBelow(target)).includes(target)) return target;
+    const base = `/proc/self/fd/${this.#handle!.fd}`;
+    const own = `${base}/${folder.slice(this.#root.length + 1)}`;
+    const names = layers.map((layer) => `${base}/l/${this.#layers.shortName(layer.diffId)}`).reverse();
+    mountOverlay(target, {
+      // overlayfs wants a lower directory even for an image without layers.
+      lower: names.length > 0 ? names : [`${base}/empty`],
+      upper: { path: `${own}/upper`, work: `${own}/work` },
+      options: PLAIN_OPTIONS,
+    });
+    return target;
+  }
+
+  async unmount(folder: string): Promise<void> {
+    for (const target of (await mountsBelow(folder)).reverse()) unmount(target);
+  }
+
+  async writableBytes(folder: string): Promise<number> {
+    return treeBytes(`${folder}/upper`);
+  }
+}
+
+/**
+ * Whether overlayfs works here, by mounting one. It does not on some file systems (no d_type, overlay on overlay), in
+ * some sandboxes, and without the right to mount.
+ * @returns undefined when it does, or why not.
+ */
+export async function probeOverlay(root: string): Promise<string | undefined> {
+  const folder = `${root}/.probe-${process.pid}`;
+  try {
+    for (const name of ['lower1', 'lower2', 'upper', 'work', 'merged'])
+      await mkdir(`${folder}/${name}`, { recursive: true });
+    mountOverlay(`${folder}/merged`, {
+      lower: [`${folder}/lower2`, `${folder}/lower1`],
+      upper: { path: `${folder}/upper`, work: `${folder}/work` },
+      options: PLAIN_OPTIONS,
+    });
+    unmount(`${folder}/merged`);
+    return undefined;
+  } catch (error) {
+    return errorMessage(error);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,156 @@
+/**
+ * Root file systems of containers: the image's layers below, one writable layer on top. Two drivers share the folder
+ * layout and the records here; what differs is how layers and writable layer become one tree.
+ *
+ * Layout: `roots/ID/{root.json,...}`, the rest being the driver's. A root keeps a record of its layers, so that they
+ * outlive the image when that is removed by force.
+ */
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { DrydockError } from '#common/errors';
+import type { Log } from '#common/log';
+import { storageError } from './content.ts';
+import { readJson, writeJson } from './durable.ts';
+import type { LayerStore } from './layers.ts';
+import type { LayerRecord } from './records.ts';
+import type { RootStore } from './store.ts';
+
+/** One way to make a tree from layers. `folder` is the root's own. */
+export interface RootDriver {
+  readonly name: string;
+  create(folder: string, layers: readonly LayerRecord[]): Promise<void>;
+  mount(folder: string, layers: readonly LayerRecord[]): Promise<string>;
+  unmount(folder: string): Promise<void>;
+  /** Bytes that the container has added. */
+  writableBytes(folder: string, layers: readonly LayerRecord[]): Promise<number>;
+}
+
+interface RootFile {
+  imageId: string;
+  layers: LayerRecord[];
+}
+
+/** A doomed folder, on its way to be removed. */
+const DOOMED_SUFFIX = '.removing';
+
+/** See the module's head. */
+export class Roots implements RootStore {
+  readonly #folder: string;
+  readonly #driver: RootDriver;
+  readonly #layers: LayerStore;
+  readonly #layersOf: (imageId: string) => LayerRecord[] | undefined;
+  readonly #log: Log;
+  readonly #roots = new Map<string, RootFile>();
+
+  constructor(parts: {
+    folder: string;
+    driver: RootDriver;
+    layers: LayerStore;
+    layersOf: (imageId: string) => LayerRecord[] | undefined;
+    log: Log;
+  }) {
+    this.#folder = parts.folder;
+    this.#driver = parts.driver;
+    this.#layers = parts.layers;
+    this.#layersOf = parts.layersOf;
+    this.#log = parts.log;
+  }
+
+  get driver(): string {
+    return this.#driver.name;
+  }
+
+  async open(): Promise<void> {
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(this.#folder)) {
+      const file = await readJson<RootFile>(`${this.#folder}/${name}/root.json`);
+      if (file && !name.endsWith(DOOMED_SUFFIX)) this.#roots.set(name, file);
+    }
+  }
+
+  /** Layers that containers stand on. */
+  layersInUse(): LayerRecord[] {
+    return [...this.#roots.values()].flatMap((root) => root.layers);
+  }
+
+  async create(containerId: string, imageId: string): Promise<void> {
+    const layers = this.#layersOf(imageId);
+    if (!layers) throw new DrydockError('ERR_IMAGE_NOT_FOUND', `No such image: ${imageId}`);
+    const root: RootFile = { imageId, layers };
+    // In the map first: from here on nobody removes its layers.
+    this.#roots.set(containerId, root);
+    try {
+      // A layer may have to be unpacked again: after a change of the driver, or when its folder was lost.
+      for (const layer of layers) await this.#layers.ensure(layer.blob, layer.diffId);
+      await mkdir(this.#path(containerId), { mode: 0o700 });
+      await this.#driver.create(this.#path(containerId), layers);
+      await writeJson(`${this.#path(containerId)}/root.json`, root);
+    } catch (error) {
+      await this.remove(containerId);
+      throw storageError(error);
+    }
+  }
+
+  async mount(containerId: string): Promise<string> {
+    const { layers } = this.#root(containerId);
+    for (const layer of layers) await this.#layers.ensure(layer.blob, layer.diffId);
+    return this.#driver.mount(this.#path(containerId), layers);
+  }
+
+  async unmount(containerId: string): Promise<void> {
+    this.#root(containerId);
+    await this.#driver.unmount(this.#path(containerId));
+  }
+
+  async remove(containerId: string): Promise<void> {
+    await this.#removeFolder(containerId);
+    this.#roots.delete(containerId);
+  }
+
+  async sizes(containerId: string): Promise<{ writableBytes: number; rootBytes: number }> {
+    const { layers } = this.#root(containerId);
+    const writableBytes = await this.#driver.writableBytes(this.#path(containerId), layers);
+    return { writableBytes, rootBytes: layers.reduce((sum, layer) => sum + layer.bytes, writableBytes) };
+  }
+
+  async sweep(known: Set<string>): Promise<string[]> {
+    const done: string[] = [];
+    for (const name of await readdir(this.#folder)) {
+      if (known.has(name)) {
+        await this.#driver.unmount(this.#path(name));
+        continue;
+      }
+      await this.#removeFolder(name);
+      this.#roots.delete(name);
+      done.push(`removed the root file system of the unknown container ${name}`);
+    }
+    return done;
+  }
+
+  #path(containerId: string): string {
+    return `${this.#folder}/${containerId}`;
+  }
+
+  #root(containerId: string): RootFile {
+    const root = this.#roots.get(containerId);
+    if (!root)
+      throw new DrydockError(
+        'ERR_ROOT_NOT_FOUND',
+        `the root file system of container ${containerId} does not exist. Remove the container and create it again.`,
+      );
+    return root;
+  }
+
+  async #removeFolder(name: string): Promise<void> {
+    const path = this.#path(name);
+    await this.#driver.unmount(path);
+    const doomed = name.endsWith(DOOMED_SUFFIX) ? path : path + DOOMED_SUFFIX;
+    try {
+      if (doomed !== path) await rename(path, doomed);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+      throw error;
+    }
+    await rm(doomed, { recursive: true, force: true });
+    this.#log.debug({ root: name }, 'removed a root file system');
+  }
+}

@@ -1,0 +1,130 @@
+/**
+ * The driver `vfs`: every root is a full copy of its layers, for machines without overlayfs. Copies share their blocks
+ * with the layer where the file system can (btrfs, xfs, apfs). Layers keep their whiteouts as `.wh.` files, and are
+ * merged here from the lowest up.
+ */
+import { constants, type Stats } from 'node:fs';
+import {
+  chmod,
+  copyFile,
+  lchown,
+  link,
+  lstat,
+  lutimes,
+  mkdir,
+  readdir,
+  readlink,
+  rm,
+  symlink,
+} from 'node:fs/promises';
+import { getXattr, listXattrs, makeNode, setXattr } from '#common/native/layer-fs';
+import { OPAQUE_NAME, WHITEOUT_PREFIX } from './extract.ts';
+import type { LayerStore } from './layers.ts';
+import { treeBytes } from './overlay-driver.ts';
+import type { LayerRecord } from './records.ts';
+import type { RootDriver } from './roots.ts';
+
+const AT_FDCWD = -100;
+
+export class VfsDriver implements RootDriver {
+  readonly name = 'vfs';
+  readonly #layers: LayerStore;
+
+  constructor(layers: LayerStore) {
+    this.#layers = layers;
+  }
+
+  async create(folder: string, layers: readonly LayerRecord[]): Promise<void> {
+    const root = `${folder}/tree`;
+    await mkdir(root, { mode: 0o755 });
+    for (const layer of layers) await new Merge(this.#layers.diffPath(layer.diffId), root).run();
+  }
+
+  async mount(folder: string): Promise<string> {
+    return `${folder}/tree`;
+  }
+
+  async unmount(): Promise<void> {}
+
+  async writableBytes(folder: string, layers: readonly LayerRecord[]): Promise<number> {
+    const below = layers.reduce((sum, layer) => sum + layer.bytes, 0);
+    return Math.max(0, (await treeBytes(`${folder}/tree`)) - below);
+  }
+}
+
+/** Lays one layer over a tree. Names are byte strings throughout; see common/native/layer-fs.ts. */
+class Merge {
+  readonly #from: string;
+  readonly #to: string;
+  /** First copies of files with several links, by inode. */
+  readonly #links = new Map<number, Buffer>();
+
+  constructor(from: string, to: string) {
+    this.#from = Buffer.from(from).toString('latin1');
+    this.#to = Buffer.from(to).toString('latin1');
+  }
+
+  async run(): Promise<void> {
+    await this.#directory('');
+  }
+
+  async #directory(path: string): Promise<void> {
+    const from = bytes(this.#from + path);
+    const names = await readdir(from, { encoding: 'latin1' });
+    if (names.includes(OPAQUE_NAME))
+      for (const name of await readdir(bytes(this.#to + path)))
+        await rm(`${this.#to}${path}/${name}`, { recursive: true });
+    for (const name of names) {
+      if (!name.startsWith(WHITEOUT_PREFIX)) continue;
+      const hidden = name.slice(WHITEOUT_PREFIX.length);
+      await rm(bytes(`${this.#to}${path}/${hidden}`), { recursive: true, force: true });
+    }
+    for (const name of names) if (!name.startsWith(WHITEOUT_PREFIX)) await this.#node(`${path}/${name}`);
+    await this.#metadata(path, await lstat(from));
+  }
+
+  async #node(path: string): Promise<void> {
+    const from = bytes(this.#from + path);
+    const to = bytes(this.#to + path);
+    const stats = await lstat(from);
+    const existing = await lstat(to).catch(() => undefined);
+    if (stats.isDirectory()) {
+      if (existing && !existing.isDirectory()) await rm(to);
+      if (!existing?.isDirectory()) await mkdir(to);
+      await this.#directory(path);
+      return;
+    }
+    if (existing) await rm(to, { recursive: true });
+    const first = stats.nlink > 1 ? this.#links.get(stats.ino) : undefined;
+    if (first) {
+      await link(first, to);
+      return;
+    }
+    if (stats.nlink > 1) this.#links.set(stats.ino, to);
+    if (stats.isSymbolicLink()) await symlink(await readlink(from, { encoding: 'buffer' }), to);
+    else if (stats.isFile()) await copyFile(from, to, constants.COPYFILE_FICLONE);
+    else {
+      const [major, minor] = deviceNumbers(stats.rdev);
+      makeNode(AT_FDCWD, this.#to + path, stats.mode, major, minor);
+    }
+    await this.#metadata(path, stats);
+  }
+
+  async #metadata(path: string, stats: Stats): Promise<void> {
+    const to = bytes(this.#to + path);
+    await lchown(to, stats.uid, stats.gid);
+    if (!stats.isSymbolicLink()) await chmod(to, stats.mode & 0o7777);
+    for (const name of listXattrs(this.#from + path))
+      setXattr(this.#to + path, name, getXattr(this.#from + path, name) ?? Buffer.alloc(0));
+    await lutimes(to, stats.atimeMs / 1000, stats.mtimeMs / 1000);
+  }
+}
+
+function bytes(path: string): Buffer {
+  return Buffer.from(path, 'latin1');
+}
+
+/** glibc's gnu_dev_major and gnu_dev_minor, for the 32-bit numbers that stat gives. */
+function deviceNumbers(device: number): [major: number, minor: number] {
+  return [(device >>> 8) & 0xfff, (device & 0xff) | ((device >>> 12) & 0xfff00)];
+}
