@@ -14,115 +14,716 @@
  * - Each batch of frames: receive() for every segment, then for each touched connection move bytes (readable/consumed,
  *   writable/produced) and poll() once. One poll per batch gives one ACK per batch.
  */
-import type { TcpSegment } from '../wire/tcp.ts';
+import { TCP_ACK, TCP_FIN, TCP_HEADER_LEN, TCP_RST, TCP_SYN, TcpSegment } from '../wire/tcp.ts';
 import type { TcpContext } from './context.ts';
+import { CHALLENGE_ACKS_PER_CONNECTION, MSS_BYTES_DEFAULT, MSS_BYTES_MIN } from './limits.ts';
+import { Receiver } from './receiver.ts';
+import { type SegmentEmitter, Sender } from './sender.ts';
+import { seqAdd, seqDiff, seqLe, seqLt } from './sequence.ts';
+import type { ByteTaker, Region, SegmentSink, TcpFailure, TcpPath, TcpState } from './types.ts';
 
-/**
- * States of RFC 9293 section 3.3.2. `pending` is ours: a SYN has come and is not yet answered, because nobody knows
- * yet whether the host's side can be reached. LISTEN does not exist: the stack makes a connection per SYN.
- */
-export type TcpState =
-  | 'closed'
-  | 'pending'
-  | 'syn-sent'
-  | 'syn-received'
-  | 'established'
-  | 'fin-wait-1'
-  | 'fin-wait-2'
-  | 'close-wait'
-  | 'closing'
-  | 'last-ack'
-  | 'time-wait';
+export type { ByteTaker, Region, SegmentSink, TcpFailure, TcpPath, TcpState } from './types.ts';
 
-/**
- * Why a connection is closed, if not by both sides' FIN: `reset` by the peer's RST, `refused` by a RST to our SYN,
- * `timed-out` when the peer was silent too long, `aborted` by our own side.
- */
-export type TcpFailure = 'reset' | 'refused' | 'timed-out' | 'aborted';
+/** How long to wait when the link took nothing. */
+const LINK_RETRY_MS = 1;
+/** RFC 7323 section 5.5: a timestamp this old says nothing any more (24 days). */
+const STAMP_MS_MAX: number = 24 * 24 * 3600 * 1000;
+/** Bytes of the timestamps option in every segment. */
+const STAMPS_LEN = 12;
 
-/** What the link carries. Bytes count the TCP header and payload, not the IP header. */
-export interface TcpPath {
-  /** Largest segment in one packet: MTU less IP header. */
-  segmentBytesMax: number;
-  /** Largest super-segment that the link cuts for us (65535 less IP header), or 0. */
-  superSegmentBytesMax: number;
+const NO_BYTES: Uint8Array = new Uint8Array(0);
+/** The record in which every connection builds what it sends: all calls are synchronous. */
+const out: TcpSegment = new TcpSegment();
+const region: Region = { buf: NO_BYTES, off: 0, len: 0 };
+
+/** Rcv.Wind.Shift with which the 16-bit field can say `bytes`. */
+function shiftFor(bytes: number): number {
+  let shift = 0;
+  while (0xffff << shift < bytes) shift++;
+  return shift;
 }
 
-/** Takes what a connection sends. */
-export interface SegmentSink {
-  /**
-   * Sends one segment: header fields, options, `payload[payloadOff .. payloadEnd)`, to be cut every `gsoBytes` of payload if that is
-   * not 0. Record and payload are only valid during the call. Returns false when the link took nothing:
-   * the connection then stops and tries again a moment later.
-   */
-  segment(seg: TcpSegment): boolean;
-}
-
-/** Takes received bytes right out of the frame, before they would be copied into the receive buffer. */
-export interface ByteTaker {
-  /** Takes up to `len` bytes and returns how many. They are only valid during the call. */
-  take(buf: Uint8Array, off: number, len: number): number;
-}
-
-/** A contiguous part of a ring. The record is reused: it is valid until the next call on any connection. */
-export interface Region {
-  buf: Uint8Array;
-  off: number;
-  len: number;
-}
-
-/** The machine. Its public surface is settled; the body follows. */
-export declare class TcpConnection {
+export class TcpConnection implements SegmentEmitter {
   readonly localPort: number;
   readonly remotePort: number;
+  readonly #context: TcpContext;
+  #path: TcpPath;
+  readonly #tx: Sender;
+  readonly #rx: Receiver;
+  readonly #isn: number;
+  #state: TcpState = 'closed';
+  #failure: TcpFailure | undefined;
+  #now = 0;
+  #sink: SegmentSink | undefined;
+
+  // What the SYNs have said.
+  #irs = 0;
+  #peerMss: number = MSS_BYTES_DEFAULT;
+  #sack = false;
+  #stamps = false;
+  #sendShift = -1;
+
+  /** When the next SYN or SYN-ACK is due, and what was sent so far. */
+  #synAtMs: number = Number.POSITIVE_INFINITY;
+  #synCount = 0;
+  #synFirstMs: number = Number.NaN;
+  #synLastMs: number = Number.NaN;
+
+  /** TS.Recent, when it was set, and Last.ACK.sent (RFC 7323 section 4.3). */
+  #stampRecent = 0;
+  #stampRecentMs: number = Number.NaN;
+  #lastAckSent = 0;
+
+  /** A RST for this connection, or one for a single segment (with its sequence number), is due. */
+  #resetDue = false;
+  #strayResetDue = false;
+  #strayResetSeq = 0;
+  /** Something may have to be sent at once. */
+  #dirty = false;
+  /** When to try again after the link took nothing, or Infinity. */
+  #blockedUntilMs: number = Number.POSITIVE_INFINITY;
+  #timeWaitEndMs: number = Number.POSITIVE_INFINITY;
+  /** The peer's FIN has moved the state. */
+  #finHandled = false;
+
+  /** Since when the peer does not answer (NaN: it does). */
+  #silentSinceMs: number = Number.NaN;
+  #keepAliveAtMs: number = Number.POSITIVE_INFINITY;
+  #keepAliveCount = 0;
+  #challengeStartMs: number = Number.NEGATIVE_INFINITY;
+  #challengeCount = 0;
 
   /** @param isn initial sequence number, from {@link InitialSequence} */
-  constructor(context: TcpContext, path: TcpPath, localPort: number, remotePort: number, isn: number);
+  constructor(context: TcpContext, path: TcpPath, localPort: number, remotePort: number, isn: number) {
+    this.#context = context;
+    this.#path = path;
+    this.localPort = localPort;
+    this.remotePort = remotePort;
+    this.#isn = isn;
+    this.#tx = new Sender(context, path.segmentBytesMax - TCP_HEADER_LEN, isn);
+    this.#rx = new Receiver(context);
+  }
 
-  get state(): TcpState;
+  get state(): TcpState {
+    return this.#state;
+  }
+
   /** Why the connection failed; undefined while it lives and after an orderly end. */
-  get failure(): TcpFailure | undefined;
-  /** The handshake is done and the connection not closed. */
-  get isOpen(): boolean;
-  /** Nothing is left: no segment to send, no timer, no buffer. The stack forgets the connection. */
-  get isDead(): boolean;
+  get failure(): TcpFailure | undefined {
+    return this.#failure;
+  }
+
+  /** The handshake is done, and the connection not closed. */
+  get isOpen(): boolean {
+    switch (this.#state) {
+      case 'closed':
+      case 'pending':
+      case 'syn-sent':
+      case 'syn-received':
+        return false;
+      default:
+        return true;
+    }
+  }
+
+  /** Nothing is left: nothing to send, to wait for or to hand over. The stack forgets the connection. */
+  get isDead(): boolean {
+    return (
+      this.#state === 'closed' && !this.#resetDue && !this.#strayResetDue && this.#rx.readableBytes === 0
+    );
+  }
+
+  /** Smoothed round-trip time, 0 when unknown. */
+  get srttMs(): number {
+    return this.#tx.rtt.srttMs;
+  }
+
+  /** Bytes from the host that the peer has not acknowledged. */
+  get unacknowledgedBytes(): number {
+    return this.#tx.bufferedBytes;
+  }
+
+  // --- Opening and closing ---
 
   /** Passive open: takes a guest's SYN and says nothing yet. Returns false if `seg` is no acceptable SYN. */
-  listen(now: number, seg: TcpSegment): boolean;
-  /** The host's side is connected: SYN-ACK goes out with the next poll. */
-  accept(now: number): void;
+  listen(now: number, seg: TcpSegment): boolean {
+    if ((seg.flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) !== TCP_SYN) return false;
+    this.#now = now;
+    this.#takeSyn(now, seg);
+    this.#state = 'pending';
+    return true;
+  }
+
+  /** The host's side is connected: SYN-ACK goes out with the next poll. Only in `pending`. */
+  accept(now: number): void {
+    if (this.#state !== 'pending') return;
+    this.#state = 'syn-received';
+    this.#synAtMs = now;
+    this.#dirty = true;
+  }
+
   /** The host's side refused: RST goes out with the next poll. Only in `pending`. */
-  refuse(): void;
+  refuse(): void {
+    if (this.#state !== 'pending') return;
+    this.#fail('aborted');
+    this.#resetDue = true;
+    this.#dirty = true;
+  }
+
   /** Forgets everything without a word to the peer (the stack answers by ICMP, or the guest is gone). */
-  discard(): void;
+  discard(): void {
+    this.#fail('aborted');
+    this.#resetDue = false;
+    this.#strayResetDue = false;
+  }
+
   /** Active open: SYN goes out with the next poll. */
-  connect(now: number): void;
+  connect(now: number): void {
+    this.#now = now;
+    this.#state = 'syn-sent';
+    this.#synAtMs = now;
+    this.#dirty = true;
+  }
 
-  /** Processes one segment (already checksummed) that belongs to this connection. `taker` as for the zero-copy path. */
-  receive(now: number, seg: TcpSegment, taker?: ByteTaker): void;
+  /** No more bytes: FIN goes out after those in the buffer. */
+  finish(): void {
+    if (this.#tx.finQueued || this.#state === 'closed') return;
+    this.#tx.finish();
+    this.#dirty = true;
+    this.#finSideClosed();
+  }
 
-  /** Received bytes in order, the longest contiguous part; len 0: none. */
-  readable(): Region;
+  /** CLOSE of RFC 9293 section 3.10.4, once the handshake is done. */
+  #finSideClosed(): void {
+    if (this.#state === 'established') this.#state = 'fin-wait-1';
+    else if (this.#state === 'close-wait') this.#state = 'last-ack';
+  }
+
+  /** Ends at once: RST goes out with the next poll, unless the peer knows nothing of us (RFC 9293 section 3.10.5). */
+  abort(): void {
+    const silent = this.#state === 'closed' || this.#state === 'syn-sent' || this.#state === 'time-wait';
+    this.#fail('aborted');
+    this.#resetDue = !silent;
+    this.#dirty = true;
+  }
+
+  #fail(failure: TcpFailure): void {
+    if (this.#state !== 'closed') this.#failure = failure;
+    this.#rx.release();
+    this.#close();
+  }
+
+  /** Nothing more to send or to wait for. Bytes that the host has not taken stay. */
+  #close(): void {
+    this.#state = 'closed';
+    this.#tx.release();
+    this.#timeWaitEndMs = Number.POSITIVE_INFINITY;
+    this.#keepAliveAtMs = Number.POSITIVE_INFINITY;
+    this.#synAtMs = Number.POSITIVE_INFINITY;
+    this.#rx.acknowledged();
+  }
+
+  // --- Bytes ---
+
+  /** Received bytes in order, the longest contiguous part; len 0: none. Valid until the next call on any connection. */
+  readable(): Region {
+    return this.#rx.readable(region);
+  }
+
   /** The host took `count` of them. */
-  consumed(count: number): void;
-  /** The peer's FIN has come and every byte before it was consumed: shut the host's socket for writing. */
-  get endOfStream(): boolean;
+  consumed(count: number): void {
+    this.#rx.consumed(this.#now, count);
+    if (this.#rx.ackNow) this.#dirty = true;
+  }
+
+  /** The peer's FIN has come and every byte before it was consumed: the host's socket may be shut for writing. */
+  get endOfStream(): boolean {
+    return this.#failure === undefined && this.#rx.finReached && this.#rx.readableBytes === 0;
+  }
 
   /** Room for bytes to send, the longest contiguous part; len 0: none now (full, finished or not open). */
-  writable(): Region;
-  /** `count` bytes were written there; 0 gives an unused buffer back. */
-  produced(count: number): void;
-  /** There is room worth a read from the host's socket (a good part of the buffer, not a few bytes). */
-  get hasRoom(): boolean;
-  /** No more bytes: FIN after those in the buffer. */
-  finish(): void;
-  /** Ends at once: RST goes out with the next poll. */
-  abort(): void;
+  writable(): Region {
+    if (this.isOpen) return this.#tx.writable(region);
+    region.len = 0;
+    return region;
+  }
 
-  /** The path got narrower (ICMP) or wider. What was lost for its size is cut anew and sent again. */
-  setPath(now: number, path: TcpPath): void;
+  /** `count` bytes were written there; 0 gives an unused buffer back. */
+  produced(count: number): void {
+    this.#tx.produced(count);
+    if (count > 0) this.#dirty = true;
+  }
+
+  /** There is room worth a read from the host's socket: a good part of the buffer, not a few bytes. */
+  get hasRoom(): boolean {
+    return this.isOpen && this.#tx.hasRoom;
+  }
+
+  /** The path got narrower (ICMP) or wider. What was too large for it is cut anew and sent again. */
+  setPath(path: TcpPath): void {
+    this.#path = path;
+    this.#applyMss(!this.isOpen);
+    this.#dirty = true;
+  }
+
+  #applyMss(fresh: boolean): void {
+    const options = this.#stamps ? STAMPS_LEN : 0;
+    const mss = Math.min(this.#peerMss, this.#path.segmentBytesMax - TCP_HEADER_LEN) - options;
+    const superBytes = Math.max(this.#path.superSegmentBytesMax - TCP_HEADER_LEN - options, 0);
+    this.#tx.setSegmentSize(Math.max(mss, MSS_BYTES_MIN), superBytes, fresh);
+  }
+
+  /** RFC 6691: what we say in our MSS option counts neither IP nor TCP options. */
+  get #ownMss(): number {
+    return Math.min(this.#path.segmentBytesMax - TCP_HEADER_LEN, 0xffff);
+  }
+
+  // --- Segments from the peer ---
+
+  /** Processes one segment that belongs to this connection and whose checksum is right. */
+  receive(now: number, seg: TcpSegment, taker?: ByteTaker): void {
+    this.#now = now;
+    this.#dirty = true;
+    this.#context.counters.segmentsIn++;
+    switch (this.#state) {
+      case 'closed':
+        return;
+      case 'pending':
+        this.#receivePending(now, seg);
+        return;
+      case 'syn-sent':
+        this.#receiveSynSent(now, seg, taker);
+        return;
+      default:
+        this.#receiveSynchronized(now, seg, taker);
+    }
+  }
+
+  /** The peer's SYN: initial sequence number and options. */
+  #takeSyn(now: number, seg: TcpSegment): void {
+    const config = this.#context.config;
+    this.#irs = seg.sequence;
+    this.#heard(now);
+    this.#peerMss = seg.mss > 0 ? seg.mss : MSS_BYTES_DEFAULT;
+    this.#sack = config.sack && seg.sackPermitted;
+    this.#stamps = config.timestamps && seg.hasTimestamps;
+    if (this.#stamps) this.#takeStamp(now, seg);
+    this.#sendShift = config.windowScaling ? seg.windowScale : -1;
+    this.#rx.start(now, seg.sequence);
+    this.#rx.negotiated(this.#sendShift >= 0 ? shiftFor(config.receiveBytesMax) : 0, this.#ownMss);
+    this.#lastAckSent = seqAdd(seg.sequence, 1);
+    this.#applyMss(true);
+  }
+
+  /** While the host's connect is under way. */
+  #receivePending(now: number, seg: TcpSegment): void {
+    if (seg.flags & TCP_RST) {
+      // The guest has given up.
+      if (seg.sequence === this.#rx.nextSeq || seg.sequence === this.#irs) this.#fail('reset');
+      return;
+    }
+    // The same SYN again: the answer will come. Another one: the guest has started anew from this port.
+    if ((seg.flags & (TCP_SYN | TCP_ACK)) === TCP_SYN && seg.sequence !== this.#irs) this.#takeSyn(now, seg);
+  }
+
+  /** RFC 9293 section 3.10.7.3. */
+  #receiveSynSent(now: number, seg: TcpSegment, taker: ByteTaker | undefined): void {
+    const acked = (seg.flags & TCP_ACK) !== 0;
+    if (acked && seg.acknowledgment !== this.#tx.nxt) {
+      if (!(seg.flags & TCP_RST)) this.#strayReset(seg.acknowledgment);
+      return;
+    }
+    if (seg.flags & TCP_RST) {
+      if (!acked) return;
+      this.#context.counters.resetsIn++;
+      this.#fail('refused');
+      return;
+    }
+    if (!(seg.flags & TCP_SYN)) return;
+    this.#takeSyn(now, seg);
+    if (!acked) {
+      // Simultaneous open (section 3.5, figure 8).
+      this.#state = 'syn-received';
+      this.#synAtMs = now;
+      return;
+    }
+    this.#rx.ackNow = true;
+    this.#establish(now, seg);
+    this.#receiveText(now, seqAdd(seg.sequence, 1), seg, taker);
+  }
+
+  /** Our SYN was acknowledged. */
+  #establish(now: number, seg: TcpSegment): void {
+    this.#tx.established(now, seg, Math.max(this.#sendShift, 0), this.#sack);
+    if (this.#synCount === 1) this.#tx.rtt.sample(now, now - this.#synLastMs);
+    else this.#tx.handshakeWasLossy();
+    this.#synAtMs = Number.POSITIVE_INFINITY;
+    this.#state = 'established';
+    if (this.#tx.finQueued) this.#finSideClosed();
+  }
+
+  /** RFC 9293 section 3.10.7.4, with RFC 7323 and RFC 5961. */
+  #receiveSynchronized(now: number, seg: TcpSegment, taker: ByteTaker | undefined): void {
+    if (this.#stamps && !this.#stampsAcceptable(now, seg)) return;
+    if (!this.#sequenceAcceptable(now, seg)) return;
+    if (seg.flags & TCP_RST) {
+      this.#receiveReset(now, seg);
+      return;
+    }
+    this.#heard(now);
+    const synAgain = this.#state === 'syn-received' && seg.sequence === this.#irs;
+    if (seg.flags & TCP_SYN && !synAgain) {
+      // RFC 5961 section 4.2: whatever its sequence number.
+      this.#challenge(now);
+      return;
+    }
+    if (!(seg.flags & TCP_ACK)) return;
+    if (!this.#receiveAck(now, seg)) return;
+    if (synAgain) return;
+    if (this.#stamps && seqLe(seg.sequence, this.#lastAckSent)) this.#takeStamp(now, seg);
+    this.#receiveText(now, seg.sequence, seg, taker);
+  }
+
+  /** PAWS (RFC 7323 section 5.3, R1) and segments without a timestamp (section 3.2). RSTs are exempt. */
+  #stampsAcceptable(now: number, seg: TcpSegment): boolean {
+    if (seg.flags & TCP_RST) return true;
+    if (!seg.hasTimestamps) {
+      this.#context.counters.pawsDropped++;
+      return false;
+    }
+    if (seqDiff(seg.timestamp, this.#stampRecent) >= 0) return true;
+    if (now - this.#stampRecentMs > STAMP_MS_MAX) return true;
+    this.#context.counters.pawsDropped++;
+    this.#challenge(now);
+    return false;
+  }
+
+  #takeStamp(now: number, seg: TcpSegment): void {
+    this.#stampRecent = seg.timestamp;
+    this.#stampRecentMs = now;
+  }
+
+  /** First check: sequence number. What is not acceptable is answered by an ACK, except a RST. */
+  #sequenceAcceptable(now: number, seg: TcpSegment): boolean {
+    const payload = seg.payloadEnd - seg.payloadOff;
+    const len = payload + (seg.flags & TCP_SYN ? 1 : 0) + (seg.flags & TCP_FIN ? 1 : 0);
+    if (this.#rx.acceptable(seg.sequence, len)) return true;
+    if (this.#state === 'syn-received' && seg.flags & TCP_SYN && seg.sequence === this.#irs) {
+      // Our SYN-ACK was lost, or crossed the other SYN-ACK of a simultaneous open.
+      if (seg.flags & TCP_ACK && seg.acknowledgment === this.#tx.nxt) return true;
+      this.#synAtMs = now;
+      return false;
+    }
+    this.#context.counters.outOfWindow++;
+    if (seg.flags & TCP_RST) return false;
+    this.#heard(now);
+    if (seg.flags & TCP_FIN && this.#state === 'time-wait') this.#enterTimeWait(now);
+    if (payload > 0 && seqLt(seg.sequence, this.#rx.nextSeq)) {
+      // Sent again because our ACK was lost: say so at once, and say that it was in vain (RFC 2883).
+      this.#rx.noteDuplicate(seg.sequence, seqAdd(seg.sequence, payload));
+    } else if (seg.flags & TCP_FIN) this.#rx.ackNow = true;
+    else this.#challenge(now);
+    return false;
+  }
+
+  /** Second check: RFC 5961 section 3.2. */
+  #receiveReset(now: number, seg: TcpSegment): void {
+    if (seg.sequence !== this.#rx.nextSeq) {
+      this.#challenge(now);
+      return;
+    }
+    this.#context.counters.resetsIn++;
+    // All that was agreed has been delivered: an end, not a failure.
+    if (this.#state === 'time-wait' || this.#state === 'last-ack' || this.#state === 'closing') this.#close();
+    else this.#fail('reset');
+  }
+
+  /** Fifth check: the ACK field. Returns false when the segment ends here. */
+  #receiveAck(now: number, seg: TcpSegment): boolean {
+    const ack = seg.acknowledgment;
+    const tx = this.#tx;
+    if (this.#state === 'syn-received') {
+      if (ack !== tx.nxt) {
+        this.#strayReset(ack);
+        return false;
+      }
+      this.#establish(now, seg);
+      return true;
+    }
+    // RFC 5961 section 5.2.
+    if (seqLt(tx.acknowledgeable, ack) || seqLt(ack, seqAdd(tx.una, -tx.windowMax))) {
+      this.#challenge(now);
+      return false;
+    }
+    if (this.#state === 'time-wait') return true;
+    tx.receiveAck(now, seg, this.#stamps);
+    if (tx.finAcknowledged) {
+      if (this.#state === 'fin-wait-1') this.#state = 'fin-wait-2';
+      else if (this.#state === 'closing') this.#enterTimeWait(now);
+      else if (this.#state === 'last-ack') {
+        this.#close();
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** Seventh and eighth check: text and FIN. Urgent data is data: what is urgent about it the host's socket can't say. */
+  #receiveText(now: number, seq: number, seg: TcpSegment, taker: ByteTaker | undefined): void {
+    if (this.#finHandled) return;
+    const fin = (seg.flags & TCP_FIN) !== 0;
+    if (seg.payloadEnd > seg.payloadOff || fin) {
+      this.#rx.setSrtt(this.#tx.rtt.srttMs);
+      this.#rx.receive(now, seq, seg, fin, taker);
+    }
+    if (!this.#rx.finReached) return;
+    this.#finHandled = true;
+    this.#rx.ackNow = true;
+    if (this.#state === 'established') this.#state = 'close-wait';
+    else if (this.#state === 'fin-wait-1') this.#state = 'closing';
+    else if (this.#state === 'fin-wait-2') this.#enterTimeWait(now);
+  }
+
+  #enterTimeWait(now: number): void {
+    this.#state = 'time-wait';
+    this.#timeWaitEndMs = now + this.#context.config.timeWaitMs;
+    this.#tx.release();
+  }
+
+  /** In TIME-WAIT a SYN that is clearly newer may take the place of this connection (RFC 9293 section 3.6.1, RFC 6191). */
+  mayBeReplacedBy(seg: TcpSegment): boolean {
+    if (this.#state !== 'time-wait' || (seg.flags & (TCP_SYN | TCP_ACK | TCP_RST)) !== TCP_SYN) return false;
+    if (this.#stamps && seg.hasTimestamps && seqLt(this.#stampRecent, seg.timestamp)) return true;
+    return seqLt(this.#rx.nextSeq, seg.sequence);
+  }
+
+  #heard(now: number): void {
+    this.#silentSinceMs = Number.NaN;
+    this.#keepAliveCount = 0;
+    const { keepAliveMs } = this.#context.config;
+    if (keepAliveMs > 0) this.#keepAliveAtMs = now + keepAliveMs;
+  }
+
+  /** A segment that proves nothing is answered by the plain state of things, within limits (RFC 5961 section 10). */
+  #challenge(now: number): void {
+    const { counters, challenges } = this.#context;
+    if (now - this.#challengeStartMs >= 1000) {
+      this.#challengeStartMs = now;
+      this.#challengeCount = 0;
+    }
+    if (this.#challengeCount >= CHALLENGE_ACKS_PER_CONNECTION || !challenges.take(now)) {
+      counters.challengeAcksSuppressed++;
+      return;
+    }
+    this.#challengeCount++;
+    counters.challengeAcks++;
+    this.#rx.ackNow = true;
+  }
+
+  #strayReset(seq: number): void {
+    this.#strayResetDue = true;
+    this.#strayResetSeq = seq;
+  }
+
+  // --- Segments to the peer ---
+
   /** Sends what there is to send. */
-  poll(now: number, sink: SegmentSink): void;
+  poll(now: number, sink: SegmentSink): void {
+    this.#now = now;
+    this.#sink = sink;
+    this.#dirty = false;
+    this.#blockedUntilMs = this.#output(now) ? Number.POSITIVE_INFINITY : now + LINK_RETRY_MS;
+    this.#sink = undefined;
+  }
+
   /** When poll() has something to do: a time in the past for at once, Infinity for never. */
-  pollAt(): number;
+  pollAt(): number {
+    if (this.#blockedUntilMs !== Number.POSITIVE_INFINITY) return this.#blockedUntilMs;
+    if (this.#dirty) return Number.NEGATIVE_INFINITY;
+    switch (this.#state) {
+      case 'closed':
+      case 'pending':
+        return Number.POSITIVE_INFINITY;
+      case 'syn-sent':
+      case 'syn-received':
+        return this.#synAtMs;
+      case 'time-wait':
+        return Math.min(this.#timeWaitEndMs, this.#rx.ackAtMs);
+      default:
+        return Math.min(this.#tx.timerAtMs, this.#rx.ackAtMs, this.#keepAliveAtMs);
+    }
+  }
+
+  /** Returns false when the link took no more. */
+  #output(now: number): boolean {
+    if (this.#strayResetDue) {
+      if (!this.#emitReset(this.#strayResetSeq, false)) return false;
+      this.#strayResetDue = false;
+    }
+    switch (this.#state) {
+      case 'closed':
+        return this.#outputReset();
+      case 'pending':
+        return true;
+      case 'syn-sent':
+      case 'syn-received':
+        return this.#outputHandshake(now);
+      case 'time-wait':
+        if (now >= this.#timeWaitEndMs) {
+          this.#close();
+          return true;
+        }
+        return this.#outputAck(now);
+      default:
+        return this.#outputOpen(now);
+    }
+  }
+
+  #outputReset(): boolean {
+    if (!this.#resetDue) return true;
+    // Nothing of ours was sent before: as if there were no connection (RFC 9293 section 3.10.7.1).
+    const seq = this.#synCount === 0 ? 0 : this.#tx.nxt;
+    if (!this.#emitReset(seq, true)) return false;
+    this.#resetDue = false;
+    return true;
+  }
+
+  #emitReset(seq: number, withAck: boolean): boolean {
+    this.#fill(seq, withAck ? TCP_RST | TCP_ACK : TCP_RST);
+    if (withAck) out.acknowledgment = this.#rx.nextSeq;
+    if (!this.#sink!.segment(out)) return false;
+    this.#context.counters.resetsOut++;
+    this.#context.counters.segmentsOut++;
+    return true;
+  }
+
+  #outputHandshake(now: number): boolean {
+    if (now < this.#synAtMs) return true;
+    const config = this.#context.config;
+    if (this.#synCount === 0) this.#synFirstMs = now;
+    else if (now - this.#synFirstMs >= config.handshakeMsMax) {
+      this.#timedOut();
+      return this.#outputReset();
+    }
+    if (!this.#emitSyn(now)) return false;
+    this.#synCount++;
+    this.#synLastMs = now;
+    this.#synAtMs = now + Math.min(config.rtoMsInitial * 2 ** (this.#synCount - 1), config.rtoMsMax);
+    return true;
+  }
+
+  #emitSyn(now: number): boolean {
+    const config = this.#context.config;
+    const passive = this.#state === 'syn-received';
+    this.#fill(this.#isn, passive ? TCP_SYN | TCP_ACK : TCP_SYN);
+    out.mss = this.#ownMss;
+    if (passive) {
+      out.acknowledgment = this.#rx.nextSeq;
+      out.window = this.#rx.offer(true);
+      out.windowScale = this.#sendShift >= 0 ? shiftFor(config.receiveBytesMax) : -1;
+      out.sackPermitted = this.#sack;
+      out.hasTimestamps = this.#stamps;
+    } else {
+      out.window = Math.min(config.receiveBytesInitial, 0xffff);
+      out.windowScale = config.windowScaling ? shiftFor(config.receiveBytesMax) : -1;
+      out.sackPermitted = config.sack;
+      out.hasTimestamps = config.timestamps;
+    }
+    if (out.hasTimestamps) {
+      out.timestamp = this.#tx.stamp(now);
+      out.timestampEcho = passive ? this.#stampRecent : 0;
+    }
+    this.#context.counters.segmentsOut++;
+    return this.#sink!.segment(out);
+  }
+
+  #outputOpen(now: number): boolean {
+    const { tx, rx } = { tx: this.#tx, rx: this.#rx };
+    if (now >= tx.timerAtMs) {
+      if (this.#tooLongSilent(now)) return this.#outputReset();
+      tx.expire(now);
+    }
+    if (now >= this.#keepAliveAtMs && !this.#outputKeepAlive(now)) return false;
+    if (this.#state === 'closed') return this.#outputReset();
+    // SACK blocks go on an ACK of their own: on data they would take room that the segment size does not allow for.
+    if (rx.ackNow && this.#sack && rx.hasSack && !this.#outputAck(now)) return false;
+    if (!tx.output(now, this)) return false;
+    return this.#outputAck(now);
+  }
+
+  /** RFC 9293 section 3.8.3: gives up a peer that has answered nothing for the user time-out. */
+  #tooLongSilent(now: number): boolean {
+    if (Number.isNaN(this.#silentSinceMs)) this.#silentSinceMs = now;
+    if (now - this.#silentSinceMs < this.#context.config.userTimeoutMs) return false;
+    this.#timedOut();
+    return true;
+  }
+
+  #timedOut(): void {
+    const known = this.#state !== 'syn-sent';
+    this.#fail('timed-out');
+    this.#resetDue = known;
+  }
+
+  /** RFC 9293 section 3.8.4: asks an idle peer whether it is still there, by a number that it has acknowledged. */
+  #outputKeepAlive(now: number): boolean {
+    const config = this.#context.config;
+    if (this.#tx.outstandingBytes > 0 || this.#tx.timerAtMs !== Number.POSITIVE_INFINITY) {
+      // The retransmission or persist timer is at work on the same question.
+      this.#keepAliveAtMs = now + config.keepAliveIntervalMs;
+      return true;
+    }
+    if (this.#keepAliveCount >= config.keepAliveProbes) {
+      this.#timedOut();
+      return true;
+    }
+    if (!this.emit(seqAdd(this.#tx.nxt, -1), TCP_ACK, NO_BYTES, 0, 0, 0)) return false;
+    this.#keepAliveCount++;
+    this.#context.counters.keepAliveProbes++;
+    this.#keepAliveAtMs = now + config.keepAliveIntervalMs;
+    return true;
+  }
+
+  /** Sends the ACK that is due, if no segment has carried it. */
+  #outputAck(now: number): boolean {
+    const rx = this.#rx;
+    if (!rx.ackNow && now < rx.ackAtMs) return true;
+    // A peer without SACK counts duplicate ACKs to find a loss; one that does SACK reads the blocks.
+    for (let more = this.#sack ? 1 : Math.max(1, rx.duplicateAcks); more > 0; more--) {
+      if (!this.emit(this.#tx.nxt, TCP_ACK, NO_BYTES, 0, 0, 0)) return false;
+    }
+    return true;
+  }
+
+  #fill(seq: number, flags: number): void {
+    out.clear();
+    out.sourcePort = this.localPort;
+    out.destinationPort = this.remotePort;
+    out.sequence = seq;
+    out.flags = flags;
+  }
+
+  /** Sends one segment with the current acknowledgment, window and timestamps. Called by the sending half. */
+  emit(seq: number, flags: number, buf: Uint8Array, off: number, len: number, gsoBytes: number): boolean {
+    this.#fill(seq, flags);
+    const rx = this.#rx;
+    out.acknowledgment = rx.nextSeq;
+    out.window = rx.offer(false);
+    out.payload = buf;
+    out.payloadOff = off;
+    out.payloadEnd = off + len;
+    out.gsoBytes = gsoBytes;
+    if (this.#stamps) {
+      out.hasTimestamps = true;
+      out.timestamp = this.#tx.stamp(this.#now);
+      out.timestampEcho = this.#stampRecent;
+    }
+    if (len === 0 && this.#sack && rx.hasSack) rx.fillSack(out);
+    if (!this.#sink!.segment(out)) return false;
+    this.#lastAckSent = out.acknowledgment;
+    rx.acknowledged();
+    this.#context.counters.segmentsOut += gsoBytes > 0 ? Math.ceil(len / gsoBytes) : 1;
+    this.#context.counters.bytesOut += len;
+    return true;
+  }
 }

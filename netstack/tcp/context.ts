@@ -14,6 +14,8 @@ export interface TcpCounters {
   /** Retransmission time-outs. */
   timeouts: number;
   fastRecoveries: number;
+  /** Recoveries and time-outs that turned out to be needless and were undone. */
+  spuriousRecoveries: number;
   tailLossProbes: number;
   windowProbes: number;
   keepAliveProbes: number;
@@ -39,6 +41,7 @@ export function newTcpCounters(): TcpCounters {
     retransmits: 0,
     timeouts: 0,
     fastRecoveries: 0,
+    spuriousRecoveries: 0,
     tailLossProbes: 0,
     windowProbes: 0,
     keepAliveProbes: 0,
