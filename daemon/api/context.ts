@@ -2,7 +2,7 @@
 import type { Clock } from '#common/clock';
 import type { Log } from '#common/log';
 import type { EventBus } from '../events/bus.ts';
-import type { ImageStore, RootStore } from '../image/store.ts';
+import type { ImageStore, ImageUsers, RootStore } from '../image/store.ts';
 
 /** The daemon, as its API sees it. */
 export interface ApiContext {
@@ -13,6 +13,6 @@ export interface ApiContext {
   readonly events: EventBus;
   readonly clock: Clock;
   readonly log: Log;
-  /** The id of a container that was made from this image, if there is one. */
-  imageUser(imageId: string): string | undefined;
+  /** The containers that were made from an image. */
+  readonly imageUsers: ImageUsers;
 }

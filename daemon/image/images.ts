@@ -265,6 +265,10 @@ export class Images implements ImageStore {
     return this.#parts.records.get(id)?.layers ?? [];
   }
 
+  layerPaths(imageId: string): string[] {
+    return this.layersOf(imageId).map((layer) => this.#parts.layers.diffPath(layer.diffId));
+  }
+
   /** The configuration document of an image, as parsed. */
   configOf(id: string): ConfigFile {
     const file = this.#configs.get(id);
@@ -395,6 +399,7 @@ export class Images implements ImageStore {
       created: file.created ?? '0001-01-01T00:00:00Z',
       history: file.history,
       diffIds: record.layers.map((layer) => layer.diffId),
+      layerBytes: record.layers.map((layer) => layer.bytes),
       sizeBytes: record.layers.reduce((sum, layer) => sum + layer.bytes, 0),
       ...(record.parent !== undefined && { parent: record.parent }),
       ...(record.lastTaggedMs !== undefined && { lastTaggedMs: record.lastTaggedMs }),

@@ -50,6 +50,8 @@ export interface Image {
   }[];
   /** Uncompressed layer digests, lowest first. */
   diffIds: string[];
+  /** Unpacked bytes of each layer, lowest first. */
+  layerBytes: number[];
   sizeBytes: number;
   /** The image that this one was built or committed from on this machine. */
   parent?: string;
@@ -110,6 +112,8 @@ export interface ImageStore {
   ): Promise<Image>;
   /** `docker save`. */
   save(references: string[]): Promise<Readable>;
+  /** Folders of the image's unpacked layers, lowest first, for `docker inspect`. */
+  layerPaths(imageId: string): string[];
 }
 
 /** The file systems of containers. */
