@@ -38,6 +38,16 @@ export function errnoName(number: number): string {
   return NAMES.get(number) ?? `errno ${number}`;
 }
 
+const rawStrerror = library.func('strerror', 'str', ['int']);
+
+/** What an errno's name means, worded as Go's programs do: the C library's text with a small first letter. */
+export function strerror(name: string): string {
+  const number = (constants.errno as Record<string, number>)[name];
+  if (number === undefined) return name;
+  const text: string = rawStrerror(number);
+  return text.charAt(0).toLowerCase() + text.slice(1);
+}
+
 /** Returns `result` unless it is negative; then throws what errno says, naming the call and its subject. */
 export function check(result: number, syscall: string, detail?: string): number {
   if (result >= 0) return result;

@@ -18,9 +18,14 @@ export interface ProcessSpec {
   groups: string[];
   /** A terminal instead of three pipes. */
   terminal: boolean;
+  /** Size of the terminal at the start. */
+  consoleSize?: { rows: number; columns: number };
   /** Whether standard input is kept open for the client; else it is /dev/null. */
   stdin: boolean;
-  /** Names such as `CAP_CHOWN`; they make the bounding, permitted, effective and inheritable sets. */
+  /**
+   * Names such as `CAP_CHOWN`. They make the bounding set, and for uid 0 also the permitted and effective sets; the
+   * inheritable and ambient sets are empty, as with docker since CVE-2022-24769.
+   */
   capabilities: string[];
   noNewPrivileges: boolean;
   rlimits: { name: string; soft: number; hard: number }[];
@@ -30,12 +35,15 @@ export interface ProcessSpec {
 /** One mount inside the root, in order. */
 export interface JailMount {
   kind: 'bind' | 'tmpfs' | 'proc' | 'sysfs' | 'mqueue' | 'devpts' | 'cgroup';
-  /** Host path for `bind`. */
+  /** Host path for `bind`; must exist. */
   source?: string;
   /** Absolute path inside the root; resolved without leaving it; made if missing. */
   target: string;
   readOnly: boolean;
-  /** Further mount options as mount(8) names them: `nosuid`, `noexec`, `size=64m`, `mode=1777`, `rslave`. */
+  /**
+   * Further mount options as mount(8) names them: `nosuid`, `noexec`, `size=64m`, `mode=1777`, `rslave`. A bind mount
+   * takes the mounts below its source along unless there is `bind` (instead of `rbind`).
+   */
   options: string[];
 }
 
@@ -110,6 +118,7 @@ export interface JailProcess {
   /** With a terminal, the terminal's output, and stderr is undefined. Paused until read. */
   readonly stdout: Readable;
   readonly stderr: Readable | undefined;
+  /** Tells the end of the process; its streams end by themselves when everything in them was read. */
   readonly exited: Promise<ExitStatus>;
   resize(rows: number, columns: number): void;
   /** @param signal name such as `SIGTERM`, or number. */
@@ -121,6 +130,8 @@ export interface Jail {
   readonly id: string;
   /** A process in the jail's namespaces (the waiting launcher, then the container's process 1). */
   readonly pid: number;
+  /** When that process was started, as /proc/PID/stat has it: with `pid` it names the process for sweep(). */
+  readonly startTime: string;
   /**
    * Runs the container's process.
    * @throws DrydockError ERR_EXEC_NOT_FOUND (exit code 127), ERR_EXEC_PERMISSION (126), ERR_JAIL with the failed step.

@@ -1,0 +1,192 @@
+/**
+ * The last steps of a launch, the same for a container's first process and for further ones: standard streams,
+ * identity, working folder, program, limits, and execve.
+ *
+ * The order is forced by what each step still needs: the look-ups of folder and program happen as the wanted user;
+ * limits come late, since the launcher itself may not fit into them; after the capabilities are gone nothing can be
+ * undone.
+ */
+import { accessSync, constants, fchownSync, fstatSync, openSync, statSync, writeSync } from 'node:fs';
+import { errorCode } from '#common/errors';
+import { strerror } from '#common/native/libc';
+import type { PseudoTerminal } from '#common/native/tty';
+import type { ProcessSpec } from '../runtime/runtime.ts';
+import { LaunchFailure, step } from './failure.ts';
+import type { System } from './system.ts';
+import { type Identity, lookUpIdentity } from './users.ts';
+
+/** What a shell user reads as "could not be executed after all"; runc's exit status for it. */
+const EXEC_FAILED_STATUS = 255;
+
+/** Attaches standard streams 0 to 2, which so far are the daemon's pipes. */
+export function attachStreams(system: System, spec: ProcessSpec, terminal: PseudoTerminal | undefined): void {
+  if (terminal) {
+    const { rows, columns } = spec.consoleSize ?? { rows: 0, columns: 0 };
+    if (rows > 0 && columns > 0) system.setWindowSize(terminal.slave, rows, columns);
+    system.setControllingTerminal(terminal.slave);
+    for (const fd of [0, 1, 2]) system.duplicate(terminal.slave, fd);
+    return;
+  }
+  if (!spec.stdin) {
+    const device = openNullDevice();
+    // Without one in the jail, the pipe, whose other end is closed, reads as empty just the same.
+    if (device !== undefined) system.duplicate(device, 0);
+  }
+  for (const fd of [0, 1, 2]) system.clearCloseOnExec(fd);
+}
+
+/** Gives up the daemon's pipes: a process 1 that only waits says nothing. */
+export function detachStreams(system: System): void {
+  const device = openNullDevice();
+  if (device === undefined) throw new Error('the container has no /dev/null');
+  for (const fd of [0, 1, 2]) system.duplicate(device, fd);
+}
+
+/** Major 1, minor 3. */
+const NULL_DEVICE = 0x103;
+
+function openNullDevice(): number | undefined {
+  try {
+    if (statSync('/dev/null').rdev !== NULL_DEVICE) return undefined;
+    return openSync('/dev/null', constants.O_RDWR | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Becomes the wanted user, in the wanted folder, and returns the identity. */
+export function takeIdentity(system: System, spec: ProcessSpec): Identity {
+  const identity = step('look up the user', () => lookUpIdentity(spec.user, spec.groups));
+  step('hand over the standard streams', () => {
+    for (const fd of [0, 1, 2]) {
+      // The null device is the jail's, but not the user's.
+      if (identity.uid !== 0 && !(fd === 0 && !spec.stdin && !spec.terminal))
+        fchownSync(fd, identity.uid, fstatSync(fd).gid);
+    }
+  });
+  const entered = tryChangeFolder(spec.cwd);
+  const bounding = new Set(
+    spec.capabilities
+      .map((name) => system.CAPABILITIES.indexOf(name))
+      .filter((capability) => capability >= 0 && system.boundingHas(capability)),
+  );
+  step('limit capabilities', () => system.limitBoundingSet(bounding));
+  step('become the user', () => {
+    system.keepCapabilities(true);
+    system.setIdentity(identity.uid, identity.gid, identity.groups);
+    system.keepCapabilities(false);
+  });
+  if (!entered) changeFolder(spec.cwd);
+  process.umask(0o022);
+  return identity;
+}
+
+/** As root first: the user may not be allowed to, as with a home folder that only root may enter. */
+function tryChangeFolder(cwd: string): boolean {
+  try {
+    changeFolder(cwd);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function changeFolder(cwd: string): void {
+  try {
+    process.chdir(cwd);
+  } catch (error) {
+    const code = errorCode(error) ?? '';
+    const reason = strerror(code);
+    throw new LaunchFailure(
+      'step',
+      'enter the working folder',
+      code,
+      `chdir to cwd ("${cwd}") set in config.json failed: ${reason}`,
+    );
+  }
+  // Outside of the root getcwd says "(unreachable)"; a path such as /proc/self/fd/7 must not lead there.
+  if (!process.cwd().startsWith('/'))
+    throw new Error(`the working folder ${cwd} is outside of the container`);
+}
+
+/**
+ * Finds the program as runc does (Go's exec.LookPath).
+ *
+ * @throws LaunchFailure `program-not-found` or `program-not-permitted`, worded as runc does.
+ */
+export function findProgram(name: string, env: string[]): string {
+  if (name.includes('/')) {
+    const code = whyNotExecutable(name);
+    if (code === undefined) return name;
+    const missing = code === 'ENOENT' || code === 'ENOTDIR';
+    const reason = missing ? `stat ${name}: ${strerror(code)}` : strerror(code);
+    throw new LaunchFailure(
+      missing ? 'program-not-found' : 'program-not-permitted',
+      'find the program',
+      code,
+      `exec: ${JSON.stringify(name)}: ${reason}`,
+    );
+  }
+  const path = env.findLast((entry) => entry.startsWith('PATH='))?.slice('PATH='.length) ?? '';
+  for (const folder of path.split(':')) {
+    const candidate = `${folder}/${name}`;
+    // An empty entry means the working folder, which Go refuses for safety.
+    if (folder !== '' && name !== '' && whyNotExecutable(candidate) === undefined) return candidate;
+  }
+  throw new LaunchFailure(
+    'program-not-found',
+    'find the program',
+    'ENOENT',
+    `exec: ${JSON.stringify(name)}: executable file not found in $PATH`,
+  );
+}
+
+/** The errno that executing a file would meet, or undefined. */
+function whyNotExecutable(path: string): string | undefined {
+  try {
+    if (statSync(path).isDirectory()) return 'EISDIR';
+    accessSync(path, constants.X_OK);
+    return undefined;
+  } catch (error) {
+    return errorCode(error) ?? 'EACCES';
+  }
+}
+
+/** The program's environment: HOME is the user's unless it was given. */
+export function environment(env: string[], identity: Identity): string[] {
+  if (env.some((entry) => entry.startsWith('HOME=') && entry !== 'HOME=')) return env;
+  return [...env.filter((entry) => entry !== 'HOME='), `HOME=${identity.home}`];
+}
+
+/** Sets limits and drops what is left of the launcher's powers. */
+export function dropPowers(system: System, spec: ProcessSpec, identity: Identity): void {
+  step('set resource limits', () => {
+    for (const { name, soft, hard } of spec.rlimits) {
+      const resource = system.RLIMITS[name.toLowerCase().replace(/^rlimit_/, '')];
+      if (resource === undefined) throw new Error(`there is no resource limit ${name}`);
+      system.setResourceLimit(resource, soft, hard);
+    }
+  });
+  system.resetSignals();
+  if (spec.noNewPrivileges) step('forbid new privileges', () => system.setNoNewPrivileges());
+  step('drop capabilities', () => {
+    let mask = 0n;
+    if (identity.uid === 0)
+      for (const name of spec.capabilities) {
+        const capability = system.CAPABILITIES.indexOf(name);
+        if (capability >= 0 && system.boundingHas(capability)) mask |= 1n << BigInt(capability);
+      }
+    system.setCapabilities(mask);
+  });
+}
+
+/** Replaces the launcher by the program. If that fails after all, says so where docker does and exits as runc. */
+export function execute(system: System, path: string, args: string[], env: string[]): never {
+  system.closeOnExecFrom(3);
+  try {
+    return system.execve(path, args, env);
+  } catch (error) {
+    writeSync(2, `exec ${path}: ${strerror(errorCode(error) ?? '')}\n`);
+    process.exit(EXEC_FAILED_STATUS);
+  }
+}

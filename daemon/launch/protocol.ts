@@ -1,0 +1,47 @@
+/**
+ * What the daemon and a launcher say to each other: lines of JSON on descriptor {@link CONTROL_FD}, one question at a
+ * time. The launcher is trusted code, but from `run` on it lives inside the jail: the daemon takes nothing from it but
+ * a descriptor number, which it copies with pidfd_getfd and uses as a terminal only.
+ *
+ *   daemon                      launcher
+ *   prepare (JailSpec)      ->  own namespaces
+ *                           <-  unshared                the network may be attached now
+ *                           <-  ready {terminalFd?}     root file system, devices, terminal
+ *   run                     ->  identity, limits, program look-up
+ *                           <-  executing               then execve closes the channel
+ *
+ * or, for a further process, `join` instead of `prepare`, without `unshared`. Each failing step answers `failed` and
+ * ends the launcher.
+ */
+import type { JailSpec, ProcessSpec } from '../runtime/runtime.ts';
+
+/** The launcher's end of the channel; a pidfd of the jail's process 1 follows for `join`. */
+export const CONTROL_FD = 3;
+/** A pidfd of the jail's process 1, for `join`. */
+export const TARGET_FD = 4;
+
+/** A cgroup hierarchy of the host. Version 2 has one, without controllers here. */
+export interface CgroupMount {
+  /** Where the host has it mounted. */
+  path: string;
+  /** The jail's group in it. */
+  group: string;
+  /** What mounts it again: `['cpu']`, `['none', 'name=systemd']`; undefined for version 2. */
+  options: string[] | undefined;
+}
+
+/** What the daemon tells a launcher. */
+export type ToLauncher =
+  | { type: 'prepare'; spec: JailSpec; cgroups: CgroupMount[] }
+  | { type: 'join'; process: ProcessSpec }
+  | { type: 'run' };
+
+/** Why a program was not started, where the daemon answers with an exit code of its own. */
+export type FailureKind = 'program-not-found' | 'program-not-permitted' | 'user-not-found' | 'step';
+
+/** What a launcher tells the daemon. */
+export type FromLauncher =
+  | { type: 'unshared' }
+  | { type: 'ready'; terminalFd?: number }
+  | { type: 'executing' }
+  | { type: 'failed'; kind: FailureKind; step: string; code: string; message: string };

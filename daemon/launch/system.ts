@@ -1,0 +1,11 @@
+/** The system calls that the launcher makes, in one object, so that a test can record them instead. */
+import * as mount from '#common/native/mount';
+import * as namespace from '#common/native/namespace';
+import * as process from '#common/native/process';
+import * as tty from '#common/native/tty';
+
+/** See the files of common/native for each call. */
+export type System = typeof mount & typeof namespace & typeof process & typeof tty;
+
+/** The real ones. */
+export const linuxSystem: System = { ...mount, ...namespace, ...process, ...tty };

@@ -1,0 +1,92 @@
+/** What a container gets unless told otherwise: the choices of dockerd (moby/oci/defaults.go, oci/caps/defaults.go). */
+import { CAPABILITIES } from '#common/native/process';
+import type { JailDevice, JailMount } from './runtime.ts';
+
+/** Capabilities of a container's root. */
+export const DEFAULT_CAPABILITIES: readonly string[] = [
+  'CAP_CHOWN',
+  'CAP_DAC_OVERRIDE',
+  'CAP_FSETID',
+  'CAP_FOWNER',
+  'CAP_MKNOD',
+  'CAP_NET_RAW',
+  'CAP_SETGID',
+  'CAP_SETUID',
+  'CAP_SETFCAP',
+  'CAP_SETPCAP',
+  'CAP_NET_BIND_SERVICE',
+  'CAP_SYS_CHROOT',
+  'CAP_KILL',
+  'CAP_AUDIT_WRITE',
+];
+
+/** Every capability there is, for privileged containers and `--cap-add ALL`. */
+export const ALL_CAPABILITIES: readonly string[] = CAPABILITIES;
+
+/** Paths that tell about or reach into the host; hidden. */
+export const DEFAULT_MASKED_PATHS: readonly string[] = [
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/sys/devices/virtual/powercap',
+  '/sys/firmware',
+];
+
+/** Paths that would change the host's kernel; read-only. */
+export const DEFAULT_READONLY_PATHS: readonly string[] = [
+  '/proc/bus',
+  '/proc/fs',
+  '/proc/irq',
+  '/proc/sys',
+  '/proc/sysrq-trigger',
+];
+
+/** Sysctls of a private network namespace that dockerd changes. */
+export const DEFAULT_NETWORK_SYSCTLS: Readonly<Record<string, string>> = {
+  'net.ipv4.ip_unprivileged_port_start': '0',
+  'net.ipv4.ping_group_range': '0 2147483647',
+};
+
+/** Bytes of /dev/shm without HostConfig.ShmSize. */
+export const DEFAULT_SHM_BYTES: number = 64 << 20;
+
+/** The file systems of every container, in order. /dev is filled by the runtime. */
+export function defaultMounts(shmBytes: number = DEFAULT_SHM_BYTES): JailMount[] {
+  const mount = (
+    kind: JailMount['kind'],
+    target: string,
+    readOnly: boolean,
+    options: string[],
+  ): JailMount => ({
+    kind,
+    target,
+    readOnly,
+    options,
+  });
+  return [
+    mount('proc', '/proc', false, ['nosuid', 'noexec', 'nodev']),
+    mount('tmpfs', '/dev', false, ['nosuid', 'strictatime', 'mode=755', 'size=65536k']),
+    mount('devpts', '/dev/pts', false, ['nosuid', 'noexec', 'ptmxmode=0666', 'mode=0620', 'gid=5']),
+    mount('sysfs', '/sys', true, ['nosuid', 'noexec', 'nodev']),
+    mount('cgroup', '/sys/fs/cgroup', true, ['nosuid', 'noexec', 'nodev']),
+    mount('mqueue', '/dev/mqueue', false, ['nosuid', 'noexec', 'nodev']),
+    mount('tmpfs', '/dev/shm', false, ['nosuid', 'noexec', 'nodev', 'mode=1777', `size=${shmBytes}`]),
+  ];
+}
+
+/** The device nodes of every container. */
+export const DEFAULT_DEVICES: readonly JailDevice[] = [
+  'null',
+  'zero',
+  'full',
+  'random',
+  'urandom',
+  'tty',
+].map((name) => ({ hostPath: `/dev/${name}`, path: `/dev/${name}`, access: 'rwm' }));

@@ -1,0 +1,3 @@
+/** Runtimes: how containers are isolated. The rest of the daemon imports this and runtime.ts. */
+export * from './defaults.ts';
+export { createRuntime, type RuntimeOptions } from './platform.ts';

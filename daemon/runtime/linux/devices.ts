@@ -1,0 +1,47 @@
+/** Device numbers: what a jail's list of devices means to a cgroup. */
+import { constants, lstatSync, readdirSync, statSync } from 'node:fs';
+import type { JailDevice } from '../runtime.ts';
+import type { DeviceRule } from './cgroup.ts';
+
+/** Splits `st_rdev` as the C library encodes it (gnu_dev_major, gnu_dev_minor). */
+export function splitDevice(rdev: number): { major: number; minor: number } {
+  const wide = BigInt(rdev);
+  return {
+    major: Number(((wide >> 8n) & 0xfffn) | ((wide >> 32n) & 0xfffff000n)),
+    minor: Number((wide & 0xffn) | ((wide >> 12n) & 0xffffff00n)),
+  };
+}
+
+/** The rules that allow these devices of the host. */
+export function deviceRules(devices: JailDevice[]): DeviceRule[] {
+  return devices.map(({ hostPath, access }) => {
+    const stat = statSync(hostPath);
+    const type = (stat.mode & constants.S_IFMT) === constants.S_IFBLK ? 'b' : 'c';
+    return { type, ...splitDevice(stat.rdev), access };
+  });
+}
+
+/** What of the host's /dev belongs to the host's terminals and shared memory, or is made anew in each jail. */
+const NOT_SHARED: ReadonlySet<string> = new Set([
+  'pts',
+  'shm',
+  'fd',
+  'mqueue',
+  'hugepages',
+  'console',
+  'ptmx',
+]);
+
+/** All devices of the host, for privileged jails. */
+export function hostDevices(folder = '/dev'): JailDevice[] {
+  const devices: JailDevice[] = [];
+  for (const name of readdirSync(folder)) {
+    if (folder === '/dev' && NOT_SHARED.has(name)) continue;
+    const path = `${folder}/${name}`;
+    const stat = lstatSync(path);
+    if (stat.isDirectory()) devices.push(...hostDevices(path));
+    else if (stat.isCharacterDevice() || stat.isBlockDevice())
+      devices.push({ hostPath: path, path, access: 'rwm' });
+  }
+  return devices;
+}

@@ -1,0 +1,274 @@
+/**
+ * One container's world on Linux. The launcher that prepared it becomes its process 1; further processes are
+ * launchers of their own, born into its pid namespace and joined to the rest through a pidfd, so that no process
+ * number is trusted twice. With `init`, process 1 only reaps, and the container's program is such a further process.
+ */
+import { readFileSync } from 'node:fs';
+import type { Clock } from '#common/clock';
+import { assert, DrydockError, errorMessage, SyscallError } from '#common/errors';
+import type { Log } from '#common/log';
+import type {
+  ExitStatus,
+  Jail,
+  JailLimits,
+  JailProcess,
+  JailSpec,
+  JailStats,
+  ProcessSpec,
+} from '../runtime.ts';
+import type { Cgroups } from './cgroup.ts';
+import { type Launcher, LauncherFailed, type LauncherProgram } from './launcher.ts';
+import { signalNumber } from './signals.ts';
+import { openTerminalStreams, type ProcessStreams } from './streams.ts';
+import { waitUntil } from './wait.ts';
+
+const DESTROY_TIMEOUT_MS = 30_000;
+const CREATE_PREFIX =
+  'failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process';
+const EXEC_PREFIX = 'OCI runtime exec failed: exec failed: unable to start container process';
+
+/** What a jail needs of its runtime. */
+export interface JailContext {
+  cgroups: Cgroups;
+  program: LauncherProgram;
+  clock: Clock;
+  log: Log;
+  /** Called once, when the jail has started or will not. */
+  settled(): void;
+  /** Called once, when nothing is left of it. */
+  destroyed(): void;
+}
+
+/** The error that the rest of the daemon gets for a failed launch. */
+export function launchError(error: unknown, prefix: string): DrydockError {
+  if (error instanceof DrydockError) return error;
+  if (!(error instanceof LauncherFailed))
+    return new DrydockError('ERR_JAIL', `${prefix}: ${errorMessage(error)}: unknown`, { cause: error });
+  const { kind, step, message } = error.failure;
+  switch (kind) {
+    case 'program-not-found':
+      return new DrydockError('ERR_EXEC_NOT_FOUND', `${prefix}: ${message}: unknown`);
+    case 'program-not-permitted':
+      return new DrydockError('ERR_EXEC_PERMISSION', `${prefix}: ${message}: unknown`);
+    case 'user-not-found':
+      return new DrydockError('ERR_USER_NOT_FOUND', message);
+    case 'step':
+      return new DrydockError('ERR_JAIL', `${prefix}: ${step}: ${message}: unknown`);
+  }
+}
+
+/** When a process was started, in clock ticks since boot (field 22 of /proc/PID/stat); '' when it is gone. */
+export function processStartTime(pid: number): string {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The name, in parentheses, may hold anything.
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  } catch {
+    return '';
+  }
+}
+
+/** See {@link Jail}. */
+export class LinuxJail implements Jail {
+  readonly id: string;
+  readonly pid: number;
+  readonly startTime: string;
+  readonly #spec: JailSpec;
+  readonly #context: JailContext;
+  readonly #first: Launcher;
+  readonly #terminal: number | undefined;
+  readonly #processes = new Set<Running>();
+  #limits: JailLimits;
+  #state: 'ready' | 'running' | 'destroyed' = 'ready';
+  #destruction: Promise<void> | undefined;
+
+  /** @param terminal the master of the first process's terminal. */
+  constructor(spec: JailSpec, first: Launcher, terminal: number | undefined, context: JailContext) {
+    this.id = spec.id;
+    this.pid = first.pid;
+    this.startTime = processStartTime(first.pid);
+    this.#spec = spec;
+    this.#limits = spec.limits;
+    this.#first = first;
+    this.#terminal = terminal;
+    this.#context = context;
+  }
+
+  /** A descriptor of process 1, for those who join its namespaces. */
+  get pidfd(): number {
+    return this.#first.pidfd;
+  }
+
+  async start(): Promise<JailProcess> {
+    assert(this.#state === 'ready', 'a jail starts once');
+    this.#state = 'running';
+    try {
+      // Not earlier: the launcher that became this jail's process needs more memory than the smallest limit.
+      this.#context.cgroups.update(this.id, this.#limits);
+      this.#first.send({ type: 'run' });
+      await this.#first.expect('executing');
+      await this.#first.gone();
+      if (!this.#spec.init) return this.#track(this.#first, this.#spec.process, this.#terminal, true);
+      this.#first.pipes.closeOwnEnds();
+      return await this.#join(this.#spec.process, true);
+    } catch (error) {
+      throw launchError(error, CREATE_PREFIX);
+    } finally {
+      this.#context.settled();
+    }
+  }
+
+  async exec(process: ProcessSpec): Promise<JailProcess> {
+    if (this.#state !== 'running') throw this.#notRunning();
+    try {
+      return await this.#join(process, false);
+    } catch (error) {
+      throw launchError(error, EXEC_PREFIX);
+    }
+  }
+
+  async pause(): Promise<void> {
+    await this.#context.cgroups.freeze(this.id, true);
+  }
+
+  async resume(): Promise<void> {
+    await this.#context.cgroups.freeze(this.id, false);
+  }
+
+  async update(limits: JailLimits): Promise<void> {
+    this.#limits = { ...this.#limits, ...limits };
+    this.#context.cgroups.update(this.id, limits);
+  }
+
+  async pids(): Promise<number[]> {
+    return this.#context.cgroups.pids(this.id);
+  }
+
+  async stats(): Promise<JailStats> {
+    return this.#context.cgroups.stats(this.id);
+  }
+
+  destroy(): Promise<void> {
+    this.#destruction ??= this.#destroy();
+    return this.#destruction;
+  }
+
+  async #destroy(): Promise<void> {
+    const started = this.#state === 'running';
+    this.#state = 'destroyed';
+    const { cgroups, clock } = this.#context;
+    if (!started) await this.#first.abandon();
+    await waitUntil(clock, `the processes of ${this.id} to end`, DESTROY_TIMEOUT_MS, () => {
+      cgroups.kill(this.id);
+      return cgroups.pids(this.id).length === 0;
+    });
+    for (const process of this.#processes) {
+      await process.exited;
+      process.streams.destroy();
+    }
+    if (started) {
+      await this.#first.exited;
+      this.#first.close();
+    }
+    await waitUntil(clock, `the cgroups of ${this.id} to be free`, DESTROY_TIMEOUT_MS, () =>
+      cgroups.remove(this.id),
+    );
+    if (!started) this.#context.settled();
+    this.#context.destroyed();
+  }
+
+  /** Launches a further process into the jail. */
+  async #join(spec: ProcessSpec, main: boolean): Promise<JailProcess> {
+    const launcher = this.#startInside();
+    try {
+      await this.#context.cgroups.add(this.id, launcher.pid);
+      launcher.send({ type: 'join', process: spec });
+      const { terminalFd } = await launcher.expect('ready');
+      const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
+      launcher.send({ type: 'run' });
+      await launcher.expect('executing');
+      await launcher.gone();
+      return this.#track(launcher, spec, terminal, main);
+    } catch (error) {
+      await launcher.abandon();
+      throw error;
+    }
+  }
+
+  #startInside(): Launcher {
+    try {
+      return this.#context.program.start({ kind: 'inside', pidfd: this.#first.pidfd });
+    } catch (error) {
+      if (error instanceof SyscallError && error.syscall === 'setns') throw this.#notRunning();
+      throw error;
+    }
+  }
+
+  #notRunning(): DrydockError {
+    return new DrydockError('ERR_NOT_RUNNING', `container ${this.id} is not running`);
+  }
+
+  #track(launcher: Launcher, spec: ProcessSpec, terminal: number | undefined, main: boolean): JailProcess {
+    let streams: ProcessStreams;
+    if (terminal === undefined) streams = launcher.pipes.open(spec.stdin);
+    else {
+      launcher.pipes.closeOwnEnds();
+      streams = openTerminalStreams(terminal, this.#context.clock);
+    }
+    const exited = launcher.exited.then(({ code, signal }): ExitStatus => {
+      const oomKilled = this.#oomKills() > 0;
+      running.ended = true;
+      // The end of the first process is the end of the others; where they share no pid namespace, or process 1 is an
+      // init, that does not happen by itself.
+      if (main && this.#state === 'running') this.#context.cgroups.kill(this.id);
+      if (launcher !== this.#first) launcher.close();
+      return {
+        code: signal === null ? (code ?? 0) : 128 + signalNumber(signal),
+        signal: signal ?? undefined,
+        oomKilled,
+      };
+    });
+    const running: Running = { exited, streams, ended: false };
+    this.#processes.add(running);
+    if (!main) void this.#forget(running);
+    return {
+      pid: launcher.pid,
+      stdin: spec.stdin ? streams.stdin : undefined,
+      stdout: streams.stdout,
+      stderr: streams.stderr,
+      exited,
+      resize: streams.resize,
+      kill(signal) {
+        const number = signalNumber(signal);
+        if (!running.ended) launcher.signal(number);
+      },
+    };
+  }
+
+  /** A further process that has ended, with its output read, is nothing to remember. */
+  async #forget(running: Running): Promise<void> {
+    await running.exited;
+    const { stdout, stderr } = running.streams;
+    const ended = (stream: typeof stderr): boolean => stream === undefined || stream.closed;
+    const check = (): void => {
+      if (ended(stdout) && ended(stderr)) this.#processes.delete(running);
+    };
+    stdout.once('close', check);
+    stderr?.once('close', check);
+    check();
+  }
+
+  #oomKills(): number {
+    try {
+      return this.#context.cgroups.oomKills(this.id);
+    } catch {
+      return 0;
+    }
+  }
+}
+
+interface Running {
+  exited: Promise<ExitStatus>;
+  streams: ProcessStreams;
+  ended: boolean;
+}

@@ -1,0 +1,217 @@
+/**
+ * The daemon's side of a launcher: starting one in the right pid namespace and speaking with it over its channel.
+ * See daemon/launch/protocol.ts for what is said.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { constants as osConstants } from 'node:os';
+import { compiledEntry } from '#common/entry';
+import { assert, DrydockError, errorMessage } from '#common/errors';
+import { AT_FDCWD, cloneTree, MOUNT_ATTR_RDONLY, setMountAttributes } from '#common/native/mount';
+import { withPidNamespace } from '#common/native/namespace';
+import { pidfdGetFd, pidfdOpen, pidfdSignal } from '#common/native/process';
+import type { FromLauncher, ToLauncher } from '../../launch/protocol.ts';
+import { PipeSet } from './streams.ts';
+
+/** A launcher says a few hundred bytes at a time; what is longer is not one of ours. */
+const LINE_BYTES_MAX = 65_536;
+/** What a launcher that died may have said about it. */
+const LAST_WORDS_BYTES_MAX = 4096;
+
+/** Where a launcher is started. */
+export type Birthplace = { kind: 'host' } | { kind: 'new' } | { kind: 'inside'; pidfd: number };
+
+/** How a process ended, as Node tells it. */
+export interface RawExit {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+}
+
+/**
+ * The program that launchers run: Node, seen through a read-only mount that is attached nowhere. A launcher works
+ * inside containers, and a container's root could otherwise write to the host's Node through /proc/PID/exe or an
+ * interpreter line `#!/proc/self/exe` (as with runc, CVE-2019-5736).
+ */
+export class LauncherProgram {
+  readonly #nodeFd: number;
+  readonly #ownPidNamespace: number;
+
+  /** @param ownPidNamespace an open /proc/self/ns/pid. */
+  constructor(ownPidNamespace: number) {
+    this.#ownPidNamespace = ownPidNamespace;
+    this.#nodeFd = cloneTree(AT_FDCWD, process.execPath, false);
+    setMountAttributes(this.#nodeFd, { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0 }, false);
+  }
+
+  close(): void {
+    closeSync(this.#nodeFd);
+  }
+
+  /** Starts a launcher, which waits. Synchronous: see withPidNamespace. */
+  start(birthplace: Birthplace): Launcher {
+    const pipes = new PipeSet();
+    const target = birthplace.kind === 'inside' ? [birthplace.pidfd] : [];
+    const start = (): ChildProcess =>
+      spawn(`/proc/self/fd/${this.#nodeFd}`, ['--no-warnings', compiledEntry('daemon/launch/main')], {
+        argv0: 'drydock-launch',
+        cwd: '/',
+        env: {},
+        // A session of its own: a Ctrl-C at the daemon's terminal is not for containers.
+        detached: true,
+        stdio: [...pipes.childEnds, 'pipe', ...target],
+      });
+    try {
+      const child =
+        birthplace.kind === 'host'
+          ? start()
+          : withPidNamespace(
+              birthplace.kind === 'new' ? undefined : birthplace.pidfd,
+              this.#ownPidNamespace,
+              start,
+            );
+      return new Launcher(child, pipes);
+    } catch (error) {
+      pipes.closeOwnEnds();
+      throw error;
+    } finally {
+      pipes.closeChildEnds();
+    }
+  }
+}
+
+/** One launcher, until it has become the container's program and after. */
+export class Launcher {
+  readonly pid: number;
+  /** Means this process for as long as it is open, whatever becomes of its number. */
+  readonly pidfd: number;
+  readonly pipes: PipeSet;
+  /** When the process has ended, as launcher or as the program. */
+  readonly exited: Promise<RawExit>;
+  readonly #channel: Socket;
+  readonly #lines: FromLauncher[] = [];
+  #received = '';
+  #closed = false;
+  #wake: () => void = () => {};
+
+  constructor(child: ChildProcess, pipes: PipeSet) {
+    child.on('error', () => {});
+    if (child.pid === undefined)
+      throw new DrydockError(
+        'ERR_JAIL',
+        'The launcher cannot be started: see that the machine has memory and processes left.',
+      );
+    this.pid = child.pid;
+    this.pipes = pipes;
+    // Not yet reaped, since Node reaps in its event loop: the number cannot have been given away.
+    this.pidfd = pidfdOpen(this.pid);
+    this.exited = new Promise((resolve) => {
+      child.once('exit', (code, signal) => resolve({ code, signal }));
+    });
+    this.#channel = child.stdio[3] as Socket;
+    this.#channel.setEncoding('utf8');
+    this.#channel.on('data', (text: string) => this.#receive(text));
+    this.#channel.on('error', () => {});
+    this.#channel.on('close', () => {
+      this.#closed = true;
+      this.#wake();
+    });
+  }
+
+  /** Lets the daemon end although the launcher still waits. */
+  unref(): void {
+    this.#channel.unref();
+  }
+
+  ref(): void {
+    this.#channel.ref();
+  }
+
+  send(message: ToLauncher): void {
+    this.#channel.write(`${JSON.stringify(message)}\n`);
+  }
+
+  /**
+   * The launcher's next message, which must be of this type.
+   *
+   * @throws DrydockError what the launcher says failed, or that it has died.
+   */
+  async expect<T extends FromLauncher['type']>(type: T): Promise<FromLauncher & { type: T }> {
+    while (this.#lines.length === 0 && !this.#closed) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    const message = this.#lines.shift();
+    if (message === undefined) throw await this.#died();
+    if (message.type === 'failed') throw new LauncherFailed(message);
+    assert(message.type === type, `a launcher says ${message.type} instead of ${type}`);
+    return message as FromLauncher & { type: T };
+  }
+
+  /** Resolves when execve has closed the channel, or the process has gone. */
+  async gone(): Promise<void> {
+    while (!this.#closed) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  /** A descriptor of the launcher, copied here. */
+  takeDescriptor(fd: number): number {
+    return pidfdGetFd(this.pidfd, fd);
+  }
+
+  signal(signal: number): void {
+    pidfdSignal(this.pidfd, signal);
+  }
+
+  /** Ends a launcher that has not become a program, and frees what belongs to it. */
+  async abandon(): Promise<void> {
+    try {
+      this.signal(osConstants.signals.SIGKILL);
+    } catch {
+      // It is gone already.
+    }
+    await this.exited;
+    this.#channel.destroy();
+    this.pipes.closeOwnEnds();
+    this.close();
+  }
+
+  /** Frees the pidfd, after the end of the process. */
+  close(): void {
+    closeSync(this.pidfd);
+  }
+
+  #receive(text: string): void {
+    this.#received += text;
+    for (let end = this.#received.indexOf('\n'); end >= 0; end = this.#received.indexOf('\n')) {
+      this.#lines.push(JSON.parse(this.#received.slice(0, end)));
+      this.#received = this.#received.slice(end + 1);
+    }
+    if (this.#received.length > LINE_BYTES_MAX) this.#channel.destroy();
+    this.#wake();
+  }
+
+  async #died(): Promise<DrydockError> {
+    const { code, signal } = await this.exited;
+    const words = this.pipes.lastWords(LAST_WORDS_BYTES_MAX);
+    return new DrydockError(
+      'ERR_JAIL',
+      `The launcher ended before its time (${signal ?? `exit code ${code}`})${words && `: ${words}`}. ` +
+        'See that the machine has memory left and that the memory limit is at least 6 MB.',
+    );
+  }
+}
+
+/** What a launcher tells of a failed step. */
+export class LauncherFailed extends Error {
+  override readonly name = 'LauncherFailed';
+  readonly failure: FromLauncher & { type: 'failed' };
+  constructor(failure: FromLauncher & { type: 'failed' }) {
+    super(errorMessage(failure.message));
+    this.failure = failure;
+  }
+}

@@ -1,0 +1,211 @@
+/**
+ * Containers by the kernel's own means: namespaces, control groups, capabilities, pivot_root. Each is made by a
+ * launcher (see daemon/launch), of which one is kept ready, since starting Node is the longest part of a launch.
+ */
+import { closeSync, openSync } from 'node:fs';
+import { DrydockError, errorMessage } from '#common/errors';
+import { pidfdOpen, pidfdSignal } from '#common/native/process';
+import type { RuntimeOptions } from '../platform.ts';
+import type { Jail, JailReportRow, JailSpec, NamespaceMode, Runtime } from '../runtime.ts';
+import type { Cgroups } from './cgroup.ts';
+import { openCgroups } from './cgroup-open.ts';
+import { hostDevices } from './devices.ts';
+import { LinuxJail, launchError, processStartTime } from './jail.ts';
+import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
+import { effectiveSpec } from './plan.ts';
+import { reportSpec } from './report.ts';
+import { waitUntil } from './wait.ts';
+
+const SWEEP_TIMEOUT_MS = 10_000;
+
+/** See {@link Runtime}. */
+export class LinuxRuntime implements Runtime {
+  readonly name = 'linux';
+  readonly #options: RuntimeOptions;
+  readonly #jails = new Map<string, LinuxJail>();
+  #ownPidNamespace = -1;
+  #cgroups: Cgroups | undefined;
+  #program: LauncherProgram | undefined;
+  #spare: Launcher | undefined;
+  #closed = false;
+
+  constructor(options: RuntimeOptions) {
+    this.#options = options;
+  }
+
+  async open(): Promise<void> {
+    if (process.getuid?.() !== 0)
+      throw new DrydockError(
+        'ERR_NOT_ROOT',
+        'Containers need namespaces, which need root: start the daemon with sudo.',
+      );
+    this.#cgroups = openCgroups(this.#options.instance, this.#options.clock);
+    this.#ownPidNamespace = openSync('/proc/self/ns/pid', 'r');
+    try {
+      this.#program = new LauncherProgram(this.#ownPidNamespace);
+    } catch (error) {
+      throw new DrydockError(
+        'ERR_KERNEL_TOO_OLD',
+        `The kernel cannot make detached mounts (${errorMessage(error)}): Drydock needs Linux 5.12 or later, and CAP_SYS_ADMIN.`,
+        { cause: error },
+      );
+    }
+    this.#refill();
+  }
+
+  async create(wish: JailSpec): Promise<Jail> {
+    const spec = effectiveSpec(wish, hostDevices);
+    const cgroups = this.#requireCgroups();
+    if (this.#jails.has(spec.id)) throw new DrydockError('ERR_JAIL', `There is a jail ${spec.id} already.`);
+    cgroups.create(spec.id, {}, spec.privileged ? undefined : spec.devices);
+    let launcher: Launcher | undefined;
+    try {
+      launcher = this.#launcherFor(spec.namespaces.pid);
+      await cgroups.add(spec.id, launcher.pid);
+      launcher.send({ type: 'prepare', spec, cgroups: cgroups.mounts(spec.id) });
+      await launcher.expect('unshared');
+      const { terminalFd } = await launcher.expect('ready');
+      this.#checkJoined(spec);
+      const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
+      const jail = new LinuxJail(spec, launcher, terminal, {
+        cgroups,
+        program: this.#requireProgram(),
+        clock: this.#options.clock,
+        log: this.#options.log,
+        settled: () => this.#refill(),
+        destroyed: () => void this.#jails.delete(spec.id),
+      });
+      this.#jails.set(spec.id, jail);
+      return jail;
+    } catch (error) {
+      await launcher?.abandon();
+      cgroups.remove(spec.id);
+      this.#refill();
+      throw launchError(error, 'failed to create task for container: OCI runtime create failed');
+    }
+  }
+
+  report(spec: JailSpec): JailReportRow[] {
+    return reportSpec(spec, this.#requireCgroups());
+  }
+
+  info(): ReturnType<Runtime['info']> {
+    return {
+      cgroupVersion: this.#requireCgroups().version,
+      cgroupDriver: 'cgroupfs',
+      securityOptions: [],
+      warnings: [],
+    };
+  }
+
+  async sweep(known: { id: string; pid: number; startTime: string }[]): Promise<string[]> {
+    const cgroups = this.#requireCgroups();
+    const done: string[] = [];
+    for (const { id, pid, startTime } of known) {
+      if (this.#jails.has(id) || !killIfSame(pid, startTime)) continue;
+      done.push(`killed process ${pid} of container ${id.slice(0, 12)}`);
+    }
+    for (const id of cgroups.list()) {
+      if (this.#jails.has(id)) continue;
+      const left = cgroups.pids(id).length;
+      await waitUntil(this.#options.clock, `what is left of ${id} to end`, SWEEP_TIMEOUT_MS, () => {
+        cgroups.kill(id);
+        return cgroups.remove(id);
+      });
+      done.push(`removed the cgroup of container ${id.slice(0, 12)} with ${left} processes`);
+    }
+    return done;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all([...this.#jails.values()].map((jail) => jail.destroy()));
+    const spare = this.#spare;
+    this.#spare = undefined;
+    await spare?.abandon();
+    this.#program?.close();
+    this.#cgroups?.close();
+    if (this.#ownPidNamespace >= 0) closeSync(this.#ownPidNamespace);
+    this.#ownPidNamespace = -1;
+  }
+
+  /** A launcher in the wanted pid namespace: the spare, if that is a new one. */
+  #launcherFor(mode: NamespaceMode): Launcher {
+    const program = this.#requireProgram();
+    const spare = this.#spare;
+    if (mode === 'private' && spare) {
+      this.#spare = undefined;
+      spare.ref();
+      return spare;
+    }
+    let birthplace: Birthplace = { kind: mode === 'host' ? 'host' : 'new' };
+    if (typeof mode === 'object') birthplace = { kind: 'inside', pidfd: this.#jailOf(mode.pid).pidfd };
+    return program.start(birthplace);
+  }
+
+  /** Starts a spare when there is none. Called when a launch is over, so as not to compete with it. */
+  #refill(): void {
+    if (this.#closed || this.#spare || !this.#program) return;
+    try {
+      const spare = this.#program.start({ kind: 'new' });
+      spare.unref();
+      this.#spare = spare;
+      void spare.exited.then(({ code, signal }) => {
+        if (this.#spare !== spare) return;
+        this.#spare = undefined;
+        spare.pipes.closeOwnEnds();
+        spare.close();
+        this.#options.log.warn({ code, signal }, 'the spare launcher has ended');
+      });
+    } catch (error) {
+      // The next container starts its launcher itself, and reports what is wrong.
+      this.#options.log.warn({ error: errorMessage(error) }, 'no spare launcher');
+    }
+  }
+
+  /** Whether the jails whose namespaces a new one has joined are still the same: then their numbers were right too. */
+  #checkJoined(spec: JailSpec): void {
+    for (const mode of Object.values(spec.namespaces)) {
+      if (typeof mode === 'object') pidfdSignal(this.#jailOf(mode.pid).pidfd, 0);
+    }
+  }
+
+  #jailOf(pid: number): LinuxJail {
+    for (const jail of this.#jails.values()) if (jail.pid === pid) return jail;
+    throw new DrydockError(
+      'ERR_NOT_RUNNING',
+      `Process ${pid}, whose namespace is to be joined, is not that of a running container.`,
+    );
+  }
+
+  #requireCgroups(): Cgroups {
+    if (!this.#cgroups) throw new Error('the runtime is not open');
+    return this.#cgroups;
+  }
+
+  #requireProgram(): LauncherProgram {
+    if (!this.#program) throw new Error('the runtime is not open');
+    return this.#program;
+  }
+}
+
+/** Kills a process that has the number and the start time of one we knew. */
+function killIfSame(pid: number, startTime: string): boolean {
+  if (pid <= 0 || startTime === '') return false;
+  let pidfd: number;
+  try {
+    pidfd = pidfdOpen(pid);
+  } catch {
+    return false;
+  }
+  try {
+    // The descriptor pins the process; only then does its start time prove who it is.
+    if (processStartTime(pid) !== startTime) return false;
+    pidfdSignal(pidfd, 9);
+    return true;
+  } catch {
+    return false;
+  } finally {
+    closeSync(pidfd);
+  }
+}

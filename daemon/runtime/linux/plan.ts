@@ -1,0 +1,48 @@
+/** From what the daemon asks to what the launcher does: the parts that `privileged` changes, and what is refused. */
+import { DrydockError } from '#common/errors';
+import { ALL_CAPABILITIES } from '../defaults.ts';
+import type { JailDevice, JailSpec } from '../runtime.ts';
+
+const ID = /^[0-9a-f]{64}$/;
+
+/** Sysctls that belong to a namespace, by the namespace they need (moby/opts and runc's validator). */
+const IPC_SYSCTLS =
+  /^(kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\.[a-z_]+)$/;
+const NETWORK_SYSCTLS = /^net\.[A-Za-z0-9_./-]+$/;
+const UTS_SYSCTLS = /^kernel\.(domainname|hostname)$/;
+
+/** The specification with everything that `privileged` implies. @param hostDevices all devices of the host. */
+export function effectiveSpec(spec: JailSpec, hostDevices: () => JailDevice[]): JailSpec {
+  if (!ID.test(spec.id))
+    throw new DrydockError('ERR_JAIL', `${JSON.stringify(spec.id)} is not a container id.`);
+  checkSysctls(spec);
+  if (!spec.privileged) return spec;
+  const known = new Set(spec.devices.map(({ path }) => path));
+  return {
+    ...spec,
+    maskedPaths: [],
+    readonlyPaths: [],
+    devices: [...spec.devices, ...hostDevices().filter(({ path }) => !known.has(path))],
+    mounts: spec.mounts.map((mount) =>
+      mount.kind === 'sysfs' || mount.kind === 'cgroup' ? { ...mount, readOnly: false } : mount,
+    ),
+    process: { ...spec.process, capabilities: [...ALL_CAPABILITIES] },
+  };
+}
+
+/** A sysctl that belongs to no namespace of the jail's own would be the host's. */
+function checkSysctls(spec: JailSpec): void {
+  const { namespaces } = spec;
+  for (const name of Object.keys(spec.sysctls)) {
+    const own =
+      (IPC_SYSCTLS.test(name) && namespaces.ipc !== 'host') ||
+      (NETWORK_SYSCTLS.test(name) && !name.includes('..') && namespaces.network !== 'host') ||
+      (UTS_SYSCTLS.test(name) && namespaces.uts !== 'host');
+    if (own) continue;
+    throw new DrydockError(
+      'ERR_JAIL_SYSCTL',
+      `sysctl ${name} is not allowed: it would change the host. ` +
+        'Only those of a namespace of the container are (net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*).',
+    );
+  }
+}

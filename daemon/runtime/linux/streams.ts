@@ -1,0 +1,166 @@
+/**
+ * Standard streams of a jail's process: real pipes, since /dev/stdout must be openable, which a socket is not; or a
+ * terminal, of which the daemon holds the master.
+ *
+ * Node has no stream for a terminal's master that loses nothing. libuv takes a hang-up after a short read for the end,
+ * though the terminal may still hold output, and it would write in blocking mode, so that a container that does not
+ * read could stop the daemon. Hence here: reads are by tty.ReadStream until the end, and then what the terminal still
+ * holds is read at once (the kernel buffers some 64 KiB at most); writes are non-blocking and tried again while the
+ * terminal is full.
+ */
+import { closeSync, readSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { Readable, Writable } from 'node:stream';
+import { ReadStream } from 'node:tty';
+import type { Clock } from '#common/clock';
+import { errorCode } from '#common/errors';
+import { pipe, setNonBlocking } from '#common/native/process';
+import { setWindowSize, writeSome } from '#common/native/tty';
+
+/** The daemon's ends of a process's standard streams. */
+export interface ProcessStreams {
+  stdin: Writable | undefined;
+  stdout: Readable;
+  stderr: Readable | undefined;
+  resize(rows: number, columns: number): void;
+  /** Frees the descriptors; what was not read is lost. */
+  destroy(): void;
+}
+
+/** Three pipes, not yet wrapped in streams. */
+export class PipeSet {
+  readonly #pipes = [pipe(), pipe(), pipe()] as const;
+
+  /** The ends for descriptors 0 to 2 of the process. */
+  get childEnds(): [number, number, number] {
+    const [stdin, stdout, stderr] = this.#pipes;
+    return [stdin.read, stdout.write, stderr.write];
+  }
+
+  closeChildEnds(): void {
+    for (const fd of this.childEnds) closeSync(fd);
+  }
+
+  /** Closes the daemon's ends, which were not wrapped. */
+  closeOwnEnds(): void {
+    const [stdin, stdout, stderr] = this.#pipes;
+    for (const fd of [stdin.write, stdout.read, stderr.read]) closeSync(fd);
+  }
+
+  /** What the process has written to its error stream by now, before the daemon's ends are wrapped. */
+  lastWords(bytesMax: number): string {
+    const [, , stderr] = this.#pipes;
+    const words = Buffer.alloc(bytesMax);
+    try {
+      setNonBlocking(stderr.read);
+      return words.toString('utf8', 0, readSync(stderr.read, words, 0, bytesMax, null)).trim();
+    } catch {
+      return '';
+    }
+  }
+
+  /** Wraps the daemon's ends. Without `wantsStdin` the process reads the end at once. */
+  open(wantsStdin: boolean): ProcessStreams {
+    const [stdinPipe, stdoutPipe, stderrPipe] = this.#pipes;
+    let stdin: Socket | undefined;
+    if (wantsStdin) {
+      stdin = new Socket({ fd: stdinPipe.write, readable: false, writable: true });
+      // The process may close its end at any time: that is its right and no error of ours.
+      stdin.on('error', () => {});
+    } else closeSync(stdinPipe.write);
+    const stdout = new Socket({ fd: stdoutPipe.read, readable: true, writable: false });
+    const stderr = new Socket({ fd: stderrPipe.read, readable: true, writable: false });
+    return {
+      stdin,
+      stdout,
+      stderr,
+      resize: () => {},
+      destroy() {
+        for (const stream of [stdin, stdout, stderr]) stream?.destroy();
+      },
+    };
+  }
+}
+
+/** Reads of a terminal return at most a line buffer's worth. */
+const DRAIN_BYTES = 65_536;
+const RETRY_MS_MIN = 2;
+const RETRY_MS_MAX = 100;
+
+/** The streams of a terminal, whose master then belongs to them. */
+export function openTerminalStreams(master: number, clock: Clock): ProcessStreams {
+  setNonBlocking(master);
+  const source = new ReadStream(master);
+  let open = true;
+  source.pause();
+  const stdout = new Readable({
+    read: () => void source.resume(),
+    destroy(error, done) {
+      source.destroy();
+      done(error);
+    },
+  });
+  const end = (): void => {
+    if (!open) return;
+    open = false;
+    for (const chunk of drain(master)) stdout.push(chunk);
+    stdout.push(null);
+    source.destroy();
+  };
+  source.on('data', (chunk: Buffer) => {
+    if (!stdout.push(chunk)) source.pause();
+  });
+  source.on('end', end);
+  // A hang-up: no process has the terminal open any more.
+  source.on('error', end);
+  source.on('close', () => {
+    open = false;
+  });
+  const stdin = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      writeAll(chunk, RETRY_MS_MIN, done);
+    },
+  });
+  stdin.on('error', () => {});
+  const writeAll = (bytes: Uint8Array, retryMs: number, done: (error?: Error | null) => void): void => {
+    try {
+      const taken = open ? writeSome(master, bytes) : bytes.length;
+      if (taken === bytes.length) {
+        done();
+        return;
+      }
+      const wait = taken > 0 ? RETRY_MS_MIN : Math.min(retryMs * 2, RETRY_MS_MAX);
+      clock.arm(clock.now() + wait, () => writeAll(bytes.subarray(taken), wait, done));
+    } catch (error) {
+      // The process has hung up; what was meant for it has no reader.
+      done(errorCode(error) === 'EIO' ? null : (error as Error));
+    }
+  };
+  return {
+    stdin,
+    stdout,
+    stderr: undefined,
+    resize(rows, columns) {
+      if (open) setWindowSize(master, rows, columns);
+    },
+    destroy() {
+      stdin.destroy();
+      stdout.destroy();
+    },
+  };
+}
+
+/** What a terminal still holds after its end was told. */
+function* drain(master: number): Generator<Buffer> {
+  for (;;) {
+    const chunk = Buffer.alloc(DRAIN_BYTES);
+    let length: number;
+    try {
+      length = readSync(master, chunk, 0, DRAIN_BYTES, null);
+    } catch {
+      return;
+    }
+    if (length === 0) return;
+    yield chunk.subarray(0, length);
+  }
+}
