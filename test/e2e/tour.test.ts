@@ -17,7 +17,9 @@ describeE2e('the README', () => {
       const steps = consoleSteps(readFileSync(readme, 'utf8'), 'A 30-second tour');
       expect(steps.length).toBeGreaterThan(4);
       for (const { command, output } of steps) {
-        const ran = await finish(spawn('bash', ['-c', command], { cwd: folder, env: docker.environment(), stdio: 'pipe' }));
+        const ran = await finish(
+          spawn('bash', ['-c', command], { cwd: folder, env: docker.environment(), stdio: 'pipe' }),
+        );
         expect(`${ran.stdout}${ran.stderr}`, `$ ${command}`).toMatch(outputPattern(output));
       }
     } finally {
