@@ -21,15 +21,15 @@ const ports = (upstreams: readonly Upstream[]): string[] =>
 test('servers follow a file that appears, and a link that is pointed elsewhere', async () => {
   const link = join(folder, 'resolv.conf');
   const seen: string[][] = [];
-  stop = followResolvConf(link, (upstreams) => seen.push(ports(upstreams)));
+  stop = followResolvConf(link, (upstreams) => seen.push(ports(upstreams)), 20);
   expect(seen).toEqual([[]]);
 
   writeFileSync(join(folder, 'home'), '# home\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n');
   symlinkSync(join(folder, 'home'), link);
-  await vi.waitFor(() => expect(seen.at(-1)).toEqual(['192.0.2.1', '192.0.2.2']), 10_000);
+  await vi.waitFor(() => expect(seen.at(-1)).toEqual(['192.0.2.1', '192.0.2.2']));
 
   writeFileSync(join(folder, 'vpn'), 'search corp.example\nnameserver 10.0.0.53\n');
   symlinkSync(join(folder, 'vpn'), join(folder, 'next'));
   renameSync(join(folder, 'next'), link);
-  await vi.waitFor(() => expect(seen.at(-1)).toEqual(['10.0.0.53']), 10_000);
-}, 25_000);
+  await vi.waitFor(() => expect(seen.at(-1)).toEqual(['10.0.0.53']));
+});

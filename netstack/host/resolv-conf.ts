@@ -1,20 +1,20 @@
 /**
  * Follows the host's resolv.conf. It is replaced or rewritten when a VPN or another network comes, often behind a symbolic
- * link; so its state is asked for now and then, by stat(2) through the link, instead of watching one inode that may never
- * change again. A machine that boots without a network has no such file yet: that is an empty one.
+ * link; so it is simply read now and then, instead of watching one inode that may never change again. A machine that
+ * boots without a network has no such file yet: that is an empty one.
  */
-import { readFileSync, unwatchFile, watchFile } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { parseResolvConf, type Upstream } from '../service/dns/upstreams.ts';
 
 export const RESOLV_CONF = '/etc/resolv.conf';
-/** How often the file is looked at. */
+/** How often the file is read. */
 const INTERVAL_MS = 2000;
 
-function read(path: string): Upstream[] {
+function read(path: string): string {
   try {
-    return parseResolvConf(readFileSync(path, 'utf8'));
+    return readFileSync(path, 'utf8');
   } catch {
-    return [];
+    return '';
   }
 }
 
@@ -22,9 +22,19 @@ function read(path: string): Upstream[] {
  * Calls `changed` with the servers of `path` now and each time that the file changes. Does not keep the process alive.
  * @returns a function that ends it.
  */
-export function followResolvConf(path: string, changed: (upstreams: Upstream[]) => void): () => void {
-  const listener = (): void => changed(read(path));
-  watchFile(path, { interval: INTERVAL_MS, persistent: false }, listener);
-  listener();
-  return () => unwatchFile(path, listener);
+export function followResolvConf(
+  path: string,
+  changed: (upstreams: Upstream[]) => void,
+  intervalMs: number = INTERVAL_MS,
+): () => void {
+  let text = read(path);
+  changed(parseResolvConf(text));
+  const timer = setInterval(() => {
+    const next = read(path);
+    if (next === text) return;
+    text = next;
+    changed(parseResolvConf(text));
+  }, intervalMs);
+  timer.unref();
+  return () => clearInterval(timer);
 }
