@@ -20,7 +20,10 @@ export const DEFAULT_CAPABILITIES: readonly string[] = [
   'CAP_AUDIT_WRITE',
 ];
 
-/** Every capability there is, for privileged containers and `--cap-add ALL`. */
+/**
+ * Every capability there is, for privileged containers and `--cap-add ALL`. A container gets those of them that the
+ * daemon itself has.
+ */
 export const ALL_CAPABILITIES: readonly string[] = CAPABILITIES;
 
 /** Paths that tell about or reach into the host; hidden. */
@@ -57,28 +60,38 @@ export const DEFAULT_NETWORK_SYSCTLS: Readonly<Record<string, string>> = {
 /** Bytes of /dev/shm without HostConfig.ShmSize. */
 export const DEFAULT_SHM_BYTES: number = 64 << 20;
 
+/** What the default file systems depend on. */
+export interface DefaultMountOptions {
+  /** /sys and the control groups are writable. */
+  privileged: boolean;
+  shmBytes: number;
+  /** HostConfig.IpcMode: with `none` there is no /dev/shm, with `host` it is the host's. */
+  ipc: 'private' | 'none' | 'host';
+}
+
 /** The file systems of every container, in order. /dev is filled by the runtime. */
-export function defaultMounts(shmBytes: number = DEFAULT_SHM_BYTES): JailMount[] {
+export function defaultMounts(options: DefaultMountOptions): JailMount[] {
+  const { privileged, shmBytes, ipc } = options;
+  const locked = ['nosuid', 'noexec', 'nodev'];
   const mount = (
     kind: JailMount['kind'],
     target: string,
-    readOnly: boolean,
     options: string[],
-  ): JailMount => ({
-    kind,
-    target,
-    readOnly,
-    options,
-  });
-  return [
-    mount('proc', '/proc', false, ['nosuid', 'noexec', 'nodev']),
-    mount('tmpfs', '/dev', false, ['nosuid', 'strictatime', 'mode=755', 'size=65536k']),
-    mount('devpts', '/dev/pts', false, ['nosuid', 'noexec', 'ptmxmode=0666', 'mode=0620', 'gid=5']),
-    mount('sysfs', '/sys', true, ['nosuid', 'noexec', 'nodev']),
-    mount('cgroup', '/sys/fs/cgroup', true, ['nosuid', 'noexec', 'nodev']),
-    mount('mqueue', '/dev/mqueue', false, ['nosuid', 'noexec', 'nodev']),
-    mount('tmpfs', '/dev/shm', false, ['nosuid', 'noexec', 'nodev', 'mode=1777', `size=${shmBytes}`]),
+    readOnly = false,
+  ): JailMount => ({ kind, target, readOnly, options });
+  const mounts = [
+    mount('proc', '/proc', locked),
+    mount('tmpfs', '/dev', ['nosuid', 'strictatime', 'mode=755', 'size=65536k']),
+    mount('devpts', '/dev/pts', ['nosuid', 'noexec', 'ptmxmode=0666', 'mode=0620', 'gid=5']),
+    mount('sysfs', '/sys', locked, !privileged),
+    mount('cgroup', '/sys/fs/cgroup', locked, !privileged),
+    mount('mqueue', '/dev/mqueue', locked),
   ];
+  if (ipc === 'private')
+    mounts.push(mount('tmpfs', '/dev/shm', [...locked, 'mode=1777', `size=${shmBytes}`]));
+  if (ipc === 'host')
+    mounts.push({ kind: 'bind', source: '/dev/shm', target: '/dev/shm', readOnly: false, options: locked });
+  return mounts;
 }
 
 /** The device nodes of every container. */

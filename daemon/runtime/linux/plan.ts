@@ -23,9 +23,6 @@ export function effectiveSpec(spec: JailSpec, hostDevices: () => JailDevice[]): 
     maskedPaths: [],
     readonlyPaths: [],
     devices: [...spec.devices, ...hostDevices().filter(({ path }) => !known.has(path))],
-    mounts: spec.mounts.map((mount) =>
-      mount.kind === 'sysfs' || mount.kind === 'cgroup' ? { ...mount, readOnly: false } : mount,
-    ),
     process: { ...spec.process, capabilities: [...ALL_CAPABILITIES] },
   };
 }
