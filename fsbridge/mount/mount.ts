@@ -75,6 +75,7 @@ class Mount implements BridgeMount {
   readonly #worker: Worker;
   readonly #log: Log;
   #mounted = true;
+  #error: unknown;
   #unmounting: Promise<void> | undefined;
 
   constructor(source: string, target: string, input: WorkerInput, shared: Control, log: Log) {
@@ -83,9 +84,13 @@ class Mount implements BridgeMount {
     this.#fuseFd = input.fuseFd;
     this.#control = shared;
     this.#log = log;
-    this.#worker = new Worker(compiledEntry('fsbridge/mount/worker'), { workerData: input });
+    // Without the flags of this process, such as import conditions that would lead away from compiled code.
+    this.#worker = new Worker(compiledEntry('fsbridge/mount/worker'), { workerData: input, execArgv: [] });
     this.ended = new Promise((resolve) => {
-      this.#worker.on('error', (error) => log.error({ error: errorMessage(error), target }, 'server failed'));
+      this.#worker.on('error', (error) => {
+        this.#error = error;
+        log.error({ error: errorMessage(error), target }, 'file server failed');
+      });
       this.#worker.on('exit', () => {
         this.#finish();
         resolve();
@@ -104,7 +109,7 @@ class Mount implements BridgeMount {
       });
       this.#worker.once('exit', () => {
         const text = `The file server for ${this.source} ended before ${this.target} was in use; see the log.`;
-        reject(new DrydockError('ERR_FS_SERVER', text));
+        reject(new DrydockError('ERR_FS_SERVER', text, { cause: this.#error }));
       });
     });
   }

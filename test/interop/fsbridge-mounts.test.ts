@@ -1,0 +1,246 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import * as fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { compiledEntry } from '#common/entry';
+import { MNT_DETACH, unmountFs } from '#common/native/fuse';
+import { mountFolder, sweepMounts } from '#fsbridge';
+import { type BridgePair, bridgePair, eventually, failure } from '../support/bridge.ts';
+import * as posix from '../support/posix.ts';
+import { lacking } from '../support/requirements.ts';
+
+/** Mount points of ours below a folder, from the kernel's list. */
+function mounted(folder: string): string[] {
+  return fs
+    .readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(' - fuse.drydock '))
+    .map((line) => line.split(' ')[4]!)
+    .filter((target) => target.startsWith(folder));
+}
+
+describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
+  let base: string;
+  const pairs: BridgePair[] = [];
+  const pair = async (...args: Parameters<typeof bridgePair>): Promise<BridgePair> => {
+    const made = await bridgePair(...args);
+    pairs.push(made);
+    return made;
+  };
+  beforeEach(() => {
+    base = fs.mkdtempSync(join(tmpdir(), 'drydock-mnt-'));
+  });
+  afterEach(async () => {
+    for (const made of pairs.splice(0)) await made.remove();
+    for (const target of mounted(base)) unmountFs(target, MNT_DETACH);
+    fs.rmSync(base, { recursive: true, force: true });
+  });
+
+  it('refuses every change of a read-only mount, whoever asks', async () => {
+    const { guest, host } = await pair({ readOnly: true });
+    fs.writeFileSync(host('file'), 'fixed');
+    expect(fs.readFileSync(guest('file'), 'utf8')).toBe('fixed');
+    for (const [name, change] of Object.entries({
+      write: () => fs.writeFileSync(guest('file'), 'x'),
+      create: () => fs.writeFileSync(guest('new'), 'x'),
+      mkdir: () => fs.mkdirSync(guest('dir')),
+      unlink: () => fs.unlinkSync(guest('file')),
+      rename: () => fs.renameSync(guest('file'), guest('other')),
+      link: () => fs.linkSync(guest('file'), guest('other')),
+      symlink: () => fs.symlinkSync('file', guest('other')),
+      chmod: () => fs.chmodSync(guest('file'), 0o600),
+      chown: () => fs.chownSync(guest('file'), 1, 1),
+      truncate: () => fs.truncateSync(guest('file'), 1),
+      utimes: () => fs.utimesSync(guest('file'), 1, 1),
+    }))
+      expect(failure(change), name).toBe('EROFS');
+    expect(posix.setXattr(guest('file'), 'user.x', 'y')).toBe('EROFS');
+    expect(fs.readdirSync(host(''))).toEqual(['file']);
+  });
+
+  it('serves a single file at a single file', async () => {
+    const { guest, host } = await pair({ file: 'content' });
+    expect(fs.readFileSync(guest(), 'utf8')).toBe('content');
+    fs.appendFileSync(guest(), ' and more');
+    expect(fs.readFileSync(host(), 'utf8')).toBe('content and more');
+    fs.truncateSync(guest(), 3);
+    fs.chmodSync(guest(), 0o640);
+    expect(fs.statSync(host())).toMatchObject({ size: 3, mode: 0o100640 });
+    expect(failure(() => fs.unlinkSync(guest()))).toBe('EBUSY');
+  });
+
+  it('leads no symbolic link out of the folder on the host', async () => {
+    const { guest, host } = await pair();
+    fs.writeFileSync(join(base, 'secret'), 'secret');
+    const depth = host('').split('/').length;
+    fs.symlinkSync(join(base, 'secret'), host('absolute'));
+    fs.symlinkSync(`${'../'.repeat(depth)}${base}/secret`, host('relative'));
+    // The guest sees the link itself and resolves it on its own side.
+    expect(fs.readlinkSync(guest('absolute'))).toBe(join(base, 'secret'));
+    expect(fs.lstatSync(guest('relative')).isSymbolicLink()).toBe(true);
+    const noFollow = fs.constants.O_NOFOLLOW;
+    expect(posix.outcome(posix.open(guest('absolute'), noFollow))).toBe('ELOOP');
+    // A folder known to the kernel that the host replaces by a link is not followed by the server.
+    fs.mkdirSync(host('dir'));
+    fs.writeFileSync(host('dir', 'secret'), 'inside');
+    const dirFd = fs.openSync(guest('dir'), 'r');
+    fs.renameSync(host('dir'), host('elsewhere'));
+    fs.symlinkSync(base, host('dir'));
+    expect(failure(() => fs.readFileSync(`/proc/self/fd/${dirFd}/secret`, 'utf8'))).not.toBe('secret');
+    fs.closeSync(dirFd);
+    expect(fs.lstatSync(guest('dir')).isSymbolicLink()).toBe(true);
+  });
+
+  it('never gives another file to one who opened a name that was swapped for a link', async () => {
+    const { guest, host } = await pair();
+    fs.writeFileSync(join(base, 'secret'), 'secret');
+    fs.writeFileSync(host('plain'), 'plain');
+    fs.symlinkSync(join(base, 'secret'), host('trap'));
+    const racer = spawn('sh', [
+      '-c',
+      `cd '${host('')}' && while [ -e plain ] || [ -e swap ]; do mv -T trap swap; mv -T plain trap; mv -T swap plain; mv -T trap swap; mv -T plain trap; mv -T swap plain; done 2>/dev/null`,
+    ]);
+    try {
+      const noFollow = fs.constants.O_NOFOLLOW | fs.constants.O_RDONLY;
+      let opened = 0;
+      for (let i = 0; i < 1000 || opened === 0; i++) {
+        const fd = posix.open(guest('plain'), noFollow);
+        if (fd < 0) continue;
+        opened++;
+        const buffer = Buffer.alloc(16);
+        expect(buffer.toString('utf8', 0, fs.readSync(fd, buffer))).toBe('plain');
+        fs.closeSync(fd);
+      }
+    } finally {
+      racer.kill('SIGKILL');
+      await once(racer, 'exit');
+    }
+  });
+
+  it('serves a folder that contains the target, without meeting itself', async () => {
+    const target = join(base, 'inside', 'target');
+    fs.mkdirSync(target, { recursive: true });
+    fs.writeFileSync(join(base, 'file'), 'x');
+    const mount = await mountFolder({ source: base, target });
+    try {
+      expect(fs.readFileSync(join(target, 'file'), 'utf8')).toBe('x');
+      expect(fs.readdirSync(join(target, 'inside', 'target'))).toEqual([]);
+    } finally {
+      await mount.unmount();
+    }
+  });
+
+  it('shows a file system of the host that is mounted below the source', async () => {
+    const source = join(base, 'source');
+    fs.mkdirSync(join(source, 'proc'), { recursive: true });
+    const target = join(base, 'target');
+    fs.mkdirSync(target);
+    spawnSync('mount', ['-t', 'tmpfs', 'drydock-test', join(source, 'proc')]);
+    try {
+      fs.writeFileSync(join(source, 'proc', 'nested'), 'x');
+      const mount = await mountFolder({ source, target });
+      expect(fs.readFileSync(join(target, 'proc', 'nested'), 'utf8')).toBe('x');
+      fs.writeFileSync(join(target, 'proc', 'new'), 'y');
+      expect(fs.readFileSync(join(source, 'proc', 'new'), 'utf8')).toBe('y');
+      await mount.unmount();
+    } finally {
+      spawnSync('umount', [join(source, 'proc')]);
+    }
+  });
+
+  it('says what is wrong with a source or target', async () => {
+    fs.mkdirSync(join(base, 'dir'));
+    fs.writeFileSync(join(base, 'file'), '');
+    const attempt = (source: string, target: string): Promise<string> =>
+      mountFolder({ source: join(base, source), target: join(base, target) }).then(
+        () => 'mounted',
+        (error: { code: string }) => error.code,
+      );
+    expect(await attempt('missing', 'dir')).toBe('ERR_FS_SOURCE');
+    expect(await attempt('dir', 'missing')).toBe('ERR_FS_TARGET');
+    expect(await attempt('dir', 'file')).toBe('ERR_FS_TARGET');
+    expect(await attempt('file', 'dir')).toBe('ERR_FS_TARGET');
+    posix.mknod(join(base, 'pipe'), 0o10644);
+    expect(await attempt('pipe', 'file')).toBe('ERR_FS_SOURCE');
+    expect(mounted(base)).toEqual([]);
+  });
+
+  it('leaves nothing behind after 100 mounts', async () => {
+    const source = join(base, 'source');
+    const target = join(base, 'target');
+    fs.mkdirSync(source);
+    fs.mkdirSync(target);
+    const cycle = async (): Promise<void> => {
+      const mount = await mountFolder({ source, target });
+      fs.writeFileSync(join(target, 'file'), 'x');
+      fs.readdirSync(target);
+      await mount.unmount();
+      await mount.ended;
+    };
+    await cycle();
+    const tasks = (): number => fs.readdirSync('/proc/self/task').length;
+    const before = { fds: fs.readdirSync('/proc/self/fd').length, tasks: tasks() };
+    for (let i = 0; i < 99; i++) await cycle();
+    expect(fs.readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before.fds);
+    expect(await eventually(() => tasks() <= before.tasks)).toBe(true);
+    expect(mounted(base)).toEqual([]);
+  });
+
+  it('ends a busy mount: its users get errors, not a hang', async () => {
+    const made = await pair();
+    fs.writeFileSync(made.host('file'), 'x');
+    const fd = fs.openSync(made.guest('file'), 'r');
+    await made.mount.unmount();
+    await made.mount.ended;
+    expect(mounted(made.guest(''))).toEqual([]);
+    expect(failure(() => fs.fstatSync(fd))).toBe('ENOTCONN');
+    expect(failure(() => fs.closeSync(fd))).toBe('ENOTCONN');
+  });
+
+  it('settles when somebody else unmounts', async () => {
+    const made = await pair();
+    unmountFs(made.mount.target, 0);
+    await made.mount.ended;
+    expect(made.trouble).toEqual([]);
+  });
+
+  it('gives ENOTCONN after the server was killed, and the sweep cleans up', async () => {
+    const source = join(base, 'source');
+    const target = join(base, 'target');
+    fs.mkdirSync(source);
+    fs.mkdirSync(target);
+    const script = `import { mountFolder } from ${JSON.stringify(compiledEntry('fsbridge/index'))};
+      await mountFolder({ source: ${JSON.stringify(source)}, target: ${JSON.stringify(target)} });
+      console.log('ready');`;
+    const server = spawn(process.execPath, ['--input-type=module', '-e', script]);
+    await once(server.stdout, 'data');
+    expect(mounted(base)).toEqual([target]);
+    server.kill('SIGKILL');
+    await once(server, 'exit');
+    expect(failure(() => fs.statSync(target))).toBe('ENOTCONN');
+    expect(await sweepMounts(base)).toEqual([target]);
+    expect(mounted(base)).toEqual([]);
+    expect(await sweepMounts(base)).toEqual([]);
+  });
+
+  it('unmounts when the process exits without doing so', async () => {
+    const source = join(base, 'source');
+    const target = join(base, 'target');
+    fs.mkdirSync(source);
+    fs.mkdirSync(target);
+    const script = `import { mountFolder } from ${JSON.stringify(compiledEntry('fsbridge/index'))};
+      await mountFolder({ source: ${JSON.stringify(source)}, target: ${JSON.stringify(target)} });
+      process.exit(7);`;
+    const result = spawnSync(process.execPath, ['--input-type=module', '-e', script], { timeout: 20_000 });
+    expect(result.status).toBe(7);
+    expect(mounted(base)).toEqual([]);
+  });
+
+  it('does not sweep a mount that this process serves', async () => {
+    const made = await pair();
+    expect(await sweepMounts(dirname(made.mount.target))).toEqual([]);
+    expect(fs.readdirSync(made.guest(''))).toEqual([]);
+  });
+});
