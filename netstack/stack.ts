@@ -1,10 +1,17 @@
 /**
  * The stack of one network: the gateway that guests' frames reach on one side, native sockets on the other.
  *
- * This is the public surface; the machine behind it is being laid down part by part.
+ * Packets: frame → Ethernet → ARP, or IPv4/IPv6 (judged, reassembled) → ICMP, UDP or TCP → a service inside, or a flow to a
+ * socket of the host. The other way a flow emits IP packets straight to its guest's station.
+ *
+ * It is a machine without I/O of its own. Its owner calls receive() for every frame of a batch, lets the host's sockets deliver their
+ * events, and calls poll() once: that is when TCP moves bytes and answers, timers fire and the link is flushed. pollAt() says when
+ * to come again if nothing happens. All of it runs in one thread and nothing in it waits.
  */
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
+import type { StackContext } from './flow/context.ts';
+import { Guests } from './flow/guests.ts';
 import type { Host, HostError, HostStream, StreamSink } from './flow/host.ts';
 import type {
   DialOptions,
@@ -15,7 +22,25 @@ import type {
   UdpService,
   UdpSocket,
 } from './flow/inside.ts';
-import type { Link } from './link/link.ts';
+import { Pings } from './flow/pings.ts';
+import { TcpFlows } from './flow/tcp-flows.ts';
+import { Addressing, type DestinationKind } from './ip/addressing.ts';
+import { Arp } from './ip/arp.ts';
+import { StackCounters } from './ip/counters.ts';
+import { IcmpErrors } from './ip/errors.ts';
+import { IcmpInput } from './ip/icmp-input.ts';
+import { Ipv4Input } from './ip/ipv4-input.ts';
+import { Neighbours } from './ip/neighbours.ts';
+import { Output } from './ip/output.ts';
+import { GSO_NONE, Packet } from './ip/packet.ts';
+import { type Link, VNET_HDR_LEN } from './link/link.ts';
+import type { TcpConfig } from './tcp/config.ts';
+import { UdpInput } from './udp/input.ts';
+import { InsideUdp } from './udp/inside.ts';
+import { UdpNat } from './udp/nat.ts';
+import { getMac, isGroupMac } from './wire/address.ts';
+import { ETHERTYPE_ARP, ETHERTYPE_IPV4, parseEthernet, sizeEthernet } from './wire/ethernet.ts';
+import { PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP } from './wire/ipv4.ts';
 
 /** How a stack is made. */
 export interface StackOptions {
@@ -35,29 +60,155 @@ export interface StackOptions {
   hostLoopback?: boolean;
   /** What may leave; default: everything that is not a martian. */
   egress?: EgressPolicy;
+  /** Settings of TCP that differ from the defaults. */
+  tcp?: Partial<TcpConfig>;
 }
 
-/** What `new Stack(options)` gives. All calls are synchronous; `now` is monotonic milliseconds. */
-export interface StackSurface {
-  /** Takes one frame from the link; `off` is its virtio_net_hdr, `end` the end of the frame. Owner: link.start({ frame }) → receive. */
-  receive(now: number, buf: Uint8Array, off: number, end: number): void;
-  /** After each batch of frames and host events: emits what is due (ACKs, data, answers, expired timers), then flushes the link. */
-  poll(now: number): void;
-  /** Monotonic time of the next timer, or Infinity. */
-  pollAt(): number;
+const ALLOW_ALL: EgressPolicy = { allows: () => true };
+/** virtio_net_hdr flags: the checksum is partial, or was verified by the sender's device. */
+const FLAGS_CHECKSUM_GOOD = 1 | 2;
+/** The bit of gso_type that says that the segments carry ECN's CWR. */
+const GSO_ECN = 0x80;
+
+/** What services and publishers use of a stack: tests stand in for it. */
+export type StackSurface = Pick<Stack, keyof Stack>;
+
+export class Stack {
+  readonly #link: Link;
+  readonly #mac: number;
+  readonly #context: StackContext;
+  readonly #packet = new Packet();
+  readonly #arp: Arp;
+  readonly #ipv4: Ipv4Input;
+  readonly #icmp: IcmpInput;
+  readonly #udpInput: UdpInput;
+  readonly #udpInside: InsideUdp;
+  readonly #udpNat: UdpNat;
+  readonly #pings: Pings;
+  readonly #tcp: TcpFlows;
+
+  constructor(options: StackOptions) {
+    const { link, rng, host, log } = options;
+    this.#link = link;
+    this.#mac = getMac(options.mac, 0);
+    const counters = new StackCounters();
+    const addressing = new Addressing({ ipv4: options.ipv4, ipv6: options.ipv6, mac: this.#mac });
+    const output = new Output(link, rng, counters, this.#mac, options.mtuBytes ?? link.mtuBytes);
+    this.#context = {
+      now: 0,
+      host,
+      rng,
+      log,
+      counters,
+      addressing,
+      output,
+      errors: new IcmpErrors(output, addressing, counters),
+      neighbours: new Neighbours(rng, counters, this.#mac, (addr, mac) => this.#arp.solicit(addr, mac)),
+      guests: new Guests(rng),
+      hostLoopback: options.hostLoopback ?? true,
+      egress: options.egress ?? ALLOW_ALL,
+    };
+    this.#arp = new Arp(this.#context, this.#mac);
+    this.#tcp = new TcpFlows(this.#context, options.tcp);
+    this.#udpInside = new InsideUdp(this.#context);
+    this.#udpNat = new UdpNat(this.#context);
+    this.#udpInput = new UdpInput(this.#context, this.#udpInside, this.#udpNat);
+    this.#pings = new Pings(this.#context);
+    this.#icmp = new IcmpInput(this.#context, this.#pings, { tcp: this.#tcp, udp: this.#udpInside });
+    const deliver = (packet: Packet, kind: DestinationKind): void => this.#deliver(packet, kind);
+    this.#ipv4 = new Ipv4Input(this.#context, deliver, new Packet());
+  }
+
+  /** Takes one frame from the link; `off` is its virtio_net_hdr, `end` the end of the frame. */
+  receive(now: number, buf: Uint8Array, off: number, end: number): void {
+    this.#context.now = now;
+    const { counters } = this.#context;
+    counters.framesIn++;
+    counters.bytesIn += end - off - VNET_HDR_LEN;
+    const ethernet = off + VNET_HDR_LEN;
+    const frame = parseEthernet(buf, ethernet, end);
+    if (!frame) {
+      counters.ethernetRunts++;
+      return;
+    }
+    const group = isGroupMac(frame.dst);
+    if (!group && frame.dst !== this.#mac) {
+      counters.ethernetNotForUs++;
+      return;
+    }
+    if (isGroupMac(frame.src) || frame.src === this.#mac || frame.src === 0) {
+      counters.ethernetBadSource++;
+      return;
+    }
+    // A priority tag (VLAN 0) is no VLAN (IEEE 802.1Q clause 6.9); others are not configured here, so they are not for us.
+    if (frame.tag >= 0 && (frame.tag & 0xfff) !== 0) {
+      counters.ethernetVlanDropped++;
+      return;
+    }
+    const ipOff = ethernet + sizeEthernet(frame);
+    if (frame.type === ETHERTYPE_ARP) {
+      this.#arp.input(buf, ipOff, end, frame.src);
+      return;
+    }
+    const packet = this.#packet;
+    packet.buf = buf;
+    packet.ipOff = ipOff;
+    packet.srcMac = frame.src;
+    packet.group = group;
+    packet.trusted = (buf[off]! & FLAGS_CHECKSUM_GOOD) !== 0;
+    packet.gsoType = buf[off + 1]! & ~GSO_ECN;
+    packet.gsoSize = packet.gsoType === GSO_NONE ? 0 : buf[off + 4]! | (buf[off + 5]! << 8);
+    if (frame.type === ETHERTYPE_IPV4) this.#ipv4.input(packet, end);
+    else counters.ethernetUnknownType++;
+  }
+
+  /** After each batch of frames and host events: emits what is due, then flushes the link. */
+  poll(now: number): void {
+    this.#context.now = now;
+    this.#arp.poll(now);
+    this.#context.neighbours.poll(now);
+    this.#ipv4.poll(now);
+    this.#udpNat.poll(now);
+    this.#pings.poll(now);
+    this.#tcp.poll();
+    this.#link.flush();
+  }
+
+  /** Monotonic time of the next timer, or Infinity; in the past when there is work now. */
+  pollAt(): number {
+    return Math.min(
+      this.#arp.pollAt(),
+      this.#context.neighbours.pollAt(),
+      this.#ipv4.pollAt(),
+      this.#udpNat.pollAt(),
+      this.#pings.pollAt(),
+      this.#tcp.pollAt(),
+    );
+  }
 
   /** A UDP socket inside the stack, or why not (`EADDRINUSE`). Inside sockets win over forwarding. */
-  bindUdp(binding: UdpBinding, service: UdpService): UdpSocket | HostError;
+  bindUdp(binding: UdpBinding, service: UdpService): UdpSocket | HostError {
+    return this.#udpInside.bind(binding, service);
+  }
+
   /** Takes TCP connections to the gateway's address at `port`, instead of forwarding them. */
-  listenTcp(port: number, listener: InsideListener): { close(): void } | HostError;
-  /** Connects into a guest; connected() or failed() follows (`ECONNREFUSED` for its RST, `EHOSTUNREACH` when it does not answer ARP). */
+  listenTcp(port: number, listener: InsideListener): { close(): void } | HostError {
+    return this.#tcp.listen(port, listener);
+  }
+
+  /**
+   * Connects into a guest; connected() or failed() follows (`ECONNREFUSED` for its RST, `EHOSTUNREACH` when it does not
+   * answer ARP).
+   */
   dial(
     addr: Uint8Array,
     addrOff: number,
     port: number,
     sink: StreamSink,
     options?: DialOptions,
-  ): HostStream | HostError;
+  ): HostStream | HostError {
+    return this.#tcp.dial(addr, addrOff, port, sink, options);
+  }
 
   /**
    * Connects into a guest on behalf of a stream that is connected already: a client of a published port. The stack moves the
@@ -70,15 +221,75 @@ export interface StackSurface {
     addrOff: number,
     port: number,
     options?: DialOptions,
-  ): StreamSink;
+  ): StreamSink {
+    return this.#tcp.relay(stream, addr, addrOff, port, options);
+  }
 
-  /** Says that only `mac` may use `addr` (16 bytes): frames from others with this source are dropped and counted. Undefined takes it back. */
-  bindGuest(addr: Uint8Array, mac: Uint8Array | undefined): void;
+  /**
+   * Says that only `mac` (6 bytes) may use `addr` (16 bytes): frames from others with this source are dropped and
+   * counted. Undefined takes it back.
+   */
+  bindGuest(addr: Uint8Array, mac: Uint8Array | undefined): void {
+    this.#context.neighbours.bind(this.#context.now, addr, 0, mac && getMac(mac, 0));
+  }
+
   /** Ends every flow of a guest that has left. */
-  forgetGuest(addr: Uint8Array): void;
-  flows(): Iterable<FlowInfo>;
-  /** Live counters by name, such as `tcp_flows_opened`. */
-  readonly counters: Record<string, number>;
+  forgetGuest(addr: Uint8Array): void {
+    this.#tcp.forget(addr, 0);
+    this.#udpNat.forget(addr, 0);
+    this.#pings.forget(addr, 0);
+    this.#context.neighbours.bind(this.#context.now, addr, 0, undefined);
+  }
+
+  /** All flows at this moment. */
+  *flows(): Generator<FlowInfo, void> {
+    yield* this.#tcp.describe();
+    yield* this.#udpNat.describe();
+    yield* this.#pings.describe();
+  }
+
+  /** Counters and gauges by name. */
+  get counters(): Record<string, number> {
+    const tcp: Record<string, number> = {};
+    for (const [name, value] of Object.entries(this.#tcp.tcpCounters))
+      tcp[`tcp${name[0]!.toUpperCase()}${name.slice(1)}`] = value;
+    return {
+      ...this.#context.counters,
+      ...tcp,
+      tcpFlows: this.#tcp.size,
+      udpMappings: this.#udpNat.size,
+      pings: this.#pings.size,
+      neighbours: this.#context.neighbours.size,
+      guests: this.#context.guests.size,
+      reassemblyBytes: this.#ipv4.reassemblyBytes,
+    };
+  }
+
   /** Resets every flow and closes the sockets. */
-  close(): void;
+  close(): void {
+    this.#tcp.close();
+    this.#udpNat.close();
+    this.#pings.close();
+    this.#link.flush();
+  }
+
+  #deliver(packet: Packet, kind: DestinationKind): void {
+    const { counters, errors, now } = this.#context;
+    switch (packet.protocol) {
+      case PROTOCOL_TCP:
+        // A connection to a group is nonsense (RFC 9293 section 3.10.7.4, RFC 1122 section 4.2.3.10).
+        if (kind === 'group') counters.ipMulticastDropped++;
+        else this.#tcp.input(packet, kind === 'own');
+        return;
+      case PROTOCOL_UDP:
+        this.#udpInput.input(packet, kind);
+        return;
+      case PROTOCOL_ICMP:
+        this.#icmp.input(packet, kind);
+        return;
+      default:
+        counters.ipUnknownProtocol++;
+        errors.answer(now, packet, 'protocol-unreachable');
+    }
+  }
 }
