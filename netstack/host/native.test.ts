@@ -1,0 +1,323 @@
+import dgram from 'node:dgram';
+import { once } from 'node:events';
+import net from 'node:net';
+import { setImmediate as turn } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { nullLog } from '#common/log';
+import type { DatagramSink, HostError, HostIcmpError, HostStream, StreamSink } from '../flow/host.ts';
+import { parseAddress } from '../wire/address.ts';
+import { NativeHost } from './native.ts';
+import { Poller } from './poller.ts';
+
+const LOOPBACK = parseAddress('127.0.0.1')!;
+
+let poller: Poller;
+let host: NativeHost;
+const cleanups: (() => void)[] = [];
+
+beforeEach(() => {
+  poller = new Poller();
+  host = new NativeHost(poller, nullLog, () => performance.now());
+});
+
+afterEach(() => {
+  for (const cleanup of cleanups.splice(0)) cleanup();
+  poller.close();
+});
+
+/** Runs both loops, ours and Node's, until `condition` holds. */
+async function until(condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 5000;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error('the awaited condition did not come about');
+    poller.wait(1);
+    poller.dispatch();
+    host.runDeferred(performance.now());
+    await turn();
+  }
+}
+
+class Recorder implements StreamSink {
+  connects = 0;
+  readables = 0;
+  writables = 0;
+  error: HostError | undefined;
+  connected(): void {
+    this.connects++;
+  }
+  readable(): void {
+    this.readables++;
+  }
+  writable(): void {
+    this.writables++;
+  }
+  failed(error: HostError): void {
+    this.error = error;
+  }
+}
+
+async function server(onConnection: (socket: net.Socket) => void, address = '127.0.0.1'): Promise<number> {
+  const listening = net.createServer({ allowHalfOpen: true }, onConnection);
+  listening.listen(0, address);
+  await once(listening, 'listening');
+  cleanups.push(() => listening.close());
+  return (listening.address() as net.AddressInfo).port;
+}
+
+function connect(port: number, sink: StreamSink, address = LOOPBACK): HostStream {
+  const stream = host.connect(address, 0, port, 0, sink);
+  if (typeof stream === 'string') throw new Error(stream);
+  cleanups.push(() => stream.close());
+  return stream;
+}
+
+/** Reads all there is; `end` tells whether the stream ended. */
+function drain(stream: HostStream): { bytes: Buffer; end: boolean } {
+  const parts: Buffer[] = [];
+  const buf = new Uint8Array(4096);
+  for (;;) {
+    const count = stream.read(buf, 0, buf.length);
+    if (count <= 0) return { bytes: Buffer.concat(parts), end: count < 0 };
+    parts.push(Buffer.from(buf.subarray(0, count)));
+  }
+}
+
+describe('streams', () => {
+  test.each(['127.0.0.1', '::1'])(
+    'connect to %s, exchange bytes, and end each direction by itself',
+    async (address) => {
+      let got = '';
+      const port = await server((socket) => {
+        socket.write('welcome');
+        socket.on('data', (data) => {
+          got += data;
+        });
+        socket.on('end', () => socket.end('bye'));
+      }, address);
+      const sink = new Recorder();
+      const stream = connect(port, sink, parseAddress(address)!);
+      await until(() => sink.connects === 1 && sink.readables > 0);
+      let received = drain(stream).bytes.toString();
+      const text = new TextEncoder().encode('..hello');
+      expect(stream.write(text, 2, 5)).toBe(5);
+      stream.shutdown();
+      let ended = false;
+      await until(() => {
+        const { bytes, end } = drain(stream);
+        received += bytes;
+        ended ||= end;
+        return ended;
+      });
+      expect([got, received]).toEqual(['hello', 'welcomebye']);
+      expect(sink.error).toBeUndefined();
+    },
+  );
+
+  test('a refused connection fails with ECONNREFUSED', async () => {
+    const port = await server(() => {});
+    cleanups.pop()!();
+    const sink = new Recorder();
+    const stream = host.connect(LOOPBACK, 0, port, 0, sink);
+    if (typeof stream === 'string') expect(stream).toBe('ECONNREFUSED');
+    else {
+      await until(() => sink.error !== undefined);
+      expect(sink.error).toBe('ECONNREFUSED');
+    }
+  });
+
+  test('a full socket takes less, and tells when it takes more; no byte is lost', async () => {
+    const total = 8 << 20;
+    let got = 0;
+    let accepted: net.Socket | undefined;
+    const port = await server((socket) => {
+      socket.pause();
+      accepted = socket;
+      socket.on('data', (data) => {
+        got += data.length;
+      });
+      // Registering a data handler does not resume a socket that was paused on purpose.
+      socket.pause();
+    });
+    const sink = new Recorder();
+    const stream = connect(port, sink);
+    await until(() => sink.connects === 1 && accepted !== undefined);
+    const chunk = new Uint8Array(1 << 20);
+    let sent = 0;
+    const push = (): void => {
+      while (sent < total) {
+        const want = Math.min(chunk.length, total - sent);
+        const count = stream.write(chunk, 0, want);
+        sent += count;
+        if (count < want) return;
+      }
+    };
+    push();
+    expect(sent).toBeLessThan(total);
+    expect(sink.writables).toBe(0);
+    accepted!.resume();
+    let seen = 0;
+    await until(() => {
+      if (sink.writables > seen) {
+        seen = sink.writables;
+        push();
+      }
+      return got === total;
+    });
+    expect(sink.writables).toBeGreaterThan(0);
+  });
+
+  test('reset() reaches the peer as a RST', async () => {
+    let error: NodeJS.ErrnoException | undefined;
+    const port = await server((socket) => {
+      socket.on('error', (caught) => {
+        error = caught;
+      });
+      socket.resume();
+    });
+    const sink = new Recorder();
+    const stream = connect(port, sink);
+    await until(() => sink.connects === 1);
+    stream.reset();
+    await until(() => error !== undefined);
+    expect(error!.code).toBe('ECONNRESET');
+  });
+
+  test("the peer's RST fails the stream with ECONNRESET, and nothing is told after close", async () => {
+    const sockets: net.Socket[] = [];
+    const port = await server((socket) => sockets.push(socket));
+    const sink = new Recorder();
+    connect(port, sink);
+    const closed = new Recorder();
+    const second = connect(port, closed);
+    await until(() => sink.connects === 1 && closed.connects === 1 && sockets.length === 2);
+    second.close();
+    for (const socket of sockets) socket.resetAndDestroy();
+    await until(() => sink.error !== undefined);
+    expect(sink.error).toBe('ECONNRESET');
+    expect(closed.error).toBeUndefined();
+  });
+
+  test('a write to a stream whose peer has gone fails it after the call, not within', async () => {
+    const sockets: net.Socket[] = [];
+    const port = await server((socket) => sockets.push(socket));
+    const sink = new Recorder();
+    const stream = connect(port, sink);
+    await until(() => sink.connects === 1 && sockets.length === 1);
+    sockets[0]!.resetAndDestroy();
+    await turn();
+    await turn();
+    const chunk = new Uint8Array(10);
+    stream.write(chunk, 0, 10);
+    expect(sink.error).toBeUndefined();
+    await until(() => sink.error !== undefined);
+    expect(['ECONNRESET', 'EPIPE']).toContain(sink.error);
+  });
+});
+
+describe('listeners', () => {
+  test('accept clients with their address, and a taken port is said at once', async () => {
+    const sink = new Recorder();
+    let stream: HostStream | undefined;
+    let from = 0;
+    const listener = host.listen(LOOPBACK, 0, 0, {
+      accepted(accepted, addr, off, port) {
+        stream = accepted;
+        from = port;
+        expect([...addr.subarray(off, off + 16)]).toEqual([...LOOPBACK]);
+        return sink;
+      },
+    });
+    if (typeof listener === 'string') throw new Error(listener);
+    cleanups.push(() => listener.close());
+    expect(host.listen(LOOPBACK, 0, listener.port, { accepted: () => sink })).toBe('EADDRINUSE');
+    const client = net.connect(listener.port, '127.0.0.1');
+    client.end('question');
+    await until(() => stream !== undefined && sink.readables > 0);
+    expect(from).toBe(client.localPort);
+    let text = '';
+    await until(() => {
+      const { bytes, end } = drain(stream!);
+      text += bytes;
+      return end;
+    });
+    expect(text).toBe('question');
+    stream!.close();
+    await once(client, 'close');
+  });
+
+  test('an address that no interface has is told apart', () => {
+    const addr = parseAddress('192.0.2.77')!;
+    expect(host.listen(addr, 0, 0, { accepted: () => new Recorder() })).toBe('EADDRNOTAVAIL');
+  });
+});
+
+describe('datagrams', () => {
+  class DatagramRecorder implements DatagramSink {
+    readonly got: { text: string; port: number; ttl: number }[] = [];
+    readonly errors: { error: HostIcmpError; port: number }[] = [];
+    datagram(
+      buf: Uint8Array,
+      off: number,
+      len: number,
+      _addr: Uint8Array,
+      _addrOff: number,
+      port: number,
+      ttl: number,
+    ): void {
+      this.got.push({ text: Buffer.from(buf.subarray(off, off + len)).toString(), port, ttl });
+    }
+    icmpError(error: HostIcmpError, _addr: Uint8Array, _addrOff: number, port: number): void {
+      this.errors.push({ error, port });
+    }
+    failed(): void {}
+  }
+
+  function open(sink: DatagramSink) {
+    const socket = host.openDatagram(4, undefined, 0, 0, sink);
+    if (typeof socket === 'string') throw new Error(socket);
+    cleanups.push(() => socket.close());
+    return socket;
+  }
+
+  const bytes = new TextEncoder().encode('ping');
+
+  test('go out with the wished TTL and come back with origin and TTL', async () => {
+    const echo = dgram.createSocket('udp4', (message, { port, address }) => {
+      echo.setTTL(33);
+      echo.send(message, port, address);
+    });
+    echo.bind(0, '127.0.0.1');
+    await once(echo, 'listening');
+    cleanups.push(() => echo.close());
+    const sink = new DatagramRecorder();
+    const socket = open(sink);
+    const { port } = echo.address();
+    expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 7)).toBeUndefined();
+    await until(() => sink.got.length === 1);
+    expect(sink.got).toEqual([{ text: 'ping', port, ttl: 33 }]);
+  });
+
+  test('to a closed port bring its ICMP error, also when another is sent meanwhile', async () => {
+    const taken = dgram.createSocket('udp4');
+    taken.bind(0, '127.0.0.1');
+    await once(taken, 'listening');
+    const { port } = taken.address();
+    taken.close();
+    await once(taken, 'close');
+    const sink = new DatagramRecorder();
+    const socket = open(sink);
+    expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 0)).toBeUndefined();
+    expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 0)).toBeUndefined();
+    await until(() => sink.errors.length === 2);
+    for (const { error, port: where } of sink.errors) {
+      expect(error.kind).toBe('port-unreachable');
+      expect([...error.offender!]).toEqual([...LOOPBACK]);
+      expect(where).toBe(port);
+    }
+  });
+
+  test('of 64 KiB and more are refused with EMSGSIZE', () => {
+    const socket = open(new DatagramRecorder());
+    expect(socket.send(new Uint8Array(70_000), 0, 70_000, LOOPBACK, 0, 9, 0)).toBe('EMSGSIZE');
+  });
+});
