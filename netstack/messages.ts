@@ -4,6 +4,7 @@
  * at once.
  */
 import type { MessagePort } from 'node:worker_threads';
+import type { Upstream } from './service/dns/upstreams.ts';
 
 /** What a network's thread is started with. Addresses are numbers. */
 export interface WorkerSettings {
@@ -12,7 +13,6 @@ export interface WorkerSettings {
   prefixLength: number;
   gateway: number;
   mtuBytes: number;
-  dnsUpstreams: string[] | undefined;
   domain: string | undefined;
   internal: boolean;
   port: MessagePort;
@@ -47,7 +47,8 @@ export interface Commands {
     give: { id: number; port: number } | { error: string };
   };
   unpublish: { take: { id: number }; give: undefined };
-  setHostNames: { take: Record<string, string>; give: undefined };
+  setHostNames: { take: Record<string, Uint8Array[]>; give: undefined };
+  setUpstreams: { take: Upstream[]; give: undefined };
   stats: { take: undefined; give: Record<string, number> };
   close: { take: undefined; give: undefined };
 }

@@ -10,6 +10,7 @@ import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
 import { closeEventFd, kickEventFd, openEventFd } from '#common/native/epoll';
+import { followResolvConf, RESOLV_CONF } from './host/resolv-conf.ts';
 import type {
   Attachment,
   AttachOptions,
@@ -19,6 +20,7 @@ import type {
   PublishOptions,
 } from './index.ts';
 import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
+import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
 import {
   formatEndpoint,
   formatIpv4,
@@ -59,9 +61,17 @@ export async function startNetwork(options: NetworkOptions): Promise<Network> {
       'ERR_MTU_INVALID',
       `An MTU of ${mtuBytes} bytes is out of range. Give one from ${MTU_BYTES_MIN} to ${MTU_BYTES_MAX}.`,
     );
+  const upstreams = options.dnsUpstreams?.map(requireUpstream);
   const network = new WorkerNetwork(options, { ...subnet, gateway, mtuBytes });
   await network.ready;
+  if (!options.internal) await network.resolveBy(upstreams);
   return network;
+}
+
+function requireUpstream(text: string): Upstream {
+  const upstream = parseUpstream(text);
+  if (!upstream) throw invalidAddress(`"${text}" is no DNS server. Give one like 10.0.0.1 or 10.0.0.1#5353.`);
+  return upstream;
 }
 
 function invalidAddress(message: string): DrydockError {
@@ -121,6 +131,7 @@ class WorkerNetwork implements Network {
   #nextId = 1;
   #ended: DrydockError | undefined;
   #closing: Promise<void> | undefined;
+  #unfollow: () => void = () => {};
 
   constructor(
     options: NetworkOptions,
@@ -136,7 +147,6 @@ class WorkerNetwork implements Network {
     const settings: WorkerSettings = {
       ...plan,
       name: options.name,
-      dnsUpstreams: options.dnsUpstreams,
       domain: options.domain,
       internal: options.internal ?? false,
       port: port2,
@@ -159,6 +169,7 @@ class WorkerNetwork implements Network {
       this.#worker.once('exit', () => {
         this.#fail(new Error('it has ended'));
         running.delete(this);
+        this.#unfollow();
         this.#port.close();
         closeEventFd(this.#wakeFd);
         resolve();
@@ -251,8 +262,22 @@ class WorkerNetwork implements Network {
     });
   }
 
-  setHostNames(names: Record<string, string>): Promise<void> {
-    return this.#send('setHostNames', names);
+  async setHostNames(names: Record<string, string>): Promise<void> {
+    const entries = Object.entries(names);
+    await this.#send(
+      'setHostNames',
+      Object.fromEntries(entries.map(([name, address]) => [name, [requireAddress(address, `name ${name}`)]])),
+    );
+  }
+
+  /** Forwards DNS questions to `upstreams`, or, if there are none, to those of the host's resolv.conf as it changes. */
+  async resolveBy(upstreams: Upstream[] | undefined): Promise<void> {
+    if (upstreams) return this.#send('setUpstreams', upstreams);
+    this.#unfollow = followResolvConf(RESOLV_CONF, (found) => {
+      this.#ifOpen(this.#send('setUpstreams', found)).catch((error: unknown) =>
+        this.#log.error({ err: error }, 'resolvers could not be changed'),
+      );
+    });
   }
 
   stats(): Promise<Record<string, number>> {
