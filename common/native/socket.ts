@@ -6,7 +6,7 @@
  * Addresses are 16 bytes at an offset, IPv4 in the mapped form ::ffff:a.b.c.d, as everywhere in the netstack. A mapped
  * address becomes an AF_INET socket address, so one function serves both families.
  */
-import type { SyscallError } from '../errors.ts';
+import { SyscallError } from '../errors.ts';
 import { cFunction, check, errno } from './libc.ts';
 import { addressIn, NativeMemory } from './memory.ts';
 
@@ -23,6 +23,11 @@ const closeCall = cFunction('close', 'int', ['int']);
 const recvCall = cFunction('recv', 'int', ['int', 'int64', 'int64', 'int']);
 const sendCall = cFunction('send', 'int', ['int', 'int64', 'int64', 'int']);
 const sendtoCall = cFunction('sendto', 'int', ['int', 'int64', 'int64', 'int', 'int64', 'int']);
+const recvfromCall = cFunction('recvfrom', 'int', ['int', 'int64', 'int64', 'int', 'int64', 'int64']);
+const socketpairCall = cFunction('socketpair', 'int', ['int', 'int', 'int', 'int64']);
+const readCall = cFunction('read', 'int', ['int', 'int64', 'int64']);
+const writeCall = cFunction('write', 'int', ['int', 'int64', 'int64']);
+const fcntl = cFunction('fcntl', 'int', ['int', 'int', '...']);
 const recvmsgCall = cFunction('recvmsg', 'int', ['int', 'int64', 'int']);
 
 // Linux include/linux/socket.h, include/uapi/asm-generic/socket.h, include/uapi/linux/{in,in6,tcp,icmp,icmpv6}.h
@@ -42,8 +47,15 @@ const SOL_RAW = 255;
 const SO_REUSEADDR = 2;
 const SO_ERROR = 4;
 const SO_BROADCAST = 6;
+const SO_SNDBUF = 7;
+const SO_RCVBUF = 8;
 const SO_LINGER = 13;
 const SO_ATTACH_FILTER = 26;
+const SO_SNDBUFFORCE = 32;
+const SO_RCVBUFFORCE = 33;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const O_NONBLOCK = 0o4000;
 const IP_TTL = 2;
 const IP_RECVERR = 11;
 const IP_RECVTTL = 12;
@@ -430,10 +442,17 @@ function attachIdentFilter(fd: number, family: Family, ident: number): void {
 }
 
 function putUnixAddress(path: string): number {
-  if (Buffer.byteLength(path) >= UNIX_PATH_MAX) throw new RangeError(`unix socket path too long: ${path}`);
+  const length = Buffer.byteLength(path);
+  if (length >= UNIX_PATH_MAX)
+    throw new SyscallError(
+      'bind',
+      'ENAMETOOLONG',
+      36,
+      `${path} (a unix socket's path has at most 107 bytes)`,
+    );
   view.setUint16(ADDRESS_OFF, AF_UNIX, true);
   scratch.cString(ADDRESS_OFF + 2, path);
-  return 2 + Buffer.byteLength(path) + 1;
+  return 2 + length + 1;
 }
 
 /** Opens a non-blocking unix socket. Node itself has no datagram and no seqpacket ones. @throws SyscallError */
@@ -446,12 +465,62 @@ export function bindUnix(fd: number, path: string): void {
   check(bindCall(fd, base + ADDRESS_OFF, putUnixAddress(path)), 'bind', path);
 }
 
-/** @throws SyscallError */
+/** Connects a unix socket, or changes the peer of a datagram one. @throws SyscallError */
 export function connectUnix(fd: number, path: string): void {
   check(connectCall(fd, base + ADDRESS_OFF, putUnixAddress(path)), 'connect', path);
 }
 
-/** True when `error` is the failure of a system call with this name. */
-export function isErrno(error: unknown, code: string): error is SyscallError {
-  return (error as { code?: unknown } | null)?.code === code;
+/** Accepts a connection to a unix listener; -1 with EAGAIN when there is none. */
+export function acceptUnix(fd: number): number {
+  return accept4(fd, 0, 0, SOCK_CLOEXEC_NONBLOCK);
+}
+
+/**
+ * Receives one datagram of a unix socket. The sender's path is in {@link unixSender} afterwards, empty for a socket that
+ * has none.
+ */
+export function receiveUnix(fd: number, buf: Uint8Array, off: number, len: number): number {
+  view.setUint32(LENGTH_OFF, 2 + UNIX_PATH_MAX, true);
+  view.setUint16(ADDRESS_OFF + 2, 0);
+  return recvfromCall(fd, addressIn(buf, off), len, MSG_DONTWAIT, base + ADDRESS_OFF, base + LENGTH_OFF);
+}
+
+/** The path from which the last {@link receiveUnix} got its datagram. */
+export function unixSender(): string {
+  const end = Math.min(view.getUint32(LENGTH_OFF, true), 2 + UNIX_PATH_MAX);
+  const path = Buffer.from(bytes.buffer, ADDRESS_OFF + 2, Math.max(0, end - 2));
+  const zero = path.indexOf(0);
+  return path.toString('utf8', 0, zero < 0 ? path.length : zero);
+}
+
+/** Two connected stream sockets, for handing one end to another thread. The first is ours, non-blocking. @throws SyscallError */
+export function socketPair(): [number, number] {
+  check(
+    socketpairCall(AF_UNIX, SOCKET_TYPES.stream | SOCK_CLOEXEC_NONBLOCK, 0, base + OPTION_OFF),
+    'socketpair',
+  );
+  return [view.getInt32(OPTION_OFF, true), view.getInt32(OPTION_OFF + 4, true)];
+}
+
+/** Asks for socket buffers of these sizes; the kernel's maximum holds (SO_SNDBUFFORCE passes it for root). */
+export function setBuffers(fd: number, sendBytes: number, receiveBytes: number): void {
+  if (setInt(fd, SOL_SOCKET, SO_SNDBUFFORCE, sendBytes) < 0) setInt(fd, SOL_SOCKET, SO_SNDBUF, sendBytes);
+  if (setInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, receiveBytes) < 0)
+    setInt(fd, SOL_SOCKET, SO_RCVBUF, receiveBytes);
+}
+
+/** Makes a descriptor that was inherited non-blocking. @throws SyscallError */
+export function setNonBlocking(fd: number): void {
+  const flags = check(fcntl(fd, F_GETFL, 'int', 0), 'fcntl F_GETFL');
+  check(fcntl(fd, F_SETFL, 'int', flags | O_NONBLOCK), 'fcntl F_SETFL');
+}
+
+/** Reads from any descriptor. */
+export function read(fd: number, buf: Uint8Array, off: number, len: number): number {
+  return readCall(fd, addressIn(buf, off), len);
+}
+
+/** Writes to any descriptor. */
+export function write(fd: number, buf: Uint8Array, off: number, len: number): number {
+  return writeCall(fd, addressIn(buf, off), len);
 }

@@ -9,7 +9,7 @@ import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
 import type { DatagramSink, HostDatagram, HostError } from '../flow/host.ts';
 import { hostError, hostIcmpError } from './errors.ts';
-import type { NativeContext } from './native.ts';
+import type { Poller } from './poller.ts';
 
 /** Datagrams read from one socket in one turn of the loop. */
 const DATAGRAMS_PER_TURN = 64;
@@ -51,7 +51,7 @@ export function drainErrors(
 
 /** Opens a UDP socket for {@link NativeHost}. */
 export function openNativeDatagram(
-  context: NativeContext,
+  poller: Poller,
   family: 4 | 6,
   addr: Uint8Array | undefined,
   addrOff: number,
@@ -63,8 +63,8 @@ export function openNativeDatagram(
     fd = socket.openSocket(family, 'datagram');
     socket.setDatagramOptions(fd, family);
     socket.bind(fd, addr ?? (family === 4 ? ANY_V4 : ANY_V6), addr ? addrOff : 0, port);
-    const datagram = new NativeDatagram(fd, family, socket.localPort(fd), context, sink);
-    context.poller.watch(fd, EPOLLIN, (mask) => datagram.events(mask));
+    const datagram = new NativeDatagram(fd, family, socket.localPort(fd), poller, sink);
+    poller.watch(fd, EPOLLIN, (mask) => datagram.events(mask));
     return datagram;
   } catch (error) {
     if (fd >= 0) socket.close(fd);
@@ -79,17 +79,17 @@ const ANY_V6: Uint8Array = new Uint8Array(16);
 class NativeDatagram implements HostDatagram {
   readonly port: number;
   readonly #family: 4 | 6;
-  readonly #context: NativeContext;
+  readonly #poller: Poller;
   readonly #sink: DatagramSink;
   #fd: number;
   #ttl = 0;
   #drainWaits = false;
 
-  constructor(fd: number, family: 4 | 6, port: number, context: NativeContext, sink: DatagramSink) {
+  constructor(fd: number, family: 4 | 6, port: number, poller: Poller, sink: DatagramSink) {
     this.#fd = fd;
     this.#family = family;
     this.port = port;
-    this.#context = context;
+    this.#poller = poller;
     this.#sink = sink;
   }
 
@@ -142,7 +142,7 @@ class NativeDatagram implements HostDatagram {
   #drainLater(): void {
     if (this.#drainWaits) return;
     this.#drainWaits = true;
-    this.#context.defer(() => {
+    this.#poller.defer(() => {
       this.#drainWaits = false;
       this.#drain();
     });
@@ -150,7 +150,7 @@ class NativeDatagram implements HostDatagram {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#context.poller.unwatch(this.#fd);
+    this.#poller.unwatch(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
   }

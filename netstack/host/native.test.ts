@@ -32,7 +32,6 @@ async function until(condition: () => boolean): Promise<void> {
     if (performance.now() > deadline) throw new Error('the awaited condition did not come about');
     poller.wait(1);
     poller.dispatch();
-    host.runDeferred(performance.now());
     await turn();
   }
 }

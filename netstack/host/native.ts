@@ -6,7 +6,7 @@
  * and datagram sockets are level-triggered and read in bounded batches, so that one busy socket cannot starve the rest.
  *
  * The core must never be called from within its own call. What a read or write finds out about a socket's death is
- * therefore kept and told by {@link NativeHost.runDeferred}, which the loop calls once per turn.
+ * therefore deferred to the loop's next turn.
  */
 
 import { SyscallError } from '#common/errors';
@@ -41,21 +41,12 @@ const ACCEPT_REST_MS = 100;
 
 const STREAM_EVENTS = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0;
 
-/** What the parts of the native host share. */
-export interface NativeContext {
-  readonly poller: Poller;
-  /** Runs `action` after the current call of the core has returned. */
-  defer(action: () => void): void;
-}
-
 /** Sockets of the kernel, for the loop of one thread. */
 export class NativeHost implements Host {
   readonly #poller: Poller;
   readonly #log: Log;
   readonly #now: () => number;
-  readonly #context: NativeContext;
   readonly #resting = new Map<Listener, number>();
-  #deferred: (() => void)[] = [];
   #cubic = true;
 
   /** @param now monotonic milliseconds, as of the loop's turn. */
@@ -63,21 +54,10 @@ export class NativeHost implements Host {
     this.#poller = poller;
     this.#now = now;
     this.#log = log;
-    this.#context = { poller, defer: (action) => void this.#deferred.push(action) };
   }
 
-  /** True when {@link runDeferred} has something to do: the loop must not sleep. */
-  get pending(): boolean {
-    return this.#deferred.length > 0;
-  }
-
-  /** Tells what calls of the core have found out, and wakes listeners that rested. Once per turn of the loop. */
-  runDeferred(now: number): void {
-    if (this.#deferred.length > 0) {
-      const actions = this.#deferred;
-      this.#deferred = [];
-      for (const action of actions) action();
-    }
+  /** Wakes listeners that rested because descriptors had run out. Once per turn of the loop. */
+  poll(now: number): void {
     for (const [listener, since] of this.#resting) {
       if (now - since < ACCEPT_REST_MS) continue;
       this.#resting.delete(listener);
@@ -117,7 +97,7 @@ export class NativeHost implements Host {
       if (!local) socket.setErrorQueue(connected, family, false);
       if (ttl !== 0) socket.setTtl(connected, family, -1);
     };
-    const stream = new NativeStream(fd, this.#context, restore);
+    const stream = new NativeStream(fd, this.#poller, restore);
     stream.sink = sink;
     try {
       this.#poller.watch(fd, STREAM_EVENTS, (mask) => stream.events(mask));
@@ -142,7 +122,7 @@ export class NativeHost implements Host {
       if (family === 6) socket.setIpv6Only(fd);
       socket.bind(fd, addr, addrOff, port);
       socket.listen(fd, LISTEN_BACKLOG);
-      const listener = new Listener(fd, socket.localPort(fd), this.#context, (accepted, peer, peerPort) =>
+      const listener = new Listener(fd, socket.localPort(fd), this.#poller, (accepted, peer, peerPort) =>
         this.#accepted(accepted, peer, peerPort, sink),
       );
       listener.onExhausted = () => {
@@ -162,7 +142,7 @@ export class NativeHost implements Host {
   #accepted(fd: number, peer: Uint8Array, peerPort: number, sink: ListenSink): void {
     socket.setNoDelay(fd);
     if (this.#cubic && isLoopback(peer, 0)) this.#cubic = socket.setCongestionControl(fd, 'cubic');
-    const stream = new NativeStream(fd, this.#context, undefined);
+    const stream = new NativeStream(fd, this.#poller, undefined);
     stream.sink = sink.accepted(stream, peer, 0, peerPort);
     if (stream.closed) return;
     try {
@@ -180,11 +160,11 @@ export class NativeHost implements Host {
     port: number,
     sink: DatagramSink,
   ): HostDatagram | HostError {
-    return openNativeDatagram(this.#context, family, addr, addrOff, port, sink);
+    return openNativeDatagram(this.#poller, family, addr, addrOff, port, sink);
   }
 
   openPing(family: 4 | 6, sink: PingSink): HostPing | HostError {
-    return openNativePing(this.#context, family, sink);
+    return openNativePing(this.#poller, family, sink);
   }
 }
 
@@ -200,7 +180,7 @@ const IDLE_SINK: StreamSink = { connected() {}, readable() {}, writable() {}, fa
 /** A TCP socket. */
 class NativeStream implements HostStream {
   sink: StreamSink = IDLE_SINK;
-  readonly #context: NativeContext;
+  readonly #poller: Poller;
   #fd: number;
   /** Undoes on the socket what holds only while it connects; undefined once it is connected. */
   #connecting: ((fd: number) => void) | undefined;
@@ -211,9 +191,9 @@ class NativeStream implements HostStream {
   /** The peer's end has been announced, after which no edge comes. */
   #ended = false;
 
-  constructor(fd: number, context: NativeContext, connecting: ((fd: number) => void) | undefined) {
+  constructor(fd: number, poller: Poller, connecting: ((fd: number) => void) | undefined) {
     this.#fd = fd;
-    this.#context = context;
+    this.#poller = poller;
     this.#connecting = connecting;
   }
 
@@ -263,7 +243,7 @@ class NativeStream implements HostStream {
   #failLater(error: HostError): void {
     if (this.#failing) return;
     this.#failing = true;
-    this.#context.defer(() => this.fail(error));
+    this.#poller.defer(() => this.fail(error));
   }
 
   read(buf: Uint8Array, off: number, len: number): number {
@@ -303,7 +283,7 @@ class NativeStream implements HostStream {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#context.poller.unwatch(this.#fd);
+    this.#poller.unwatch(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
     this.sink = IDLE_SINK;
@@ -315,7 +295,7 @@ class Listener implements Closable {
   readonly port: number;
   onExhausted: () => void = () => {};
   onClose: () => void = () => {};
-  readonly #context: NativeContext;
+  readonly #poller: Poller;
   readonly #accepted: (fd: number, peer: Uint8Array, peerPort: number) => void;
   readonly #peer: Uint8Array = new Uint8Array(16);
   #fd: number;
@@ -323,17 +303,17 @@ class Listener implements Closable {
   constructor(
     fd: number,
     port: number,
-    context: NativeContext,
+    poller: Poller,
     accepted: (fd: number, peer: Uint8Array, peerPort: number) => void,
   ) {
     this.#fd = fd;
     this.port = port;
-    this.#context = context;
+    this.#poller = poller;
     this.#accepted = accepted;
   }
 
   resume(): void {
-    if (this.#fd >= 0) this.#context.poller.watch(this.#fd, EPOLLIN, () => this.#accept());
+    if (this.#fd >= 0) this.#poller.watch(this.#fd, EPOLLIN, () => this.#accept());
   }
 
   #accept(): void {
@@ -345,7 +325,7 @@ class Listener implements Closable {
       }
       const error = hostError(errnoName(socket.socketErrno()));
       if (error === 'EMFILE') {
-        this.#context.poller.unwatch(this.#fd);
+        this.#poller.unwatch(this.#fd);
         this.onExhausted();
       }
       return;
@@ -354,7 +334,7 @@ class Listener implements Closable {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#context.poller.unwatch(this.#fd);
+    this.#poller.unwatch(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
     this.onClose();

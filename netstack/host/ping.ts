@@ -12,7 +12,7 @@ import { get16, put16 } from '../wire/address.ts';
 import { complement, sum } from '../wire/checksum.ts';
 import { drainErrors } from './datagram.ts';
 import { hostError } from './errors.ts';
-import type { NativeContext } from './native.ts';
+import type { Poller } from './poller.ts';
 
 /** Replies read from one socket in one turn of the loop. */
 const REPLIES_PER_TURN = 32;
@@ -26,15 +26,15 @@ const buffer = new Uint8Array(new ArrayBuffer(PACKET_BYTES_MAX));
 const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0 };
 
 /** Opens an echo socket for {@link NativeHost}. */
-export function openNativePing(context: NativeContext, family: 4 | 6, sink: PingSink): HostPing | HostError {
+export function openNativePing(poller: Poller, family: 4 | 6, sink: PingSink): HostPing | HostError {
   const ident = randomInt(1, 0x10000);
   let fd = -1;
   try {
     const opened = socket.openEchoSocket(family, ident);
     fd = opened.fd;
     socket.setDatagramOptions(fd, family);
-    const ping = new NativePing(fd, opened.raw, ident, family, context, sink);
-    context.poller.watch(fd, EPOLLIN, (mask) => ping.events(mask));
+    const ping = new NativePing(fd, opened.raw, ident, family, poller, sink);
+    poller.watch(fd, EPOLLIN, (mask) => ping.events(mask));
     return ping;
   } catch (error) {
     if (fd >= 0) socket.close(fd);
@@ -47,24 +47,17 @@ class NativePing implements HostPing {
   readonly #raw: boolean;
   readonly #ident: number;
   readonly #family: 4 | 6;
-  readonly #context: NativeContext;
+  readonly #poller: Poller;
   readonly #sink: PingSink;
   #fd: number;
   #ttl = 0;
 
-  constructor(
-    fd: number,
-    raw: boolean,
-    ident: number,
-    family: 4 | 6,
-    context: NativeContext,
-    sink: PingSink,
-  ) {
+  constructor(fd: number, raw: boolean, ident: number, family: 4 | 6, poller: Poller, sink: PingSink) {
     this.#fd = fd;
     this.#raw = raw;
     this.#ident = ident;
     this.#family = family;
-    this.#context = context;
+    this.#poller = poller;
     this.#sink = sink;
   }
 
@@ -132,7 +125,7 @@ class NativePing implements HostPing {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#context.poller.unwatch(this.#fd);
+    this.#poller.unwatch(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
   }

@@ -22,6 +22,7 @@ export class Poller {
   readonly #registrations: (Registration | undefined)[] = [];
   #nextTag = 1;
   #count = 0;
+  #deferred: (() => void)[] = [];
 
   /** @throws SyscallError */
   watch(fd: number, events: number, handler: EventHandler): void {
@@ -44,18 +45,27 @@ export class Poller {
     this.#epoll.remove(fd);
   }
 
-  /** Waits up to `timeoutMs` for events. @throws SyscallError */
-  wait(timeoutMs: number): void {
-    this.#count = this.#epoll.wait(timeoutMs);
+  /** Runs `action` after the events of this turn or the next: for what must not happen within the present call. */
+  defer(action: () => void): void {
+    this.#deferred.push(action);
   }
 
-  /** Hands out what the last wait brought. */
+  /** Waits up to `timeoutMs` for events, and not at all when something was deferred. @throws SyscallError */
+  wait(timeoutMs: number): void {
+    this.#count = this.#epoll.wait(this.#deferred.length > 0 ? 0 : timeoutMs);
+  }
+
+  /** Hands out what the last wait brought, and does what was deferred. */
   dispatch(): void {
     for (let i = 0; i < this.#count; i++) {
       const registration = this.#registrations[this.#epoll.eventFd(i)];
       if (registration?.tag === this.#epoll.eventTag(i)) registration.handler(this.#epoll.eventMask(i));
     }
     this.#count = 0;
+    if (this.#deferred.length === 0) return;
+    const actions = this.#deferred;
+    this.#deferred = [];
+    for (const action of actions) action();
   }
 
   close(): void {
