@@ -17,11 +17,12 @@ import { NTP_PORT } from '../wire/ntp.ts';
 import { DhcpServer } from './dhcp-server.ts';
 import { HostDnsDriver } from './dns/driver.ts';
 import { type NameSource, NameTable, type Zone } from './dns/names.ts';
-import { type AnswerObserver, DnsResolver } from './dns/resolver.ts';
+import { DnsResolver } from './dns/resolver.ts';
 import { DnsStreamServer } from './dns/stream.ts';
 import type { Upstream } from './dns/upstreams.ts';
 import type { Lease, LeasePool } from './lease-pool.ts';
 import { type ClockQuality, NtpServer } from './ntp-server.ts';
+import type { EgressRules } from './policy.ts';
 
 /** How the services of a network are made. */
 export interface ServicesOptions {
@@ -43,8 +44,8 @@ export interface ServicesOptions {
   leaseMs?: number;
   /** What is known of the host's clock; default: nothing. */
   clockQuality?: () => ClockQuality;
-  /** Told of every address that a name was answered with. */
-  observer?: AnswerObserver;
+  /** Learns the addresses that names are answered with, and says which names may be asked for. */
+  policy?: EgressRules;
 }
 
 /** The services, running. */
@@ -153,7 +154,7 @@ function bindUdp(
  * @throws DrydockError ERR_SERVICE_PORT_IN_USE
  */
 export function attachServices(stack: StackSurface, host: Host, options: ServicesOptions): Services {
-  const { clock, rng, pool } = options;
+  const { clock, rng, pool, policy } = options;
   const now = (): number => clock.now();
   const names = makeNames(options);
   const driver = new HostDnsDriver(host, now);
@@ -161,7 +162,10 @@ export function attachServices(stack: StackSurface, host: Host, options: Service
     names,
     driver,
     rng,
-    ...(options.observer && { observer: options.observer }),
+    ...(policy && {
+      observer: (name, addresses, ttlSeconds) => policy.learn(name, addresses, ttlSeconds),
+      mayAsk: (name) => policy.allowsName(name),
+    }),
   });
   driver.attach(dns);
   const streams = new DnsStreamServer(dns, now);

@@ -88,6 +88,8 @@ export interface DnsResolverOptions {
   driver: DnsDriver;
   rng: Rng;
   observer?: AnswerObserver;
+  /** False for names that must not be asked upstream: such a query is refused. */
+  mayAsk?: (name: string) => boolean;
 }
 
 interface Waiter {
@@ -134,6 +136,7 @@ export class DnsResolver {
   readonly #driver: DnsDriver;
   readonly #rng: Rng;
   readonly #observer: AnswerObserver | undefined;
+  readonly #mayAsk: (name: string) => boolean;
   readonly #upstreams = new UpstreamSet();
   readonly #cache = new DnsCache();
   readonly #pending = new Map<string, Pending>();
@@ -151,6 +154,7 @@ export class DnsResolver {
     dns_upstream_failures: 0,
     dns_upstream_rejected: 0,
     dns_over_limit: 0,
+    dns_denied: 0,
     dns_servfail: 0,
   };
 
@@ -159,6 +163,7 @@ export class DnsResolver {
     this.#driver = options.driver;
     this.#rng = options.rng;
     this.#observer = options.observer;
+    this.#mayAsk = options.mayAsk ?? (() => true);
   }
 
   /** Counters by name, and the number of entries cached. */
@@ -203,7 +208,11 @@ export class DnsResolver {
     if (own) {
       this.#count('dns_answered_here');
       client.reply(truncate(own, replyLimit(query)) ?? own);
-    } else this.#forward(now, query);
+    } else if (this.#mayAsk(query.question.name)) this.#forward(now, query);
+    else {
+      this.#count('dns_denied');
+      client.reply(answer(query, DNS_RCODE.refused));
+    }
   }
 
   /** What can be said without asking anybody; undefined: forward. */

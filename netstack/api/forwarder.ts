@@ -1,0 +1,219 @@
+/**
+ * Published ports by gvproxy's API: what is exposed is known by its protocol and local address, each once.
+ *
+ * A port reaches the guest by the network itself. A unix socket is a listener of this process, whose connections are joined
+ * to connections into the guest.
+ */
+import { chmod, lstat, unlink } from 'node:fs/promises';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { DrydockError, errorCode } from '#common/errors';
+import type { Network } from '../index.ts';
+import { parseAddress } from '../wire/address.ts';
+
+/** Most exposed ports and sockets at once. */
+export const EXPOSED_MAX = 4096;
+
+export type ExposeProtocol = 'tcp' | 'udp' | 'unix';
+
+/** One row, as gvproxy shows it. */
+export interface Exposed {
+  local: string;
+  remote: string;
+  protocol: ExposeProtocol;
+}
+
+/** Connects into the network: the stream is established, or the promise rejects. */
+export type Dial = (address: string, port: number) => Promise<Socket>;
+
+interface Row extends Exposed {
+  close(): Promise<void>;
+}
+
+function invalid(message: string): DrydockError {
+  return new DrydockError('ERR_FORWARD_INVALID', message);
+}
+
+/** Reads `address:port`, `[address]:port` or `:port`; an empty address is every one of the host, or the one given. */
+export function parseEndpoint(text: string, anyAddress = '0.0.0.0'): { address: string; port: number } {
+  const match = /^(?:\[(?<v6>[^\]]*)\]|(?<v4>[^:]*)):(?<port>\d{1,5})$/.exec(text);
+  const host = match?.groups?.v6 ?? match?.groups?.v4 ?? '';
+  const address = host === '' ? anyAddress : host === 'localhost' ? '127.0.0.1' : host;
+  const port = Number(match?.groups?.port);
+  if (!match || port > 65535 || !parseAddress(address))
+    throw invalid(`"${text}" is no address and port. Give one like 127.0.0.1:8080 or :8080.`);
+  return { address, port };
+}
+
+/** What is exposed of one network. */
+export class Forwarder {
+  readonly #network: Network;
+  readonly #dial: Dial;
+  readonly #rows = new Map<string, Row>();
+
+  constructor(network: Network, dial: Dial) {
+    this.#network = network;
+    this.#dial = dial;
+  }
+
+  /** Every row, by local address and then protocol. */
+  all(): Exposed[] {
+    const key = (row: Exposed): string => `${row.local} ${row.protocol}`;
+    return [...this.#rows.values()]
+      .map(({ local, remote, protocol }) => ({ local, remote, protocol }))
+      .sort((a, b) => (key(a) < key(b) ? -1 : 1));
+  }
+
+  /**
+   * Publishes `local`. `caller` is the guest that asks, for a remote without an address.
+   * @throws DrydockError ERR_FORWARD_INVALID, ERR_FORWARD_EXISTS, and what Network.publish() throws
+   */
+  async expose(wish: Exposed, caller?: string): Promise<void> {
+    const key = `${wish.protocol} ${wish.local}`;
+    if (this.#rows.has(key))
+      throw new DrydockError(
+        'ERR_FORWARD_EXISTS',
+        `proxy already running for ${wish.protocol} on ${wish.local}`,
+      );
+    if (this.#rows.size >= EXPOSED_MAX)
+      throw new DrydockError(
+        'ERR_FORWARD_LIMIT',
+        `${EXPOSED_MAX} ports are exposed already. Unexpose some of them first.`,
+      );
+    // The place is taken before the first await: a second request for it must not slip in between.
+    const row: Row = { ...wish, close: async () => {} };
+    this.#rows.set(key, row);
+    try {
+      row.close = await (wish.protocol === 'unix'
+        ? this.#exposeSocket(wish)
+        : this.#exposePort(wish, wish.protocol, caller));
+    } catch (error) {
+      this.#rows.delete(key);
+      throw error;
+    }
+  }
+
+  async #exposePort(wish: Exposed, protocol: 'tcp' | 'udp', caller?: string): Promise<() => Promise<void>> {
+    const local = parseEndpoint(wish.local);
+    const remote = parseEndpoint(wish.remote, caller ?? '');
+    const port = await this.#network.publish({
+      protocol,
+      hostAddress: local.address,
+      hostPort: local.port,
+      guestAddress: remote.address,
+      guestPort: remote.port,
+    });
+    return () => port.close();
+  }
+
+  async #exposeSocket(wish: Exposed): Promise<() => Promise<void>> {
+    if (!wish.remote.startsWith('tcp://'))
+      throw invalid(`"${wish.remote}" is no remote for a unix socket. Give one like tcp://192.168.127.2:80.`);
+    const remote = parseEndpoint(wish.remote.slice('tcp://'.length));
+    const connections = new Set<Socket>();
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (client) => {
+      connections.add(client);
+      client.on('close', () => connections.delete(client));
+      void this.#join(client, remote.address, remote.port);
+    });
+    await listenUnix(server, wish.local);
+    return async () => {
+      await new Promise((resolve) => {
+        server.close(resolve);
+        for (const client of connections) client.destroy();
+      });
+    };
+  }
+
+  async #join(client: Socket, address: string, port: number): Promise<void> {
+    client.on('error', () => client.destroy());
+    try {
+      joinStreams(client, await this.#dial(address, port));
+    } catch {
+      // The guest refused or does not answer: the client sees its connection end.
+      client.destroy();
+    }
+  }
+
+  /**
+   * Ends what `expose` made; connections that are open go on where the network lets them.
+   * @throws DrydockError ERR_FORWARD_UNKNOWN
+   */
+  async unexpose(protocol: ExposeProtocol, local: string): Promise<void> {
+    const key = `${protocol} ${local}`;
+    const row = this.#rows.get(key);
+    if (!row) throw new DrydockError('ERR_FORWARD_UNKNOWN', 'proxy not found');
+    this.#rows.delete(key);
+    await row.close();
+  }
+
+  /** Ends all. */
+  async close(): Promise<void> {
+    const rows = [...this.#rows.values()];
+    this.#rows.clear();
+    await Promise.all(rows.map((row) => row.close()));
+  }
+}
+
+/** Joins two streams, both ways, with half-close; the failure of one destroys the other. */
+export function joinStreams(a: Socket, b: Socket): void {
+  for (const [from, to] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    from.pipe(to);
+    from.on('error', () => to.destroy());
+    from.on('close', () => {
+      if (!from.readableEnded) to.destroy();
+    });
+  }
+}
+
+/**
+ * Listens on a unix socket that its owner alone may use. A socket that nobody listens on any more is replaced.
+ * @throws DrydockError ERR_SOCKET_IN_USE, ERR_SOCKET_FAILED
+ */
+export async function listenUnix(server: Server, path: string): Promise<void> {
+  const listen = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(path, () => {
+        server.off('error', reject);
+        resolve();
+      });
+    });
+  try {
+    await listen().catch(async (error: unknown) => {
+      if (errorCode(error) !== 'EADDRINUSE' || !(await isAbandoned(path))) throw error;
+      await unlink(path);
+      await listen();
+    });
+    await chmod(path, 0o600);
+  } catch (error) {
+    if (errorCode(error) === 'EADDRINUSE')
+      throw new DrydockError(
+        'ERR_SOCKET_IN_USE',
+        `Somebody listens on ${path} already. Stop it, or choose another path.`,
+        { cause: error },
+      );
+    throw new DrydockError(
+      'ERR_SOCKET_FAILED',
+      `Cannot listen on ${path}: ${errorCode(error) ?? error}. Its folder must exist and be writable, and the path be ` +
+        'shorter than 108 bytes.',
+      { cause: error },
+    );
+  }
+}
+
+/** True for a socket that refuses connections: what a killed process leaves. */
+async function isAbandoned(path: string): Promise<boolean> {
+  const stat = await lstat(path).catch(() => undefined);
+  if (!stat?.isSocket()) return false;
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(false);
+    });
+    probe.once('error', (error) => resolve(errorCode(error) === 'ECONNREFUSED'));
+  });
+}

@@ -1,0 +1,186 @@
+import fc from 'fast-check';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { parseAddress } from '../wire/address.ts';
+import {
+  DENIED_LOG_MAX,
+  EgressRules,
+  LEARNED_GRACE_MS,
+  NAMES_PER_ADDRESS_MAX,
+  type PolicyConfig,
+  type PolicyRule,
+  policyFaults,
+} from './policy.ts';
+
+const GUEST = parseAddress('172.17.0.2')!;
+const TCP = 6;
+const UDP = 17;
+
+let now: number;
+let policy: EgressRules;
+beforeEach(() => {
+  now = 0;
+  policy = new EgressRules(() => now);
+});
+
+function set(defaultAction: 'allow' | 'deny', rules: PolicyRule[], metadata?: boolean): void {
+  const config: PolicyConfig = { default: defaultAction, rules, ...(metadata !== undefined && { metadata }) };
+  expect(policyFaults(config)).toEqual([]);
+  policy.set(config);
+}
+
+const allows = (address: string, port = 443, protocol = TCP): boolean =>
+  policy.allows(protocol, GUEST, 0, parseAddress(address)!, 0, port);
+
+test('without a policy everything may leave, except to where clouds keep credentials', () => {
+  expect(allows('192.0.2.1')).toBe(true);
+  expect(allows('2001:db8::1')).toBe(true);
+  expect(allows('169.254.169.254', 80)).toBe(false);
+  expect(allows('fd00:ec2::254', 80)).toBe(false);
+  expect(policy.denied()).toMatchObject([
+    { rule: -2, target: '169.254.169.254:80' },
+    { target: '[fd00:ec2::254]:80' },
+  ]);
+});
+
+test('metadata addresses are denied whatever the rules say, unless the policy speaks of them', () => {
+  set('allow', [{ action: 'allow', cidr: '169.254.0.0/16' }]);
+  expect(allows('169.254.169.254', 80)).toBe(false);
+  set('allow', [], true);
+  expect(allows('169.254.169.254', 80)).toBe(true);
+});
+
+test('the first rule that matches decides', () => {
+  set('allow', [
+    { action: 'allow', cidr: '10.1.0.0/16' },
+    { action: 'deny', cidr: '10.0.0.0/8' },
+    { action: 'deny', cidr: '2001:db8::/32' },
+  ]);
+  expect(allows('10.1.2.3')).toBe(true);
+  expect(allows('10.2.2.3')).toBe(false);
+  expect(allows('2001:db8::5')).toBe(false);
+  expect(allows('2001:db9::5')).toBe(true);
+  expect(policy.denied().map(({ rule }) => rule)).toEqual([1, 2]);
+});
+
+test('an IPv4 network is not an IPv6 one', () => {
+  set('allow', [{ action: 'deny', cidr: '0.0.0.0/0' }]);
+  expect(allows('192.0.2.1')).toBe(false);
+  expect(allows('2001:db8::1')).toBe(true);
+  set('allow', [{ action: 'deny', cidr: '192.0.2.1' }]);
+  expect(allows('192.0.2.1')).toBe(false);
+  expect(allows('192.0.2.2')).toBe(true);
+});
+
+test('ports and protocols narrow a rule', () => {
+  set('deny', [
+    { action: 'allow', port: '443', protocol: 'tcp' },
+    { action: 'allow', port: '8000-8010' },
+    { action: 'allow', protocol: 'icmp' },
+  ]);
+  expect(allows('192.0.2.1', 443)).toBe(true);
+  expect(allows('192.0.2.1', 443, UDP)).toBe(false);
+  expect(allows('192.0.2.1', 8010, UDP)).toBe(true);
+  expect(allows('192.0.2.1', 8011)).toBe(false);
+  expect(allows('192.0.2.1', 0, 1)).toBe(true);
+  expect(allows('2001:db8::1', 0, 58)).toBe(true);
+});
+
+describe('names', () => {
+  beforeEach(() =>
+    set('deny', [
+      { action: 'allow', name: 'example.com' },
+      { action: 'allow', name: '*.example.org' },
+    ]),
+  );
+
+  test('open the addresses that they were answered with, while the answer is fresh', () => {
+    expect(allows('192.0.2.1')).toBe(false);
+    policy.learn('example.com', [parseAddress('192.0.2.1')!, parseAddress('2001:db8::1')!], 30);
+    expect(allows('192.0.2.1')).toBe(true);
+    expect(allows('2001:db8::1')).toBe(true);
+    now = 30_000 + LEARNED_GRACE_MS;
+    expect(allows('192.0.2.1')).toBe(true);
+    now += 1;
+    expect(allows('192.0.2.1')).toBe(false);
+  });
+
+  test('with a star stand for everything below, not for the name itself', () => {
+    policy.learn('a.b.example.org', [parseAddress('192.0.2.2')!], 30);
+    policy.learn('example.org', [parseAddress('192.0.2.3')!], 30);
+    policy.learn('notexample.org', [parseAddress('192.0.2.4')!], 30);
+    expect(['192.0.2.2', '192.0.2.3', '192.0.2.4'].map((address) => allows(address))).toEqual([
+      true,
+      false,
+      false,
+    ]);
+  });
+
+  test('that no flow could use are not even asked for', () => {
+    expect(policy.allowsName('example.com')).toBe(true);
+    expect(policy.allowsName('x.example.org')).toBe(true);
+    expect(policy.allowsName('secret-data.evil.test')).toBe(false);
+    set('allow', [{ action: 'deny', name: '*.evil.test' }]);
+    expect(policy.allowsName('x.evil.test')).toBe(false);
+    expect(policy.allowsName('example.com')).toBe(true);
+    set('allow', [{ action: 'deny', name: 'mail.test', port: '25' }]);
+    expect(policy.allowsName('mail.test')).toBe(true);
+    set('deny', [{ action: 'allow', cidr: '192.0.2.0/24' }]);
+    expect(policy.allowsName('anything.test')).toBe(true);
+  });
+
+  test('of one address are bounded', () => {
+    for (let i = 0; i < NAMES_PER_ADDRESS_MAX; i++)
+      policy.learn(`n${i}.test`, [parseAddress('192.0.2.9')!], 30);
+    policy.learn('example.com', [parseAddress('192.0.2.9')!], 30);
+    expect(allows('192.0.2.9')).toBe(true);
+    for (let i = 0; i < NAMES_PER_ADDRESS_MAX; i++)
+      policy.learn(`n${i}.test`, [parseAddress('192.0.2.9')!], 30);
+    expect(allows('192.0.2.9')).toBe(false);
+  });
+});
+
+test('what is denied is logged once with a count, by name where it is known', () => {
+  set('deny', []);
+  policy.learn('example.com', [parseAddress('192.0.2.1')!], 30);
+  now = 5;
+  allows('192.0.2.1');
+  now = 9;
+  allows('192.0.2.1');
+  expect(policy.denied()).toEqual([
+    {
+      at: 9,
+      guest: '172.17.0.2',
+      target: '192.0.2.1:443',
+      protocol: 'tcp',
+      name: 'example.com',
+      rule: -1,
+      count: 2,
+    },
+  ]);
+  expect(policy.counters.policy_denied).toBe(2);
+  for (let port = 1; port < DENIED_LOG_MAX + 100; port++) allows('192.0.2.2', port);
+  expect(policy.denied()).toHaveLength(DENIED_LOG_MAX);
+});
+
+test.each([
+  [{ action: 'allow', cidr: '10.0.0.0/33' }, /network/],
+  [{ action: 'allow', cidr: 'example.com' }, /network/],
+  [{ action: 'allow', port: '99999' }, /port/],
+  [{ action: 'allow', port: '9-1' }, /port/],
+  [{ action: 'allow', protocol: 'sctp' }, /protocol/],
+  [{ action: 'allow', name: 'a.*.test' }, /name/],
+  [{ action: 'maybe' }, /action/],
+])('the rule %j is refused with its reason', (rule, reason) => {
+  expect(policyFaults({ default: 'deny', rules: [rule as PolicyRule] })[0]).toMatch(reason);
+});
+
+test('a denied flow stays denied whatever names are learnt of other addresses', () => {
+  set('deny', [{ action: 'allow', name: 'example.com', port: '443' }]);
+  const byte = fc.nat(255);
+  fc.assert(
+    fc.property(byte, byte, fc.domain(), (a, b, name) => {
+      policy.learn(name === 'example.com' ? 'x.test' : name, [parseAddress(`198.51.${a}.${b}`)!], 60);
+      return !allows(`198.51.${a}.${b}`) && !allows('203.0.113.1');
+    }),
+  );
+});

@@ -1,0 +1,272 @@
+/**
+ * Which flows may leave a network: a list of rules, first match decides, and a default. A rule names addresses (CIDR), ports,
+ * protocols and names; names are known by the DNS answers that this network's own resolver gave.
+ *
+ * A name opens the addresses that were answered for it, to whoever connects to them while the answer is fresh and a
+ * grace time after it: guests cache. An address that also serves other names is open for those too; that is the limit
+ * of a policy by address, and why a denied name is not even resolved (see {@link EgressRules.allowsName}).
+ *
+ * Clouds answer their machines' credentials at link-local "metadata" addresses; a container has no business there, so they are
+ * denied unless asked otherwise, whatever the other rules say.
+ */
+import type { EgressPolicy } from '../flow/inside.ts';
+import { formatAddress, formatEndpoint, parseAddress, sameAddress, samePrefix } from '../wire/address.ts';
+import { canonicalName } from './dns/names.ts';
+
+/** Most rules of one policy. */
+export const RULES_MAX = 1024;
+/** Most addresses remembered of names; the oldest give way. */
+export const LEARNED_MAX = 16_384;
+/** Most names remembered of one address: a guest can make as many as it likes. */
+export const NAMES_PER_ADDRESS_MAX = 64;
+/** How long a name's address stays open after its TTL: clients keep answers longer than they should. */
+export const LEARNED_GRACE_MS = 60_000;
+/** Most rows of the log of what was denied. */
+export const DENIED_LOG_MAX = 1000;
+
+/** Addresses at which clouds give out credentials. */
+export const METADATA_ADDRESSES: readonly string[] = ['169.254.169.254', 'fd00:ec2::254'];
+
+export type PolicyAction = 'allow' | 'deny';
+
+/** One rule as people write it. What is left out matches everything. */
+export interface PolicyRule {
+  action: PolicyAction;
+  /** `10.0.0.0/8`, `2001:db8::/32`, or one address. */
+  cidr?: string;
+  /** `443`, or `8000-8999`. */
+  port?: string;
+  protocol?: 'tcp' | 'udp' | 'icmp';
+  /** `example.com`, or `*.example.com` for everything below it. */
+  name?: string;
+}
+
+/** A policy as people write it. */
+export interface PolicyConfig {
+  /** What happens to flows that no rule matches. */
+  default: PolicyAction;
+  rules: PolicyRule[];
+  /** Let flows to {@link METADATA_ADDRESSES} be decided by the rules. Default false: they are denied. */
+  metadata?: boolean;
+}
+
+/** A flow that was denied. */
+export interface DeniedFlow {
+  /** Monotonic time of the last attempt. */
+  at: number;
+  guest: string;
+  target: string;
+  protocol: string;
+  /** Name by which the guest knew the address, when it asked us. */
+  name: string | undefined;
+  /** Index of the rule; -1: the default, -2: a metadata address. */
+  rule: number;
+  count: number;
+}
+
+interface Rule {
+  action: PolicyAction;
+  network: Uint8Array | undefined;
+  prefixLength: number;
+  portFirst: number;
+  portLast: number;
+  protocol: PolicyRule['protocol'];
+  name: string | undefined;
+  isWildcard: boolean;
+}
+
+const RULE_DEFAULT = -1;
+const RULE_METADATA = -2;
+
+/** Reads a rule, or says what is wrong with it. */
+function compileRule(rule: PolicyRule): Rule | string {
+  if (rule.action !== 'allow' && rule.action !== 'deny')
+    return `the action is "${rule.action}", not allow or deny`;
+  let network: Uint8Array | undefined;
+  let prefixLength = 0;
+  if (rule.cidr !== undefined) {
+    const [text, length] = rule.cidr.split('/');
+    network = parseAddress(text ?? '');
+    const bits = rule.cidr.includes(':') ? 128 : 32;
+    const prefix = length === undefined ? bits : Number(length);
+    if (!network || !Number.isInteger(prefix) || prefix < 0 || prefix > bits)
+      return `"${rule.cidr}" is no network like 10.0.0.0/8`;
+    prefixLength = prefix + 128 - bits;
+  }
+  const ports = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(rule.port ?? '0-65535');
+  const portFirst = Number(ports?.[1]);
+  const portLast = Number(ports?.[2] ?? portFirst);
+  if (!ports || portFirst > portLast || portLast > 65535)
+    return `"${rule.port}" is no port or range of ports`;
+  if (rule.protocol !== undefined && !['tcp', 'udp', 'icmp'].includes(rule.protocol))
+    return `the protocol is "${rule.protocol}", not tcp, udp or icmp`;
+  const isWildcard = rule.name?.startsWith('*.') ?? false;
+  const name =
+    rule.name === undefined ? undefined : canonicalName(isWildcard ? rule.name.slice(2) : rule.name);
+  if (name !== undefined && (name === '' || name.includes('*')))
+    return `"${rule.name}" is no name like example.com or *.example.com`;
+  return {
+    action: rule.action,
+    network,
+    prefixLength,
+    portFirst,
+    portLast,
+    protocol: rule.protocol,
+    name,
+    isWildcard,
+  };
+}
+
+/** What is wrong with a policy, one sentence for each fault. */
+export function policyFaults(config: PolicyConfig): string[] {
+  const faults: string[] = [];
+  if (config.default !== 'allow' && config.default !== 'deny')
+    faults.push(`The default is "${config.default}", not allow or deny.`);
+  if (config.rules.length > RULES_MAX) faults.push(`There are more than ${RULES_MAX} rules.`);
+  for (const [index, rule] of config.rules.entries()) {
+    const compiled = compileRule(rule);
+    if (typeof compiled === 'string') faults.push(`Rule ${index}: ${compiled}.`);
+  }
+  return faults;
+}
+
+const PROTOCOLS: Readonly<Record<number, NonNullable<PolicyRule['protocol']>>> = {
+  1: 'icmp',
+  6: 'tcp',
+  17: 'udp',
+  58: 'icmp',
+};
+
+function nameMatches(rule: Rule, name: string): boolean {
+  return rule.isWildcard ? name.endsWith(`.${rule.name}`) : name === rule.name;
+}
+
+/** A policy in force. */
+export class EgressRules implements EgressPolicy {
+  readonly #now: () => number;
+  #rules: Rule[] = [];
+  #default: PolicyAction = 'allow';
+  #metadata: readonly Uint8Array[] = METADATA_ADDRESSES.map((text) => parseAddress(text)!);
+  /** By address in text; refreshed ones move to the end. */
+  readonly #learned = new Map<string, Map<string, number>>();
+  readonly #denied = new Map<string, DeniedFlow>();
+  readonly counters: Record<string, number> = { policy_allowed: 0, policy_denied: 0, policy_names_denied: 0 };
+
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  /** Puts a sound policy in force (see {@link policyFaults}) for flows that begin from now on. */
+  set(config: PolicyConfig): void {
+    this.#rules = config.rules.map(compileRule).filter((rule): rule is Rule => typeof rule !== 'string');
+    this.#default = config.default;
+    this.#metadata = config.metadata ? [] : METADATA_ADDRESSES.map((text) => parseAddress(text)!);
+  }
+
+  /** Takes the addresses that a name was answered with. */
+  learn(name: string, addresses: readonly Uint8Array[], ttlSeconds: number): void {
+    const until = this.#now() + ttlSeconds * 1000 + LEARNED_GRACE_MS;
+    for (const address of addresses) {
+      const key = formatAddress(address, 0);
+      const names = this.#learned.get(key) ?? new Map<string, number>();
+      const before = names.get(name) ?? 0;
+      names.delete(name);
+      names.set(name, Math.max(until, before));
+      if (names.size > NAMES_PER_ADDRESS_MAX) names.delete(names.keys().next().value!);
+      this.#learned.delete(key);
+      this.#learned.set(key, names);
+      if (this.#learned.size > LEARNED_MAX) this.#learned.delete(this.#learned.keys().next().value!);
+    }
+  }
+
+  /** Names by which an address is known now. */
+  #namesOf(key: string): string[] {
+    const names = this.#learned.get(key);
+    if (!names) return [];
+    const now = this.#now();
+    for (const [name, until] of names) if (until < now) names.delete(name);
+    if (names.size === 0) this.#learned.delete(key);
+    return [...names.keys()];
+  }
+
+  allows(
+    protocol: number,
+    guest: Uint8Array,
+    guestOff: number,
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+  ): boolean {
+    const names = this.#learned.size === 0 ? [] : this.#namesOf(formatAddress(addr, addrOff));
+    const rule = this.#decide(PROTOCOLS[protocol], addr, addrOff, port, names);
+    const action =
+      rule === RULE_METADATA ? 'deny' : rule === RULE_DEFAULT ? this.#default : this.#rules[rule]!.action;
+    if (action === 'allow') {
+      this.counters.policy_allowed!++;
+      return true;
+    }
+    this.counters.policy_denied!++;
+    this.#logDenied({
+      at: this.#now(),
+      guest: formatAddress(guest, guestOff),
+      target: formatEndpoint(addr, addrOff, port),
+      protocol: PROTOCOLS[protocol] ?? String(protocol),
+      name: names[0],
+      rule,
+      count: 1,
+    });
+    return false;
+  }
+
+  #decide(
+    protocol: PolicyRule['protocol'],
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    names: readonly string[],
+  ): number {
+    if (this.#metadata.some((metadata) => sameAddress(metadata, 0, addr, addrOff))) return RULE_METADATA;
+    return this.#rules.findIndex(
+      (rule) =>
+        (rule.protocol === undefined || rule.protocol === protocol) &&
+        port >= rule.portFirst &&
+        port <= rule.portLast &&
+        (!rule.network || samePrefix(rule.network, 0, addr, addrOff, rule.prefixLength)) &&
+        (rule.name === undefined || names.some((name) => nameMatches(rule, name))),
+    );
+  }
+
+  /**
+   * False for a name that no flow could use: a rule denies it whatever the address and port, or nothing but names is
+   * allowed and this is none of them. Such a question is not forwarded: it could carry data out.
+   */
+  allowsName(name: string): boolean {
+    for (const rule of this.#rules) {
+      if (rule.name !== undefined) {
+        if (!nameMatches(rule, name)) continue;
+        const isWhole = !rule.network && rule.portFirst === 0 && rule.portLast === 65535 && !rule.protocol;
+        if (rule.action === 'allow') return true;
+        if (isWhole) return this.#denyName();
+      } else if (rule.action === 'allow') return true;
+    }
+    return this.#default === 'allow' || this.#denyName();
+  }
+
+  #denyName(): false {
+    this.counters.policy_names_denied!++;
+    return false;
+  }
+
+  #logDenied(flow: DeniedFlow): void {
+    const key = `${flow.protocol} ${flow.guest} ${flow.target}`;
+    const before = this.#denied.get(key);
+    this.#denied.delete(key);
+    this.#denied.set(key, before ? { ...flow, count: before.count + 1 } : flow);
+    if (this.#denied.size > DENIED_LOG_MAX) this.#denied.delete(this.#denied.keys().next().value!);
+  }
+
+  /** What was denied, latest last. */
+  denied(): DeniedFlow[] {
+    return [...this.#denied.values()];
+  }
+}
