@@ -155,6 +155,9 @@ class WorkerNetwork implements Network {
     };
     this.#worker = new Worker(compiledEntry('netstack/worker'), {
       name: `net ${options.name}`,
+      execArgv: [],
+      // Descriptors are opened by Node and closed by us, or the other way round; Node must not close them after us.
+      trackUnmanagedFds: false,
       workerData: settings,
       transferList: [port2],
       resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB_MAX },
