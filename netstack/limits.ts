@@ -14,6 +14,8 @@ export const NEIGHBOUR_QUEUE_BYTES_MAX: number = 1024 * 1024;
 export const REASSEMBLY_BYTES_MAX: number = 8 * 1024 * 1024;
 /** Bytes of the unfinished reassemblies of one source. At the limit its own oldest is given up. */
 export const REASSEMBLY_BYTES_PER_SOURCE: number = 2 * 1024 * 1024;
+/** Unfinished reassemblies, refused ones among them, which are remembered to drop their other fragments. Likewise. */
+export const REASSEMBLIES_MAX = 2048;
 /** Fragments of one datagram: 64 KiB in fragments for an MTU of 576 are 119. More give the datagram up. */
 export const FRAGMENTS_PER_DATAGRAM = 128;
 

@@ -29,7 +29,10 @@ import { Arp } from './ip/arp.ts';
 import { StackCounters } from './ip/counters.ts';
 import { IcmpErrors } from './ip/errors.ts';
 import { IcmpInput } from './ip/icmp-input.ts';
+import { Icmpv6Input } from './ip/icmpv6-input.ts';
 import { Ipv4Input } from './ip/ipv4-input.ts';
+import { Ipv6Input } from './ip/ipv6-input.ts';
+import { Ndp, type RouterOptions } from './ip/ndp.ts';
 import { Neighbours } from './ip/neighbours.ts';
 import { Output } from './ip/output.ts';
 import { GSO_NONE, Packet } from './ip/packet.ts';
@@ -38,9 +41,16 @@ import type { TcpConfig } from './tcp/config.ts';
 import { UdpInput } from './udp/input.ts';
 import { InsideUdp } from './udp/inside.ts';
 import { UdpNat } from './udp/nat.ts';
-import { getMac, isGroupMac } from './wire/address.ts';
-import { ETHERTYPE_ARP, ETHERTYPE_IPV4, parseEthernet, sizeEthernet } from './wire/ethernet.ts';
+import { getMac, isGroupMac, isMapped } from './wire/address.ts';
+import {
+  ETHERTYPE_ARP,
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  parseEthernet,
+  sizeEthernet,
+} from './wire/ethernet.ts';
 import { PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP } from './wire/ipv4.ts';
+import { NEXT_ICMPV6 } from './wire/ipv6.ts';
 
 /** How a stack is made. */
 export interface StackOptions {
@@ -54,8 +64,11 @@ export interface StackOptions {
   mtuBytes?: number;
   /** The gateway's IPv4 address as a number (host order) and its subnet. */
   ipv4: { address: number; prefixLength: number };
-  /** The gateway's global or unique local IPv6 address and its subnet; a link-local one is made from the MAC. */
-  ipv6?: { address: Uint8Array; prefixLength: number };
+  /**
+   * The gateway's global or unique local IPv6 address and its subnet; a link-local one is made from the MAC. With a prefix of
+   * 64 bits guests form their own addresses (SLAAC). Absent: no IPv6.
+   */
+  ipv6?: { address: Uint8Array; prefixLength: number; router?: RouterOptions };
   /** Guests reach the host's loopback at the gateway's address. Default true. */
   hostLoopback?: boolean;
   /** What may leave; default: everything that is not a martian. */
@@ -79,8 +92,11 @@ export class Stack {
   readonly #context: StackContext;
   readonly #packet = new Packet();
   readonly #arp: Arp;
+  readonly #ndp: Ndp;
   readonly #ipv4: Ipv4Input;
+  readonly #ipv6: Ipv6Input;
   readonly #icmp: IcmpInput;
+  readonly #icmpv6: Icmpv6Input;
   readonly #udpInput: UdpInput;
   readonly #udpInside: InsideUdp;
   readonly #udpNat: UdpNat;
@@ -103,20 +119,26 @@ export class Stack {
       addressing,
       output,
       errors: new IcmpErrors(output, addressing, counters),
-      neighbours: new Neighbours(rng, counters, this.#mac, (addr, mac) => this.#arp.solicit(addr, mac)),
+      neighbours: new Neighbours(rng, counters, this.#mac, (addr, mac) =>
+        isMapped(addr, 0) ? this.#arp.solicit(addr, mac) : this.#ndp.solicit(addr, mac),
+      ),
       guests: new Guests(rng),
       hostLoopback: options.hostLoopback ?? true,
       egress: options.egress ?? ALLOW_ALL,
     };
     this.#arp = new Arp(this.#context, this.#mac);
+    this.#ndp = new Ndp(this.#context, this.#mac, options.ipv6?.router);
     this.#tcp = new TcpFlows(this.#context, options.tcp);
     this.#udpInside = new InsideUdp(this.#context);
     this.#udpNat = new UdpNat(this.#context);
     this.#udpInput = new UdpInput(this.#context, this.#udpInside, this.#udpNat);
     this.#pings = new Pings(this.#context);
-    this.#icmp = new IcmpInput(this.#context, this.#pings, { tcp: this.#tcp, udp: this.#udpInside });
+    const targets = { tcp: this.#tcp, udp: this.#udpInside };
+    this.#icmp = new IcmpInput(this.#context, this.#pings, targets);
+    this.#icmpv6 = new Icmpv6Input(this.#context, this.#ndp, this.#pings, targets);
     const deliver = (packet: Packet, kind: DestinationKind): void => this.#deliver(packet, kind);
     this.#ipv4 = new Ipv4Input(this.#context, deliver, new Packet());
+    this.#ipv6 = new Ipv6Input(this.#context, deliver, new Packet());
   }
 
   /** Takes one frame from the link; `off` is its virtio_net_hdr, `end` the end of the frame. */
@@ -159,6 +181,7 @@ export class Stack {
     packet.gsoType = buf[off + 1]! & ~GSO_ECN;
     packet.gsoSize = packet.gsoType === GSO_NONE ? 0 : buf[off + 4]! | (buf[off + 5]! << 8);
     if (frame.type === ETHERTYPE_IPV4) this.#ipv4.input(packet, end);
+    else if (frame.type === ETHERTYPE_IPV6 && this.#context.addressing.hasIpv6) this.#ipv6.input(packet, end);
     else counters.ethernetUnknownType++;
   }
 
@@ -166,8 +189,10 @@ export class Stack {
   poll(now: number): void {
     this.#context.now = now;
     this.#arp.poll(now);
+    this.#ndp.poll(now);
     this.#context.neighbours.poll(now);
     this.#ipv4.poll(now);
+    this.#ipv6.poll(now);
     this.#udpNat.poll(now);
     this.#pings.poll(now);
     this.#tcp.poll();
@@ -178,8 +203,10 @@ export class Stack {
   pollAt(): number {
     return Math.min(
       this.#arp.pollAt(),
+      this.#ndp.pollAt(),
       this.#context.neighbours.pollAt(),
       this.#ipv4.pollAt(),
+      this.#ipv6.pollAt(),
       this.#udpNat.pollAt(),
       this.#pings.pollAt(),
       this.#tcp.pollAt(),
@@ -261,7 +288,7 @@ export class Stack {
       pings: this.#pings.size,
       neighbours: this.#context.neighbours.size,
       guests: this.#context.guests.size,
-      reassemblyBytes: this.#ipv4.reassemblyBytes,
+      reassemblyBytes: this.#ipv4.reassemblyBytes + this.#ipv6.reassemblyBytes,
     };
   }
 
@@ -285,11 +312,20 @@ export class Stack {
         this.#udpInput.input(packet, kind);
         return;
       case PROTOCOL_ICMP:
-        this.#icmp.input(packet, kind);
-        return;
+        if (packet.ipv4) {
+          this.#icmp.input(packet, kind);
+          return;
+        }
+        break;
+      case NEXT_ICMPV6:
+        if (!packet.ipv4) {
+          this.#icmpv6.input(packet, kind);
+          return;
+        }
+        break;
       default:
-        counters.ipUnknownProtocol++;
-        errors.answer(now, packet, 'protocol-unreachable');
     }
+    counters.ipUnknownProtocol++;
+    errors.answer(now, packet, 'protocol-unreachable', packet.protocolOff);
   }
 }

@@ -152,16 +152,17 @@ export class Addressing {
   }
 
   /**
-   * The guest's name for where a packet of the host's side came from: the gateway for loopback, undefined for the address
-   * itself, or null for one that must not cross.
+   * The name by which `guest` knows where a packet of the host's side came from: the gateway for loopback, undefined for the
+   * address itself, or null for one that must not cross.
    */
-  fromHost(addr: Uint8Array, off: number): Uint8Array | undefined | null {
+  fromHost(addr: Uint8Array, off: number, guest: Uint8Array): Uint8Array | undefined | null {
+    if (isMapped(addr, off) !== isMapped(guest, 0)) return null;
     if (isMapped(addr, off)) {
       const address = get32(addr, off + 12);
       if (isLoopbackIpv4(address)) return this.ownIpv4;
       return this.kindIpv4(address) === 'outside' ? undefined : null;
     }
-    if (isLoopbackIpv6(addr, off)) return this.ownIpv6 ?? null;
+    if (isLoopbackIpv6(addr, off)) return this.sourceFor(guest, 0);
     return this.kindIpv6(addr, off) === 'outside' ? undefined : null;
   }
 

@@ -2,7 +2,7 @@
  * The packet in hand. One record serves the whole stack: input fills it on the way up, and handlers read it. Its bytes
  * and addresses are valid until the next packet.
  */
-import { isMapped, putMapped } from '../wire/address.ts';
+import { putMapped } from '../wire/address.ts';
 
 /** gso_type values of the virtio_net_hdr, without the ECN bit (linux/virtio_net.h). */
 export const GSO_NONE = 0;
@@ -25,6 +25,8 @@ export class Packet {
   payloadOff = 0;
   end = 0;
   protocol = 0;
+  /** Place in the packet of the field that names the protocol. */
+  protocolOff = 0;
   ttl = 0;
   dontFragment = false;
   /** Addresses as 16 bytes, IPv4 mapped. */
@@ -53,9 +55,4 @@ export class Packet {
       this.dst[i] = buf[dstOff + i]!;
     }
   }
-}
-
-/** True for an address of IPv4: the core's families are told apart by the mapped prefix. */
-export function isIpv4(addr: Uint8Array, off: number): boolean {
-  return isMapped(addr, off);
 }

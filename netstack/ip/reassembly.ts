@@ -8,9 +8,14 @@
 import type { Rng } from '#common/rng';
 import { type Aged, AgeList } from '../flow/age-list.ts';
 import { type Entry, keyAddress, Table } from '../flow/table.ts';
-import { FRAGMENTS_PER_DATAGRAM, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_PER_SOURCE } from '../limits.ts';
+import {
+  FRAGMENTS_PER_DATAGRAM,
+  REASSEMBLIES_MAX,
+  REASSEMBLY_BYTES_MAX,
+  REASSEMBLY_BYTES_PER_SOURCE,
+} from '../limits.ts';
 import { sameAddress } from '../wire/address.ts';
-import { IPV4_BYTES_MAX } from '../wire/ipv4.ts';
+import { IPV4_BYTES_MAX, IPV4_LEN } from '../wire/ipv4.ts';
 import type { StackCounters } from './counters.ts';
 import type { Packet } from './packet.ts';
 
@@ -114,7 +119,8 @@ export class Reassembly {
     let assembly = this.#table.find(packet.src, 0, info.ident & 0xffff, packet.dst, 0, port);
     if (assembly?.poisoned) return undefined;
     // Fragments but the last are multiples of 8, none is empty or reaches beyond what a header can say.
-    if (len === 0 || (info.more && (len & 7) !== 0) || end > IPV4_BYTES_MAX - 20) {
+    const most = packet.ipv4 ? IPV4_BYTES_MAX - IPV4_LEN : IPV4_BYTES_MAX;
+    if (len === 0 || (info.more && (len & 7) !== 0) || end > most) {
       this.#counters.ipReassemblyRefused++;
       return undefined;
     }
@@ -126,10 +132,11 @@ export class Reassembly {
     }
     const fits = this.#claim(assembly, info.offset, end, info.more);
     if (fits === 'duplicate') return undefined;
-    if (fits === 'refused' || !this.#grow(assembly, HEADER_ROOM + end)) {
+    if (fits === 'refused') {
       this.#poison(assembly);
       return undefined;
     }
+    this.#grow(assembly, HEADER_ROOM + end);
     copyBytes(packet.buf, packet.payloadOff, assembly.buf, HEADER_ROOM + info.offset, len);
     if (info.offset === 0) {
       assembly.srcMac = packet.srcMac;
@@ -180,15 +187,14 @@ export class Reassembly {
     return 'new';
   }
 
-  #grow(assembly: Assembly, bytes: number): boolean {
-    if (bytes <= assembly.buf.length) return true;
+  #grow(assembly: Assembly, bytes: number): void {
+    if (bytes <= assembly.buf.length) return;
     let size = assembly.buf.length;
     while (size < bytes) size *= 2;
     const grown = new Uint8Array(Math.min(size, HEADER_ROOM + IPV4_BYTES_MAX + 1));
     grown.set(assembly.buf);
     this.#bytes += grown.length - assembly.buf.length;
     assembly.buf = grown;
-    return true;
   }
 
   /** Keeps the limits by giving up the oldest: of the same source first, then of all. */
@@ -202,7 +208,8 @@ export class Reassembly {
           ownOldest ??= at;
         }
     if (own > REASSEMBLY_BYTES_PER_SOURCE && ownOldest) this.#evict(ownOldest);
-    while (this.#bytes > REASSEMBLY_BYTES_MAX && this.#ages.oldest) this.#evict(this.#ages.oldest);
+    while (this.#ages.oldest && (this.#bytes > REASSEMBLY_BYTES_MAX || this.#ages.size > REASSEMBLIES_MAX))
+      this.#evict(this.#ages.oldest);
   }
 
   #evict(assembly: Assembly): void {

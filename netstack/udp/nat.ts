@@ -159,7 +159,7 @@ export class UdpNat {
     ttl: number,
   ): void {
     const { addressing, counters, output, now } = this.#context;
-    const shown = isMapped(addr, addrOff) === mapping.ipv4 ? addressing.fromHost(addr, addrOff) : null;
+    const shown = addressing.fromHost(addr, addrOff, mapping.near);
     if (shown === null) {
       counters.ipMartianSource++;
       return;
@@ -189,7 +189,7 @@ export class UdpNat {
   hostIcmp(mapping: UdpMapping, error: HostIcmpError, addr: Uint8Array, addrOff: number, port: number): void {
     const { addressing, counters, errors, now } = this.#context;
     counters.udpHostErrors++;
-    const shown = isMapped(addr, addrOff) === mapping.ipv4 ? addressing.fromHost(addr, addrOff) : null;
+    const shown = addressing.fromHost(addr, addrOff, mapping.near);
     if (shown === null) return;
     errors.relay(
       now,
