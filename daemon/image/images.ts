@@ -16,7 +16,14 @@ import { type Blob, type ContentStore, digestOf, storageError } from './content.
 import { LAYERS_MAX, type LayerStore } from './layers.ts';
 import { parsePlatform, selectsPlatform } from './platform.ts';
 import type { ImageRecord, ImageRecords, LayerRecord } from './records.ts';
-import { formatFamiliar, formatNormal, isDigest, parseReference, parseTagged } from './reference.ts';
+import {
+  formatFamiliar,
+  formatNormal,
+  isDigest,
+  parseReference,
+  parseTagged,
+  type Reference,
+} from './reference.ts';
 import { planRemoval } from './remove.ts';
 import { saveArchive } from './save.ts';
 import type { Image, ImageEvent, ImageStore, ImageUsers, Progress, Removed, RemoveOptions } from './store.ts';
@@ -121,9 +128,10 @@ export class Images implements ImageStore {
       for (const blob of spooled.blobs()) lease.add(blob.digest);
       const images: Image[] = [];
       for (const archived of await archivedImages(spooled, selectsPlatform(undefined))) {
+        const names = archived.names.map(parseTagged);
         const image = await this.#loadOne(spooled, archived, lease, progress);
-        for (const text of archived.names) await this.#nameLoaded(image.id, text, progress);
-        if (archived.names.length === 0) progress({ stream: `Loaded image ID: ${image.id}\n` });
+        for (const name of names) await this.#nameLoaded(image.id, name, progress);
+        if (names.length === 0) progress({ stream: `Loaded image ID: ${image.id}\n` });
         images.push(this.#image(this.#parts.records.get(image.id)!));
         this.#emit('load', image.id, archived.names[0] ?? image.id);
       }
@@ -328,8 +336,7 @@ export class Images implements ImageStore {
     return undefined;
   }
 
-  async #nameLoaded(id: string, text: string, progress: (line: Progress) => void): Promise<void> {
-    const reference = parseTagged(text);
+  async #nameLoaded(id: string, reference: Reference, progress: (line: Progress) => void): Promise<void> {
     const name = formatNormal(reference);
     const old = this.#parts.records.resolve(name);
     if (old !== undefined && old !== id)

@@ -4,6 +4,7 @@ import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
 import { ContentStore } from './content.ts';
+import { LAYER_BYTES_MAX } from './extract.ts';
 import { Images } from './images.ts';
 import { LayerStore } from './layers.ts';
 import { OverlayDriver, probeOverlay } from './overlay-driver.ts';
@@ -25,6 +26,8 @@ export interface ImageOptions {
   /** Undefined: overlay2 when it works here, else vfs. */
   driver?: StorageDriver;
   onEvent?: (event: ImageEvent) => void;
+  /** Bytes that one layer may unpack to. */
+  layerBytesMax?: number;
 }
 
 /** The opened parts. close() ends worker threads; mounts stay, they belong to containers. */
@@ -54,7 +57,13 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
   const content = new ContentStore(`${dataRoot}/image/content`);
   const records = new ImageRecords(`${dataRoot}/image`);
   const driverRoot = `${dataRoot}/${driverName}`;
-  const layers = new LayerStore(driverRoot, content, driverName === 'overlay2' ? 'overlay' : 'files', log);
+  const layers = new LayerStore({
+    root: driverRoot,
+    content,
+    whiteouts: driverName === 'overlay2' ? 'overlay' : 'files',
+    log,
+    bytesMax: options.layerBytesMax ?? LAYER_BYTES_MAX,
+  });
   await mkdir(driverRoot, { recursive: true, mode: 0o700 });
   await content.open();
   await records.open();

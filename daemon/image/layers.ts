@@ -14,7 +14,7 @@ import type { Log } from '#common/log';
 import { detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import type { Blob, ContentStore } from './content.ts';
 import { readJson, syncFolder, writeJson } from './durable.ts';
-import { LAYER_BYTES_MAX, type WhiteoutForm } from './extract.ts';
+import type { WhiteoutForm } from './extract.ts';
 import type { LayerJob, LayerJobResult } from './layer-worker.ts';
 import { badArchive } from './tar/reader.ts';
 
@@ -70,6 +70,8 @@ class LayerWorkers {
     const worker = new Worker(compiledEntry('daemon/image/layer-worker'), {
       // Node would warn at each close of a descriptor that a native call has opened.
       trackUnmanagedFds: false,
+      // Flags of this process (a test runner's conditions, an inspector) are not the worker's.
+      execArgv: [],
     });
     this.#workers.add(worker);
     let current: WaitingJob | undefined;
@@ -107,18 +109,18 @@ export class LayerStore {
   readonly #pending = new Map<string, Promise<Layer>>();
   readonly #bytesMax: number;
 
-  constructor(
-    root: string,
-    content: ContentStore,
-    whiteouts: WhiteoutForm,
-    log: Log,
-    bytesMax: number = LAYER_BYTES_MAX,
-  ) {
-    this.#root = root;
-    this.#content = content;
-    this.#whiteouts = whiteouts;
-    this.#log = log;
-    this.#bytesMax = bytesMax;
+  constructor(parts: {
+    root: string;
+    content: ContentStore;
+    whiteouts: WhiteoutForm;
+    log: Log;
+    bytesMax: number;
+  }) {
+    this.#root = parts.root;
+    this.#content = parts.content;
+    this.#whiteouts = parts.whiteouts;
+    this.#log = parts.log;
+    this.#bytesMax = parts.bytesMax;
   }
 
   /** Reads what is there, and removes what was in the making when the last daemon ended. */

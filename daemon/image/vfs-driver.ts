@@ -10,14 +10,13 @@ import {
   lchown,
   link,
   lstat,
-  lutimes,
   mkdir,
   readdir,
   readlink,
   rm,
   symlink,
 } from 'node:fs/promises';
-import { getXattr, listXattrs, makeNode, setXattr } from '#common/native/layer-fs';
+import { getXattr, listXattrs, makeNode, setTimes, setXattr } from '#common/native/layer-fs';
 import { OPAQUE_NAME, WHITEOUT_PREFIX } from './extract.ts';
 import type { LayerStore } from './layers.ts';
 import { treeBytes } from './overlay-driver.ts';
@@ -116,7 +115,8 @@ class Merge {
     if (!stats.isSymbolicLink()) await chmod(to, stats.mode & 0o7777);
     for (const name of listXattrs(this.#from + path))
       setXattr(this.#to + path, name, getXattr(this.#from + path, name) ?? Buffer.alloc(0));
-    await lutimes(to, stats.atimeMs / 1000, stats.mtimeMs / 1000);
+    const { mtimeNs } = await lstat(bytes(this.#from + path), { bigint: true });
+    setTimes(AT_FDCWD, this.#to + path, Number(mtimeNs / 1_000_000_000n), Number(mtimeNs % 1_000_000_000n));
   }
 }
 

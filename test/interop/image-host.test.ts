@@ -1,0 +1,107 @@
+/** The image made of this host's own programs: what is in it runs by itself, and nothing private is. */
+import { execFileSync } from 'node:child_process';
+import { existsSync, lstatSync, readFileSync, readlinkSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { systemClock } from '#common/clock';
+import { nullLog } from '#common/log';
+import { digestOf } from '../../daemon/image/content.ts';
+import { pickHostTree } from '../../daemon/image/host-image.ts';
+import { ensureHostImage } from '../../daemon/image/index.ts';
+import type { Image } from '../../daemon/image/store.ts';
+import { readAll, type TestImages, testImages } from '../support/images.ts';
+
+let store: TestImages;
+let image: Image;
+let root: string;
+beforeAll(async () => {
+  store = await testImages();
+  image = await ensureHostImage(store.images, nullLog, systemClock);
+  await store.roots.create('host', image.id);
+  root = await store.roots.mount('host');
+});
+afterAll(() => store.dispose());
+
+const run = (script: string): string =>
+  execFileSync('chroot', [root, '/bin/sh', '-c', script], {
+    env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
+  }).toString();
+
+describe('the host image', () => {
+  it('says in docker images and inspect what it is', () => {
+    expect(image.tags).toEqual(['drydock/host:latest']);
+    expect(image.comment).toContain("host's own programs");
+    expect(image.config.Cmd).toEqual(['/bin/bash']);
+    expect(image.config.Env![0]).toMatch(/^PATH=.*\/usr\/bin/);
+  });
+
+  it('runs node, of this version', () => {
+    expect(run('node --version')).toBe(`${process.version}\n`);
+    expect(run(`node -p 'require("crypto").createHash("md5").update("a").digest("hex")'`)).toBe(
+      '0cc175b9c0f1b6a831c399e269772661\n',
+    );
+  });
+
+  it('runs the usual tools together', () => {
+    expect(
+      run("seq 5 | grep -v 3 | sed s/^/n/ | awk '{ print $1 }' | sort -r | head -n 1 | tr a-z A-Z"),
+    ).toBe('N5\n');
+    expect(
+      run(
+        'cd /tmp && mkdir d && echo hi > d/f && tar cz d | tar tz && find d -type f -exec cat {} + && rm -r d',
+      ),
+    ).toBe('d/\nd/f\nhi\n');
+    expect(run('id -un; id -u node; getent hosts 127.0.0.1 >/dev/null; echo $((6*7))')).toBe(
+      'root\n1000\n42\n',
+    );
+  });
+
+  it('has every program that it holds in working order', () => {
+    const broken = run(
+      'for f in /bin/* /usr/bin/* /usr/sbin/* /usr/local/bin/*; do [ -x "$f" ] && [ -f "$f" ] && ldd "$f" 2>/dev/null | grep "not found" && echo "$f"; done; true',
+    );
+    expect(broken).toBe('');
+  });
+
+  it('keeps the merged /usr of the host, a sticky /tmp and an own passwd', () => {
+    for (const name of ['/bin', '/sbin', '/lib'])
+      if (lstatSync(name).isSymbolicLink()) expect(readlinkSync(`${root}${name}`)).toBe(readlinkSync(name));
+    expect(lstatSync(`${root}/tmp`).mode & 0o7777).toBe(0o1777);
+    expect(readFileSync(`${root}/etc/passwd`, 'utf8')).toMatch(/^root:x:0:0:root:\/root:\/bin\/bash$/m);
+    expect(readFileSync(`${root}/etc/ssl/certs/ca-certificates.crt`, 'utf8')).toContain('BEGIN CERTIFICATE');
+    for (const path of ['/etc/hostname', '/etc/machine-id', '/root/.ssh', '/etc/resolv.conf', '/home/user'])
+      expect(existsSync(root + path)).toBe(false);
+    expect(readFileSync(`${root}/etc/shadow`, 'utf8')).not.toContain('$');
+  });
+
+  it('is found again instead of being built again', async () => {
+    const again = await ensureHostImage(store.images, nullLog, systemClock);
+    expect(again).toEqual(image);
+  });
+
+  it('is built again when the tools have changed, and its forerunner goes', async () => {
+    const other = await testImages();
+    try {
+      await other.images.importRoot(
+        (await import('node:stream')).Readable.from([Buffer.alloc(1024)]),
+        { reference: 'drydock/host:latest', changes: ['LABEL io.drydock.host.fingerprint=old'] },
+        () => {},
+      );
+      const built = await ensureHostImage(other.images, nullLog, systemClock);
+      expect(built.diffIds).toEqual(image.diffIds);
+      expect(await other.images.list()).toHaveLength(1);
+    } finally {
+      await other.dispose();
+    }
+  });
+
+  it('has the same bytes whenever it is made of the same files', async () => {
+    const tar = await readAll(pickHostTree().tar());
+    expect(digestOf(tar)).toBe(image.diffIds[0]);
+  });
+
+  it('is refused with the missing part named when node can not be taken along', () => {
+    expect(() => pickHostTree('/nowhere/node')).toThrow(
+      expect.objectContaining({ code: 'ERR_HOST_IMAGE', message: expect.stringContaining('/nowhere/node') }),
+    );
+  });
+});
