@@ -29,8 +29,11 @@ export function errno(): number {
   return koffi.errno();
 }
 
+/** EWOULDBLOCK is EAGAIN's second name on every platform of ours; where others share a number the later one is usual. */
 const NAMES = new Map<number, string>(
-  Object.entries(constants.errno).map(([name, number]) => [number, name]),
+  Object.entries(constants.errno)
+    .filter(([name]) => name !== 'EWOULDBLOCK')
+    .map(([name, number]) => [number, name]),
 );
 
 /** The symbolic name of an errno of this platform, such as `ENOENT`. */

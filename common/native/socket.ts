@@ -281,7 +281,7 @@ export function setErrorQueue(fd: number, family: Family, on: boolean): void {
 
 /** Sets the TTL or hop limit of what is sent from now on; -1 takes the host's default. */
 export function setTtl(fd: number, family: Family, ttl: number): void {
-  if (family === 4) setInt(fd, SOL_IP, IP_TTL, ttl === -1 ? 0 : ttl);
+  if (family === 4) setInt(fd, SOL_IP, IP_TTL, ttl);
   else setInt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, ttl);
 }
 

@@ -152,6 +152,8 @@ describe('streams', () => {
     };
     push();
     expect(sent).toBeLessThan(total);
+    expect(stream.write(chunk, 0, 10)).toBe(0);
+    expect(stream.read(new Uint8Array(1), 0, 1)).toBe(0);
     expect(sink.writables).toBe(0);
     accepted!.resume();
     let seen = 0;
@@ -163,6 +165,7 @@ describe('streams', () => {
       return got === total;
     });
     expect(sink.writables).toBeGreaterThan(0);
+    expect(sink.error).toBeUndefined();
   });
 
   test('reset() reaches the peer as a RST', async () => {
@@ -294,6 +297,20 @@ describe('datagrams', () => {
     expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 7)).toBeUndefined();
     await until(() => sink.got.length === 1);
     expect(sink.got).toEqual([{ text: 'ping', port, ttl: 33 }]);
+  });
+
+  test('take the default TTL again after one with a wish', async () => {
+    const sink = new DatagramRecorder();
+    const socket = open(sink);
+    const other = open(new DatagramRecorder());
+    const receiver = new DatagramRecorder();
+    const target = open(receiver);
+    other.send(bytes, 0, 4, LOOPBACK, 0, target.port, 0);
+    socket.send(bytes, 0, 4, LOOPBACK, 0, target.port, 9);
+    socket.send(bytes, 0, 4, LOOPBACK, 0, target.port, 0);
+    await until(() => receiver.got.length === 3);
+    const [standard, wished, again] = receiver.got.map(({ ttl }) => ttl);
+    expect([wished, again]).toEqual([9, standard]);
   });
 
   test('to a closed port bring its ICMP error, also when another is sent meanwhile', async () => {

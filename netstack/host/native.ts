@@ -142,11 +142,19 @@ export class NativeHost implements Host {
   #accepted(fd: number, peer: Uint8Array, peerPort: number, sink: ListenSink): void {
     socket.setNoDelay(fd);
     if (this.#cubic && isLoopback(peer, 0)) this.#cubic = socket.setCongestionControl(fd, 'cubic');
+    this.adopt(fd, (stream) => sink.accepted(stream, peer, 0, peerPort));
+  }
+
+  /**
+   * Takes over a connected, non-blocking stream descriptor, such as one end of a socket pair. `sinkFor` gets the stream and
+   * returns the sink of its events.
+   */
+  adopt(fd: number, sinkFor: (stream: HostStream) => StreamSink): void {
     const stream = new NativeStream(fd, this.#poller, undefined);
-    stream.sink = sink.accepted(stream, peer, 0, peerPort);
+    stream.sink = sinkFor(stream);
     if (stream.closed) return;
     try {
-      // The first edge comes at once if the client has sent already.
+      // The first edge comes at once if the peer has sent already.
       this.#poller.watch(fd, STREAM_EVENTS, (mask) => stream.events(mask));
     } catch (error) {
       stream.fail(hostError((error as SyscallError).code));

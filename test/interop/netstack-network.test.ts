@@ -122,6 +122,39 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'dig'))(
         expect(length).toBe(BULK_BYTES);
       });
 
+      test('a server that reads late holds the guest up and loses nothing', async () => {
+        const sockets: net.Socket[] = [];
+        let received = 0;
+        let ended = false;
+        const port = await tcpServer((socket) => {
+          socket.pause();
+          sockets.push(socket);
+          socket.on('error', () => {});
+          socket.on('data', (chunk) => {
+            received += chunk.length;
+          });
+          socket.on('end', () => {
+            ended = true;
+            socket.end();
+          });
+          socket.pause();
+        });
+        const total = 64 << 20;
+        const client = a.start(
+          process.execPath,
+          '-e',
+          `const s = require('net').connect(${port}, '${GATEWAY}');
+         let left = ${total / (1 << 20)};
+         const push = () => { while (left-- > 0) if (!s.write(Buffer.alloc(1 << 20))) return s.once('drain', push); s.end(); };
+         push(); setTimeout(() => console.log('stuck', s.bytesWritten < ${total}), 700);`,
+        );
+        expect(await client.line(/stuck/)).toBe('stuck true');
+        sockets[0]!.resume();
+        await vi.waitFor(() => expect(ended).toBe(true), { timeout: 20_000 });
+        expect(received).toBe(total);
+        expect((await client.ended).code).toBe(0);
+      });
+
       test('a refused port is refused', async () => {
         const port = await tcpServer(() => {});
         await closers.pop()!();
