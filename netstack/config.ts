@@ -1,0 +1,310 @@
+/**
+ * The configuration of a network that is run by `drydock net`: gvproxy's YAML (or JSON) file with the same keys, and some of
+ * our own. Reading is strict: a key that is not known is an error that names it, since a misspelt security setting must
+ * not be silence. Everything here is pure; files are read by the command.
+ */
+import { parse } from 'yaml';
+import { DrydockError, errorMessage } from '#common/errors';
+import { type PolicyAction, type PolicyConfig, type PolicyRule, policyFaults } from './service/policy.ts';
+import { formatIpv4, netmask, parseAddress, parseIpv4, parseMac } from './wire/address.ts';
+
+/** Names as in gvproxy's file: a record is a name below the zone, or a pattern of such names, and its address. */
+export interface ZoneConfig {
+  name: string;
+  records: { name?: string; regexp?: string; ip: string }[];
+  defaultIP?: string;
+}
+
+/** A network in full, with defaults filled in. */
+export interface NetConfig {
+  /** Control endpoints with everything, `unix:///path` or `tcp://address:port`. */
+  listen: string[];
+  /** Control endpoint without /connect. */
+  services: string | undefined;
+  logLevel: LogLevel;
+  logFile: string | undefined;
+  pidFile: string | undefined;
+  mtuBytes: number;
+  subnet: string;
+  gatewayIp: string;
+  gatewayMac: string | undefined;
+  /** Address by which guests reach the host's loopback, besides the gateway's own; undefined: none. */
+  hostIp: string | undefined;
+  zones: ZoneConfig[];
+  searchDomains: string[];
+  /** Local endpoint to guest endpoint; `udp:` before the local one for UDP. */
+  forwards: Record<string, string>;
+  /** Address to MAC. */
+  staticLeases: Record<string, string>;
+  upstreams: string[] | undefined;
+  domain: string | undefined;
+  policy: PolicyConfig;
+  /** Network namespaces to attach: a pid, or the path of the namespace's file. */
+  namespaces: string[];
+  interfaceName: string;
+}
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+export const LOG_LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error'];
+
+/** gvproxy's defaults, on which podman machine, lima and crc rely. */
+const SUBNET_DEFAULT = '192.168.127.0/24';
+const MTU_BYTES_DEFAULT = 1500;
+
+function invalid(path: string, what: string): DrydockError {
+  return new DrydockError('ERR_NET_CONFIG_INVALID', `${path || 'The configuration'} ${what}.`);
+}
+
+type Reader<T> = (value: unknown, path: string) => T;
+
+const text: Reader<string> = (value, path) => {
+  if (typeof value !== 'string') throw invalid(path, 'must be a text');
+  return value;
+};
+const bool: Reader<boolean> = (value, path) => {
+  if (typeof value !== 'boolean') throw invalid(path, 'must be true or false');
+  return value;
+};
+const whole: Reader<number> = (value, path) => {
+  if (!Number.isInteger(value)) throw invalid(path, 'must be a whole number');
+  return value as number;
+};
+/** A port or range is a number or a text in YAML, as it comes. */
+const textOrNumber: Reader<string> = (value, path) =>
+  typeof value === 'number' ? String(value) : text(value, path);
+const oneOf =
+  <T extends string>(...values: readonly T[]): Reader<T> =>
+  (value, path) => {
+    if (!values.includes(value as T)) throw invalid(path, `must be one of ${values.join(', ')}`);
+    return value as T;
+  };
+const list =
+  <T>(item: Reader<T>): Reader<T[]> =>
+  (value, path) => {
+    if (!Array.isArray(value)) throw invalid(path, 'must be a list');
+    return value.map((element, index) => item(element, `${path}[${index}]`));
+  };
+const textMap: Reader<Record<string, string>> = (value, path) => {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw invalid(path, 'must be a mapping of texts');
+  return Object.fromEntries(
+    Object.entries(value).map(([key, element]) => [key, text(element, `${path}.${key}`)]),
+  );
+};
+
+type Fields = Record<string, Reader<unknown>>;
+type Shape<F extends Fields> = { [K in keyof F]?: ReturnType<F[K]> };
+
+/** A mapping with these keys, all of them optional, and no others. */
+const mapping =
+  <F extends Fields>(fields: F): Reader<Shape<F>> =>
+  (value, path) => {
+    if (value === null || value === undefined) return {};
+    if (typeof value !== 'object' || Array.isArray(value)) throw invalid(path, 'must be a mapping');
+    const result: Record<string, unknown> = {};
+    for (const [key, element] of Object.entries(value)) {
+      const at = path ? `${path}.${key}` : key;
+      const reader = Object.hasOwn(fields, key) ? fields[key] : undefined;
+      if (!reader) throw invalid(at, `is not known here. Known are: ${Object.keys(fields).join(', ')}`);
+      if (element !== null) result[key] = reader(element, at);
+    }
+    return result as Shape<F>;
+  };
+
+const record = mapping({ name: text, ip: text, regexp: text });
+const zone = mapping({ name: text, records: list(record), defaultIP: text });
+const rule = mapping({
+  action: oneOf<PolicyAction>('allow', 'deny'),
+  cidr: text,
+  port: textOrNumber,
+  protocol: oneOf('tcp', 'udp', 'icmp'),
+  name: text,
+});
+
+/** A file, or flags in its place: gvproxy's keys and ours, as they are written. */
+export interface NetFile {
+  listen?: string[];
+  services?: string;
+  'log-level'?: LogLevel;
+  'log-file'?: string;
+  'pid-file'?: string;
+  'ec2-metadata-access'?: boolean;
+  stack?: StackFile;
+  namespaces?: string[];
+  interface?: string;
+}
+
+/** The part `stack` of a file. */
+export interface StackFile {
+  mtu?: number;
+  subnet?: string;
+  gatewayIP?: string;
+  gatewayMacAddress?: string;
+  hostIP?: string;
+  dns?: ZoneFile[];
+  dnsSearchDomains?: string[];
+  forwards?: Record<string, string>;
+  dhcpStaticLeases?: Record<string, string>;
+  ec2MetadataAccess?: boolean;
+  blockAllOutbound?: boolean;
+  dnsUpstreams?: string[];
+  domain?: string;
+  policy?: { default?: PolicyAction; rules?: Partial<PolicyRule>[]; metadata?: boolean };
+}
+
+/** A zone of a file. */
+export interface ZoneFile {
+  name?: string;
+  records?: { name?: string; ip?: string; regexp?: string }[];
+  defaultIP?: string;
+}
+
+const readFile: Reader<NetFile> = mapping({
+  listen: list(text),
+  services: text,
+  'log-level': oneOf(...LOG_LEVELS),
+  'log-file': text,
+  'pid-file': text,
+  'ec2-metadata-access': bool,
+  stack: mapping({
+    mtu: whole,
+    subnet: text,
+    gatewayIP: text,
+    gatewayMacAddress: text,
+    hostIP: text,
+    dns: list(zone),
+    dnsSearchDomains: list(text),
+    forwards: textMap,
+    dhcpStaticLeases: textMap,
+    ec2MetadataAccess: bool,
+    blockAllOutbound: bool,
+    // Ours:
+    dnsUpstreams: list(text),
+    domain: text,
+    policy: mapping({ default: oneOf<PolicyAction>('allow', 'deny'), rules: list(rule), metadata: bool }),
+  }),
+  // Ours:
+  namespaces: list(textOrNumber),
+  interface: text,
+});
+
+/**
+ * Reads a file's text; JSON is YAML.
+ * @throws DrydockError ERR_NET_CONFIG_INVALID
+ */
+export function parseNetFile(content: string): NetFile {
+  let value: unknown;
+  try {
+    value = parse(content, { maxAliasCount: 100 });
+  } catch (error) {
+    throw new DrydockError('ERR_NET_CONFIG_INVALID', `The configuration is no YAML: ${errorMessage(error)}`, {
+      cause: error,
+    });
+  }
+  return readFile(value, '');
+}
+
+/** Zones that every gvproxy network has: how guests name the host and the gateway. */
+function defaultZones(gatewayIp: string, hostIp: string): ZoneConfig[] {
+  const records = [
+    { name: 'gateway', ip: gatewayIp },
+    { name: 'host', ip: hostIp },
+  ];
+  return ['containers.internal.', 'docker.internal.'].map((name) => ({ name, records }));
+}
+
+function readZone(shape: ZoneFile, path: string): ZoneConfig {
+  if (shape.name === undefined) throw invalid(path, 'has no name');
+  const records = (shape.records ?? []).map((entry, index) => {
+    const at = `${path}.records[${index}]`;
+    if (entry.ip === undefined || !parseAddress(entry.ip)) throw invalid(at, 'has no IP address in "ip"');
+    if ((entry.name === undefined) === (entry.regexp === undefined))
+      throw invalid(at, 'needs either a name or a regexp');
+    if (entry.regexp !== undefined) compilePattern(entry.regexp, at);
+    return { ...entry, ip: entry.ip };
+  });
+  if (shape.defaultIP !== undefined && !parseAddress(shape.defaultIP))
+    throw invalid(`${path}.defaultIP`, `is "${shape.defaultIP}", no IP address`);
+  return {
+    name: shape.name,
+    records,
+    ...(shape.defaultIP !== undefined && { defaultIP: shape.defaultIP }),
+  };
+}
+
+/**
+ * A zone record's pattern. Go's and JavaScript's syntax agree in what is used for host names.
+ * @throws DrydockError ERR_NET_CONFIG_INVALID
+ */
+export function compilePattern(pattern: string, path: string): RegExp {
+  try {
+    return new RegExp(pattern);
+  } catch (error) {
+    throw invalid(path, `has a regexp that is none: ${errorMessage(error)}`);
+  }
+}
+
+/**
+ * Fills in defaults and checks what belongs together.
+ * @throws DrydockError ERR_NET_CONFIG_INVALID
+ */
+export function resolveNetConfig(file: NetFile): NetConfig {
+  const stack = file.stack ?? {};
+  const subnet = stack.subnet ?? SUBNET_DEFAULT;
+  const [networkText, lengthText] = subnet.split('/');
+  const prefixLength = Number(lengthText);
+  const address = parseIpv4(networkText ?? '');
+  // gvproxy's rule: network, broadcast, gateway, a guest and the host's address must fit.
+  if (address === undefined || !Number.isInteger(prefixLength) || prefixLength < 1 || prefixLength > 29)
+    throw invalid('stack.subnet', `is "${subnet}", no IPv4 subnet like 192.168.127.0/24, up to /29`);
+  const mask = netmask(prefixLength);
+  const gatewayIp = stack.gatewayIP ?? formatIpv4((address & mask) + 1);
+  const hostIp = stack.hostIP ?? formatIpv4(((address | ~mask) >>> 0) - 1);
+  const isOwn = (candidate: string): boolean => {
+    const value = parseIpv4(candidate);
+    return value !== undefined && ((value ^ address) & mask) === 0;
+  };
+  for (const [key, value] of [
+    ['gatewayIP', gatewayIp],
+    ['hostIP', hostIp],
+    ...Object.keys(stack.dhcpStaticLeases ?? {}).map((lease) => ['dhcpStaticLeases', lease] as const),
+  ] as const)
+    if (!isOwn(value)) throw invalid(`stack.${key}`, `is "${value}", no address in ${subnet}`);
+  for (const [lease, mac] of Object.entries(stack.dhcpStaticLeases ?? {}))
+    if (parseMac(mac) === undefined)
+      throw invalid(`stack.dhcpStaticLeases.${lease}`, `is "${mac}", no MAC address`);
+
+  const policy: PolicyConfig = {
+    default: stack.policy?.default ?? (stack.blockAllOutbound ? 'deny' : 'allow'),
+    rules: (stack.policy?.rules ?? []).map((entry, index) => {
+      if (!entry.action) throw invalid(`stack.policy.rules[${index}]`, 'has no action');
+      return { ...entry, action: entry.action };
+    }),
+    metadata: stack.policy?.metadata ?? file['ec2-metadata-access'] ?? stack.ec2MetadataAccess ?? false,
+  };
+  const [fault] = policyFaults(policy);
+  if (fault) throw new DrydockError('ERR_NET_CONFIG_INVALID', `stack.policy: ${fault}`);
+  return {
+    listen: file.listen ?? [],
+    services: file.services,
+    logLevel: file['log-level'] ?? 'info',
+    logFile: file['log-file'],
+    pidFile: file['pid-file'],
+    mtuBytes: stack.mtu ?? MTU_BYTES_DEFAULT,
+    subnet,
+    gatewayIp,
+    gatewayMac: stack.gatewayMacAddress,
+    hostIp,
+    zones: (stack.dns ?? defaultZones(gatewayIp, hostIp)).map((shape, index) =>
+      readZone(shape, `stack.dns[${index}]`),
+    ),
+    searchDomains: stack.dnsSearchDomains ?? [],
+    forwards: stack.forwards ?? {},
+    staticLeases: stack.dhcpStaticLeases ?? {},
+    upstreams: stack.dnsUpstreams,
+    domain: stack.domain,
+    policy,
+    namespaces: file.namespaces ?? [],
+    interfaceName: file.interface ?? 'tap0',
+  };
+}
