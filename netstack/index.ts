@@ -3,7 +3,10 @@
  * This is the public surface of `drydock/netstack`.
  */
 import type { Log } from '#common/log';
+import type { FlowInfo } from './flow/inside.ts';
 import { startNetwork } from './network.ts';
+import type { Zone } from './service/dns/names.ts';
+import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
 
 /** How a network is made. */
 export interface NetworkOptions {
@@ -19,6 +22,8 @@ export interface NetworkOptions {
   dnsUpstreams?: string[];
   /** Name of the domain in which guests are known besides their bare names. */
   domain?: string;
+  /** Domains that DHCP tells guests to search. */
+  searchDomains?: string[];
   /** No traffic to or from outside; guests still reach each other. */
   internal?: boolean;
   log?: Log;
@@ -69,6 +74,17 @@ export interface PublishedPort extends PublishOptions {
   close(): Promise<void>;
 }
 
+/** An address that is in use. */
+export interface LeaseInfo {
+  address: string;
+  mac: string;
+  name: string | undefined;
+  /** `attached` by us, `bound` or `offered` by DHCP, `reserved` for a guest that has not come. */
+  state: string;
+  /** Time until it ends; Infinity for one that does not. */
+  leftMs: number;
+}
+
 /** A running network. */
 export interface Network {
   readonly name: string;
@@ -79,6 +95,23 @@ export interface Network {
   publish(options: PublishOptions): Promise<PublishedPort>;
   /** Extra names for DNS, such as `host.docker.internal`. */
   setHostNames(names: Record<string, string>): Promise<void>;
+  /** Adds names below a domain; records of the same zone are put in front of those it has, its default is replaced. */
+  addZone(zone: Zone): Promise<void>;
+  zones(): Promise<Zone[]>;
+  /**
+   * Puts a policy in force for flows that begin from now on.
+   * @throws DrydockError ERR_POLICY_INVALID
+   */
+  setPolicy(policy: PolicyConfig): Promise<void>;
+  /** What the policy has denied, latest last; `idleMs` since the last attempt. */
+  denied(): Promise<(DeniedFlow & { idleMs: number })[]>;
+  /** Keeps an address for the guest with this MAC (a static lease). @throws DrydockError ERR_ADDRESS_* */
+  reserve(address: string, mac: string, name?: string): Promise<void>;
+  /** Addresses in use: attached guests and DHCP's leases. */
+  leases(): Promise<LeaseInfo[]>;
+  flows(): Promise<FlowInfo[]>;
+  /** MAC addresses that the switch knows, with the number of their port; 0 is the gateway. */
+  switchTable(): Promise<{ mac: string; port: number }[]>;
   /** Counters by name, for metrics and `docker network inspect`. */
   stats(): Promise<Record<string, number>>;
   /** Ends every flow and frees threads, sockets and interfaces. */

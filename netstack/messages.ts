@@ -4,7 +4,10 @@
  * at once.
  */
 import type { MessagePort } from 'node:worker_threads';
+import type { FlowInfo } from './flow/inside.ts';
+import type { Zone } from './service/dns/names.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
+import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
 
 /** What a network's thread is started with. Addresses are numbers. */
 export interface WorkerSettings {
@@ -14,12 +17,23 @@ export interface WorkerSettings {
   gateway: number;
   mtuBytes: number;
   domain: string | undefined;
+  searchDomains: string[];
   internal: boolean;
   port: MessagePort;
   /** eventfd that wakes the thread. */
   wakeFd: number;
   /** Int32: nonzero tells the thread to end. */
   stop: SharedArrayBuffer;
+}
+
+/** A lease as it crosses the threads. */
+export interface LeaseRow {
+  address: number;
+  mac: number;
+  name: string | undefined;
+  state: string;
+  /** Infinity for one that does not end. */
+  leftMs: number;
 }
 
 /** Commands to the thread, with what they take and what they give. */
@@ -49,6 +63,14 @@ export interface Commands {
   unpublish: { take: { id: number }; give: undefined };
   setHostNames: { take: Record<string, Uint8Array[]>; give: undefined };
   setUpstreams: { take: Upstream[]; give: undefined };
+  addZone: { take: Zone; give: undefined };
+  zones: { take: undefined; give: Zone[] };
+  setPolicy: { take: PolicyConfig; give: undefined };
+  denied: { take: undefined; give: (DeniedFlow & { idleMs: number })[] };
+  reserve: { take: { address: number; mac: number; name: string | undefined }; give: undefined };
+  leases: { take: undefined; give: LeaseRow[] };
+  flows: { take: undefined; give: FlowInfo[] };
+  switchTable: { take: undefined; give: { mac: number; port: number }[] };
   stats: { take: undefined; give: Record<string, number> };
   close: { take: undefined; give: undefined };
 }

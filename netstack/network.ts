@@ -10,17 +10,21 @@ import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
 import { closeEventFd, kickEventFd, openEventFd } from '#common/native/epoll';
+import type { FlowInfo } from './flow/inside.ts';
 import { followResolvConf, RESOLV_CONF } from './host/resolv-conf.ts';
 import type {
   Attachment,
   AttachOptions,
+  LeaseInfo,
   Network,
   NetworkOptions,
   PublishedPort,
   PublishOptions,
 } from './index.ts';
 import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
+import type { Zone } from './service/dns/names.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
+import { type DeniedFlow, type PolicyConfig, policyFaults } from './service/policy.ts';
 import {
   formatEndpoint,
   formatIpv4,
@@ -148,6 +152,7 @@ class WorkerNetwork implements Network {
       ...plan,
       name: options.name,
       domain: options.domain,
+      searchDomains: options.searchDomains ?? [],
       internal: options.internal ?? false,
       port: port2,
       wakeFd: this.#wakeFd,
@@ -281,6 +286,42 @@ class WorkerNetwork implements Network {
         this.#log.error({ err: error }, 'resolvers could not be changed'),
       );
     });
+  }
+
+  addZone(zone: Zone): Promise<void> {
+    return this.#send('addZone', zone);
+  }
+
+  zones(): Promise<Zone[]> {
+    return this.#send('zones', undefined);
+  }
+
+  async setPolicy(policy: PolicyConfig): Promise<void> {
+    const faults = policyFaults(policy);
+    if (faults.length > 0) throw new DrydockError('ERR_POLICY_INVALID', faults.join(' '));
+    await this.#send('setPolicy', policy);
+  }
+
+  denied(): Promise<(DeniedFlow & { idleMs: number })[]> {
+    return this.#send('denied', undefined);
+  }
+
+  reserve(address: string, mac: string, name?: string): Promise<void> {
+    return this.#send('reserve', { address: requireIpv4(address, 'lease'), mac: requireMac(mac), name });
+  }
+
+  async leases(): Promise<LeaseInfo[]> {
+    const rows = await this.#send('leases', undefined);
+    return rows.map((row) => ({ ...row, address: formatIpv4(row.address), mac: formatMac(row.mac) }));
+  }
+
+  flows(): Promise<FlowInfo[]> {
+    return this.#send('flows', undefined);
+  }
+
+  async switchTable(): Promise<{ mac: string; port: number }[]> {
+    const rows = await this.#send('switchTable', undefined);
+    return rows.map(({ mac, port }) => ({ mac: formatMac(mac), port }));
   }
 
   stats(): Promise<Record<string, number>> {

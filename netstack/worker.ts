@@ -19,6 +19,7 @@ import { Switch } from './link/switch.ts';
 import type { CommandName, Commands, Reply, Request, WorkerSettings } from './messages.ts';
 import { type Publication, Publisher } from './publish/publisher.ts';
 import { dockerMac, LeasePool } from './service/lease-pool.ts';
+import { EgressRules } from './service/policy.ts';
 import { attachServices, DEFAULT_HOST_NAMES, type Services } from './service/services.ts';
 import { Stack } from './stack.ts';
 import { mapped, putMac } from './wire/address.ts';
@@ -36,6 +37,8 @@ class NetworkThread {
   readonly #switch: Switch;
   readonly #stack: Stack;
   readonly #services: Services;
+  readonly #leases: LeasePool;
+  readonly #policy: EgressRules;
   readonly #guests: Guests;
   readonly #publisher: Publisher;
   readonly #publications = new Map<number, Publication>();
@@ -50,6 +53,9 @@ class NetworkThread {
     const log = portLog(settings.port, {});
     const now = (): number => this.#now;
     const uplinkMac = dockerMac(settings.gateway);
+    this.#policy = new EgressRules(now);
+    // An internal network lets nothing out, names to be resolved included.
+    if (settings.internal) this.#policy.set({ default: 'deny', rules: [] });
     this.#host = new NativeHost(this.#poller, log, now);
     this.#switch = new Switch({ uplinkMac, mtuBytes: settings.mtuBytes, now });
     const ipv4 = { address: settings.gateway, prefixLength: settings.prefixLength };
@@ -63,7 +69,7 @@ class NetworkThread {
       mac,
       ipv4,
       hostLoopback: !settings.internal,
-      ...(settings.internal ? { egress: { allows: () => false } } : {}),
+      egress: this.#policy,
     });
     this.#switch.uplink.start({
       frame: (buf, off, end) => this.#stack.receive(this.#now, buf, off, end),
@@ -73,6 +79,7 @@ class NetworkThread {
       prefixLength: settings.prefixLength,
       excluded: [settings.gateway],
     });
+    this.#leases = leases;
     this.#services = attachServices(this.#stack, this.#host, {
       clock: { now, wallMs: systemClock.wallMs, arm: systemClock.arm },
       rng: cryptoRng,
@@ -80,6 +87,8 @@ class NetworkThread {
       ipv4,
       pool: leases,
       mtuBytes: settings.mtuBytes,
+      policy: this.#policy,
+      searchDomains: settings.searchDomains,
       ...(settings.domain === undefined ? {} : { domain: settings.domain }),
     });
     this.#guests = new Guests({
@@ -118,6 +127,30 @@ class NetworkThread {
         this.#services.setUpstreams(upstreams);
         return undefined;
       },
+      addZone: (zone) => {
+        this.#services.addZone(zone);
+        return undefined;
+      },
+      zones: () => [...this.#services.names.zones()],
+      setPolicy: (policy) => {
+        this.#policy.set(policy);
+        return undefined;
+      },
+      denied: () => this.#policy.denied().map((flow) => ({ ...flow, idleMs: this.#now - flow.at })),
+      reserve: ({ address, mac, name }) => {
+        this.#leases.reserve(address, { mac }, name);
+        return undefined;
+      },
+      leases: () =>
+        this.#leases.leases(this.#now).map(({ address, mac, name, state, expiresAt }) => ({
+          address,
+          mac,
+          name,
+          state,
+          leftMs: expiresAt - this.#now,
+        })),
+      flows: () => [...this.#stack.flows()],
+      switchTable: () => [...this.#switch.addresses()],
       stats: () => this.#stats(),
       close: () => {
         this.#closed = true;
@@ -181,6 +214,7 @@ class NetworkThread {
     return {
       ...this.#stack.counters,
       ...this.#services.counters(),
+      ...this.#policy.counters,
       ...this.#guests.counters(),
       guests: this.#guests.size,
       publications: this.#publications.size,
