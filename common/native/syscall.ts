@@ -4,8 +4,10 @@
  *
  * Each call is declared with its own parameter types: koffi then converts strings and buffers and keeps them alive
  * for as long as the call runs.
+ *
+ * No file that the launcher loads may import `node:process`: that opens process.stdin and stdout, and so makes the
+ * pipes of the container's program non-blocking.
  */
-import { arch } from 'node:process';
 import { cFunction, check } from './libc.ts';
 
 type Name =
@@ -71,7 +73,7 @@ export function systemCall<Arguments extends unknown[]>(
   name: Name,
   parameters: string[],
 ): (...args: Arguments) => number {
-  const number = NUMBERS[name][arch === 'arm64' ? 1 : 0];
+  const number = NUMBERS[name][process.arch === 'arm64' ? 1 : 0];
   const call = cFunction('syscall', 'int64', ['int64', ...parameters]);
   return (...args) => check(Number(call(number, ...args)), name, typeof args[1] === 'string' ? args[1] : '');
 }

@@ -6,7 +6,6 @@
  * 40 MB or a binary to ship.
  */
 import { writeSync } from 'node:fs';
-import { arch } from 'node:process';
 import type { System } from './system.ts';
 
 const HEADER_BYTES = 64;
@@ -63,7 +62,7 @@ export function initProgram(machine: 'x64' | 'arm64'): Uint8Array {
 /** Becomes process 1, without any power. */
 export function becomeInit(system: System): never {
   const memory = system.memoryFile('drydock-init');
-  writeSync(memory, initProgram(arch === 'arm64' ? 'arm64' : 'x64'));
+  writeSync(memory, initProgram(process.arch === 'arm64' ? 'arm64' : 'x64'));
   system.sealMemory(memory);
   system.resetSignals();
   system.ignoreChildren();

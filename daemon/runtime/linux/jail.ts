@@ -3,7 +3,7 @@
  * launchers of their own, born into its pid namespace and joined to the rest through a pidfd, so that no process
  * number is trusted twice. With `init`, process 1 only reaps, and the container's program is such a further process.
  */
-import { readFileSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import type { Clock } from '#common/clock';
 import { assert, DrydockError, errorMessage, SyscallError } from '#common/errors';
 import type { Log } from '#common/log';
@@ -103,19 +103,35 @@ export class LinuxJail implements Jail {
     assert(this.#state === 'ready', 'a jail starts once');
     this.#state = 'running';
     try {
-      // Not earlier: the launcher that became this jail's process needs more memory than the smallest limit.
-      this.#context.cgroups.update(this.id, this.#limits);
-      this.#first.send({ type: 'run' });
-      await this.#first.expect('executing');
-      await this.#first.gone();
-      if (!this.#spec.init) return this.#track(this.#first, this.#spec.process, this.#terminal, true);
-      this.#first.pipes.closeOwnEnds();
-      return await this.#join(this.#spec.process, true);
+      return await this.#launch();
     } catch (error) {
       throw launchError(error, CREATE_PREFIX);
     } finally {
       this.#context.settled();
     }
+  }
+
+  async #launch(): Promise<JailProcess> {
+    const { init, process } = this.#spec;
+    try {
+      // Not earlier: the launcher that becomes this jail's process needs more memory than the smallest limit.
+      this.#context.cgroups.update(this.id, this.#limits);
+      this.#first.send({ type: 'run' });
+      await this.#first.expect('executing');
+      await this.#first.gone();
+    } catch (error) {
+      this.#freeStreams();
+      throw error;
+    }
+    if (!init) return this.#track(this.#first, process, this.#terminal, true);
+    this.#freeStreams();
+    return this.#join(process, true);
+  }
+
+  /** For a first process that will not use its streams. */
+  #freeStreams(): void {
+    this.#first.pipes.closeOwnEnds();
+    if (this.#terminal !== undefined) closeSync(this.#terminal);
   }
 
   async exec(process: ProcessSpec): Promise<JailProcess> {
@@ -157,7 +173,10 @@ export class LinuxJail implements Jail {
     const started = this.#state === 'running';
     this.#state = 'destroyed';
     const { cgroups, clock } = this.#context;
-    if (!started) await this.#first.abandon();
+    if (!started) {
+      if (this.#terminal !== undefined) closeSync(this.#terminal);
+      await this.#first.abandon();
+    }
     await waitUntil(clock, `the processes of ${this.id} to end`, DESTROY_TIMEOUT_MS, () => {
       cgroups.kill(this.id);
       return cgroups.pids(this.id).length === 0;
@@ -199,7 +218,9 @@ export class LinuxJail implements Jail {
     try {
       return this.#context.program.start({ kind: 'inside', pidfd: this.#first.pidfd });
     } catch (error) {
-      if (error instanceof SyscallError && error.syscall === 'setns') throw this.#notRunning();
+      // A pid namespace whose process 1 has ended takes no more processes.
+      if (processStartTime(this.pid) !== this.startTime || error instanceof SyscallError)
+        throw this.#notRunning();
       throw error;
     }
   }
