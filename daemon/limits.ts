@@ -12,6 +12,8 @@ export const LOG_PENDING_BYTES_MAX: number = 1024 * 1024;
 export const CLIENT_PENDING_BYTES_MAX: number = 1024 * 1024;
 /** Default of `docker stop --time`. */
 export const STOP_TIMEOUT_S = 10;
+/** Output of a process that has ended is awaited this long when others still hold its pipes. */
+export const EXEC_OUTPUT_GRACE_MS = 2000;
 /** How long a killed process may take to be reaped before the daemon says that it is stuck. */
 export const KILL_WAIT_MS = 10_000;
 /** How long all containers together may take to stop when the daemon ends (dockerd's --shutdown-timeout). */
@@ -24,3 +26,5 @@ export const MEMORY_BYTES_MIN: number = 6 * 1024 * 1024;
 export const EXEC_KEPT_MS: number = 5 * 60_000;
 /** Interval between two samples of `docker stats`. */
 export const STATS_INTERVAL_MS = 1000;
+/** Requests that are under way when the daemon ends get this long. */
+export const API_GRACE_MS = 1000;

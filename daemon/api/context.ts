@@ -1,8 +1,13 @@
 /** What the API's plugins work with: the daemon's services, made once in daemon/index.ts. */
 import type { Clock } from '#common/clock';
 import type { Log } from '#common/log';
+import type { ExecService } from '../container/exec.ts';
+import type { ContainerService } from '../container/service.ts';
 import type { EventBus } from '../events/bus.ts';
 import type { ImageStore, ImageUsers, RootStore } from '../image/store.ts';
+import type { NetworkService } from '../network/service.ts';
+import type { SystemService } from '../system.ts';
+import type { VolumeService } from '../volume/service.ts';
 
 /** The daemon, as its API sees it. */
 export interface ApiContext {
@@ -10,6 +15,11 @@ export interface ApiContext {
   readonly version: string;
   readonly images: ImageStore;
   readonly roots: RootStore;
+  readonly containers: ContainerService;
+  readonly execs: ExecService;
+  readonly networks: NetworkService;
+  readonly volumes: VolumeService;
+  readonly system: SystemService;
   readonly events: EventBus;
   readonly clock: Clock;
   readonly log: Log;

@@ -41,7 +41,6 @@ function refusedVersion(asked: string): string | undefined {
 export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): FastifyInstance {
   const app = fastify({
     bodyLimit: JSON_BODY_BYTES_MAX,
-    disableRequestLogging: true,
     return503OnClosing: false,
     routerOptions: { maxParamLength: 4096 },
     rewriteUrl(request) {
@@ -63,6 +62,11 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
     const asked = versions.get(request.raw);
     const refusal = asked === undefined ? undefined : refusedVersion(asked);
     if (refusal !== undefined) throw new DrydockError('ERR_BAD_PARAMETER', refusal);
+  });
+  // Without fastify's charset: the CLI takes an error's text out of a body only when this is its exact type.
+  app.addHook('onSend', async (_request, reply) => {
+    if (String(reply.getHeader('content-type') ?? '').startsWith('application/json'))
+      void reply.header('content-type', 'application/json');
   });
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ message: 'page not found' }));
   app.setErrorHandler((error, request, reply) => {

@@ -1,5 +1,5 @@
 /**
- * Answers that last: JSON lines (progress, events, stats), wait's early headers, and docker's multiplexed frames.
+ * Answers that last: JSON lines (progress, events, stats), wait's early headers.
  * Their status is out before their work is done, so a later failure is told inside the stream.
  */
 import type { ServerResponse } from 'node:http';
@@ -59,16 +59,4 @@ export class JsonLines {
   end(): void {
     this.#response.end();
   }
-}
-
-/** Streams of a multiplexed frame. */
-export const STDOUT = 1;
-export const STDERR = 2;
-
-/** The 8-byte header of a multiplexed frame: stream, three zero bytes, length (big endian). */
-export function frameHeader(stream: number, length: number): Buffer {
-  const header = Buffer.alloc(8);
-  header[0] = stream;
-  header.writeUInt32BE(length, 4);
-  return header;
 }

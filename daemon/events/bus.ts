@@ -60,6 +60,11 @@ export class EventBus {
     this.#clock = clock;
   }
 
+  /** How many listen. */
+  get listeners(): number {
+    return this.#listeners.size;
+  }
+
   /** Publishes an event. `attributes` are copied. */
   emit(type: EventType, action: string, id: string, attributes: Record<string, string> = {}): void {
     const wallMs = this.#clock.wallMs();

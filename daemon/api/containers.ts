@@ -1,0 +1,174 @@
+/** /containers: life cycle, list, inspect. Streams (attach, logs, stats) are in container-streams.ts. */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Container, WaitCondition } from '../container/container.ts';
+import { inspectView, summaryView } from '../container/inspect.ts';
+import { containerPredicate, LIST_FILTERS } from '../container/list.ts';
+import { processTable } from '../container/top.ts';
+import type { CreateRequest, HostConfig } from '../container/types.ts';
+import type { ApiContext } from './context.ts';
+import { badParameter } from './errors.ts';
+import { filters, flag, integer, jsonBody, text, timestampNano } from './query.ts';
+import { apiVersion } from './server.ts';
+import { openStream } from './stream.ts';
+import { liveView } from './views.ts';
+
+/** The container that a route names. */
+export function containerOf(context: ApiContext, request: FastifyRequest): Container {
+  return context.containers.find((request.params as { id: string }).id);
+}
+
+/** Registers the routes. */
+export function containerRoutes(app: FastifyInstance, context: ApiContext): void {
+  app.get('/containers/json', (request) => list(context, request));
+  app.post('/containers/create', (request, reply) => create(context, request, reply));
+  app.get('/containers/:id/json', async (request) => {
+    const container = containerOf(context, request);
+    return inspectView(container.record, await liveView(context, container, flag(request, 'size')));
+  });
+  lifeRoutes(app, context);
+  app.post('/containers/:id/wait', (request, reply) => wait(context, request, reply));
+  app.post('/containers/:id/rename', async (request, reply) => {
+    await context.containers.rename(containerOf(context, request), text(request, 'name'));
+    return reply.code(204).send();
+  });
+  app.post('/containers/:id/update', async (request) => ({
+    Warnings: await context.containers.update(containerOf(context, request), jsonBody(request) as HostConfig),
+  }));
+  app.delete('/containers/:id', async (request, reply) => {
+    if (flag(request, 'link'))
+      throw badParameter('links can not be removed: connect the containers by a network instead');
+    await context.containers.remove(containerOf(context, request), {
+      force: flag(request, 'force'),
+      volumes: flag(request, 'v'),
+    });
+    return reply.code(204).send();
+  });
+  app.post('/containers/prune', (request) => prune(context, request));
+  app.get('/containers/:id/top', async (request) => {
+    return processTable(containerOf(context, request), text(request, 'ps_args') || '-ef');
+  });
+}
+
+function lifeRoutes(app: FastifyInstance, context: ApiContext): void {
+  const { supervisor } = context.containers;
+  const action = (
+    verb: string,
+    work: (container: Container, request: FastifyRequest) => Promise<void>,
+  ): void => {
+    app.post(`/containers/:id/${verb}`, async (request, reply) => {
+      await work(containerOf(context, request), request);
+      return reply.code(204).send();
+    });
+  };
+  const stopOptions = (request: FastifyRequest): { signal?: string; timeoutS: number | undefined } => ({
+    ...(text(request, 'signal') !== '' && { signal: text(request, 'signal') }),
+    timeoutS: integer(request, 't'),
+  });
+  action('start', (container) => supervisor.start(container));
+  action('stop', (container, request) => supervisor.stop(container, stopOptions(request)));
+  action('restart', (container, request) => supervisor.restart(container, stopOptions(request)));
+  action('kill', (container, request) => supervisor.kill(container, text(request, 'signal') || 'SIGKILL'));
+  action('pause', (container) => supervisor.pause(container));
+  action('unpause', (container) => supervisor.unpause(container));
+}
+
+async function create(context: ApiContext, request: FastifyRequest, reply: FastifyReply): Promise<object> {
+  const platform = text(request, 'platform');
+  if (platform !== '' && !/^linux(\/|$)/.test(platform))
+    throw badParameter(
+      `"${platform}": unknown operating system or architecture: this daemon runs linux containers`,
+    );
+  const { container, warnings } = await context.containers.create(
+    text(request, 'name'),
+    jsonBody(request) as CreateRequest,
+  );
+  void reply.code(201);
+  return { Id: container.id, Warnings: warnings };
+}
+
+async function list(context: ApiContext, request: FastifyRequest): Promise<object[]> {
+  const { containers, networks, images, clock } = context;
+  const found = filters(request, LIST_FILTERS);
+  const limit = integer(request, 'limit', 0);
+  const test = await containerPredicate(found, {
+    find: (reference) => containers.find(reference),
+    imageIds: async (reference) => {
+      const image = await images.get(reference).catch(() => undefined);
+      if (!image) return undefined;
+      const all = await images.list();
+      // Descendants: images whose layers begin with this one's.
+      return new Set(
+        all
+          .filter((other) => image.diffIds.every((id, i) => other.diffIds[i] === id))
+          .map((other) => other.id),
+      );
+    },
+    networkId: (name) => networks.list().find((n) => n.name === name)?.id ?? '',
+  });
+  // A filter on the state implies --all, as in moby's reducePsContainer.
+  const all = flag(request, 'all') || limit > 0 || found.has('status') || found.has('exited');
+  const chosen = containers.list().filter((c) => (all || c.up) && test(c.record));
+  const limited = limit > 0 ? chosen.slice(0, limit) : chosen;
+  const sizes = flag(request, 'size');
+  return Promise.all(
+    limited.map(async (c) => summaryView(c.record, await liveView(context, c, sizes), clock.wallMs())),
+  );
+}
+
+async function wait(context: ApiContext, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  const condition = text(request, 'condition') || 'not-running';
+  if (!['not-running', 'next-exit', 'removed'].includes(condition))
+    throw badParameter(`invalid condition: "${condition}"`);
+  const container = containerOf(context, request);
+  const gone = new AbortController();
+  const waiting = container.wait(condition as WaitCondition, gone.signal);
+  if (apiVersion(request) < 30) {
+    const { StatusCode } = await waiting;
+    return reply.send({ StatusCode });
+  }
+  // The CLI starts the container only when it has seen these headers.
+  const stream = openStream(reply, 'application/json');
+  stream.once('close', () => gone.abort());
+  stream.end(`${JSON.stringify(await waiting)}\n`);
+}
+
+const PRUNE_FILTERS: ReadonlySet<string> = new Set(['until', 'label', 'label!']);
+
+async function prune(context: ApiContext, request: FastifyRequest): Promise<object> {
+  const { containers, roots, clock } = context;
+  const matches = pruneTest(request, clock.wallMs());
+  const removed: string[] = [];
+  let bytes = 0;
+  for (const container of containers.list()) {
+    const { record } = container;
+    if (!['created', 'exited', 'dead'].includes(record.state.status)) continue;
+    if (!matches(record.created, record.config.Labels ?? {})) continue;
+    const { writableBytes } = await roots.sizes(container.id).catch(() => ({ writableBytes: 0 }));
+    await containers.remove(container, { force: false, volumes: false });
+    removed.push(container.id);
+    bytes += writableBytes;
+  }
+  context.events.emit('container', 'prune', '', { reclaimed: String(bytes) });
+  return { ContainersDeleted: removed, SpaceReclaimed: bytes };
+}
+
+/** What the filters of a prune request select, by creation time and labels. */
+export function pruneTest(
+  request: FastifyRequest,
+  nowMs: number,
+  accepted: ReadonlySet<string> = PRUNE_FILTERS,
+): (created: string, labels: Record<string, string>) => boolean {
+  const found = filters(request, accepted);
+  const untils = found.get('until') ?? [];
+  if (untils.length > 1) throw badParameter('more than one until filter specified');
+  const untilMs =
+    untils[0] === undefined ? Number.POSITIVE_INFINITY : Number(timestampNano(untils[0], nowMs) / 1_000_000n);
+  const has = (labels: Record<string, string>, wanted: string): boolean => {
+    const [key = '', ...rest] = wanted.split('=');
+    return Object.hasOwn(labels, key) && (rest.length === 0 || labels[key] === rest.join('='));
+  };
+  return (created, labels) =>
+    Date.parse(created) < untilMs &&
+    (found.get('label') ?? []).every((wanted) => has(labels, wanted)) &&
+    !(found.get('label!') ?? []).some((unwanted) => has(labels, unwanted));
+}

@@ -1,0 +1,131 @@
+/** `drydock daemon`: options in, a running daemon, signals, a banner that says how to go on. */
+import { Command, Option } from 'commander';
+import { DrydockError, errorMessage } from '#common/errors';
+import {
+  CONFIG_FILE_DEFAULT,
+  type DaemonConfig,
+  type DaemonOption,
+  effectiveConfig,
+  OPTIONS,
+  type PartialConfig,
+  readConfigFile,
+} from './config.ts';
+import { type DaemonLog, jsonLog, textLog } from './log.ts';
+import { findProgram } from './platform.ts';
+
+/** Adds the command, with every option of the table. */
+export function addDaemonCommand(program: Command, version: string): void {
+  const command = new Command('daemon')
+    .description('run the engine: answers the docker CLI on a socket')
+    .option('--config-file <file>', `daemon.json to read (default ${CONFIG_FILE_DEFAULT}, when it is there)`)
+    .option('--validate', 'check the configuration and exit');
+  for (const option of OPTIONS) command.addOption(commanderOption(option));
+  command.action(async (flags: Record<string, unknown>) => runDaemon(flags, version));
+  program.addCommand(command);
+}
+
+function commanderOption(option: DaemonOption): Option {
+  const made = new Option(option.flags, option.help);
+  if (option.kind === 'list')
+    made.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value]);
+  if (option.kind === 'map')
+    made.argParser((value: string, before: Record<string, string> | undefined) => {
+      const at = value.indexOf('=');
+      return { ...before, [at < 0 ? value : value.slice(0, at)]: at < 0 ? '' : value.slice(at + 1) };
+    });
+  if (option.kind === 'number')
+    made.argParser((value: string) => {
+      if (!/^\d+$/.test(value))
+        throw new DrydockError('ERR_BAD_CONFIG', `${option.flags}: ${value} is not a number`);
+      return Number(value);
+    });
+  return made;
+}
+
+/** Values that flags set, by field of the configuration. */
+function flagValues(flags: Record<string, unknown>): PartialConfig {
+  const found: PartialConfig = {};
+  for (const option of OPTIONS) {
+    const value = flags[new Option(option.flags).attributeName()];
+    if (value !== undefined) found[option.field] = value;
+  }
+  return found;
+}
+
+async function loadConfig(flags: Record<string, unknown>): Promise<DaemonConfig> {
+  const named = flags.configFile as string | undefined;
+  const file = await readConfigFile(named ?? CONFIG_FILE_DEFAULT, named !== undefined);
+  return effectiveConfig(flagValues(flags), file);
+}
+
+async function runDaemon(flags: Record<string, unknown>, version: string): Promise<void> {
+  const config = await loadConfig(flags);
+  if (flags.validate === true) {
+    console.log('configuration OK');
+    return;
+  }
+  const log =
+    config.logFormat === 'json'
+      ? jsonLog(config.logLevel)
+      : textLog(config.logLevel, (line) => process.stderr.write(line), Date.now);
+  // Loaded now, so that --help and --validate don't wait for it.
+  const { openDaemon } = await import('./index.ts');
+  const stopped = stopSignal(log);
+  const daemon = await openDaemon(config, version, log);
+  for (const line of daemon.recovered) log.info({}, `cleaned up after a killed daemon: ${line}`);
+  process.stdout.write(banner(daemon.addresses, daemon.hostImage, version));
+  process.on('SIGHUP', () => {
+    loadConfig(flags).then(
+      (next) => {
+        log.setLevel(next.logLevel);
+        daemon.reload(next);
+        log.info({}, 'configuration reloaded');
+      },
+      (error) => log.error({}, `configuration not reloaded: ${errorMessage(error)}`),
+    );
+  });
+  const signal = await stopped;
+  log.info({ signal }, 'stopping: containers first (once more to stop at once)');
+  await daemon.close();
+  log.info({}, 'stopped');
+  process.exit(0);
+}
+
+/** Resolves at the first SIGTERM or SIGINT; the second ends the process at once. */
+function stopSignal(log: DaemonLog): Promise<string> {
+  return new Promise((resolve) => {
+    let asked = false;
+    const handle = (signal: string): void => {
+      if (asked) {
+        log.warn({}, 'stopped at once: the next start will clean up');
+        process.exit(130);
+      }
+      asked = true;
+      resolve(signal);
+    };
+    process.on('SIGTERM', () => handle('SIGTERM'));
+    process.on('SIGINT', () => handle('SIGINT'));
+  });
+}
+
+/** What a newcomer reads when the daemon is ready. */
+export function banner(addresses: string[], image: string, version: string): string {
+  const [address = ''] = addresses;
+  const name = image.replace(/:latest$/, '');
+  const lines = [
+    '',
+    `Drydock ${version} is ready. In another terminal:`,
+    '',
+    `  export DOCKER_HOST=${address}`,
+    `  docker run --rm -it ${name} bash`,
+    '',
+  ];
+  for (const other of addresses.slice(1)) lines.push(`It also answers on ${other}`);
+  if (!findProgram('docker'))
+    lines.push(
+      'There is no docker CLI in PATH: install one (Debian and Ubuntu: apt-get install docker.io; Alpine: apk add docker-cli),',
+      'or talk to the API with: curl --unix-socket PATH http://localhost/version',
+      '',
+    );
+  return `${lines.join('\n')}\n`;
+}

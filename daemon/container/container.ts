@@ -1,0 +1,103 @@
+/** One container in the daemon's memory: its record and everything that lives only while the daemon does. */
+import type { Timer } from '#common/clock';
+import type { Jail, JailProcess } from '../runtime/runtime.ts';
+import { ProcessIo } from './io.ts';
+import { RestartPolicy } from './lifecycle.ts';
+import type { ContainerLog } from './logs.ts';
+import type { ContainerRecord } from './types.ts';
+
+/** What a client of POST /containers/ID/wait waits for. */
+export type WaitCondition = 'not-running' | 'next-exit' | 'removed';
+
+/** The answer of wait. */
+export interface WaitResult {
+  StatusCode: number;
+  Error?: { Message: string };
+}
+
+/** Operations of one container follow each other. */
+export class Turns {
+  #last: Promise<unknown> = Promise.resolve();
+
+  /** Runs `work` when all earlier work is done. */
+  take<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work, work);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+}
+
+/** A container. */
+export class Container {
+  readonly record: ContainerRecord;
+  readonly log: ContainerLog | undefined;
+  readonly io: ProcessIo = new ProcessIo();
+  readonly turns: Turns = new Turns();
+  readonly restarts: RestartPolicy = new RestartPolicy();
+  jail: Jail | undefined;
+  process: JailProcess | undefined;
+  /** When the current run began, on the monotonic clock. */
+  startedMs = 0;
+  /** The start that a restart policy has scheduled. */
+  restartTimer: Timer | undefined;
+  /** Resolves when the current run has ended and all its resources are free. */
+  ended: Promise<void> = Promise.resolve();
+  removed = false;
+  /** A user asked for the end of this run: no policy starts it again. */
+  stopping = false;
+  /** `docker restart` is under way: --rm must wait. */
+  restartAsked = false;
+  readonly #waiters = new Set<{ condition: WaitCondition; resolve: (result: WaitResult) => void }>();
+
+  constructor(record: ContainerRecord, log: ContainerLog | undefined) {
+    this.record = record;
+    this.log = log;
+  }
+
+  get id(): string {
+    return this.record.id;
+  }
+
+  get name(): string {
+    return this.record.name;
+  }
+
+  /** Whether a process runs, is frozen, or waits to be restarted: what wait's `not-running` waits out. */
+  get up(): boolean {
+    return ['running', 'paused', 'restarting'].includes(this.record.state.status);
+  }
+
+  /** Resolves when the condition holds, or never when the signal is aborted first. */
+  wait(condition: WaitCondition, signal: AbortSignal): Promise<WaitResult> {
+    return new Promise((resolve) => {
+      const { state } = this.record;
+      if (condition === 'not-running' && !this.up) return resolve(this.#result(state.error));
+      const waiter = { condition, resolve };
+      this.#waiters.add(waiter);
+      signal.addEventListener('abort', () => this.#waiters.delete(waiter), { once: true });
+    });
+  }
+
+  #result(error: string): WaitResult {
+    return {
+      StatusCode: this.record.state.exitCode,
+      ...(error !== '' && { Error: { Message: error } }),
+    };
+  }
+
+  /** Tells clients that the container's process has ended, or that a start has failed. */
+  notifyExit(error = ''): void {
+    for (const waiter of this.#waiters) {
+      if (waiter.condition === 'removed' || (waiter.condition === 'not-running' && this.up)) continue;
+      this.#waiters.delete(waiter);
+      waiter.resolve(this.#result(error));
+    }
+  }
+
+  /** Tells all clients that the container is gone. */
+  notifyRemoved(): void {
+    this.removed = true;
+    for (const waiter of this.#waiters) waiter.resolve(this.#result(''));
+    this.#waiters.clear();
+  }
+}

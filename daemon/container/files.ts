@@ -1,0 +1,126 @@
+/**
+ * /etc/hostname, /etc/hosts and /etc/resolv.conf of a container: files of ours that are bound over the image's. The text
+ * is made by pure functions. A running container's files are changed in place, since a bind mount follows the inode.
+ */
+import { mkdir, open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ContainerRecord, EndpointSettings } from './types.ts';
+
+/** The files by their place in the container. */
+export const ETC_FILES: Readonly<Record<'hostname' | 'hosts' | 'resolv.conf', string>> = {
+  hostname: '/etc/hostname',
+  hosts: '/etc/hosts',
+  'resolv.conf': '/etc/resolv.conf',
+};
+
+const LOOPBACK_HOSTS = `127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+`;
+
+/**
+ * The text of /etc/hosts.
+ * @param links `address name...` lines of linked containers
+ */
+export function hostsText(
+  record: ContainerRecord,
+  networks: Record<string, EndpointSettings>,
+  links: string[] = [],
+): string {
+  const { Hostname = '', Domainname = '' } = record.config;
+  const gateway = Object.values(networks).find((n) => n.Gateway)?.Gateway ?? '';
+  const lines: string[] = [];
+  for (const entry of record.hostConfig.ExtraHosts ?? []) {
+    // `name:address`; an IPv6 address may be in brackets. The CLI also sends `name=address`.
+    const match = /^([^:=]+)[:=]\[?(.+?)\]?$/.exec(entry);
+    if (!match) continue;
+    const address = match[2] === 'host-gateway' ? gateway : match[2]!;
+    if (address !== '') lines.push(`${address}\t${match[1]}`);
+  }
+  lines.push(...links);
+  for (const { IPAddress } of Object.values(networks))
+    if (IPAddress && Hostname)
+      lines.push(`${IPAddress}\t${Domainname ? `${Hostname}.${Domainname} ` : ''}${Hostname}`);
+  return LOOPBACK_HOSTS + lines.map((line) => `${line}\n`).join('');
+}
+
+/** Resolver settings of containers that name none: the daemon's --dns, --dns-search, --dns-opt. */
+export interface DnsDefaults {
+  servers: string[];
+  search: string[];
+  options: string[];
+}
+
+/** The text of /etc/resolv.conf. `gateways` answer names of the container's networks and forward the rest. */
+export function resolvText(
+  record: ContainerRecord,
+  gateways: string[],
+  hostText: string,
+  defaults: DnsDefaults,
+): string {
+  const { hostConfig } = record;
+  const Dns = hostConfig.Dns?.length ? hostConfig.Dns : defaults.servers;
+  const DnsSearch = hostConfig.DnsSearch?.length ? hostConfig.DnsSearch : defaults.search;
+  const DnsOptions = hostConfig.DnsOptions?.length ? hostConfig.DnsOptions : defaults.options;
+  const lines = hostText.split('\n').map((line) => line.trim());
+  const hostSearch =
+    lines
+      .findLast((line) => /^(search|domain)\s/.test(line))
+      ?.split(/\s+/)
+      .slice(1) ?? [];
+  const hostServers = lines
+    .filter((line) => line.startsWith('nameserver '))
+    .map((line) => line.split(/\s+/)[1]!);
+  const hostOptions = lines
+    .filter((line) => line.startsWith('options '))
+    .flatMap((line) => line.split(/\s+/).slice(1));
+  const servers = Dns.length > 0 ? Dns : gateways.length > 0 ? gateways : hostServers;
+  const search = DnsSearch.length > 0 ? DnsSearch.filter((domain) => domain !== '.') : hostSearch;
+  const options = DnsOptions.length > 0 ? DnsOptions : hostOptions;
+  return [
+    ...servers.map((server) => `nameserver ${server}\n`),
+    search.length > 0 ? `search ${search.join(' ')}\n` : '',
+    options.length > 0 ? `options ${options.join(' ')}\n` : '',
+  ].join('');
+}
+
+/** Paths of a container's files on the host. */
+export function etcPaths(folder: string): Record<keyof typeof ETC_FILES, string> {
+  return {
+    hostname: join(folder, 'hostname'),
+    hosts: join(folder, 'hosts'),
+    'resolv.conf': join(folder, 'resolv.conf'),
+  };
+}
+
+/** Writes a file in place, keeping its inode. */
+export async function writeInPlace(path: string, text: string): Promise<void> {
+  const file = await open(path, 'a', 0o644);
+  try {
+    await file.truncate(0);
+    await file.writeFile(text);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Writes all three files of a container before its start; addresses are added when they are known. */
+export async function writeEtcFiles(
+  folder: string,
+  record: ContainerRecord,
+  gateways: string[],
+  defaults: DnsDefaults,
+): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const paths = etcPaths(folder);
+  const { Hostname = '', Domainname = '' } = record.config;
+  const hostNetwork = record.hostConfig.NetworkMode === 'host';
+  const hostHosts = hostNetwork ? await readFile('/etc/hosts', 'utf8').catch(() => '') : '';
+  const hostResolv = await readFile('/etc/resolv.conf', 'utf8').catch(() => '');
+  await writeInPlace(paths.hostname, `${Domainname ? `${Hostname}.${Domainname}` : Hostname}\n`);
+  await writeInPlace(paths.hosts, hostHosts || hostsText(record, {}));
+  await writeInPlace(paths['resolv.conf'], resolvText(record, gateways, hostResolv, defaults));
+}

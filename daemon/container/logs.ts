@@ -1,0 +1,201 @@
+/**
+ * A container's log, in docker's json-file layout: `{"log":"...\n","stream":"stdout","time":"..."}` per line, in
+ * `ID-json.log` and, with rotation, `ID-json.log.1` (newest) and up.
+ *
+ * The writer is a sink of the container's output. It cuts lines at 16 KiB (a cut line has no newline), gathers them and
+ * writes one batch at a time, and holds the container back while too much waits for the disk. Readers use the files,
+ * never the writer's memory; the writer only tells them that there is more, that the file was rotated, or that it ended.
+ */
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import type { Clock } from '#common/clock';
+import { errorCode } from '#common/errors';
+import type { Log } from '#common/log';
+import { LOG_LINE_BYTES_MAX, LOG_PENDING_BYTES_MAX } from '../limits.ts';
+import type { OutputSink, StreamNumber } from './io.ts';
+
+const NEWLINE = 10;
+
+/** Log options that matter to the file. */
+export interface LogRotation {
+  /** Bytes after which the file is rotated; Infinity never. */
+  sizeMax: number;
+  /** How many files are kept, the current one included. */
+  filesMax: number;
+}
+
+/** A log that is written while its container runs. */
+export class ContainerLog {
+  readonly path: string;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #rotation: LogRotation;
+  readonly #rests: [Buffer, Buffer] = [Buffer.alloc(0), Buffer.alloc(0)];
+  #lines: string[] = [];
+  #pendingBytes = 0;
+  #lastNano = 0n;
+  #file: FileHandle | undefined;
+  #fileBytes = 0;
+  #flushing: Promise<void> | undefined;
+  #watchers = new Set<() => void>();
+  #generation = 0;
+  #open = false;
+  #run = 0;
+
+  constructor(path: string, rotation: LogRotation, clock: Clock, log: Log) {
+    this.path = path;
+    this.#rotation = rotation;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  /** Whether the container runs, so that followers should wait. */
+  get live(): boolean {
+    return this.#open;
+  }
+
+  /** Grows with each rotation: a reader whose number is older continues in the new file. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** Calls `wake` whenever the file has grown, was rotated or was ended. */
+  watch(wake: () => void): () => void {
+    this.#watchers.add(wake);
+    return () => void this.#watchers.delete(wake);
+  }
+
+  /** A sink for one run of the container. */
+  begin(): OutputSink {
+    this.#open = true;
+    const run = ++this.#run;
+    const sink: OutputSink = {
+      write: (stream, chunk) => {
+        this.#take(stream, chunk);
+        if (this.#pendingBytes <= LOG_PENDING_BYTES_MAX) return true;
+        void this.flush().then(() => sink.drained?.());
+        return false;
+      },
+      end: () => void this.#end(run),
+    };
+    return sink;
+  }
+
+  #take(stream: StreamNumber, chunk: Buffer): void {
+    const rest = this.#rests[stream - 1]!;
+    const data = rest.length > 0 ? Buffer.concat([rest, chunk]) : chunk;
+    let from = 0;
+    for (;;) {
+      const at = data.indexOf(NEWLINE, from);
+      const end = at < 0 ? data.length : at + 1;
+      while (end - from > LOG_LINE_BYTES_MAX) {
+        const cut = characterBoundary(data, from + LOG_LINE_BYTES_MAX, from);
+        this.#line(stream, data.toString('utf8', from, cut));
+        from = cut;
+      }
+      if (at < 0) break;
+      this.#line(stream, data.toString('utf8', from, end));
+      from = end;
+    }
+    // A copy, since the chunk belongs to the pipe's pool.
+    this.#rests[stream - 1] = Buffer.from(data.subarray(from));
+    if (this.#lines.length > 0) void this.flush();
+  }
+
+  #line(stream: StreamNumber, text: string): void {
+    const line = `{"log":${JSON.stringify(text)},"stream":"${stream === 1 ? 'stdout' : 'stderr'}","time":"${this.#time()}"}\n`;
+    this.#lines.push(line);
+    this.#pendingBytes += line.length;
+  }
+
+  /** Each line gets its own nanosecond, so that `--since` a line's time never repeats or loses one. */
+  #time(): string {
+    const now = BigInt(Math.floor(this.#clock.wallMs())) * 1_000_000n;
+    this.#lastNano = now > this.#lastNano ? now : this.#lastNano + 1n;
+    return nanoToRfc3339(this.#lastNano);
+  }
+
+  /** Resolves when all lines taken so far are in the file. */
+  flush(): Promise<void> {
+    this.#flushing ??= this.#writeOut().finally(() => {
+      this.#flushing = undefined;
+    });
+    return this.#flushing;
+  }
+
+  async #writeOut(): Promise<void> {
+    try {
+      while (this.#lines.length > 0) {
+        const batch = Buffer.from(this.#lines.join(''));
+        this.#lines = [];
+        this.#pendingBytes = 0;
+        if (this.#fileBytes >= this.#rotation.sizeMax) await this.#rotate();
+        await this.#append(batch);
+        for (const wake of this.#watchers) wake();
+      }
+    } catch (error) {
+      // A full disk must not stop the container: its output is lost from here, and the daemon's log says so.
+      this.#log.error({ path: this.path, error }, 'container log could not be written');
+      this.#lines = [];
+      this.#pendingBytes = 0;
+    }
+  }
+
+  async #append(batch: Buffer): Promise<void> {
+    if (this.#file === undefined) {
+      this.#file = await open(this.path, 'a', 0o640);
+      this.#fileBytes = (await this.#file.stat()).size;
+    }
+    await this.#file.appendFile(batch);
+    this.#fileBytes += batch.length;
+  }
+
+  async #rotate(): Promise<void> {
+    await this.#file?.close();
+    this.#file = undefined;
+    this.#fileBytes = 0;
+    const { filesMax } = this.#rotation;
+    if (filesMax === 1) await rm(this.path, { force: true });
+    for (let n = filesMax - 1; n >= 1; n--)
+      await rename(n === 1 ? this.path : `${this.path}.${n - 1}`, `${this.path}.${n}`).catch((error) => {
+        if (errorCode(error) !== 'ENOENT') throw error;
+      });
+    this.#generation++;
+  }
+
+  /** Writes what is left and tells followers that no more comes, unless the container was started again meanwhile. */
+  async #end(run: number): Promise<void> {
+    for (const stream of [1, 2] as const) {
+      const rest = this.#rests[stream - 1]!;
+      if (rest.length > 0) this.#line(stream, `${rest.toString('utf8')}\n`);
+      this.#rests[stream - 1] = Buffer.alloc(0);
+    }
+    // Twice: the first may be a flush whose last look at the lines is already past.
+    await this.flush();
+    await this.flush();
+    if (run !== this.#run) return;
+    await this.#file?.close().catch(() => {});
+    this.#file = undefined;
+    this.#open = false;
+    for (const wake of this.#watchers) wake();
+  }
+}
+
+/** The last start of a UTF-8 character at or before `at`, so that no character is cut in two; `at` itself for other bytes. */
+function characterBoundary(data: Buffer, at: number, from: number): number {
+  for (let back = 0; back < 4 && at - back > from; back++)
+    if ((data[at - back]! & 0xc0) !== 0x80) return at - back;
+  return at;
+}
+
+/** RFC 3339 with nine digits of fraction. */
+export function nanoToRfc3339(nano: bigint): string {
+  const ms = Number(nano / 1_000_000n);
+  return `${new Date(ms).toISOString().slice(0, -1)}${String(nano % 1_000_000n).padStart(6, '0')}Z`;
+}
+
+/** Nanoseconds since the epoch of RFC 3339 with any fraction. */
+export function rfc3339ToNano(text: string): bigint {
+  const match = /^(.*?T\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)$/.exec(text);
+  if (!match) return 0n;
+  return BigInt(Date.parse(match[1]! + match[3]!)) * 1_000_000n + BigInt((match[2] ?? '').padEnd(9, '0'));
+}

@@ -1,0 +1,489 @@
+/**
+ * The containers that exist: made, found, renamed, updated, removed. Running them is the supervisor's, their further
+ * processes are the exec service's.
+ */
+import { join } from 'node:path';
+import type { Clock } from '#common/clock';
+import { DrydockError, errorCode } from '#common/errors';
+import type { Log } from '#common/log';
+import type { Rng } from '#common/rng';
+import type { EventBus } from '../events/bus.ts';
+import type { Image, ImageStore, RootStore } from '../image/store.ts';
+import { collectMounts } from '../mounts/parse.ts';
+import type { MountService } from '../mounts/service.ts';
+import type { NetworkRecord } from '../network/record.ts';
+import { checkAddress, type NetworkService } from '../network/service.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import type { RecordFolder } from '../store/atomic.ts';
+import type { VolumeService } from '../volume/service.ts';
+import { Container } from './container.ts';
+import { createRecord } from './create.ts';
+import type { DnsDefaults } from './files.ts';
+import { isAlive, permit, startsWithDaemon } from './lifecycle.ts';
+import { ContainerLog } from './logs.ts';
+import { newId, randomName } from './names.ts';
+import { jailLimits, jailSpec } from './spec.ts';
+import { Supervisor } from './supervisor.ts';
+import type { ContainerRecord, CreateRequest, EndpointSettings, HostConfig, MountPoint } from './types.ts';
+import { checkHostConfig, checkName, sizeBytes } from './validate.ts';
+
+/** What the service works with. */
+export interface ContainerDeps {
+  records: RecordFolder<ContainerRecord>;
+  runtime: Runtime;
+  images: ImageStore;
+  roots: RootStore;
+  mounts: MountService;
+  networks: NetworkService;
+  volumes: VolumeService;
+  events: EventBus;
+  clock: Clock;
+  rng: Rng;
+  log: Log;
+  /** Log driver of containers that name none. */
+  logConfig: { Type: string; Config: Record<string, string> };
+  /** Resolver settings of containers that name none. */
+  dns: DnsDefaults;
+}
+
+/** Docker's containers. */
+export class ContainerService {
+  readonly supervisor: Supervisor;
+  readonly #deps: ContainerDeps;
+  readonly #containers = new Map<string, Container>();
+  /** Names that a create is about to use. */
+  readonly #reserved = new Map<string, string>();
+
+  constructor(deps: ContainerDeps) {
+    this.#deps = deps;
+    this.supervisor = new Supervisor({
+      runtime: deps.runtime,
+      roots: deps.roots,
+      mounts: deps.mounts,
+      networks: deps.networks,
+      events: deps.events,
+      clock: deps.clock,
+      log: deps.log,
+      dns: deps.dns,
+      folderOf: (id) => deps.records.pathOf(id),
+      save: (container) => this.#save(container),
+      find: (reference) => this.find(reference),
+      removeAfterExit: (container) => this.remove(container, { force: false, volumes: true }),
+    });
+  }
+
+  async #save(container: Container): Promise<void> {
+    if (!container.removed) await this.#deps.records.save(container.id, container.record);
+  }
+
+  /**
+   * Loads what is on disk after the daemon's start: frees what a killed daemon left and says so.
+   * @returns what was done, for the log
+   */
+  async open(): Promise<string[]> {
+    const { records, runtime, roots, mounts } = this.#deps;
+    const { records: found, broken } = await records.load();
+    const done: string[] = [];
+    for (const key of broken) {
+      await records.remove(key);
+      done.push(`removed container ${key.slice(0, 12)}, which was being created`);
+    }
+    for (const record of found.values()) this.#containers.set(record.id, this.#adopt(record));
+    const alive = [...found.values()].filter((r) => isAlive(r.state.status));
+    done.push(
+      ...(await runtime.sweep(
+        alive.map((r) => ({ id: r.id, pid: r.state.pid, startTime: r.state.pidStartTime })),
+      )),
+    );
+    done.push(...(await roots.sweep(new Set(found.keys()))));
+    done.push(...(await mounts.sweep()));
+    for (const record of found.values()) await this.#recover(record, done);
+    return done;
+  }
+
+  #adopt(record: ContainerRecord): Container {
+    return new Container(record, this.#newLog(record));
+  }
+
+  #newLog(record: ContainerRecord): ContainerLog | undefined {
+    const { Type, Config = {} } = record.hostConfig.LogConfig ?? {};
+    if (Type === 'none') return undefined;
+    const local = Type === 'local';
+    const size = Config['max-size'] ?? (local ? '20m' : '-1');
+    return new ContainerLog(
+      this.logPath(record.id),
+      {
+        sizeMax: size === '-1' ? Number.POSITIVE_INFINITY : sizeBytes(size),
+        filesMax: Number(Config['max-file'] ?? (local ? 5 : 1)),
+      },
+      this.#deps.clock,
+      this.#deps.log,
+    );
+  }
+
+  /** A container that ran when the last daemon ended without order is over; --rm is done now. */
+  async #recover(record: ContainerRecord, done: string[]): Promise<void> {
+    const { state } = record;
+    const container = this.#containers.get(record.id)!;
+    if (isAlive(state.status) || state.status === 'restarting') {
+      Object.assign(state, { status: 'exited', pid: 0, pidStartTime: '', exitCode: 137 });
+      state.finishedAt = new Date(this.#deps.clock.wallMs()).toISOString();
+      state.error = 'the daemon was killed while the container ran';
+      await this.#save(container);
+      done.push(`marked container ${record.name} as exited`);
+    }
+    const unfinished =
+      state.status === 'removing' || (record.hostConfig.AutoRemove && state.status !== 'created');
+    if (!unfinished) return;
+    state.status = 'exited';
+    await this.remove(container, { force: true, volumes: true });
+    done.push(`removed container ${record.name}`);
+  }
+
+  /** Starts what restart policies want running after the daemon's start. */
+  async startByPolicy(): Promise<void> {
+    for (const container of this.list()) {
+      if (!startsWithDaemon(container.record.hostConfig.RestartPolicy, container.record.state)) continue;
+      await this.supervisor
+        .start(container)
+        .catch((error) =>
+          this.#deps.log.warn({ container: container.id, error }, 'container could not be started'),
+        );
+    }
+  }
+
+  /** All containers, newest first. */
+  list(): Container[] {
+    return [...this.#containers.values()].sort((a, b) => (a.record.created > b.record.created ? -1 : 1));
+  }
+
+  /** Finds by id, name with or without slash, or unique id prefix. @throws ERR_CONTAINER_NOT_FOUND, ERR_AMBIGUOUS_ID */
+  find(reference: string): Container {
+    const exact = this.#containers.get(reference) ?? this.#byName(reference.replace(/^\//, ''));
+    if (exact) return exact;
+    const matches = /^[0-9a-f]+$/.test(reference)
+      ? [...this.#containers.values()].filter((c) => c.id.startsWith(reference))
+      : [];
+    if (matches.length === 1) return matches[0]!;
+    if (matches.length > 1)
+      throw new DrydockError('ERR_AMBIGUOUS_ID', `multiple IDs found with provided prefix: ${reference}`);
+    throw new DrydockError('ERR_CONTAINER_NOT_FOUND', `No such container: ${reference}`);
+  }
+
+  #byName(name: string): Container | undefined {
+    for (const container of this.#containers.values()) if (container.name === name) return container;
+    return undefined;
+  }
+
+  /** A container's folder under the data root. */
+  folderOf(id: string): string {
+    return this.#deps.records.pathOf(id);
+  }
+
+  /** Where a container's log is. */
+  logPath(id: string): string {
+    return join(this.folderOf(id), `${id}-json.log`);
+  }
+
+  /** Takes a name. @throws ERR_CONFLICT with docker's text */
+  #reserve(name: string, id: string): void {
+    const owner = this.#byName(name)?.id ?? this.#reserved.get(name);
+    if (owner !== undefined)
+      throw new DrydockError(
+        'ERR_CONFLICT',
+        `Conflict. The container name "/${name}" is already in use by container "${owner}". You have to remove (or rename) that container to be able to reuse that name.`,
+      );
+    this.#reserved.set(name, id);
+  }
+
+  /** Makes a container. @returns it and warnings for the client */
+  async create(
+    wishedName: string,
+    request: CreateRequest,
+  ): Promise<{ container: Container; warnings: string[] }> {
+    const { rng, clock } = this.#deps;
+    const id = newId(rng);
+    const name =
+      wishedName === ''
+        ? randomName(rng, (n) => this.#byName(n) !== undefined || this.#reserved.has(n))
+        : checkName(wishedName);
+    const image = await this.#image(request.Image ?? '');
+    const { record, warnings } = createRecord(request, {
+      id,
+      name,
+      created: `${new Date(clock.wallMs()).toISOString().slice(0, -1)}000000Z`,
+      image,
+      logConfig: this.#deps.logConfig,
+    });
+    this.#checkNamed(record);
+    const points = collectMounts(
+      record.hostConfig,
+      record.config.Volumes,
+      this.#inherited(record.hostConfig),
+    );
+    record.mounts = points;
+    warnings.push(...this.#checkJail(record));
+    this.#reserve(name, id);
+    try {
+      await this.#build(record, image);
+      const container = this.#adopt(record);
+      this.#containers.set(id, container);
+      this.supervisor.event(container, 'create');
+      return { container, warnings };
+    } finally {
+      this.#reserved.delete(name);
+    }
+  }
+
+  async #image(reference: string): Promise<Image> {
+    try {
+      return await this.#deps.images.get(reference);
+    } catch (error) {
+      if (errorCode(error) !== 'ERR_IMAGE_NOT_FOUND') throw error;
+      throw new DrydockError('ERR_IMAGE_NOT_FOUND', `No such image: ${withTag(reference)}`);
+    }
+  }
+
+  /** What a record names must exist: networks, and containers to share namespaces with. */
+  #checkNamed(record: ContainerRecord): void {
+    const { networks, hostConfig } = record;
+    for (const name of Object.keys(networks)) this.#deps.networks.find(name);
+    for (const mode of [hostConfig.NetworkMode, hostConfig.PidMode, hostConfig.IpcMode])
+      if (mode?.startsWith('container:')) this.find(mode.slice('container:'.length));
+  }
+
+  /** Compiles the jail once at create, so that what can't be had is said now and not at the first start. */
+  #checkJail(record: ContainerRecord): string[] {
+    const spec = jailSpec(record, {
+      rootPath: '/',
+      etc: { hostname: '', hosts: '', 'resolv.conf': '' },
+      mounts: [],
+      pids: {},
+    });
+    return this.#deps.runtime
+      .report(spec)
+      .filter((row) => row.got !== 'full' && row.asked !== 'none')
+      .map((row) => `${row.feature}: asked ${row.asked}, got ${row.got}: ${row.how}`);
+  }
+
+  #inherited(host: HostConfig): MountPoint[] {
+    return (host.VolumesFrom ?? []).flatMap((entry) => {
+      const [reference = '', mode = ''] = entry.split(':');
+      if (!['', 'ro', 'rw', 'z', 'Z'].includes(mode))
+        throw new DrydockError('ERR_BAD_PARAMETER', `invalid mode for volumes-from: ${mode}`);
+      return this.find(reference)
+        .record.mounts.filter((point) => point.Type !== 'tmpfs')
+        .map((point) => ({ ...point, RW: mode === 'ro' ? false : point.RW, anonymous: false, noCopy: true }));
+    });
+  }
+
+  /** Makes all that a container has on disk; on failure nothing is left. */
+  async #build(record: ContainerRecord, image: Image): Promise<void> {
+    const { mounts, roots, records } = this.#deps;
+    await mounts.create(record.mounts);
+    try {
+      await roots.create(record.id, image.id);
+      if (await mounts.wantsCopy(record.mounts)) {
+        await mounts.copyUp(record.mounts, await roots.mount(record.id));
+        await roots.unmount(record.id);
+      }
+      await records.save(record.id, record);
+    } catch (error) {
+      await roots.unmount(record.id).catch(() => {});
+      await roots.remove(record.id).catch(() => {});
+      await records.remove(record.id).catch(() => {});
+      await this.#removeAnonymous(record);
+      throw error;
+    }
+  }
+
+  async #removeAnonymous(record: ContainerRecord): Promise<void> {
+    for (const point of record.mounts) {
+      if (!point.anonymous || !point.Name || this.volumeUsers(point.Name, record.id).length > 0) continue;
+      await this.#deps.volumes
+        .remove(point.Name, [], true)
+        .catch((error) =>
+          this.#deps.log.warn({ volume: point.Name, error }, 'anonymous volume could not be removed'),
+        );
+    }
+  }
+
+  /** Ids of containers that mount a volume, but for one. */
+  volumeUsers(name: string, except = ''): string[] {
+    return [...this.#containers.values()]
+      .filter((c) => c.id !== except && c.record.mounts.some((p) => p.Type === 'volume' && p.Name === name))
+      .map((c) => c.id);
+  }
+
+  /** The containers that were made from an image. */
+  imageUsers(imageId: string): { id: string; running: boolean }[] {
+    return [...this.#containers.values()]
+      .filter((c) => c.record.imageId === imageId)
+      .map((c) => ({ id: c.id, running: c.up }));
+  }
+
+  /** Removes a container. @throws ERR_CONFLICT unless it is stopped or `force` */
+  async remove(container: Container, options: { force: boolean; volumes: boolean }): Promise<void> {
+    const { record } = container;
+    if (options.force && container.up) await this.supervisor.kill(container, 'SIGKILL').catch(ignoreEnded);
+    await container.turns.take(async () => {
+      if (container.removed) return;
+      permit('remove', record.state.status, container.id, container.name);
+      const before = record.state.status;
+      record.state.status = 'removing';
+      try {
+        await this.#deps.roots.unmount(container.id);
+        await this.#deps.roots.remove(container.id);
+        this.#containers.delete(container.id);
+        container.removed = true;
+        await this.#deps.records.remove(container.id);
+      } catch (error) {
+        record.state.status = before === 'created' ? before : 'dead';
+        throw error;
+      }
+      if (options.volumes) await this.#removeAnonymous(record);
+      this.supervisor.event(container, 'destroy');
+      container.notifyRemoved();
+    });
+  }
+
+  async rename(container: Container, wishedName: string): Promise<void> {
+    if (wishedName === '')
+      throw new DrydockError('ERR_BAD_PARAMETER', 'Neither old nor new names may be empty');
+    const name = checkName(wishedName);
+    const oldName = container.name;
+    if (name === oldName)
+      throw new DrydockError(
+        'ERR_BAD_PARAMETER',
+        'Renaming a container with the same name as its current name',
+      );
+    this.#reserve(name, container.id);
+    try {
+      container.record.name = name;
+      await this.#save(container);
+      await this.#deps.networks.renamed(container.record);
+    } finally {
+      this.#reserved.delete(name);
+    }
+    this.supervisor.event(container, 'rename', { oldName: `/${oldName}` });
+  }
+
+  /** Changes limits and restart policy, of a running container too. @returns warnings */
+  async update(container: Container, changes: HostConfig): Promise<string[]> {
+    permit('update', container.record.state.status, container.id, container.name);
+    const { hostConfig } = container.record;
+    const next: HostConfig = { ...hostConfig };
+    for (const [key, value] of Object.entries(changes))
+      if (UPDATABLE.has(key)) {
+        if (value !== 0 && value !== '' && value !== null) Object.assign(next, { [key]: value });
+      } else if (value)
+        throw new DrydockError('ERR_BAD_PARAMETER', `update: ${key} can not be changed after create`);
+    if (changes.RestartPolicy && !changes.RestartPolicy.Name) next.RestartPolicy = hostConfig.RestartPolicy!;
+    if (changes.NanoCpus) Object.assign(next, { CpuPeriod: 0, CpuQuota: 0 });
+    const warnings = checkHostConfig(next);
+    await container.turns.take(async () => {
+      if (isAlive(container.record.state.status)) await container.jail!.update(jailLimits(next));
+      container.record.hostConfig = next;
+      await this.#save(container);
+    });
+    this.supervisor.event(container, 'update');
+    return warnings;
+  }
+
+  /** Joins a container to a network, while it runs too. */
+  async connect(container: Container, network: NetworkRecord, asked: EndpointSettings): Promise<void> {
+    const { networks } = this.#deps;
+    const { record } = container;
+    checkJoinable(record, network);
+    if (Object.hasOwn(record.networks, network.name))
+      throw new DrydockError(
+        'ERR_FORBIDDEN',
+        `endpoint with name ${record.name} already exists in network ${network.name}`,
+      );
+    checkAddress(network, asked);
+    await container.turns.take(async () => {
+      if (isAlive(record.state.status))
+        await networks.attach(record, network.name, asked, container.jail!.pid);
+      record.networks[network.name] = asked;
+      await this.#save(container);
+      await this.supervisor.refreshHosts(container);
+    });
+  }
+
+  /** Takes a container off a network. */
+  async disconnect(container: Container, network: NetworkRecord): Promise<void> {
+    const { record } = container;
+    if (record.hostConfig.NetworkMode === 'host')
+      throw new DrydockError('ERR_FORBIDDEN', 'container cannot be disconnected from host network');
+    if (!Object.hasOwn(record.networks, network.name))
+      throw new DrydockError(
+        'ERR_FORBIDDEN',
+        `container ${container.id} is not connected to network ${network.name}`,
+      );
+    await container.turns.take(async () => {
+      if (isAlive(record.state.status)) await this.#deps.networks.detach(record, network);
+      delete record.networks[network.name];
+      await this.#save(container);
+      await this.supervisor.refreshHosts(container);
+    });
+  }
+
+  /** Stops everything, all at once, when the daemon ends. */
+  async shutdown(timeoutS: number): Promise<void> {
+    const running = this.list().filter((c) => c.up);
+    await Promise.allSettled(
+      running.map(async (container) => {
+        const asked = container.record.config.StopTimeout ?? timeoutS;
+        await this.supervisor.stop(container, { timeoutS: Math.min(asked, timeoutS) });
+        // The end of the daemon is not the user's wish for this container: its policy starts it again.
+        container.record.state.stoppedByUser = false;
+        await this.#save(container);
+      }),
+    );
+    await Promise.allSettled(this.list().map((c) => c.turns.take(async () => {})));
+  }
+}
+
+const UPDATABLE: ReadonlySet<string> = new Set([
+  'BlkioWeight',
+  'CpuPeriod',
+  'CpuQuota',
+  'CpuShares',
+  'CpusetCpus',
+  'CpusetMems',
+  'Memory',
+  'MemoryReservation',
+  'MemorySwap',
+  'NanoCpus',
+  'PidsLimit',
+  'RestartPolicy',
+]);
+
+/** Which containers can join which networks after their creation. */
+function checkJoinable(record: ContainerRecord, network: NetworkRecord): void {
+  const mode = record.hostConfig.NetworkMode ?? '';
+  if (mode.startsWith('container:'))
+    throw new DrydockError(
+      'ERR_FORBIDDEN',
+      'container sharing network namespace with another container or host cannot be connected to any other network',
+    );
+  if (mode === 'host' || network.driver === 'host')
+    throw new DrydockError(
+      'ERR_FORBIDDEN',
+      'container cannot be connected to host network: conflicting networks',
+    );
+  if (mode === 'none' || network.driver === 'null')
+    throw new DrydockError(
+      'ERR_FORBIDDEN',
+      'container cannot be connected to multiple networks with one of the networks in private (none) mode',
+    );
+}
+
+function ignoreEnded(error: unknown): void {
+  if (errorCode(error) !== 'ERR_CONFLICT') throw error;
+}
+
+/** `alpine` as `alpine:latest`, the way docker names what it does not find. */
+function withTag(reference: string): string {
+  return /[@:][^/]*$/.test(reference) ? reference : `${reference}:latest`;
+}

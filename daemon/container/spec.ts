@@ -1,0 +1,273 @@
+/**
+ * From a container's record to the specification of its jail. Pure: what depends on the host (the mounted root, mounts,
+ * pids of other containers) comes in as {@link Places}.
+ */
+import { DrydockError } from '#common/errors';
+import {
+  ALL_CAPABILITIES,
+  DEFAULT_CAPABILITIES,
+  DEFAULT_DEVICES,
+  DEFAULT_MASKED_PATHS,
+  DEFAULT_NETWORK_SYSCTLS,
+  DEFAULT_READONLY_PATHS,
+  defaultMounts,
+} from '../runtime/defaults.ts';
+import type {
+  JailDevice,
+  JailLimits,
+  JailMount,
+  JailSpec,
+  NamespaceMode,
+  ProcessSpec,
+} from '../runtime/runtime.ts';
+import { ETC_FILES } from './files.ts';
+import type { ContainerRecord, HostConfig } from './types.ts';
+
+/** What the world gives to a container that is about to run. */
+export interface Places {
+  rootPath: string;
+  /** Host paths of /etc/hostname, hosts and resolv.conf. */
+  etc: Record<keyof typeof ETC_FILES, string>;
+  /** The container's own mounts, in order. */
+  mounts: JailMount[];
+  /** Processes of the containers that network, pid and ipc mode name. */
+  pids: { network?: number; pid?: number; ipc?: number };
+}
+
+/** Where programs are looked up when the image says nothing. */
+const PATH_DEFAULT = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const CPU_PERIOD_US_DEFAULT = 100_000;
+
+/** Compiles a record. @throws ERR_BAD_PARAMETER for capabilities, security options and ulimits that are not known */
+export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
+  const { config, hostConfig: host } = record;
+  const privileged = host.Privileged === true;
+  const security = parseSecurity(host.SecurityOpt ?? []);
+  const network = namespace(host.NetworkMode, places.pids.network);
+  const ownNetwork = network === 'private';
+  const masks = privileged || security.unmasked;
+  return {
+    id: record.id,
+    rootPath: places.rootPath,
+    readOnlyRoot: host.ReadonlyRootfs === true,
+    hostname: host.UTSMode === 'host' ? '' : (config.Hostname ?? ''),
+    domainname: config.Domainname ?? '',
+    namespaces: {
+      network,
+      pid: namespace(host.PidMode, places.pids.pid),
+      ipc: namespace(host.IpcMode, places.pids.ipc),
+      uts: host.UTSMode === 'host' ? 'host' : 'private',
+      cgroup: host.CgroupnsMode === 'host' ? 'host' : 'private',
+    },
+    mounts: allMounts(record, places, privileged),
+    devices: [...DEFAULT_DEVICES, ...(host.Devices ?? []).map(device)],
+    privileged,
+    maskedPaths: masks ? [] : [...(host.MaskedPaths ?? DEFAULT_MASKED_PATHS)],
+    readonlyPaths: masks ? [] : [...(host.ReadonlyPaths ?? DEFAULT_READONLY_PATHS)],
+    sysctls: { ...(ownNetwork && DEFAULT_NETWORK_SYSCTLS), ...host.Sysctls },
+    limits: jailLimits(host),
+    init: host.Init === true,
+    process: {
+      args: record.args,
+      env: environment(record),
+      cwd: config.WorkingDir || '/',
+      makeCwd: true,
+      user: config.User ?? '',
+      groups: host.GroupAdd ?? [],
+      terminal: config.Tty === true,
+      ...consoleSize(host.ConsoleSize),
+      stdin: config.OpenStdin === true,
+      capabilities: capabilities(host, privileged),
+      noNewPrivileges: security.noNewPrivileges,
+      rlimits: rlimits(host),
+      ...(host.OomScoreAdj && { oomScoreAdj: host.OomScoreAdj }),
+    },
+  };
+}
+
+function namespace(mode: string | undefined, pid: number | undefined): NamespaceMode {
+  if (mode === 'host') return 'host';
+  return mode?.startsWith('container:') && pid !== undefined ? { pid } : 'private';
+}
+
+/** The runtime's own mounts, then docker's files in /etc, then what the user asked for: the later one wins. */
+function allMounts(record: ContainerRecord, places: Places, privileged: boolean): JailMount[] {
+  const host = record.hostConfig;
+  const taken = new Set(places.mounts.map((mount) => mount.target));
+  const ipc = host.IpcMode === 'none' || host.IpcMode === 'host' ? host.IpcMode : 'private';
+  const own = defaultMounts({ privileged, shmBytes: host.ShmSize ?? 0, ipc });
+  const etc = Object.entries(ETC_FILES).map(
+    ([name, target]): JailMount => ({
+      kind: 'bind',
+      source: places.etc[name as keyof typeof ETC_FILES],
+      target,
+      readOnly: host.ReadonlyRootfs === true,
+      options: ['rprivate'],
+    }),
+  );
+  return [...own, ...etc].filter((mount) => !taken.has(mount.target)).concat(places.mounts);
+}
+
+function device(wish: NonNullable<HostConfig['Devices']>[number]): JailDevice {
+  const hostPath = wish.PathOnHost ?? '';
+  return { hostPath, path: wish.PathInContainer || hostPath, access: wish.CgroupPermissions || 'rwm' };
+}
+
+/** Limits in the runtime's terms. */
+export function jailLimits(host: HostConfig): JailLimits {
+  const limits: JailLimits = {};
+  const set = <K extends keyof JailLimits>(name: K, value: JailLimits[K] | null | '' | 0): void => {
+    if (value) limits[name] = value;
+  };
+  set('memoryBytes', host.Memory);
+  set('memorySwapBytes', host.MemorySwap);
+  set('memoryReservationBytes', host.MemoryReservation);
+  if (host.NanoCpus) {
+    set('cpuPeriodUs', CPU_PERIOD_US_DEFAULT);
+    set('cpuQuotaUs', Math.floor((host.NanoCpus * CPU_PERIOD_US_DEFAULT) / 1e9));
+  } else {
+    set('cpuPeriodUs', host.CpuPeriod);
+    set('cpuQuotaUs', host.CpuQuota);
+  }
+  set('cpuShares', host.CpuShares);
+  set('cpusetCpus', host.CpusetCpus);
+  set('cpusetMems', host.CpusetMems);
+  set('pids', host.PidsLimit);
+  set('blkioWeight', host.BlkioWeight);
+  return limits;
+}
+
+/** PATH, HOSTNAME and TERM first, so that the container's own entries win. */
+function environment(record: ContainerRecord): string[] {
+  const { config } = record;
+  const own = config.Env ?? [];
+  const missing = [
+    PATH_DEFAULT,
+    `HOSTNAME=${config.Hostname ?? ''}`,
+    ...(config.Tty ? ['TERM=xterm'] : []),
+  ].filter((entry) => !own.some((o) => o.startsWith(entry.slice(0, entry.indexOf('=') + 1))));
+  // `NAME` without a value removes the variable (docker run -e NAME where the CLI's own environment lacks it).
+  return [...missing, ...own].filter((entry) => entry.includes('='));
+}
+
+/** The capability set after --cap-add and --cap-drop (moby: oci/caps TweakCapabilities). */
+export function capabilities(host: HostConfig, privileged: boolean): string[] {
+  if (privileged) return [...ALL_CAPABILITIES];
+  const names = (list: string[] | null | undefined): string[] =>
+    (list ?? []).map((entry) => {
+      const upper = entry.toUpperCase();
+      if (upper === 'ALL') return 'ALL';
+      const name = upper.startsWith('CAP_') ? upper : `CAP_${upper}`;
+      if (!ALL_CAPABILITIES.includes(name))
+        throw new DrydockError('ERR_BAD_PARAMETER', `invalid CapAdd/CapDrop: unknown capability: "${name}"`);
+      return name;
+    });
+  const added = names(host.CapAdd);
+  const dropped = names(host.CapDrop);
+  const start = added.includes('ALL')
+    ? ALL_CAPABILITIES
+    : dropped.includes('ALL')
+      ? []
+      : DEFAULT_CAPABILITIES;
+  const set = new Set(start.filter((name) => !dropped.includes(name)));
+  for (const name of added) if (name !== 'ALL') set.add(name);
+  return [...set];
+}
+
+/** What SecurityOpt asks for. */
+export function parseSecurity(options: string[]): { noNewPrivileges: boolean; unmasked: boolean } {
+  const result = { noNewPrivileges: false, unmasked: false };
+  for (const option of options) {
+    const [, name = '', value = ''] = /^([^=:]+)[=:]?(.*)$/.exec(option) ?? [];
+    if (name === 'no-new-privileges' && ['', 'true', 'false'].includes(value))
+      result.noNewPrivileges = value !== 'false';
+    else if (name === 'systempaths' && value === 'unconfined') result.unmasked = true;
+    else if (name === 'seccomp' && (value === 'unconfined' || value === 'builtin')) continue;
+    else if ((name === 'apparmor' || name === 'label') && ['unconfined', 'disable'].includes(value)) continue;
+    else
+      throw new DrydockError(
+        'ERR_BAD_PARAMETER',
+        `invalid --security-opt ${JSON.stringify(option)}: supported are no-new-privileges, systempaths=unconfined, seccomp=unconfined|builtin, apparmor=unconfined and label=disable`,
+      );
+  }
+  return result;
+}
+
+/** A terminal's first size; 0x0 is no wish. */
+function consoleSize(size: [number, number] | undefined): {
+  consoleSize?: { rows: number; columns: number };
+} {
+  const [rows = 0, columns = 0] = size ?? [];
+  return rows > 0 && columns > 0 ? { consoleSize: { rows, columns } } : {};
+}
+
+const RLIMITS = new Set([
+  'core',
+  'cpu',
+  'data',
+  'fsize',
+  'locks',
+  'memlock',
+  'msgqueue',
+  'nice',
+  'nofile',
+  'nproc',
+  'rss',
+  'rtprio',
+  'rttime',
+  'sigpending',
+  'stack',
+]);
+
+function rlimits(host: HostConfig): ProcessSpec['rlimits'] {
+  return (host.Ulimits ?? []).map(({ Name = '', Soft = 0, Hard = 0 }) => {
+    if (!RLIMITS.has(Name)) throw new DrydockError('ERR_BAD_PARAMETER', `invalid ulimit type: ${Name}`);
+    if (Hard !== -1 && (Soft === -1 || Soft > Hard))
+      throw new DrydockError(
+        'ERR_BAD_PARAMETER',
+        `ulimit soft limit must be less than or equal to hard limit: ${Soft} > ${Hard}`,
+      );
+    return { name: Name, soft: Soft, hard: Hard };
+  });
+}
+
+/** A further process of a running container: exec's options over the container's. */
+export function execProcess(
+  record: ContainerRecord,
+  wish: {
+    args: string[];
+    env: string[];
+    cwd: string;
+    user: string;
+    terminal: boolean;
+    stdin: boolean;
+    privileged: boolean;
+    consoleSize?: [number, number] | undefined;
+  },
+): ProcessSpec {
+  const { hostConfig: host, config } = record;
+  const own = environment(record);
+  const nameOf = (entry: string): string => entry.split('=', 1)[0]!;
+  const given = new Set(wish.env.map(nameOf));
+  const env = [
+    ...own.filter((entry) => !given.has(nameOf(entry))),
+    ...wish.env.filter((e) => e.includes('=')),
+  ];
+  if (wish.terminal && !env.some((e) => e.startsWith('TERM='))) env.push('TERM=xterm');
+  const privileged = wish.privileged || host.Privileged === true;
+  return {
+    args: wish.args,
+    env,
+    cwd: wish.cwd || config.WorkingDir || '/',
+    makeCwd: false,
+    user: wish.user || config.User || '',
+    groups: host.GroupAdd ?? [],
+    terminal: wish.terminal,
+    ...consoleSize(wish.consoleSize),
+    stdin: wish.stdin,
+    capabilities: capabilities(host, privileged),
+    noNewPrivileges: parseSecurity(host.SecurityOpt ?? []).noNewPrivileges,
+    rlimits: rlimits(host),
+    ...(host.OomScoreAdj && { oomScoreAdj: host.OomScoreAdj }),
+  };
+}

@@ -1,0 +1,423 @@
+/**
+ * Starts containers, watches them, stops them. A start acquires in order: root file system, mounts, jail, network,
+ * process; the end of a run frees in reverse, and a start that fails frees what it had acquired, so that a container
+ * that does not run holds nothing of the host.
+ */
+import type { Clock } from '#common/clock';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import type { Log } from '#common/log';
+import type { EventBus } from '../events/bus.ts';
+import type { RootStore } from '../image/store.ts';
+import { EXEC_OUTPUT_GRACE_MS, KILL_WAIT_MS, STOP_TIMEOUT_S } from '../limits.ts';
+import type { MountService } from '../mounts/service.ts';
+import type { NetworkService } from '../network/service.ts';
+import type { ExitStatus, JailProcess, Runtime } from '../runtime/runtime.ts';
+import type { Container } from './container.ts';
+import { type DnsDefaults, etcPaths, hostsText, writeEtcFiles, writeInPlace } from './files.ts';
+import { isAlive, permit } from './lifecycle.ts';
+import { signalNumber } from './signals.ts';
+import { jailSpec, type Places } from './spec.ts';
+import { ZERO_TIME } from './types.ts';
+
+/** What the supervisor works with. */
+export interface SupervisorDeps {
+  runtime: Runtime;
+  roots: RootStore;
+  mounts: MountService;
+  networks: NetworkService;
+  events: EventBus;
+  clock: Clock;
+  log: Log;
+  dns: DnsDefaults;
+  /** A container's folder under the data root. */
+  folderOf(id: string): string;
+  save(container: Container): Promise<void>;
+  /** Finds another container that a mode such as `container:NAME` names. */
+  find(reference: string): Container;
+  /** Removes a container whose run is over (--rm). */
+  removeAfterExit(container: Container): Promise<void>;
+}
+
+const SIGKILL = 9;
+
+/** Runs containers. */
+export class Supervisor {
+  readonly #deps: SupervisorDeps;
+
+  constructor(deps: SupervisorDeps) {
+    this.#deps = deps;
+  }
+
+  /** RFC 3339 with nanoseconds, now. */
+  #now(): string {
+    return `${new Date(this.#deps.clock.wallMs()).toISOString().slice(0, -1)}000000Z`;
+  }
+
+  /** Publishes a container event with the attributes that docker's have. */
+  event(container: Container, action: string, attributes: Record<string, string> = {}): void {
+    const { config, name } = container.record;
+    this.#deps.events.emit('container', action, container.id, {
+      image: config.Image ?? '',
+      name,
+      ...config.Labels,
+      ...attributes,
+    });
+  }
+
+  /** Starts a container. @throws DrydockError, after everything was taken back */
+  start(container: Container): Promise<void> {
+    return container.turns.take(async () => {
+      permit('start', container.record.state.status, container.id, container.name);
+      container.restartTimer?.cancel();
+      container.restartTimer = undefined;
+      container.restarts.reset();
+      container.record.state.stoppedByUser = false;
+      container.stopping = false;
+      container.record.state.restartCount = 0;
+      await this.#startNow(container);
+    });
+  }
+
+  async #startNow(container: Container): Promise<void> {
+    const undo: (() => Promise<unknown>)[] = [];
+    try {
+      const process = await this.#acquire(container, undo);
+      this.#running(container, process, undo);
+      await this.#deps.save(container);
+    } catch (error) {
+      await this.#release(container, undo);
+      await this.#startFailed(container, error);
+      throw this.#startError(error);
+    }
+    this.event(container, 'start');
+  }
+
+  /** Acquires everything; each step leaves in `undo` how it is taken back. */
+  async #acquire(container: Container, undo: (() => Promise<unknown>)[]): Promise<JailProcess> {
+    const { runtime, roots, mounts, networks } = this.#deps;
+    const { record, id } = container;
+    const folder = this.#deps.folderOf(id);
+    undo.push(() => roots.unmount(id));
+    const rootPath = await roots.mount(id);
+    undo.push(() => mounts.stop(id));
+    const places: Places = {
+      rootPath,
+      etc: etcPaths(this.#etcFolder(container)),
+      mounts: await mounts.start(record),
+      pids: this.#namespacePids(container),
+    };
+    const ownEtc = this.#etcFolder(container) === folder;
+    if (ownEtc) await writeEtcFiles(folder, record, networks.gateways(record), this.#deps.dns);
+    const jail = await runtime.create(jailSpec(record, places));
+    undo.push(() => jail.destroy());
+    container.jail = jail;
+    undo.push(() => networks.stop(record));
+    const connected = await networks.start(record, jail.pid);
+    if (ownEtc && record.hostConfig.NetworkMode !== 'host')
+      await writeInPlace(places.etc.hosts, hostsText(record, connected));
+    return jail.start();
+  }
+
+  /** A container in another's network shares that one's files, as in docker. */
+  #etcFolder(container: Container): string {
+    const mode = container.record.hostConfig.NetworkMode ?? '';
+    if (!mode.startsWith('container:')) return this.#deps.folderOf(container.id);
+    return this.#deps.folderOf(this.#deps.find(mode.slice('container:'.length)).id);
+  }
+
+  /** Writes a running container's addresses into its /etc/hosts again. */
+  async refreshHosts(container: Container): Promise<void> {
+    const { record } = container;
+    const folder = this.#deps.folderOf(container.id);
+    if (!isAlive(record.state.status) || this.#etcFolder(container) !== folder) return;
+    await writeInPlace(etcPaths(folder).hosts, hostsText(record, this.#deps.networks.settings(record)));
+  }
+
+  #namespacePids(container: Container): Places['pids'] {
+    const { NetworkMode, PidMode, IpcMode } = container.record.hostConfig;
+    const pidOf = (mode: string | undefined): number | undefined => {
+      if (!mode?.startsWith('container:')) return undefined;
+      const other = this.#deps.find(mode.slice('container:'.length));
+      if (other === container)
+        throw new DrydockError('ERR_CONFLICT', `container ${container.id} can not join its own namespaces`);
+      if (!isAlive(other.record.state.status))
+        throw new DrydockError(
+          'ERR_CONFLICT',
+          `cannot join namespace of a non running container: container ${other.id} is ${other.record.state.status}`,
+        );
+      return other.record.state.pid;
+    };
+    const pids: Places['pids'] = {};
+    const [network, pid, ipc] = [pidOf(NetworkMode), pidOf(PidMode), pidOf(IpcMode)];
+    if (network !== undefined) pids.network = network;
+    if (pid !== undefined) pids.pid = pid;
+    if (ipc !== undefined) pids.ipc = ipc;
+    return pids;
+  }
+
+  /** The process runs: state, streams, and what happens at its end. */
+  #running(container: Container, process: JailProcess, undo: (() => Promise<unknown>)[]): void {
+    const { state } = container.record;
+    Object.assign(state, {
+      status: 'running',
+      pid: container.jail!.pid,
+      pidStartTime: container.jail!.startTime,
+      exitCode: 0,
+      error: '',
+      oomKilled: false,
+      startedAt: this.#now(),
+      finishedAt: state.finishedAt,
+    });
+    container.process = process;
+    container.startedMs = this.#deps.clock.now();
+    if (container.log) container.io.add(container.log.begin());
+    const drained = container.io.connect(process);
+    container.ended = process.exited.then((exit) => this.#exited(container, exit, drained, undo));
+    container.ended.catch((error) =>
+      this.#deps.log.error({ container: container.id, error }, 'the end of a container could not be handled'),
+    );
+  }
+
+  async #exited(
+    container: Container,
+    exit: ExitStatus,
+    drained: Promise<void>,
+    undo: (() => Promise<unknown>)[],
+  ): Promise<void> {
+    await this.#outputEnds(container, drained);
+    await container.turns.take(async () => {
+      await this.#release(container, undo);
+      await this.#finished(container, exit);
+    });
+  }
+
+  /** What was written before the end is delivered; a client that no longer reads can't hold the container's end back for ever. */
+  async #outputEnds(container: Container, drained: Promise<void>): Promise<void> {
+    const { clock } = this.#deps;
+    const timer = clock.arm(clock.now() + EXEC_OUTPUT_GRACE_MS, () => container.io.abandon());
+    await drained;
+    timer.cancel();
+  }
+
+  async #finished(container: Container, exit: ExitStatus): Promise<void> {
+    const { clock } = this.#deps;
+    const { state, hostConfig } = container.record;
+    const ranMs = clock.now() - container.startedMs;
+    Object.assign(state, {
+      pid: 0,
+      pidStartTime: '',
+      exitCode: exit.code,
+      oomKilled: exit.oomKilled,
+      finishedAt: this.#now(),
+    });
+    if (exit.oomKilled) this.event(container, 'oom');
+    const delayMs = container.removed
+      ? undefined
+      : container.restarts.after(hostConfig.RestartPolicy, {
+          exitCode: exit.code,
+          ranMs,
+          stoppedByUser:
+            container.stopping ||
+            (state.stoppedByUser && hostConfig.RestartPolicy?.Name === 'unless-stopped'),
+        });
+    state.status = delayMs === undefined ? 'exited' : 'restarting';
+    await this.#deps.save(container);
+    this.event(container, 'die', {
+      exitCode: String(exit.code),
+      execDuration: String(Math.floor(ranMs / 1000)),
+    });
+    container.notifyExit();
+    if (delayMs !== undefined)
+      container.restartTimer = clock.arm(clock.now() + delayMs, () => void this.#restartByPolicy(container));
+    else if (hostConfig.AutoRemove && !container.restartAsked)
+      // Not awaited: removing takes the container's turn, which this still holds.
+      void this.#deps
+        .removeAfterExit(container)
+        .catch((error) =>
+          this.#deps.log.warn({ container: container.id, error }, 'container could not be removed'),
+        );
+  }
+
+  async #restartByPolicy(container: Container): Promise<void> {
+    await container.turns.take(async () => {
+      if (container.record.state.status !== 'restarting') return;
+      container.restartTimer = undefined;
+      container.record.state.restartCount++;
+      await this.#startNow(container).catch((error) =>
+        this.#deps.log.warn({ container: container.id, error }, 'container could not be restarted'),
+      );
+    });
+  }
+
+  /** Frees what a run held, in reverse. A step that fails is logged and the others still go on. */
+  async #release(container: Container, undo: (() => Promise<unknown>)[]): Promise<void> {
+    for (const step of undo.splice(0).reverse())
+      await step().catch((error) =>
+        this.#deps.log.error(
+          { container: container.id, error },
+          'a resource of a container could not be freed',
+        ),
+      );
+    container.jail = undefined;
+    container.process = undefined;
+  }
+
+  async #startFailed(container: Container, error: unknown): Promise<void> {
+    const { state, hostConfig } = container.record;
+    const wasUp = state.status;
+    Object.assign(state, {
+      pid: 0,
+      pidStartTime: '',
+      exitCode: startExitCode(error),
+      error: errorMessage(error),
+    });
+    state.status = wasUp === 'created' ? 'created' : 'exited';
+    if (state.startedAt !== ZERO_TIME) state.finishedAt = this.#now();
+    container.io.end();
+    await this.#deps.save(container);
+    container.notifyExit(state.error);
+    if (hostConfig.AutoRemove)
+      void this.#deps
+        .removeAfterExit(container)
+        .catch((failure) =>
+          this.#deps.log.warn({ container: container.id, error: failure }, 'container could not be removed'),
+        );
+  }
+
+  #startError(error: unknown): unknown {
+    const code = errorCode(error);
+    if (code === 'ERR_PUBLISH')
+      return new DrydockError(code, `failed to set up container networking: ${errorMessage(error)}`, {
+        cause: error,
+      });
+    return error;
+  }
+
+  /** Sends a signal, with its event. Frozen processes are let go on when they should die. */
+  async kill(container: Container, signal: string): Promise<void> {
+    const number = signalNumber(signal);
+    const { state } = container.record;
+    permit('kill', state.status, container.id, container.name);
+    if (state.status === 'restarting') return this.#cancelRestart(container);
+    // As in moby, any signal counts as a user's doing for `unless-stopped`, but only one that asks for the end keeps
+    // `always` from starting it again.
+    state.stoppedByUser = true;
+    const final =
+      number === SIGKILL || number === signalNumber(container.record.config.StopSignal ?? 'SIGTERM');
+    container.stopping ||= final;
+    container.process?.kill(number);
+    this.event(container, 'kill', { signal: String(number) });
+    if (state.status === 'paused' && final) await this.#resume(container);
+    if (number === SIGKILL) await this.#endedWithin(container, KILL_WAIT_MS);
+  }
+
+  async #resume(container: Container): Promise<void> {
+    await container.jail?.resume();
+    if (container.record.state.status === 'paused') container.record.state.status = 'running';
+  }
+
+  /** A container that waits to be restarted is stopped by forgetting the restart. */
+  async #cancelRestart(container: Container): Promise<void> {
+    await container.turns.take(async () => {
+      if (container.record.state.status !== 'restarting') return;
+      container.restartTimer?.cancel();
+      container.restartTimer = undefined;
+      container.record.state.status = 'exited';
+      container.record.state.stoppedByUser = true;
+      await this.#deps.save(container);
+      container.notifyExit();
+    });
+  }
+
+  /** Whether the container's run has ended, all freed, within a time. */
+  async #endedWithin(container: Container, ms: number): Promise<boolean> {
+    const { clock } = this.#deps;
+    let timer = { cancel: (): void => {} };
+    const timeout = new Promise<boolean>((resolve) => {
+      timer = clock.arm(clock.now() + ms, () => resolve(false));
+    });
+    const ended = container.ended.then(
+      () => true,
+      () => true,
+    );
+    try {
+      return await Promise.race([ended, timeout]);
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  /**
+   * Stops a container: its stop signal, then after the timeout SIGKILL.
+   * @param timeoutS seconds; negative waits for ever, undefined takes the container's own
+   */
+  async stop(
+    container: Container,
+    options: { signal?: string; timeoutS?: number | undefined } = {},
+  ): Promise<void> {
+    const { state, config } = container.record;
+    permit('stop', state.status, container.id, container.name);
+    const signal = options.signal || config.StopSignal || 'SIGTERM';
+    const number = signalNumber(signal);
+    if (state.status === 'restarting') return this.#cancelRestart(container);
+    state.stoppedByUser = true;
+    container.stopping = true;
+    const { ended } = container;
+    container.process?.kill(number);
+    this.event(container, 'kill', { signal: String(number) });
+    if (state.status === 'paused') await this.#resume(container);
+    const timeoutS = options.timeoutS ?? config.StopTimeout ?? STOP_TIMEOUT_S;
+    if (timeoutS < 0) await ended;
+    else if (!(await this.#endedWithin(container, timeoutS * 1000))) {
+      container.process?.kill(SIGKILL);
+      this.event(container, 'kill', { signal: String(SIGKILL) });
+      if (!(await this.#endedWithin(container, KILL_WAIT_MS)))
+        throw new DrydockError(
+          'ERR_STUCK',
+          `cannot stop container: ${container.id}: tried to kill container, but did not receive an exit event`,
+        );
+    }
+    this.event(container, 'stop');
+  }
+
+  async restart(
+    container: Container,
+    options: { signal?: string; timeoutS?: number | undefined },
+  ): Promise<void> {
+    container.restartAsked = true;
+    try {
+      if (container.up) await this.stop(container, options);
+      await this.start(container);
+    } finally {
+      container.restartAsked = false;
+    }
+    this.event(container, 'restart');
+  }
+
+  async pause(container: Container): Promise<void> {
+    await container.turns.take(async () => {
+      const { state } = container.record;
+      permit('pause', state.status, container.id, container.name);
+      await container.jail!.pause();
+      state.status = 'paused';
+      await this.#deps.save(container);
+    });
+    this.event(container, 'pause');
+  }
+
+  async unpause(container: Container): Promise<void> {
+    await container.turns.take(async () => {
+      permit('unpause', container.record.state.status, container.id, container.name);
+      await this.#resume(container);
+      await this.#deps.save(container);
+    });
+    this.event(container, 'unpause');
+  }
+}
+
+/** The exit code of a container whose start failed: 127 not found, 126 not permitted, 128 otherwise. */
+function startExitCode(error: unknown): number {
+  const code = errorCode(error);
+  if (code === 'ERR_EXEC_NOT_FOUND') return 127;
+  return code === 'ERR_EXEC_PERMISSION' ? 126 : 128;
+}

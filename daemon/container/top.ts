@@ -1,0 +1,34 @@
+/** `docker top`: the host's ps, cut down to a container's processes. */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { DrydockError, errorMessage } from '#common/errors';
+import type { Container } from './container.ts';
+import { permit } from './lifecycle.ts';
+
+const run = promisify(execFile);
+const PS_OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
+
+/** The table of GET /containers/ID/top. @throws ERR_CONFLICT when the container does not run, ERR_BAD_PARAMETER for options without a PID column */
+export async function processTable(
+  container: Container,
+  psArgs: string,
+): Promise<{ Titles: string[]; Processes: string[][] }> {
+  permit('top', container.record.state.status, container.id, container.name);
+  const pids = new Set(await container.jail!.pids());
+  let text: string;
+  try {
+    ({ stdout: text } = await run('ps', psArgs.split(/\s+/), { maxBuffer: PS_OUTPUT_BYTES_MAX }));
+  } catch (error) {
+    throw new DrydockError('ERR_PS', `error running ps ${psArgs}: ${errorMessage(error)}`);
+  }
+  const [head = '', ...lines] = text.split('\n');
+  const titles = head.trim().split(/\s+/);
+  const pidColumn = titles.indexOf('PID');
+  if (pidColumn < 0) throw new DrydockError('ERR_BAD_PARAMETER', "Couldn't find PID field in ps output");
+  const processes = lines
+    .map((line) => line.trim().split(/\s+/))
+    .filter((fields) => pids.has(Number(fields[pidColumn])))
+    // The last column is the command and may hold spaces.
+    .map((fields) => [...fields.slice(0, titles.length - 1), fields.slice(titles.length - 1).join(' ')]);
+  return { Titles: titles, Processes: processes };
+}

@@ -1,0 +1,232 @@
+/**
+ * The daemon: puts the parts together, in the order in which they need each other, and takes them apart in reverse.
+ * This is the public surface of `drydock/daemon`.
+ */
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { systemClock } from '#common/clock';
+import { DrydockError } from '#common/errors';
+import type { Log } from '#common/log';
+import { cryptoRng } from '#common/rng';
+import { mountFolder, sweepMounts } from '#fsbridge';
+import { createNetwork } from '#netstack';
+import type { ApiContext } from './api/context.ts';
+import { type ServedApi, serveApi } from './api/index.ts';
+import { type DaemonConfig, instanceOf } from './config.ts';
+import { ExecService } from './container/exec.ts';
+import { ContainerService } from './container/service.ts';
+import type { ContainerRecord } from './container/types.ts';
+import { EventBus } from './events/bus.ts';
+import { ensureHostImage, HOST_IMAGE, openImages } from './image/index.ts';
+import { MountService } from './mounts/service.ts';
+import type { NetworkRecord } from './network/record.ts';
+import { NetworkService } from './network/service.ts';
+import { hostSubnets, requirements } from './platform.ts';
+import { createRuntime } from './runtime/index.ts';
+import { RecordFolder } from './store/atomic.ts';
+import { lockDataRoot } from './store/lock.ts';
+import { SystemService } from './system.ts';
+import { type VolumeRecord, VolumeService } from './volume/service.ts';
+
+export type { DaemonConfig } from './config.ts';
+
+/** A running daemon. */
+export interface Daemon {
+  /** Addresses that answer, in the form of DOCKER_HOST. */
+  readonly addresses: string[];
+  /** Name of the image that needs no registry. */
+  readonly hostImage: string;
+  /** What was found and cleaned up of a daemon that was killed. */
+  readonly recovered: string[];
+  /** Takes over what may change while the daemon runs. */
+  reload(config: DaemonConfig): void;
+  /** Stops all containers and frees everything. */
+  close(): Promise<void>;
+}
+
+/** Things to undo, the last one first. */
+class Undo {
+  readonly #steps: [string, () => Promise<unknown> | unknown][] = [];
+  readonly #log: Log;
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  add(what: string, step: () => Promise<unknown> | unknown): void {
+    this.#steps.push([what, step]);
+  }
+
+  async run(): Promise<void> {
+    for (const [what, step] of this.#steps.splice(0).reverse())
+      try {
+        await step();
+      } catch (error) {
+        this.#log.error({ step: what, error }, 'a step of the shutdown failed');
+      }
+  }
+}
+
+/** Starts a daemon. @throws DrydockError ERR_REQUIREMENTS, ERR_DATA_ROOT_IN_USE, ERR_LISTEN and others, with nothing left behind */
+export async function openDaemon(config: DaemonConfig, version: string, log: Log): Promise<Daemon> {
+  const missing = requirements().filter((requirement) => !requirement.met);
+  if (missing.length > 0)
+    throw new DrydockError('ERR_REQUIREMENTS', missing.map((requirement) => requirement.remedy).join('\n'));
+  const undo = new Undo(log);
+  try {
+    return await open(config, version, log, undo);
+  } catch (error) {
+    await undo.run();
+    throw error;
+  }
+}
+
+async function open(config: DaemonConfig, version: string, log: Log, undo: Undo): Promise<Daemon> {
+  const { dataRoot, execRoot } = config;
+  await mkdir(dataRoot, { recursive: true, mode: 0o710 });
+  await mkdir(execRoot, { recursive: true, mode: 0o710 });
+  const lock = await lockDataRoot(dataRoot);
+  undo.add('release the data root', () => lock.release());
+  if (config.pidfile !== '') {
+    await writeFile(config.pidfile, `${process.pid}\n`);
+    undo.add('remove the pid file', () => rm(config.pidfile, { force: true }));
+  }
+  const services = await openServices(config, version, log, undo);
+  const { context, recovered } = services;
+  if (lock.abandoned && recovered.length === 0) recovered.push('nothing was left over');
+  let live = config;
+  const image = await ensureHostImage(context.images as never, log, systemClock);
+  const api: ServedApi = await serveApi(context, config);
+  // Clients that are connected see their containers end before their connections do.
+  undo.add('close the API', () => api.close());
+  undo.add('stop containers', () => context.containers.shutdown(live.shutdownTimeoutS));
+  undo.add('refuse clients', () => api.refuse());
+  void context.containers.startByPolicy();
+  return {
+    addresses: api.addresses,
+    hostImage: image.tags[0] ?? HOST_IMAGE,
+    recovered: lock.abandoned ? recovered : [],
+    reload(next) {
+      live = { ...live, shutdownTimeoutS: next.shutdownTimeoutS, labels: next.labels, debug: next.debug };
+      services.reload(live);
+      context.events.emit('daemon', 'reload', services.id, { name: 'drydock' });
+    },
+    close: () => undo.run(),
+  };
+}
+
+interface Services {
+  id: string;
+  context: ApiContext;
+  recovered: string[];
+  reload(config: DaemonConfig): void;
+}
+
+async function openServices(config: DaemonConfig, version: string, log: Log, undo: Undo): Promise<Services> {
+  const { dataRoot, execRoot } = config;
+  const clock = systemClock;
+  const rng = cryptoRng;
+  const events = new EventBus(clock);
+  const opened = await openImages({
+    dataRoot,
+    log,
+    clock,
+    ...(config.storageDriver && { driver: config.storageDriver as 'overlay2' | 'vfs' }),
+    onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
+  });
+  undo.add('close the image store', () => opened.close());
+  const { images, roots } = opened;
+  const runtime = createRuntime({ instance: instanceOf(dataRoot), execRoot, log, clock });
+  await runtime.open();
+  undo.add('close the runtime', () => runtime.close());
+  const volumes = new VolumeService({
+    records: new RecordFolder<VolumeRecord>(join(dataRoot, 'volumes'), 'volume.json'),
+    events,
+    clock,
+    rng,
+  });
+  await volumes.open();
+  const networks = new NetworkService({
+    records: new RecordFolder<NetworkRecord>(join(dataRoot, 'networks'), 'network.json'),
+    createNetwork,
+    hostSubnets,
+    mtuBytes: config.mtu,
+    events,
+    clock,
+    rng,
+    log,
+  });
+  await networks.open();
+  undo.add('close the networks', () => networks.close());
+  const mountsFolder = join(execRoot, 'mounts');
+  await mkdir(mountsFolder, { recursive: true, mode: 0o710 });
+  undo.add('remove the folder of mounts', () =>
+    rm(mountsFolder, { recursive: false, force: true }).catch(() => {}),
+  );
+  const recovered = (await sweepMounts(mountsFolder)).map((path) => `unmounted ${path}`);
+  const mounts = new MountService({ folder: mountsFolder, mountFolder, volumes, log });
+  const containers = new ContainerService({
+    records: new RecordFolder<ContainerRecord>(join(dataRoot, 'containers'), 'config.json'),
+    runtime,
+    images,
+    roots,
+    mounts,
+    networks,
+    volumes,
+    events,
+    clock,
+    rng,
+    log,
+    logConfig: { Type: config.logDriver, Config: config.logOpts },
+    dns: { servers: config.dns, search: config.dnsSearch, options: config.dnsOpts },
+  });
+  recovered.push(...(await containers.open()));
+  const id = await daemonId(dataRoot);
+  const settings = { labels: config.labels, debug: config.debug };
+  const system = new SystemService({
+    version,
+    id,
+    dataRoot,
+    driverStatus: opened.driverStatus,
+    logDriver: config.logDriver,
+    settings,
+    warnings: [],
+    runtime,
+    images,
+    roots,
+    containers,
+    events,
+    clock,
+  });
+  const context: ApiContext = {
+    version,
+    images,
+    roots,
+    containers,
+    execs: new ExecService(containers.supervisor, clock, rng),
+    networks,
+    volumes,
+    system,
+    events,
+    clock,
+    log,
+    imageUsers: (imageId) => containers.imageUsers(imageId),
+  };
+  return {
+    id,
+    context,
+    recovered,
+    reload: (next) => Object.assign(settings, { labels: next.labels, debug: next.debug }),
+  };
+}
+
+/** The daemon's identity, made at the first start and kept with its data. */
+async function daemonId(dataRoot: string): Promise<string> {
+  const path = join(dataRoot, 'engine-id');
+  const known = (await readFile(path, 'utf8').catch(() => '')).trim();
+  if (known !== '') return known;
+  const hex = Buffer.from(cryptoRng.fill(new Uint8Array(16))).toString('hex');
+  const id = hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+  await writeFile(path, `${id}\n`);
+  return id;
+}

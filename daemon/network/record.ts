@@ -1,0 +1,160 @@
+/** A docker network's record, and how one is made from a request. Pure. */
+import { DrydockError } from '#common/errors';
+import {
+  chooseSubnet,
+  contains,
+  firstAddress,
+  formatSubnet,
+  overlaps,
+  parseAddress,
+  parseSubnet,
+  type Subnet,
+} from './subnets.ts';
+
+/** The body of POST /networks/create. */
+export interface CreateNetworkRequest {
+  Name?: string;
+  Driver?: string;
+  Internal?: boolean;
+  Attachable?: boolean;
+  Ingress?: boolean;
+  ConfigOnly?: boolean;
+  ConfigFrom?: { Network?: string };
+  Scope?: string;
+  IPAM?: {
+    Driver?: string;
+    Options?: Record<string, string> | null;
+    Config?: IpamConfig[] | null;
+  };
+  EnableIPv4?: boolean;
+  EnableIPv6?: boolean;
+  Options?: Record<string, string> | null;
+  Labels?: Record<string, string> | null;
+}
+
+/** One subnet of a network. */
+export interface IpamConfig {
+  Subnet?: string;
+  IPRange?: string;
+  Gateway?: string;
+  AuxiliaryAddresses?: Record<string, string>;
+}
+
+/** All that is kept of a network. */
+export interface NetworkRecord {
+  id: string;
+  name: string;
+  created: string;
+  driver: 'bridge' | 'host' | 'null';
+  internal: boolean;
+  attachable: boolean;
+  /** Made by the daemon; can't be removed. */
+  predefined: boolean;
+  /** The user chose the subnet, so containers may have fixed addresses. */
+  userSubnet: boolean;
+  ipam: {
+    Driver: string;
+    Options: Record<string, string> | null;
+    Config: { Subnet: string; Gateway: string }[];
+  };
+  options: Record<string, string>;
+  labels: Record<string, string>;
+}
+
+/** The networks that every daemon has. */
+export const predefined: readonly CreateNetworkRequest[] = [
+  { Name: 'bridge', Driver: 'bridge' },
+  { Name: 'host', Driver: 'host' },
+  { Name: 'none', Driver: 'null' },
+];
+
+function invalid(message: string): DrydockError {
+  return new DrydockError('ERR_BAD_PARAMETER', message);
+}
+
+/**
+ * Makes a record. `used` are the subnets that a chosen one must not overlap.
+ * @throws ERR_BAD_PARAMETER, ERR_FORBIDDEN, ERR_NOT_IMPLEMENTED, ERR_PLUGIN_NOT_FOUND
+ */
+export function newNetwork(
+  request: CreateNetworkRequest,
+  facts: { id: string; created: string; used: Subnet[] },
+): NetworkRecord {
+  const name = (request.Name ?? '').trim();
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(name))
+    throw invalid(
+      `invalid network name: ${JSON.stringify(name)}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
+    );
+  const driver = request.Driver || 'bridge';
+  const isPredefined = predefined.some((p) => p.Name === name);
+  refuseUnsupported(request, driver, isPredefined);
+  const bridge = driver === 'bridge';
+  return {
+    id: facts.id,
+    name,
+    created: facts.created,
+    driver: driver as NetworkRecord['driver'],
+    internal: request.Internal === true,
+    attachable: request.Attachable === true,
+    predefined: isPredefined,
+    userSubnet: (request.IPAM?.Config?.length ?? 0) > 0,
+    ipam: {
+      Driver: request.IPAM?.Driver || 'default',
+      Options: request.IPAM?.Options ?? null,
+      Config: bridge ? [subnetOf(request.IPAM?.Config ?? [], facts.used)] : [],
+    },
+    options: { ...request.Options },
+    labels: { ...request.Labels },
+  };
+}
+
+function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPredefined: boolean): void {
+  if (request.Scope === 'swarm' || driver === 'overlay' || request.Ingress)
+    throw new DrydockError(
+      'ERR_NOT_SWARM',
+      'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
+    );
+  if ((driver === 'host' || driver === 'null') && !isPredefined)
+    throw new DrydockError('ERR_FORBIDDEN', `only one instance of "${driver}" network is allowed`);
+  if (!['bridge', 'host', 'null'].includes(driver))
+    throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${driver}" not found`);
+  if (request.IPAM?.Driver && request.IPAM.Driver !== 'default')
+    throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${request.IPAM.Driver}" not found`);
+  if (request.EnableIPv6)
+    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'IPv6 networks are not supported: leave --ipv6 out');
+  if (request.EnableIPv4 === false)
+    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'a network without IPv4 is not supported');
+  if (request.ConfigOnly || request.ConfigFrom?.Network)
+    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'configuration-only networks are not supported');
+}
+
+function subnetOf(configs: IpamConfig[], used: Subnet[]): { Subnet: string; Gateway: string } {
+  if (configs.length > 1)
+    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'a network with several subnets is not supported');
+  const [asked = {}] = configs;
+  if (asked.IPRange)
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      'an IP range inside the subnet is not supported: leave --ip-range out',
+    );
+  if (Object.keys(asked.AuxiliaryAddresses ?? {}).length > 0)
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      'auxiliary addresses are not supported: leave --aux-address out',
+    );
+  if (asked.Subnet?.includes(':'))
+    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'IPv6 networks are not supported: give an IPv4 subnet');
+  if (asked.Gateway && !asked.Subnet)
+    throw invalid(`invalid network config: gateway ${asked.Gateway} needs a subnet: give --subnet too`);
+  const subnet = asked.Subnet ? parseSubnet(asked.Subnet) : chooseSubnet(used);
+  if (asked.Subnet && used.some((other) => overlaps(other, subnet)))
+    throw new DrydockError(
+      'ERR_FORBIDDEN',
+      'invalid pool request: Pool overlaps with other one on this address space',
+    );
+  const gateway = asked.Gateway || firstAddress(subnet);
+  const address = parseAddress(gateway);
+  if (address === undefined || !contains(subnet, address))
+    throw invalid(`invalid network config: no matching subnet for gateway ${gateway}`);
+  return { Subnet: formatSubnet(subnet), Gateway: gateway };
+}

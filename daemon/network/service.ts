@@ -1,0 +1,457 @@
+/**
+ * Docker networks over our stack. A bridge network is one userspace network in a worker of its own, made when its first
+ * container starts and ended with its last; `host` and `none` need none. This service keeps the networks' records, gives
+ * running containers their endpoints and published ports, and takes them away again.
+ */
+import { isIPv4 } from 'node:net';
+import type { Clock } from '#common/clock';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import type { Log } from '#common/log';
+import type { Rng } from '#common/rng';
+import type { Attachment, Network, NetworkOptions, PublishedPort } from '#netstack';
+import { newId } from '../container/names.ts';
+import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
+import type { EventBus } from '../events/bus.ts';
+import type { RecordFolder } from '../store/atomic.ts';
+import { formatGuestPort, type PortWish, portWishes } from './ports.ts';
+import { type CreateNetworkRequest, type NetworkRecord, newNetwork, predefined } from './record.ts';
+import { contains, parseAddress, parseSubnet, type Subnet } from './subnets.ts';
+
+/** What the service works with. */
+export interface NetworkDeps {
+  records: RecordFolder<NetworkRecord>;
+  createNetwork: (options: NetworkOptions) => Promise<Network>;
+  hostSubnets: () => Promise<string[]>;
+  /** Of networks that name none; 0 leaves it to the stack. */
+  mtuBytes: number;
+  events: EventBus;
+  clock: Clock;
+  rng: Rng;
+  log: Log;
+}
+
+/** A container on a network while it runs. */
+export interface Endpoint {
+  attachment: Attachment;
+  settings: EndpointSettings;
+  containerName: string;
+}
+
+interface Live {
+  network: Promise<Network>;
+  endpoints: Map<string, Endpoint>;
+}
+
+/** Host names that lead to the host's loopback in every network, as Docker Desktop's. */
+const HOST_NAMES = ['host.docker.internal', 'gateway.docker.internal'];
+
+/** Docker's networks. */
+export class NetworkService {
+  readonly #deps: NetworkDeps;
+  #networks: Map<string, NetworkRecord> = new Map();
+  readonly #live = new Map<string, Live>();
+  /** By container. */
+  readonly #ports = new Map<string, { wish: PortWish; port: PublishedPort }[]>();
+
+  constructor(deps: NetworkDeps) {
+    this.#deps = deps;
+  }
+
+  /** Loads what is on disk and makes the predefined networks that are missing. */
+  async open(): Promise<void> {
+    const { records, broken } = await this.#deps.records.load();
+    for (const key of broken) await this.#deps.records.remove(key);
+    this.#networks = records;
+    for (const wanted of predefined) {
+      if (this.list().some((n) => n.name === wanted.Name)) continue;
+      await this.#add(newNetwork(wanted, this.#facts(await this.#usedSubnets())));
+    }
+  }
+
+  #facts(used: Subnet[]): { id: string; created: string; used: Subnet[] } {
+    return {
+      id: newId(this.#deps.rng),
+      created: new Date(this.#deps.clock.wallMs()).toISOString(),
+      used,
+    };
+  }
+
+  async #usedSubnets(): Promise<Subnet[]> {
+    const host = (await this.#deps.hostSubnets()).flatMap((text) => {
+      try {
+        return [parseSubnet(text)];
+      } catch {
+        return [];
+      }
+    });
+    return [...host, ...this.#ownSubnets()];
+  }
+
+  #ownSubnets(): Subnet[] {
+    return this.list().flatMap((n) => n.ipam.Config.map((c) => parseSubnet(c.Subnet)));
+  }
+
+  async #add(record: NetworkRecord): Promise<void> {
+    await this.#deps.records.save(record.id, record);
+    this.#networks.set(record.id, record);
+  }
+
+  /** All networks, oldest first. */
+  list(): NetworkRecord[] {
+    return [...this.#networks.values()].sort((a, b) => (a.created < b.created ? -1 : 1));
+  }
+
+  /** Finds by name, id or unique id prefix. @throws ERR_NETWORK_NOT_FOUND, ERR_AMBIGUOUS_ID */
+  find(reference: string): NetworkRecord {
+    const all = this.list();
+    const exact = all.find((n) => n.id === reference || n.name === reference);
+    if (exact) return exact;
+    const matches = reference === '' ? [] : all.filter((n) => n.id.startsWith(reference));
+    if (matches.length === 1) return matches[0]!;
+    if (matches.length > 1)
+      throw new DrydockError(
+        'ERR_AMBIGUOUS_ID',
+        `network ${reference} is ambiguous (${matches.length} matches found on ID prefix)`,
+      );
+    throw new DrydockError('ERR_NETWORK_NOT_FOUND', `network ${reference} not found`);
+  }
+
+  /** Makes a user network. @returns the record and warnings */
+  async create(request: CreateNetworkRequest): Promise<NetworkRecord> {
+    const name = request.Name ?? '';
+    if (this.list().some((n) => n.name === name))
+      throw new DrydockError('ERR_CONFLICT', `network with name ${name} already exists`);
+    const wanted = request.IPAM?.Config?.length ? this.#ownSubnets() : await this.#usedSubnets();
+    const record = newNetwork(request, this.#facts(wanted));
+    await this.#add(record);
+    this.#event('create', record);
+    return record;
+  }
+
+  /** Removes a user network. @param users ids of containers, also stopped ones, that name it @throws ERR_FORBIDDEN */
+  async remove(reference: string): Promise<void> {
+    const record = this.find(reference);
+    if (record.predefined)
+      throw new DrydockError(
+        'ERR_FORBIDDEN',
+        `${record.name} is a pre-defined network and cannot be removed`,
+      );
+    const endpoints = this.#live.get(record.id)?.endpoints;
+    if (endpoints && endpoints.size > 0) {
+      const users = [...endpoints.values()].map(
+        (e) => `name:"${e.containerName}" id:"${e.settings.EndpointID?.slice(0, 12)}"`,
+      );
+      throw new DrydockError(
+        'ERR_FORBIDDEN',
+        `error while removing network: network ${record.name} has active endpoints (${users.join(', ')})`,
+      );
+    }
+    this.#networks.delete(record.id);
+    await this.#closeIfUnused(record);
+    await this.#deps.records.remove(record.id);
+    this.#event('destroy', record);
+  }
+
+  #event(action: string, record: NetworkRecord, attributes: Record<string, string> = {}): void {
+    this.#deps.events.emit('network', action, record.id, {
+      name: record.name,
+      type: record.driver,
+      ...attributes,
+    });
+  }
+
+  /** Endpoints of the containers that run on a network, by container id. */
+  endpoints(networkId: string): ReadonlyMap<string, Endpoint> {
+    return this.#live.get(networkId)?.endpoints ?? new Map();
+  }
+
+  /** How a container is on its networks: what was asked, with what a running one got. */
+  settings(record: ContainerRecord): Record<string, EndpointSettings> {
+    return Object.fromEntries(
+      Object.entries(record.networks).map(([name, asked]) => {
+        const network = this.list().find((n) => n.name === name || n.id === name);
+        const live = network && this.#live.get(network.id)?.endpoints.get(record.id);
+        return [name, live?.settings ?? { ...asked, NetworkID: network?.id ?? '' }];
+      }),
+    );
+  }
+
+  /** Addresses of the name servers of a container's networks. */
+  gateways(record: ContainerRecord): string[] {
+    return Object.keys(record.networks).flatMap((name) => this.find(name).ipam.Config.map((c) => c.Gateway));
+  }
+
+  /** Real ports of a running container, in the form of NetworkSettings.Ports. */
+  ports(containerId: string): Record<string, { HostIp: string; HostPort: string }[]> {
+    const found: Record<string, { HostIp: string; HostPort: string }[]> = {};
+    for (const { wish, port } of this.#ports.get(containerId) ?? []) {
+      const key = formatGuestPort(wish.guest);
+      found[key] ??= [];
+      found[key].push({ HostIp: port.hostAddress, HostPort: String(port.hostPort) });
+    }
+    return found;
+  }
+
+  #liveOf(record: NetworkRecord): Live {
+    const existing = this.#live.get(record.id);
+    if (existing) return existing;
+    const [config] = record.ipam.Config;
+    const options: NetworkOptions = {
+      name: record.name,
+      subnet: config!.Subnet,
+      gateway: config!.Gateway,
+      internal: record.internal,
+      log: this.#deps.log.child({ network: record.name }),
+    };
+    const mtu = Number(record.options['com.docker.network.driver.mtu'] ?? this.#deps.mtuBytes);
+    if (mtu > 0) options.mtuBytes = mtu;
+    const network = this.#deps.createNetwork(options).then(async (made) => {
+      await made.setHostNames(Object.fromEntries(HOST_NAMES.map((name) => [name, made.gateway])));
+      return made;
+    });
+    const live: Live = { network, endpoints: new Map() };
+    this.#live.set(record.id, live);
+    network.catch(() => this.#live.delete(record.id));
+    return live;
+  }
+
+  async #closeIfUnused(record: NetworkRecord): Promise<void> {
+    const live = this.#live.get(record.id);
+    if (!live || live.endpoints.size > 0) return;
+    // The default network stays: most containers use it, and its thread takes a while to start.
+    if (record.name === 'bridge' && this.#networks.has(record.id)) return;
+    this.#live.delete(record.id);
+    await (await live.network).close();
+  }
+
+  /** Starts the default network's worker ahead of its first use. */
+  async warm(): Promise<void> {
+    await this.#liveOf(this.find('bridge')).network;
+  }
+
+  /**
+   * Attaches a container that is about to run to all its networks and opens its ports. On failure nothing is left.
+   * @param pid a process in the container's network namespace
+   * @returns what it got, by network name
+   */
+  async start(record: ContainerRecord, pid: number): Promise<Record<string, EndpointSettings>> {
+    const networks: Record<string, EndpointSettings> = {};
+    try {
+      for (const [name, asked] of Object.entries(record.networks))
+        networks[name] = await this.attach(record, name, asked, pid);
+      await this.#publish(record);
+    } catch (error) {
+      await this.stop(record);
+      throw error;
+    }
+    return networks;
+  }
+
+  /** Attaches a container to one network. */
+  async attach(
+    record: ContainerRecord,
+    name: string,
+    asked: EndpointSettings,
+    pid: number,
+  ): Promise<EndpointSettings> {
+    const network = this.find(name);
+    const endpointId = newId(this.#deps.rng);
+    const fixed = { ...asked, NetworkID: network.id, EndpointID: endpointId };
+    if (network.driver !== 'bridge') return fixed;
+    checkAddress(network, asked);
+    const live = this.#liveOf(network);
+    const names = dnsNames(record, asked);
+    const attachment = await (await live.network).attach({
+      pid,
+      interfaceName: this.#interfaceName(record.id),
+      names,
+      ...(asked.IPAMConfig?.IPv4Address && { address: asked.IPAMConfig.IPv4Address }),
+      ...(asked.MacAddress && { mac: asked.MacAddress }),
+    });
+    const settings: EndpointSettings = {
+      ...fixed,
+      Gateway: network.internal ? '' : attachment.gateway,
+      IPAddress: attachment.address,
+      IPPrefixLen: attachment.prefixLength,
+      MacAddress: attachment.mac,
+      DNSNames: names,
+    };
+    live.endpoints.set(record.id, { attachment, settings, containerName: record.name });
+    this.#event('connect', network, { container: record.id });
+    return settings;
+  }
+
+  /** `eth0` and up: the first number that the container does not use yet. */
+  #interfaceName(containerId: string): string {
+    const used = new Set<string>();
+    for (const live of this.#live.values()) {
+      const endpoint = live.endpoints.get(containerId);
+      if (endpoint) used.add(endpoint.attachment.interfaceName);
+    }
+    for (let n = 0; ; n++) if (!used.has(`eth${n}`)) return `eth${n}`;
+  }
+
+  /** Takes a running container off one network. */
+  async detach(record: ContainerRecord, network: NetworkRecord): Promise<void> {
+    const live = this.#live.get(network.id);
+    const endpoint = live?.endpoints.get(record.id);
+    if (live && endpoint) {
+      live.endpoints.delete(record.id);
+      await endpoint.attachment.detach();
+    }
+    this.#event('disconnect', network, { container: record.id });
+    await this.#closeIfUnused(network);
+  }
+
+  /** Frees all that start() gave. Idempotent; troubles are logged, since a container must be able to end. */
+  async stop(record: ContainerRecord): Promise<void> {
+    const log = this.#deps.log;
+    for (const { port } of this.#ports.get(record.id) ?? [])
+      await port.close().catch((error) => log.warn({ error }, 'published port could not be closed'));
+    this.#ports.delete(record.id);
+    for (const network of this.list()) {
+      const live = this.#live.get(network.id);
+      if (!live?.endpoints.has(record.id)) continue;
+      await this.detach(record, network).catch((error) =>
+        log.warn({ container: record.id, network: network.name, error }, 'endpoint could not be detached'),
+      );
+    }
+  }
+
+  /** A container's names have changed. */
+  async renamed(record: ContainerRecord): Promise<void> {
+    for (const [name, settings] of Object.entries(record.networks)) {
+      const network = this.list().find((n) => n.name === name);
+      const endpoint = network && this.#live.get(network.id)?.endpoints.get(record.id);
+      if (!endpoint) continue;
+      endpoint.containerName = record.name;
+      await endpoint.attachment.setNames(dnsNames(record, settings));
+    }
+  }
+
+  async #publish(record: ContainerRecord): Promise<void> {
+    const { PortBindings, PublishAllPorts = false } = record.hostConfig;
+    const wishes = portWishes(PortBindings, record.config.ExposedPorts, PublishAllPorts);
+    if (wishes.length === 0) return;
+    const place = this.#publishingEndpoint(record);
+    if (!place) return;
+    const opened: { wish: PortWish; port: PublishedPort }[] = [];
+    this.#ports.set(record.id, opened);
+    for (const wish of wishes) await this.#open(record, wish, place, opened);
+  }
+
+  /** Ports lead to the first network that is not internal. */
+  #publishingEndpoint(
+    record: ContainerRecord,
+  ): { network: Promise<Network>; endpoint: Endpoint } | undefined {
+    for (const name of Object.keys(record.networks)) {
+      const network = this.find(name);
+      const live = this.#live.get(network.id);
+      const endpoint = live?.endpoints.get(record.id);
+      if (live && endpoint && !network.internal) return { network: live.network, endpoint };
+    }
+    return undefined;
+  }
+
+  async #open(
+    record: ContainerRecord,
+    wish: PortWish,
+    place: { network: Promise<Network>; endpoint: Endpoint },
+    opened: { wish: PortWish; port: PublishedPort }[],
+  ): Promise<void> {
+    const network = await place.network;
+    const open = (hostAddress: string, hostPort: number): Promise<PublishedPort> =>
+      network.publish({
+        protocol: wish.guest.protocol,
+        hostAddress,
+        hostPort,
+        guestAddress: place.endpoint.attachment.address,
+        guestPort: wish.guest.port,
+      });
+    const addresses = wish.hostAddress === '' ? ['0.0.0.0', '::'] : [wish.hostAddress];
+    for (let hostPort = wish.hostFirst; ; hostPort++) {
+      try {
+        const first = await open(addresses[0]!, hostPort);
+        opened.push({ wish, port: first });
+        if (addresses[1] !== undefined) {
+          const second = await open(addresses[1], first.hostPort).catch(ignoreMissingFamily);
+          if (second) opened.push({ wish, port: second });
+        }
+        return;
+      } catch (error) {
+        if (errorCode(error) === 'ERR_PORT_IN_USE' && hostPort < wish.hostLast) continue;
+        throw publishFailure(record, place.endpoint, wish, hostPort, error);
+      }
+    }
+  }
+
+  /** Ends all networks. */
+  async close(): Promise<void> {
+    const all = [...this.#live.values()];
+    this.#live.clear();
+    await Promise.allSettled(all.map(async (live) => (await live.network).close()));
+  }
+}
+
+/** A host without IPv6 publishes on IPv4 alone, as dockerd. */
+function ignoreMissingFamily(error: unknown): undefined {
+  if (errorCode(error) === 'ERR_ADDRESS_NOT_AVAILABLE') return undefined;
+  throw error;
+}
+
+function publishFailure(
+  record: ContainerRecord,
+  endpoint: Endpoint,
+  wish: PortWish,
+  hostPort: number,
+  error: unknown,
+): DrydockError {
+  const where = `${wish.hostAddress || '0.0.0.0'}:${hostPort}`;
+  const reason =
+    errorCode(error) === 'ERR_PORT_IN_USE'
+      ? `Bind for ${where} failed: port is already allocated`
+      : errorMessage(error);
+  return new DrydockError(
+    'ERR_PUBLISH',
+    `driver failed programming external connectivity on endpoint ${record.name} (${endpoint.settings.EndpointID}): ${reason}`,
+    { cause: error },
+  );
+}
+
+/** Names by which others on the network find a container: its name, its aliases, its short id. */
+export function dnsNames(record: ContainerRecord, asked: EndpointSettings): string[] {
+  return [
+    ...new Set([record.name, ...(asked.Aliases ?? []), record.id.slice(0, 12), record.config.Hostname ?? '']),
+  ].filter((name) => name !== '');
+}
+
+/** Refuses fixed addresses where docker does. */
+export function checkAddress(network: NetworkRecord, asked: EndpointSettings): void {
+  const address = asked.IPAMConfig?.IPv4Address ?? '';
+  if (asked.IPAMConfig?.IPv6Address)
+    throw new DrydockError(
+      'ERR_BAD_PARAMETER',
+      `invalid endpoint settings: network ${network.name} has no IPv6 subnet`,
+    );
+  if (address === '') return;
+  if (!isIPv4(address))
+    throw new DrydockError(
+      'ERR_BAD_PARAMETER',
+      `invalid endpoint settings: invalid IPv4 address: ${address}`,
+    );
+  if (network.predefined)
+    throw new DrydockError(
+      'ERR_BAD_PARAMETER',
+      'invalid endpoint settings: user specified IP address is supported on user defined networks only',
+    );
+  if (!network.userSubnet)
+    throw new DrydockError(
+      'ERR_BAD_PARAMETER',
+      'invalid endpoint settings: user specified IP address is supported only when connecting to networks with user configured subnets',
+    );
+  if (!network.ipam.Config.some((c) => contains(parseSubnet(c.Subnet), parseAddress(address)!)))
+    throw new DrydockError(
+      'ERR_BAD_PARAMETER',
+      `invalid endpoint settings: no configured subnet contains IP address ${address}`,
+    );
+}
