@@ -24,6 +24,8 @@ const RETRY_MS_MAX = 50;
 interface Owner {
   fd: number;
   pid: number;
+  /** The open files it asked through. */
+  handles: Set<Handle>;
   /** Ranges held, to tell who is in the way. */
   ranges: { start: number; end: number; type: number }[];
 }
@@ -98,6 +100,7 @@ export class Locks {
     const result = this.#host.lockRange(owner.fd, lock);
     if (result === 0) {
       owner.pid = pid;
+      owner.handles.add(handle);
       note(owner, lock);
       if (lock.type !== F_UNLCK) return 0;
       this.#retrySoon();
@@ -133,8 +136,14 @@ export class Locks {
     return this.#owners.has(node);
   }
 
-  /** The open file is closed: a lock that went with it may let others in, and nothing of it waits. */
+  /**
+   * The open file is closed: a lock that went with it may let others in, and nothing of it waits. Range locks taken
+   * through it end too: the locks of an open file (F_OFD_SETLK) have no other end, for their owner never comes with a
+   * FLUSH, and a process has closed a descriptor of the file.
+   */
   closed(handle: Handle): void {
+    for (const [key, owner] of this.#owners.get(handle.node) ?? [])
+      if (owner.handles.has(handle)) this.#drop(handle.node, key, owner);
     if (this.#waiting.length === 0) return;
     this.#waiting = this.#waiting.filter((waiting) => waiting.handle !== handle);
     this.#retrySoon();
@@ -155,7 +164,7 @@ export class Locks {
     let fd = this.#host.open(handle.fd, '', O_RDWR);
     if (fd === -EACCES || fd === -EROFS || fd === -ETXTBSY) fd = this.#host.open(handle.fd, '', 0);
     if (fd < 0) return fd;
-    const owner: Owner = { fd, pid: 0, ranges: [] };
+    const owner: Owner = { fd, pid: 0, handles: new Set(), ranges: [] };
     if (owners === undefined) {
       owners = new Map();
       this.#owners.set(handle.node, owners);

@@ -91,6 +91,30 @@ export function lockRange(fd: number, type: number, start: number, length: numbe
   return outcome(fs.fcntlLock(fd, F_OFD_SETLK, addressOf(new Uint8Array(lock.buffer))));
 }
 
+const F_GETLK = 5;
+
+/** The lock that is in the way of one of this process. */
+export function testRange(
+  fd: number,
+  type: number,
+  start: number,
+  length: number,
+): { type: number; start: number; length: number; pid: number } {
+  const lock = new BigInt64Array(4);
+  const types = new Int16Array(lock.buffer);
+  types[0] = type;
+  lock[1] = BigInt(start);
+  lock[2] = BigInt(length);
+  const result = fs.fcntlLock(fd, F_GETLK, addressOf(new Uint8Array(lock.buffer)));
+  if (result < 0) throw new Error(errnoName(-result));
+  return {
+    type: types[0]!,
+    start: Number(lock[1]),
+    length: Number(lock[2]),
+    pid: new Int32Array(lock.buffer)[6]!,
+  };
+}
+
 /** Nanosecond birth time and identity, by statx. */
 export function statx(file: string): { ino: bigint; born: bigint; mtimeNs: bigint } {
   const words = new BigUint64Array(32);
