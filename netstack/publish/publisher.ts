@@ -5,8 +5,8 @@
  * refuses resets the client. UDP: each client gets a socket inside the stack, so that a guest's answers find their way.
  *
  * The guest sees the client's own address and port, since the stack owns the guest's only wire and answers come back
- * through it whatever address they go to. Clients on the host's loopback are shown as the gateway: a guest would
- * not answer 127.0.0.1 through its wire.
+ * through it whatever address they go to. Clients on the host's loopback, or of another family than the guest, are
+ * shown as the gateway: a guest would not answer 127.0.0.1 through its wire.
  */
 import type { Log } from '#common/log';
 import type { Closable, Host, HostDatagram, HostError } from '../flow/host.ts';
@@ -74,7 +74,10 @@ export class Publisher {
     const listener = this.#host.listen(rule.hostAddr, 0, rule.hostPort, {
       accepted: (stream, addr, off, port) => {
         this.counters.tcpAccepted++;
-        return this.#stack.relay(stream, rule.guestAddr, 0, rule.guestPort, sourceOf(addr, off, port));
+        const source: DialOptions = canShow(addr, off, rule.guestAddr)
+          ? { sourceAddr: addr.slice(off, off + 16), sourcePort: port }
+          : {};
+        return this.#stack.relay(stream, rule.guestAddr, 0, rule.guestPort, source);
       },
     });
     if (typeof listener === 'string') return listener;
@@ -125,10 +128,9 @@ function isLoopback(addr: Uint8Array, off: number): boolean {
   return isMapped(addr, off) ? isLoopbackIpv4(get32(addr, off + 12)) : isLoopbackIpv6(addr, off);
 }
 
-/** The source that the guest is to see. */
-function sourceOf(addr: Uint8Array, off: number, port: number): DialOptions {
-  if (isLoopback(addr, off)) return {};
-  return { sourceAddr: addr.slice(off, off + 16), sourcePort: port };
+/** True when a guest at `guest` can be shown a client's own address: one of its family, and not of the host itself alone. */
+function canShow(addr: Uint8Array, off: number, guest: Uint8Array): boolean {
+  return isMapped(addr, off) === isMapped(guest, 0) && !isLoopback(addr, off);
 }
 
 interface Client {
@@ -197,7 +199,7 @@ class UdpPublication implements Publication {
       },
     };
     let inside: UdpSocket | HostError = 'EADDRINUSE';
-    if (!isLoopback(own, 0)) inside = this.#stack.bindUdp({ addr: own, port }, service);
+    if (canShow(own, 0, this.rule.guestAddr)) inside = this.#stack.bindUdp({ addr: own, port }, service);
     // A client whose socket talks to two published ports keeps its address on the first only.
     if (inside === 'EADDRINUSE') inside = this.#stack.bindUdp({ port: 0 }, service);
     if (typeof inside === 'string') {
