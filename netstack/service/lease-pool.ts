@@ -285,7 +285,7 @@ export class LeasePool {
       address,
       mac: client.mac,
       clientId: client.clientId,
-      name: holder && holder.address !== address && holder.state !== 'idle' ? undefined : label,
+      name: holder && holder.address !== address && holdsName(holder) ? undefined : label,
       state: 'bound',
       fixed: false,
       expiresAt: now + durationMs,
@@ -352,9 +352,7 @@ export class LeasePool {
   }
 
   #active(row: Row, now: number): boolean {
-    return (
-      row.state === 'attached' || row.state === 'reserved' || (row.state === 'bound' && row.expiresAt > now)
-    );
+    return holdsName(row) && row.expiresAt > now;
   }
 
   /** What is worth keeping: DHCP's leases in force. */
@@ -422,7 +420,7 @@ export class LeasePool {
     }
     if (row.name !== undefined) {
       const other = this.#byName.get(row.name);
-      if (!other || other.state === 'idle') this.#byName.set(row.name, row);
+      if (!other || !holdsName(other)) this.#byName.set(row.name, row);
     }
     this.#rows.set(row.address, row);
     if (isDynamic(row)) this.#dynamicCount++;
@@ -436,6 +434,11 @@ export class LeasePool {
     if (row.name !== undefined && this.#byName.get(row.name) === row) this.#byName.delete(row.name);
     if (isDynamic(row)) this.#dynamicCount--;
   }
+}
+
+/** Whether others must not go by this row's name. An idle or offered row may have one, from its client's past. */
+function holdsName({ state }: Row): boolean {
+  return state === 'attached' || state === 'reserved' || state === 'bound';
 }
 
 function isDynamic(row: Row): boolean {
