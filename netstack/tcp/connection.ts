@@ -143,6 +143,11 @@ export class TcpConnection implements SegmentEmitter {
     return this.#tx.bufferedBytes;
   }
 
+  /** Bytes that the host has not taken yet. */
+  get readableBytes(): number {
+    return this.#rx.readableBytes;
+  }
+
   // --- Opening and closing ---
 
   /** Passive open: takes a guest's SYN and says nothing yet. Returns false if `seg` is no acceptable SYN. */

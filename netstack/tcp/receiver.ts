@@ -327,7 +327,9 @@ export class Receiver {
     this.#readSeq = (this.#readSeq + count) | 0;
     if (this.#readSeq === this.#nextSeq && this.#rangeCount === 0) this.#ring.release();
     this.#grow(now);
+    // A window update on its own is only for a peer that is about to stop: ACKs of data tell it to any other.
     const remaining = Math.max(seqDiff(this.#offeredEdge, this.#nextSeq), 0);
+    if (remaining > this.#capacity >> 3) return;
     const gain = seqDiff((this.#readSeq + this.#capacity) | 0, this.#offeredEdge);
     if (gain >= Math.min(this.#capacity >> 1, Math.max(4 * this.#mss, remaining))) this.ackNow = true;
   }
@@ -342,7 +344,7 @@ export class Receiver {
   /** Doubles the window when the host took a whole window in about a round trip: it was the limit. */
   #grow(now: number): void {
     if (seqLt(this.#readSeq, this.#roundEnd)) return;
-    const max = this.#shift === 0 ? 0xffff : this.#context.config.receiveBytesMax;
+    const max = Math.min(this.#context.config.receiveBytesMax, 0xffff << this.#shift);
     const fast = now - this.#roundAtMs < Math.max(4 * this.#srttMs, FAST_WINDOW_MS);
     if (fast && this.#capacity < max && !this.#context.pool.scarce)
       this.#capacity = Math.min(2 * this.#capacity, max);

@@ -50,6 +50,13 @@ export class Ring {
     return true;
   }
 
+  /** Copies `len` bytes from `seq` out, across the wrap. */
+  copyOut(seq: number, len: number, target: Uint8Array): void {
+    const first = this.contiguous(seq, len);
+    copyBytes(target, 0, this.#block, this.at(seq), first);
+    if (first < len) copyBytes(target, first, this.#block, 0, len - first);
+  }
+
   /** Copies bytes in at `seq`. They must fit. */
   write(seq: number, source: Uint8Array, off: number, len: number): void {
     const first = this.contiguous(seq, len);

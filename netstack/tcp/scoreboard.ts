@@ -72,9 +72,14 @@ export class Scoreboard {
   #rackRttMs: number = Number.NaN;
   /** Highest sequence number delivered: a never retransmitted segment below it is reordering. */
   #highestDelivered = 0;
+  /** The same before the current ACK, whose blocks come in any order. */
+  #deliveredBefore = 0;
   #reorderingSeen = false;
   #reorderMultiplier = 1;
   #reorderPersist = 0;
+
+  #minRttMs = 0;
+  #echoMs: number | undefined;
 
   // Results of the current ACK.
   deliveredBytes = 0;
@@ -153,8 +158,14 @@ export class Scoreboard {
     return true;
   }
 
-  /** Begins the processing of an ACK: clears its results. */
-  begin(): void {
+  /**
+   * Begins the processing of an ACK: clears its results. `echoMs` is the time of ours that the ACK's timestamp echoes, as a
+   * signed 32-bit integer, or undefined.
+   */
+  begin(minRttMs: number, echoMs: number | undefined): void {
+    this.#minRttMs = minRttMs === Number.POSITIVE_INFINITY ? 0 : minRttMs;
+    this.#echoMs = echoMs;
+    this.#deliveredBefore = this.#highestDelivered;
     this.deliveredBytes = 0;
     this.rttMs = Number.NaN;
     this.deliveredRetransmit = false;
@@ -234,9 +245,10 @@ export class Scoreboard {
     this.deliveredBytes += seqDiff(record.end, record.start);
     if (record.retransmitted) {
       this.deliveredRetransmit = true;
-      // Step 2: an ACK that comes sooner than any round trip is for the first transmission.
+      // Step 2: an ACK that echoes an older timestamp, or comes sooner than any round trip, is for an earlier transmission.
+      if (this.#echoMs !== undefined && seqLt(this.#echoMs, Math.floor(record.sentAtMs) | 0)) return;
       if (now - record.sentAtMs < this.#minRttMs) return;
-    } else if (seqLt(record.end, this.#highestDelivered)) this.#reorderingSeen = true;
+    } else if (seqLt(record.end, this.#deliveredBefore)) this.#reorderingSeen = true;
     if (seqLt(this.#highestDelivered, record.end)) this.#highestDelivered = record.end;
     if (
       record.sentAtMs > this.#rackSentAtMs ||
@@ -247,13 +259,6 @@ export class Scoreboard {
       this.#rackRttMs = now - record.sentAtMs;
       if (!record.retransmitted) this.rttMs = now - record.sentAtMs;
     }
-  }
-
-  #minRttMs = 0;
-
-  /** The smallest round trip known, for {@link detect} and the processing of ACKs. */
-  setMinRtt(minRttMs: number): void {
-    this.#minRttMs = minRttMs === Number.POSITIVE_INFINITY ? 0 : minRttMs;
   }
 
   /** A duplicate arrived at the peer (D-SACK, RFC 2883): what looked like loss was reordering. RFC 8985 step 4. */

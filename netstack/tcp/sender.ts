@@ -6,7 +6,8 @@
  * retransmission timer (RFC 6298) is the last resort. One timer serves them all, and zero-window probes too, since no two are
  * ever needed at once.
  *
- * A segment ends at the ring's wrap: a payload is always one piece of memory.
+ * A payload is always one piece of memory: a super-segment ends before the ring's wrap, and the one segment that lies across
+ * it is copied together.
  */
 import type { TcpSegment } from '../wire/tcp.ts';
 import { TCP_ACK, TCP_FIN, TCP_PSH } from '../wire/tcp.ts';
@@ -34,6 +35,8 @@ const PEER_ACK_DELAY_MS = 200;
 const DUPLICATE_THRESHOLD = 3;
 
 const NO_BYTES: Uint8Array = new Uint8Array(0);
+/** Where a segment across the wrap is put together; its size is that of the largest IP packet. */
+const scratch: Uint8Array = new Uint8Array(0x10000);
 
 export class Sender {
   readonly #context: TcpContext;
@@ -265,8 +268,8 @@ export class Sender {
     )
       this.#setWindow(seg, window);
     if (!advanced && !duplicate && seg.sackCount === 0) return;
-    board.begin();
-    board.setMinRtt(this.rtt.minMs);
+    const echoMs = stamps && seg.hasTimestamps ? (seg.timestampEcho - this.#stampOffset) | 0 : undefined;
+    board.begin(this.rtt.minMs, echoMs);
     if (advanced) this.#advance(now, ack);
     if (this.#sack) this.#takeSacks(now, seg);
     if (!Number.isNaN(board.rttMs)) this.rtt.sample(now, board.rttMs);
@@ -281,7 +284,10 @@ export class Sender {
     this.una = ack;
     // The byte of a zero-window probe was taken.
     if (seqLt(this.nxt, ack)) this.nxt = ack;
-    this.#persistBackoff = 0;
+    if (this.#persistBackoff > 0) {
+      this.#persistBackoff = 0;
+      this.timerAtMs = Number.POSITIVE_INFINITY;
+    }
     if (!this.#board.deliveredRetransmit) this.rtt.progress();
     this.#rtoBaseMs = now;
     this.#releaseIfEmpty();
@@ -477,6 +483,7 @@ export class Sender {
 
   /** Sends what windows and timers allow. Returns false when the link took no more. */
   output(now: number, emitter: SegmentEmitter): boolean {
+    this.#windowLimited = false;
     if (this.#probeDue && !this.#sendProbe(now, emitter)) return false;
     if (this.#board.lostBytes > 0 && !this.#resendLost(now, emitter)) return false;
     if (this.#hasUnsent() && !this.#sendNew(now, emitter)) return false;
@@ -501,7 +508,10 @@ export class Sender {
       if (!record) return true;
       let len = seqDiff(record.end, record.start);
       const room = this.#congestion.cwnd - this.#pipe;
-      if (room < Math.min(len, this.#mss) && !this.#forceOne) return true;
+      if (room < Math.min(len, this.#mss) && !this.#forceOne) {
+        this.#windowLimited = true;
+        return true;
+      }
       const most = this.#forceOne && room < this.#mss ? this.#mss : Math.max(room, 1);
       if (len > most) len = Math.max(most - (most % this.#mss), Math.min(this.#mss, len));
       len = Math.min(len, this.#burstBytes);
@@ -514,14 +524,14 @@ export class Sender {
   #resend(now: number, emitter: SegmentEmitter, record: SentSegment, len: number): boolean {
     const start = record.start;
     let payload = Math.min(len, seqDiff(this.#end, start));
-    if (payload > 0) payload = this.#ring.contiguous(start, payload);
+    if (payload > 0) payload = this.#together(start, payload);
     let end = (start + payload) | 0;
     const fin = end === this.#end && seqLt(end, record.end);
     if (fin) end = record.end;
     if (seqLt(end, record.end) && !this.#board.split(record, end)) return true;
-    const flags = TCP_ACK | (fin ? TCP_FIN : 0);
-    const gso = payload > this.#mss ? this.#mss : 0;
-    if (!emitter.emit(start, flags, this.#ring.block, this.#ring.at(start), payload, gso)) return false;
+    const push = payload > 0 && ((start + payload) | 0) === this.#end;
+    const flags = TCP_ACK | (fin ? TCP_FIN : 0) | (push ? TCP_PSH : 0);
+    if (!this.#emit(emitter, start, flags, payload)) return false;
     if (record === this.#board.head) this.#rtoBaseMs = now;
     if (this.#undoPossible && !this.#undoStamped) {
       this.#undoStamped = true;
@@ -543,7 +553,6 @@ export class Sender {
   #sendNew(now: number, emitter: SegmentEmitter): boolean {
     // RFC 5681 section 4.1: after idling, the window is what it was at the start.
     if (this.#board.isEmpty && now - this.#lastSentMs > this.rtt.rtoMs) this.#congestion.restartAfterIdle();
-    this.#windowLimited = false;
     while (this.#hasUnsent()) {
       const unsent = seqDiff(this.#end, this.nxt);
       const usable = seqDiff((this.una + this.#window) | 0, this.nxt);
@@ -552,9 +561,7 @@ export class Sender {
       const fin = this.#finQueued && len === unsent && usable > len;
       if (len === 0 && !fin) return true;
       const flags = TCP_ACK | (fin ? TCP_FIN : 0) | (len === unsent ? TCP_PSH : 0);
-      const gso = len > this.#mss ? this.#mss : 0;
-      const off = this.#ring.at(this.nxt);
-      if (!emitter.emit(this.nxt, flags, this.#ring.block, off, len, gso)) return false;
+      if (!this.#emit(emitter, this.nxt, flags, len)) return false;
       if (this.#board.isEmpty) this.#rtoBaseMs = now;
       const end = (this.nxt + len + (fin ? 1 : 0)) | 0;
       this.#board.push(this.nxt, end, now);
@@ -581,7 +588,24 @@ export class Sender {
     // Sender's silly window avoidance, RFC 9293 section 3.8.6.2.1.
     if (len < mss && len < unsent && 2 * len < this.windowMax) return -1;
     if (len < mss && this.#context.config.nagle && !this.#board.isEmpty && !this.#finQueued) return -1;
-    return this.#ring.contiguous(this.nxt, len);
+    return this.#together(this.nxt, len);
+  }
+
+  /** How many of `len` bytes from `seq` make one piece of memory, without runts: whole segments before the wrap, or one across. */
+  #together(seq: number, len: number): number {
+    const before = this.#ring.contiguous(seq, len);
+    if (before === len) return len;
+    return before >= this.#mss ? before - (before % this.#mss) : Math.min(len, this.#mss);
+  }
+
+  /** Emits `len` bytes of the ring from `seq`, at most one segment of them across the wrap. */
+  #emit(emitter: SegmentEmitter, seq: number, flags: number, len: number): boolean {
+    if (len === 0) return emitter.emit(seq, flags, NO_BYTES, 0, 0, 0);
+    const gso = len > this.#mss ? this.#mss : 0;
+    if (this.#ring.contiguous(seq, len) === len)
+      return emitter.emit(seq, flags, this.#ring.block, this.#ring.at(seq), len, gso);
+    this.#ring.copyOut(seq, len, scratch);
+    return emitter.emit(seq, flags, scratch, 0, len, gso);
   }
 
   /** RFC 8985 section 7.3: a new segment if there is one, else the last one again. */
@@ -629,22 +653,19 @@ export class Sender {
     if (!this.#board.isEmpty || !this.#hasUnsent()) return true;
     const unsent = seqDiff(this.#end, this.nxt);
     const usable = seqDiff((this.una + this.#window) | 0, this.nxt);
-    const off = this.#ring.at(this.nxt);
     this.#context.counters.windowProbes++;
     this.#persistBackoff++;
     if (unsent > 0 && usable > 0) {
-      const len = this.#ring.contiguous(this.nxt, Math.min(unsent, usable, this.#mss));
-      if (!emitter.emit(this.nxt, TCP_ACK | TCP_PSH, this.#ring.block, off, len, 0)) return false;
+      const len = Math.min(unsent, usable, this.#mss);
+      if (!this.#emit(emitter, this.nxt, TCP_ACK | TCP_PSH, len)) return false;
       this.#rtoBaseMs = now;
       this.#board.push(this.nxt, (this.nxt + len) | 0, now);
       this.nxt = (this.nxt + len) | 0;
       this.#sent(now, len);
       return true;
     }
-    const bytes = unsent > 0 ? 1 : 0;
-    const fin = unsent <= 1 && this.#finQueued ? TCP_FIN : 0;
     this.#persistEnd = (this.nxt + 1) | 0;
-    return emitter.emit(this.nxt, TCP_ACK | (bytes ? 0 : fin), this.#ring.block, off, bytes, 0);
+    return this.#emit(emitter, this.nxt, unsent > 0 ? TCP_ACK : TCP_ACK | TCP_FIN, Math.min(unsent, 1));
   }
 
   /** Gives all memory back. */
