@@ -137,6 +137,7 @@ export class Pings {
     }
     counters.icmpEchoReplies++;
     ping.lastAt = now;
+    this.#timers.schedule(ping, now + IDLE_MS);
     ping.bytesToGuest += len;
     const route = this.#route;
     route.mac = ping.mac;

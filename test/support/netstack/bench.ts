@@ -8,7 +8,9 @@ import { MAC_BROADCAST, parseIpv4, parseMac, putMac } from '../../../netstack/wi
 import { ARP_REPLY, ARP_REQUEST } from '../../../netstack/wire/arp.ts';
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from '../../../netstack/wire/ethernet.ts';
 import { ICMP_ECHO_REQUEST } from '../../../netstack/wire/icmp.ts';
+import type { Icmpv6Repr } from '../../../netstack/wire/icmpv6.ts';
 import { PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP } from '../../../netstack/wire/ipv4.ts';
+import { NEXT_ICMPV6 } from '../../../netstack/wire/ipv6.ts';
 import { TCP_ACK, TCP_SYN, type TcpSegment } from '../../../netstack/wire/tcp.ts';
 import {
   addr,
@@ -18,6 +20,7 @@ import {
   frame,
   type IpFields,
   icmpMessage,
+  icmpv6Message,
   ipPacket,
   tcpSegment,
   udpDatagram,
@@ -31,6 +34,13 @@ export const GUEST = '10.0.2.15';
 export const GUEST_MAC: number = parseMac('02:00:00:00:00:15')!;
 /** A server outside (TEST-NET-2, RFC 5737). */
 export const SERVER = '198.51.100.7';
+export const GATEWAY6 = 'fd00:2::1';
+/** Made from {@link GATEWAY_MAC} (RFC 4291 appendix A). */
+export const GATEWAY6_LOCAL = 'fe80::ff:fe00:1';
+export const GUEST6 = 'fd00:2::15';
+export const GUEST6_LOCAL = 'fe80::15';
+/** A server outside (RFC 3849). */
+export const SERVER6 = '2001:db8::7';
 
 function macBytes(mac: number): Uint8Array {
   const buf = new Uint8Array(6);
@@ -41,6 +51,8 @@ function macBytes(mac: number): Uint8Array {
 export interface BenchOptions extends MemoryLinkOptions {
   stack?: Partial<StackOptions>;
   seed?: number;
+  /** The gateway speaks IPv6 too. */
+  ipv6?: boolean;
   /** Keep the gateway's first announcements in the list of sent frames. */
   announcements?: boolean;
 }
@@ -60,6 +72,7 @@ export class Bench {
       log: nullLog,
       mac: macBytes(GATEWAY_MAC),
       ipv4: { address: parseIpv4(GATEWAY)!, prefixLength: 24 },
+      ...(options.ipv6 ? { ipv6: { address: addr(GATEWAY6), prefixLength: 64 } } : {}),
       ...options.stack,
     });
     if (options.announcements) return;
@@ -133,6 +146,18 @@ export class Bench {
       GUEST_MAC,
       fields.dstMac,
     );
+  }
+
+  /** An ICMPv6 message of the guest; neighbour discovery wants a hop limit of 255. */
+  icmpv6(
+    dst: string,
+    repr: Icmpv6Repr,
+    body: Uint8Array,
+    fields: IpFields & { src?: string; dstMac?: number; srcMac?: number } = {},
+  ): Uint8Array {
+    const src = fields.src ?? GUEST6;
+    const message = icmpv6Message(src, dst, repr, body);
+    return this.ip(ipPacket(src, dst, NEXT_ICMPV6, message, fields), fields.srcMac, fields.dstMac);
   }
 
   /** The guest asks who has the gateway's address, so that the gateway knows the guest. */
