@@ -1,0 +1,245 @@
+/**
+ * The control API of a network: gvproxy's paths, methods and bodies, so that podman machine, lima and crc can use it as they
+ * use gvproxy's, and paths of our own for what gvproxy has not. Like gvproxy's it answers JSON as text/plain, and errors as
+ * a line of text.
+ *
+ * Whoever can connect to it controls the network; its sockets are for their owner alone.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import type { Log } from '#common/log';
+import type { Network } from '../index.ts';
+import type { PolicyConfig } from '../service/policy.ts';
+import { type Dial, type ExposeProtocol, type Forwarder, joinStreams } from './forwarder.ts';
+import { formatMetrics } from './metrics.ts';
+import { zoneOfApi, zoneToApi } from './zones.ts';
+
+/** Largest body of a request. */
+export const BODY_BYTES_MAX: number = 1024 * 1024;
+/** How long a client may take for its head and body. */
+const REQUEST_MS_MAX = 30_000;
+
+/** What the API controls. */
+export interface ControlOptions {
+  network: Network;
+  forwarder: Forwarder;
+  dial: Dial;
+  /** MAC address of the gateway, shown among the leases as gvproxy does. */
+  gatewayMac: string;
+  log: Log;
+}
+
+interface Answer {
+  status?: number;
+  /** Sent as JSON. */
+  json?: unknown;
+  text?: string;
+}
+
+interface Route {
+  method: 'GET' | 'POST' | 'PUT' | 'DELETE';
+  path: string;
+  /** `body` is parsed JSON for POST and PUT. */
+  answer(body: unknown, query: URLSearchParams): Promise<Answer>;
+}
+
+/** Codes of errors that are the client's fault. */
+const CLIENT_FAULTS: ReadonlySet<string> = new Set([
+  'ERR_BODY_INVALID',
+  'ERR_ZONE_INVALID',
+  'ERR_NET_CONFIG_INVALID',
+  'ERR_POLICY_INVALID',
+  'ERR_FORWARD_INVALID',
+]);
+
+function bodyInvalid(what: string): DrydockError {
+  return new DrydockError('ERR_BODY_INVALID', what);
+}
+
+function field(body: unknown, name: string): string {
+  const value = (body as Record<string, unknown> | null | undefined)?.[name];
+  if (typeof value !== 'string') throw bodyInvalid(`The body needs "${name}", a text.`);
+  return value;
+}
+
+function protocolOf(body: unknown): ExposeProtocol {
+  const protocol = (body as { protocol?: unknown } | null)?.protocol ?? 'tcp';
+  if (protocol === 'tcp' || protocol === 'udp' || protocol === 'unix') return protocol;
+  // `npipe` is Windows's.
+  throw bodyInvalid(`The protocol is "${protocol}", not tcp, udp or unix.`);
+}
+
+function routes({ network, forwarder, gatewayMac }: ControlOptions): Route[] {
+  const leases = async (): Promise<Answer> => ({
+    json: Object.fromEntries([
+      [network.gateway, gatewayMac],
+      ...(await network.leases()).map(({ address, mac }) => [address, mac]),
+    ]),
+  });
+  return [
+    { method: 'GET', path: '/services/forwarder/all', answer: async () => ({ json: forwarder.all() }) },
+    {
+      method: 'POST',
+      path: '/services/forwarder/expose',
+      answer: async (body) => {
+        await forwarder.expose({
+          local: field(body, 'local'),
+          remote: field(body, 'remote'),
+          protocol: protocolOf(body),
+        });
+        return {};
+      },
+    },
+    {
+      method: 'POST',
+      path: '/services/forwarder/unexpose',
+      answer: async (body) => {
+        await forwarder.unexpose(protocolOf(body), field(body, 'local'));
+        return {};
+      },
+    },
+    {
+      method: 'GET',
+      path: '/services/dns/all',
+      answer: async () => ({ json: (await network.zones()).map(zoneToApi) }),
+    },
+    {
+      method: 'POST',
+      path: '/services/dns/add',
+      answer: async (body) => {
+        await network.addZone(zoneOfApi(body));
+        return {};
+      },
+    },
+    { method: 'GET', path: '/services/dhcp/leases', answer: leases },
+    { method: 'GET', path: '/leases', answer: leases },
+    {
+      method: 'GET',
+      path: '/cam',
+      answer: async () => ({
+        json: Object.fromEntries((await network.switchTable()).map(({ mac, port }) => [mac, port])),
+      }),
+    },
+    { method: 'GET', path: '/stats', answer: async () => ({ json: await network.stats() }) },
+    // Ours:
+    { method: 'GET', path: '/flows', answer: async () => ({ json: await network.flows() }) },
+    {
+      method: 'PUT',
+      path: '/policy',
+      answer: async (body) => {
+        const { rules = [], ...rest } = (body ?? {}) as Partial<PolicyConfig>;
+        if (!Array.isArray(rules)) throw bodyInvalid('"rules" of a policy is a list.');
+        await network.setPolicy({ default: 'allow', ...rest, rules });
+        return {};
+      },
+    },
+    { method: 'GET', path: '/policy/denied', answer: async () => ({ json: await network.denied() }) },
+    {
+      method: 'GET',
+      path: '/metrics',
+      answer: async () => ({ text: formatMetrics(network.name, await network.stats()) }),
+    },
+  ];
+}
+
+/** Makes the API's server; the caller lets it listen. */
+export function createControlServer(options: ControlOptions): Server {
+  const table = routes(options);
+  const server = createServer(
+    { requestTimeout: REQUEST_MS_MAX, headersTimeout: REQUEST_MS_MAX },
+    (request, response) => {
+      const url = new URL(request.url ?? '/', 'http://control');
+      const handled =
+        url.pathname === '/tunnel'
+          ? tunnel(options, url.searchParams, request, response)
+          : answer(table, url, request, response);
+      handled.catch((error: unknown) => {
+        options.log.error({ err: error }, 'control API failed');
+        response.destroy();
+      });
+    },
+  );
+  return server;
+}
+
+async function answer(
+  table: readonly Route[],
+  url: URL,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const ofPath = table.filter(({ path }) => path === url.pathname);
+  const route = ofPath.find(({ method }) => method === request.method);
+  if (!route) {
+    const [other] = ofPath;
+    // gvproxy's words for its own paths.
+    if (other?.method === 'POST') send(response, 400, 'post only\n');
+    else if (other) send(response, 405, `${other.method} only\n`);
+    else send(response, 404, '404 page not found\n');
+    return;
+  }
+  try {
+    const body = route.method === 'GET' ? undefined : await readJson(request);
+    const { status = 200, json, text } = await route.answer(body, url.searchParams);
+    send(response, status, text ?? (json === undefined ? '' : `${JSON.stringify(json)}\n`));
+  } catch (error) {
+    const status = CLIENT_FAULTS.has(errorCode(error) ?? '') ? 400 : 500;
+    send(response, status, `${errorMessage(error)}\n`);
+  }
+}
+
+function send(response: ServerResponse, status: number, text: string): void {
+  response.writeHead(status, {
+    'Content-Type': 'text/plain; charset=utf-8',
+    'Content-Length': Buffer.byteLength(text),
+  });
+  response.end(text);
+}
+
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > BODY_BYTES_MAX) throw bodyInvalid(`The body is longer than ${BODY_BYTES_MAX} bytes.`);
+    chunks.push(chunk);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch (error) {
+    throw bodyInvalid(errorMessage(error));
+  }
+}
+
+/**
+ * GET /tunnel?ip=A&port=P: the connection becomes one to a guest's port. As gvproxy's, the answer is the two bytes `OK` without
+ * a status line; what fails is told by an ordinary HTTP answer.
+ */
+async function tunnel(
+  { dial }: ControlOptions,
+  query: URLSearchParams,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const ip = query.get('ip');
+  const port = Number(query.get('port'));
+  if (!ip) return send(response, 500, 'ip is mandatory\n');
+  if (!Number.isInteger(port) || port < 1 || port > 65535) return send(response, 500, 'port is mandatory\n');
+  let guest: Socket;
+  try {
+    guest = await dial(ip, port);
+  } catch (error) {
+    return send(response, 500, `${errorMessage(error)}\n`);
+  }
+  const { socket } = request;
+  if (socket.destroyed) {
+    guest.destroy();
+    return;
+  }
+  response.detachSocket(socket);
+  socket.removeAllListeners('data');
+  socket.setTimeout(0);
+  socket.write('OK');
+  joinStreams(socket, guest);
+}
