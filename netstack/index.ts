@@ -2,6 +2,8 @@
  * A network in userspace: guests' Ethernet frames on one side, native sockets on the other.
  * This is the public surface of `drydock/netstack`.
  */
+
+import type { Socket } from 'node:net';
 import type { Log } from '#common/log';
 import type { FlowInfo } from './flow/inside.ts';
 import { startNetwork } from './network.ts';
@@ -16,6 +18,8 @@ export interface NetworkOptions {
   subnet: string;
   /** The stack's own address in the subnet: router, DNS, DHCP and NTP server. Default: the first usable one. */
   gateway?: string;
+  /** The gateway's MAC address; default: made from its address as docker does. */
+  gatewayMac?: string;
   /** Largest IP packet on the guests' links. Default 65520 for TAPs in namespaces. */
   mtuBytes?: number;
   /** Resolvers to forward to, as `address` or `address#port`; default: the host's resolv.conf, followed as it changes. */
@@ -90,6 +94,7 @@ export interface Network {
   readonly name: string;
   readonly subnet: string;
   readonly gateway: string;
+  readonly gatewayMac: string;
   attach(options: AttachOptions): Promise<Attachment>;
   /** @throws DrydockError ERR_PORT_IN_USE, ERR_PORT_PRIVILEGED, ERR_ADDRESS_NOT_AVAILABLE */
   publish(options: PublishOptions): Promise<PublishedPort>;
@@ -110,6 +115,11 @@ export interface Network {
   /** Addresses in use: attached guests and DHCP's leases. */
   leases(): Promise<LeaseInfo[]>;
   flows(): Promise<FlowInfo[]>;
+  /**
+   * Connects into a guest from this process.
+   * @throws DrydockError ERR_ADDRESS_INVALID, ERR_GUEST_UNREACHABLE
+   */
+  dial(address: string, port: number): Promise<Socket>;
   /** MAC addresses that the switch knows, with the number of their port; 0 is the gateway. */
   switchTable(): Promise<{ mac: string; port: number }[]>;
   /** Counters by name, for metrics and `docker network inspect`. */

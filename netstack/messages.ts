@@ -15,6 +15,7 @@ export interface WorkerSettings {
   network: number;
   prefixLength: number;
   gateway: number;
+  gatewayMac: number;
   mtuBytes: number;
   domain: string | undefined;
   searchDomains: string[];
@@ -71,6 +72,8 @@ export interface Commands {
   leases: { take: undefined; give: LeaseRow[] };
   flows: { take: undefined; give: FlowInfo[] };
   switchTable: { take: undefined; give: { mac: number; port: number }[] };
+  /** Takes over one end of a socket pair, and writes one byte to it when the guest has accepted. */
+  dial: { take: { fd: number; addr: Uint8Array; port: number }; give: undefined };
   stats: { take: undefined; give: Record<string, number> };
   close: { take: undefined; give: undefined };
 }

@@ -5,11 +5,13 @@
  * A thread that waits in the kernel cannot be terminated from outside, and process.exit() would wait for it for ever.
  * So every network can be told to stop by a flag and a kick, and all of them are when the process exits.
  */
+import { Socket } from 'node:net';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
 import { closeEventFd, kickEventFd, openEventFd } from '#common/native/epoll';
+import { close, socketPair } from '#common/native/socket';
 import type { FlowInfo } from './flow/inside.ts';
 import { followResolvConf, RESOLV_CONF } from './host/resolv-conf.ts';
 import type {
@@ -24,6 +26,7 @@ import type {
 import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
 import type { Zone } from './service/dns/names.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
+import { dockerMac } from './service/lease-pool.ts';
 import { type DeniedFlow, type PolicyConfig, policyFaults } from './service/policy.ts';
 import {
   formatEndpoint,
@@ -123,6 +126,7 @@ class WorkerNetwork implements Network {
   readonly name: string;
   readonly subnet: string;
   readonly gateway: string;
+  readonly gatewayMac: string;
   readonly ready: Promise<void>;
   readonly #prefixLength: number;
   readonly #log: Log;
@@ -145,12 +149,14 @@ class WorkerNetwork implements Network {
     this.subnet = `${formatIpv4(plan.network)}/${plan.prefixLength}`;
     this.gateway = formatIpv4(plan.gateway);
     this.#prefixLength = plan.prefixLength;
+    this.gatewayMac = options.gatewayMac?.toLowerCase() ?? formatMac(dockerMac(plan.gateway));
     this.#log = (options.log ?? nullLog).child({ network: options.name });
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const settings: WorkerSettings = {
       ...plan,
       name: options.name,
+      gatewayMac: options.gatewayMac === undefined ? dockerMac(plan.gateway) : requireMac(options.gatewayMac),
       domain: options.domain,
       searchDomains: options.searchDomains ?? [],
       internal: options.internal ?? false,
@@ -315,6 +321,26 @@ class WorkerNetwork implements Network {
     return rows.map((row) => ({ ...row, address: formatIpv4(row.address), mac: formatMac(row.mac) }));
   }
 
+  async dial(address: string, port: number): Promise<Socket> {
+    const addr = requireAddress(address, 'guest');
+    const [own, given] = socketPair();
+    const socket = new Socket({ fd: own, allowHalfOpen: true });
+    try {
+      await this.#send('dial', { fd: given, addr, port });
+    } catch (error) {
+      close(given);
+      socket.destroy();
+      throw error;
+    }
+    if (await firstByte(socket)) return socket;
+    socket.destroy();
+    throw new DrydockError(
+      'ERR_GUEST_UNREACHABLE',
+      `Nobody accepts connections at ${formatEndpoint(addr, 0, port)} of network ${this.name}. Is the guest up, and its ` +
+        'server listening on that address?',
+    );
+  }
+
   flows(): Promise<FlowInfo[]> {
     return this.#send('flows', undefined);
   }
@@ -341,6 +367,21 @@ class WorkerNetwork implements Network {
     this.stop();
     await this.#exited;
   }
+}
+
+/** Waits for the byte by which the thread says that a guest has accepted; false when the socket ends without it. */
+function firstByte(socket: Socket): Promise<boolean> {
+  return new Promise((resolve) => {
+    const settle = (accepted: boolean): void => {
+      socket.off('readable', look).off('end', refuse).off('error', refuse).off('close', refuse);
+      resolve(accepted);
+    };
+    const look = (): void => {
+      if (socket.read(1) !== null) settle(true);
+    };
+    const refuse = (): void => settle(false);
+    socket.on('readable', look).on('end', refuse).on('error', refuse).on('close', refuse);
+  });
 }
 
 function later(): { promise: Promise<unknown>; pending: Pending } {

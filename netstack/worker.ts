@@ -18,12 +18,14 @@ import { Poller } from './host/poller.ts';
 import { Switch } from './link/switch.ts';
 import type { CommandName, Commands, Reply, Request, WorkerSettings } from './messages.ts';
 import { type Publication, Publisher } from './publish/publisher.ts';
-import { dockerMac, LeasePool } from './service/lease-pool.ts';
+import { LeasePool } from './service/lease-pool.ts';
 import { EgressRules } from './service/policy.ts';
 import { attachServices, DEFAULT_HOST_NAMES, type Services } from './service/services.ts';
 import { Stack } from './stack.ts';
 import { mapped, putMac } from './wire/address.ts';
 
+/** Tells the other end of a dialled socket pair that the guest has accepted. */
+const ACCEPTED: Uint8Array = Uint8Array.of(1);
 /** Longest sleep of the loop. */
 const TICK_MS = 100;
 
@@ -52,7 +54,7 @@ class NetworkThread {
     this.#stopFlag = new Int32Array(settings.stop);
     const log = portLog(settings.port, {});
     const now = (): number => this.#now;
-    const uplinkMac = dockerMac(settings.gateway);
+    const uplinkMac = settings.gatewayMac;
     this.#policy = new EgressRules(now);
     // An internal network lets nothing out, names to be resolved included.
     if (settings.internal) this.#policy.set({ default: 'deny', rules: [] });
@@ -149,6 +151,12 @@ class NetworkThread {
           state,
           leftMs: expiresAt - this.#now,
         })),
+      dial: ({ fd, addr, port }) => {
+        this.#host.adopt(fd, (stream) =>
+          this.#stack.relay(stream, addr, 0, port, { opened: () => void stream.write(ACCEPTED, 0, 1) }),
+        );
+        return undefined;
+      },
       flows: () => [...this.#stack.flows()],
       switchTable: () => [...this.#switch.addresses()],
       stats: () => this.#stats(),

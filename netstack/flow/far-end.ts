@@ -44,9 +44,15 @@ export class HostEnd implements FarEnd, StreamSink {
   #eof = false;
   #shut = false;
 
-  /** @param connected the stream is connected already: a client of a published port. */
-  constructor(flow: FlowHandle, connected: boolean) {
+  readonly #opened: (() => void) | undefined;
+
+  /**
+   * @param connected the stream is connected already: a client of a published port.
+   * @param opened called when the guest's side is established, before any byte of it moves.
+   */
+  constructor(flow: FlowHandle, connected: boolean, opened?: () => void) {
     this.#flow = flow;
+    this.#opened = opened;
     this.#connected = connected;
     this.#readable = connected;
   }
@@ -79,7 +85,9 @@ export class HostEnd implements FarEnd, StreamSink {
     this.#flow.touch();
   }
 
-  opened(): void {}
+  opened(): void {
+    this.#opened?.();
+  }
 
   take(buf: Uint8Array, off: number, len: number): number {
     if (!this.#connected || this.#blocked || !this.#stream) return 0;

@@ -70,6 +70,8 @@ export interface DialOptions {
   sourceAddr?: Uint8Array;
   /** Source port that the guest sees; default or 0: a free one. */
   sourcePort?: number;
+  /** For a relayed stream: the guest has accepted. Called before any byte of it moves. */
+  opened?: () => void;
 }
 
 /** One flow as shown to people. */

@@ -153,7 +153,7 @@ export class TcpFlows implements FlowOwner {
       stream.reset();
       return { connected() {}, readable() {}, writable() {}, failed() {} };
     }
-    const end = new HostEnd(flow, true);
+    const end = new HostEnd(flow, true, options.opened);
     end.attach(stream);
     flow.end = end;
     this.#reach(flow, () => end.closed('timed-out'));
