@@ -15,6 +15,7 @@ export const EACCES = 13;
 export const EEXIST = 17;
 export const EXDEV = 18;
 export const ENODEV = 19;
+export const ENXIO = 6;
 export const ENOTDIR = 20;
 export const EISDIR = 21;
 export const EINVAL = 22;
