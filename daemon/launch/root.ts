@@ -138,16 +138,24 @@ function attach(
   path: string,
 ): void {
   try {
-    if (STRICT_KINDS.has(kind)) {
-      const direct = openInside(system, rootFd, path, false);
-      const same = sameFile(direct, target);
-      closeSync(direct);
-      if (!same) throw new Error(`${path} is reached by a symbolic link`);
-    }
+    if (STRICT_KINDS.has(kind) && !reachedDirectly(system, rootFd, path, target))
+      throw new Error(`${path} is reached by a symbolic link`);
     system.attachMount(mountFd, target);
   } finally {
     closeSync(target);
     closeSync(mountFd);
+  }
+}
+
+function reachedDirectly(system: System, rootFd: number, path: string, target: number): boolean {
+  try {
+    const direct = openInside(system, rootFd, path, false);
+    const same = sameFile(direct, target);
+    closeSync(direct);
+    return same;
+  } catch (error) {
+    if (isErrno(error, 'ELOOP')) return false;
+    throw error;
   }
 }
 

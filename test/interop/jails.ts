@@ -57,8 +57,8 @@ export class Jails {
   readonly instance: string;
   readonly #folder: string;
 
-  constructor(log: Log = nullLog) {
-    this.instance = `test-${randomBytes(4).toString('hex')}`;
+  constructor(log: Log = nullLog, instance = `test-${randomBytes(4).toString('hex')}`) {
+    this.instance = instance;
     this.#folder = mkdtempSync(join(tmpdir(), 'drydock-jails-'));
     this.image = join(this.#folder, 'lower');
     this.root = join(this.#folder, 'root');

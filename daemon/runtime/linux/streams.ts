@@ -108,7 +108,9 @@ export function openTerminalStreams(master: number, clock: Clock): ProcessStream
     source.destroy();
   };
   source.on('data', (chunk: Buffer) => {
-    if (!stdout.push(chunk)) source.pause();
+    // One chunk for one read: push() may itself ask for more.
+    source.pause();
+    stdout.push(chunk);
   });
   source.on('end', end);
   // A hang-up: no process has the terminal open any more.
