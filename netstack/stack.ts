@@ -69,6 +69,11 @@ export interface StackOptions {
    * 64 bits guests form their own addresses (SLAAC). Absent: no IPv6.
    */
   ipv6?: { address: Uint8Array; prefixLength: number; router?: RouterOptions };
+  /**
+   * Further IPv4 addresses of the subnet that are ours and lead to the host's loopback like the gateway's, but without the
+   * gateway's services (gvproxy's host address).
+   */
+  hostAddresses?: readonly number[];
   /** Guests reach the host's loopback at the gateway's address. Default true. */
   hostLoopback?: boolean;
   /** What may leave; default: everything that is not a martian. */
@@ -108,7 +113,12 @@ export class Stack {
     this.#link = link;
     this.#mac = getMac(options.mac, 0);
     const counters = new StackCounters();
-    const addressing = new Addressing({ ipv4: options.ipv4, ipv6: options.ipv6, mac: this.#mac });
+    const addressing = new Addressing({
+      ipv4: options.ipv4,
+      ipv6: options.ipv6,
+      hostAddresses: options.hostAddresses,
+      mac: this.#mac,
+    });
     const output = new Output(link, rng, counters, this.#mac, options.mtuBytes ?? link.mtuBytes);
     this.#context = {
       now: 0,
@@ -306,7 +316,7 @@ export class Stack {
       case PROTOCOL_TCP:
         // A connection to a group is nonsense (RFC 9293 section 3.10.7.4, RFC 1122 section 4.2.3.10).
         if (kind === 'group') counters.ipMulticastDropped++;
-        else this.#tcp.input(packet, kind === 'own');
+        else this.#tcp.input(packet, kind);
         return;
       case PROTOCOL_UDP:
         this.#udpInput.input(packet, kind);

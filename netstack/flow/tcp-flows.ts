@@ -9,6 +9,7 @@
  * each touched connection send, which gives one ACK per flow and batch.
  */
 
+import type { DestinationKind } from '../ip/addressing.ts';
 import { errorKindOf } from '../ip/errors.ts';
 import type { TcpTemplate } from '../ip/output.ts';
 import type { Packet } from '../ip/packet.ts';
@@ -86,8 +87,8 @@ export class TcpFlows implements FlowOwner {
     return this.#tcp.counters;
   }
 
-  /** Takes a TCP packet from a guest to the gateway (`own`) or to the outside. */
-  input(packet: Packet, own: boolean): void {
+  /** Takes a TCP packet from a guest to an address of ours or to the outside. */
+  input(packet: Packet, kind: DestinationKind): void {
     const { counters } = this.#context;
     const seg = this.#segment;
     const { buf, payloadOff, end, src, dst, ipv4 } = packet;
@@ -111,7 +112,7 @@ export class TcpFlows implements FlowOwner {
       flow = undefined;
     }
     if (!flow) {
-      if (opening) this.#open(packet, seg, own);
+      if (opening) this.#open(packet, seg, kind);
       else this.#refuse(packet, seg);
       return;
     }
@@ -289,6 +290,8 @@ export class TcpFlows implements FlowOwner {
       end?.opened();
     }
     end?.pump();
+    // What the far end did not take in its turn dies with the connection that the guest has reset.
+    if (conn.failure === 'reset' && !conn.isDead) conn.discard();
     if (flow.mac >= 0) conn.poll(now, flow);
     flow.isTouched = false;
     if (conn.isDead) {
@@ -305,9 +308,10 @@ export class TcpFlows implements FlowOwner {
     this.#context.output.segment(template, this.#reply);
   }
 
-  #open(packet: Packet, seg: TcpSegment, own: boolean): void {
+  #open(packet: Packet, seg: TcpSegment, kind: DestinationKind): void {
     const context = this.#context;
-    const listener = own ? this.#listeners.get(seg.destinationPort) : undefined;
+    const own = kind !== 'outside';
+    const listener = kind === 'own' ? this.#listeners.get(seg.destinationPort) : undefined;
     if (!listener && own && !context.hostLoopback) {
       this.#refuse(packet, seg);
       return;

@@ -31,14 +31,16 @@ const LOOPBACK_IPV6: Uint8Array = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 export interface AddressingOptions {
   ipv4: { address: number; prefixLength: number };
   ipv6?: { address: Uint8Array; prefixLength: number } | undefined;
+  /** Further addresses of the subnet that stand for the host, but have no services of the gateway. */
+  hostAddresses?: readonly number[] | undefined;
   mac: number;
 }
 
 /**
- * What a destination is: `own` the gateway, `neighbour` another guest, `group` broadcast or multicast, `outside` to be
+ * What a destination is: `own` the gateway, `host` another address of ours that stands for the host, `neighbour` another guest, `group` broadcast or multicast, `outside` to be
  * forwarded, `martian` never.
  */
-export type DestinationKind = 'own' | 'neighbour' | 'group' | 'outside' | 'martian';
+export type DestinationKind = 'own' | 'host' | 'neighbour' | 'group' | 'outside' | 'martian';
 
 /** The link-local address made from a MAC address (RFC 4291 appendix A). */
 function linkLocal(mac: number): Uint8Array {
@@ -67,6 +69,7 @@ export class Addressing {
   readonly ownIpv6: Uint8Array | undefined;
   readonly linkLocal: Uint8Array;
   readonly prefixLengthIpv6: number;
+  readonly #hostAddresses: ReadonlySet<number>;
 
   constructor(options: AddressingOptions) {
     this.ipv4 = options.ipv4.address;
@@ -78,6 +81,7 @@ export class Addressing {
     this.ownIpv6 = options.ipv6?.address.slice();
     this.prefixLengthIpv6 = options.ipv6?.prefixLength ?? 0;
     this.linkLocal = linkLocal(options.mac);
+    this.#hostAddresses = new Set(options.hostAddresses);
   }
 
   /** IPv6 is spoken at all. */
@@ -85,8 +89,14 @@ export class Addressing {
     return this.ownIpv6 !== undefined;
   }
 
+  /** True for the gateway's address and the host's. */
+  isOwnIpv4(address: number): boolean {
+    return address === this.ipv4 || this.#hostAddresses.has(address);
+  }
+
+  /** True for every address that is ours. */
   isOwn(addr: Uint8Array, off: number): boolean {
-    if (isMapped(addr, off)) return get32(addr, off + 12) === this.ipv4;
+    if (isMapped(addr, off)) return this.isOwnIpv4(get32(addr, off + 12));
     return (
       this.ownIpv6 !== undefined &&
       (sameAddress(addr, off, this.ownIpv6, 0) || sameAddress(addr, off, this.linkLocal, 0))
@@ -103,7 +113,7 @@ export class Addressing {
   isGuestIpv4(address: number): boolean {
     return (
       ((address ^ this.ipv4) & this.#mask) === 0 &&
-      address !== this.ipv4 &&
+      !this.isOwnIpv4(address) &&
       address !== this.broadcastIpv4 &&
       // The subnet's own number is no host (RFC 1122 section 3.2.1.3), except where there is no room for it.
       (address !== (this.ipv4 & this.#mask) >>> 0 || this.broadcastIpv4 === IPV4_BROADCAST)
@@ -128,6 +138,7 @@ export class Addressing {
     if (address === this.ipv4) return 'own';
     if (address === IPV4_BROADCAST || address === this.broadcastIpv4 || isMulticastIpv4(address))
       return 'group';
+    if (this.#hostAddresses.has(address)) return 'host';
     if (((address ^ this.ipv4) & this.#mask) === 0) return 'neighbour';
     if (isLoopbackIpv4(address) || isThisNetworkIpv4(address) || isReservedIpv4(address)) return 'martian';
     return 'outside';
@@ -145,24 +156,24 @@ export class Addressing {
     return isMapped(addr, off) ? this.kindIpv4(get32(addr, off + 12)) : this.kindIpv6(addr, off);
   }
 
-  /** The host's name for a destination that is `own` or `outside`. */
+  /** The host's name for a destination that is ours; undefined for others. */
   toHost(addr: Uint8Array, off: number): Uint8Array | undefined {
     if (!this.isOwn(addr, off)) return undefined;
     return isMapped(addr, off) ? LOOPBACK_IPV4 : LOOPBACK_IPV6;
   }
 
   /**
-   * The name by which `guest` knows where a packet of the host's side came from: the gateway for loopback, undefined for the
-   * address itself, or null for one that must not cross.
+   * The name by which a guest knows where a packet of the host's side came from: `loopback`, the address of ours under which
+   * that guest knows the host, for loopback; undefined for the address itself; or null for one that must not cross.
    */
-  fromHost(addr: Uint8Array, off: number, guest: Uint8Array): Uint8Array | undefined | null {
-    if (isMapped(addr, off) !== isMapped(guest, 0)) return null;
+  fromHost(addr: Uint8Array, off: number, loopback: Uint8Array): Uint8Array | undefined | null {
+    if (isMapped(addr, off) !== isMapped(loopback, 0)) return null;
     if (isMapped(addr, off)) {
       const address = get32(addr, off + 12);
-      if (isLoopbackIpv4(address)) return this.ownIpv4;
+      if (isLoopbackIpv4(address)) return loopback;
       return this.kindIpv4(address) === 'outside' ? undefined : null;
     }
-    if (isLoopbackIpv6(addr, off)) return this.sourceFor(guest, 0);
+    if (isLoopbackIpv6(addr, off)) return loopback;
     return this.kindIpv6(addr, off) === 'outside' ? undefined : null;
   }
 

@@ -1,5 +1,5 @@
 /**
- * The gateway's ARP (RFC 826) with address conflict detection (RFC 5227): it answers for its own address only, learns who asks,
+ * The gateway's ARP (RFC 826) with address conflict detection (RFC 5227): it answers for its own addresses only, learns who asks,
  * asks for guests that it wants to reach, and defends its address.
  */
 
@@ -35,8 +35,8 @@ export class Arp {
       counters.arpMalformed++;
       return;
     }
-    const forUs = arp.targetIp === addressing.ipv4;
-    if (arp.senderIp === addressing.ipv4) this.#conflict(arp);
+    const forUs = addressing.isOwnIpv4(arp.targetIp);
+    if (addressing.isOwnIpv4(arp.senderIp)) this.#conflict(arp);
     else if (addressing.isGuestIpv4(arp.senderIp)) {
       this.#sender.set(mapped(arp.senderIp));
       if (arp.op === ARP_REPLY) {
@@ -53,19 +53,21 @@ export class Arp {
       return;
     }
     // A question, or a probe (sender 0.0.0.0) for our address: both get the answer that it is taken.
-    if (arp.op === ARP_REQUEST && forUs) this.#send(arp.senderMac, ARP_REPLY, arp.senderMac, arp.senderIp);
+    if (arp.op === ARP_REQUEST && forUs) this.#answer(arp);
   }
 
   /** Asks who has `addr` (mapped): everybody, or the station that had it. */
   solicit(addr: Uint8Array, mac: number): void {
-    this.#send(mac < 0 ? MAC_BROADCAST : mac, ARP_REQUEST, 0, get32(addr, 12));
+    const senderIp = this.#context.addressing.ipv4;
+    const question = { op: ARP_REQUEST, senderIp, targetMac: 0, targetIp: get32(addr, 12) };
+    this.#send(mac < 0 ? MAC_BROADCAST : mac, question);
   }
 
   poll(now: number): void {
     if (this.#announcements >= ANNOUNCEMENTS || now < this.#announceAt) return;
     this.#announcements++;
     this.#announceAt = now + ANNOUNCE_INTERVAL_MS;
-    this.#announce();
+    this.#announce(this.#context.addressing.ipv4);
   }
 
   pollAt(): number {
@@ -82,17 +84,21 @@ export class Arp {
       { mac: formatMac(arp.senderMac) },
       'another station claims the address of the gateway; defending it',
     );
-    this.#announce();
+    this.#announce(arp.senderIp);
   }
 
-  #announce(): void {
-    this.#send(MAC_BROADCAST, ARP_REQUEST, 0, this.#context.addressing.ipv4);
+  #announce(ip: number): void {
+    this.#send(MAC_BROADCAST, { op: ARP_REQUEST, senderIp: ip, targetMac: 0, targetIp: ip });
   }
 
-  #send(to: number, op: number, targetMac: number, targetIp: number): void {
-    const { output, addressing } = this.#context;
-    const repr = { op, senderMac: this.#mac, senderIp: addressing.ipv4, targetMac, targetIp };
-    emitArp(repr, output.head, output.arpOff);
+  #answer(arp: ArpRepr): void {
+    const reply = { op: ARP_REPLY, senderIp: arp.targetIp, targetMac: arp.senderMac, targetIp: arp.senderIp };
+    this.#send(arp.senderMac, reply);
+  }
+
+  #send(to: number, fields: Omit<ArpRepr, 'senderMac'>): void {
+    const { output } = this.#context;
+    emitArp({ ...fields, senderMac: this.#mac }, output.head, output.arpOff);
     output.arp(to, ARP_LEN);
   }
 }

@@ -91,7 +91,7 @@ export class IcmpInput {
       return;
     }
     if (icmp.type === ICMP_ECHO_REQUEST) {
-      if (kind === 'own') this.#answer(packet, icmp.rest);
+      if (kind === 'own' || kind === 'host') this.#answer(packet, icmp.rest);
       else if (kind === 'outside') this.#pings.forward(packet, icmp.rest);
       // Echo requests to groups are not answered (RFC 1122 section 3.2.2.6 allows it; smurf attacks want it).
       return;
@@ -100,12 +100,12 @@ export class IcmpInput {
   }
 
   #answer(packet: Packet, rest: number): void {
-    const { output, counters, addressing } = this.#context;
+    const { output, counters } = this.#context;
     const bodyOff = packet.payloadOff + ICMP_LEN;
     const bodyLen = packet.end - bodyOff;
     const route = this.#route;
     route.mac = packet.srcMac;
-    route.src = addressing.ownIpv4;
+    route.src = packet.dst;
     route.dst = packet.src;
     const repr = { type: ICMP_ECHO_REPLY, code: 0, rest };
     emitIcmp(repr, packet.buf, bodyOff, bodyLen, output.head, output.upperOff(true));

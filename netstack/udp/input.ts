@@ -26,7 +26,7 @@ export class UdpInput {
       counters.udpMalformed++;
       return;
     }
-    if (this.#inside.deliver(packet, header, kind !== 'outside')) return;
+    if (this.#inside.deliver(packet, header, kind === 'own' || kind === 'group')) return;
     if (kind === 'group') {
       counters.ipMulticastDropped++;
       return;
@@ -36,12 +36,13 @@ export class UdpInput {
       counters.udpMalformed++;
       return;
     }
-    if (kind === 'own' && !hostLoopback) {
+    const ours = kind === 'own' || kind === 'host';
+    if (ours && !hostLoopback) {
       counters.udpInsideUnreachable++;
       errors.answer(now, packet, 'port-unreachable');
       return;
     }
-    this.#nat.forward(packet, header, kind === 'own');
+    this.#nat.forward(packet, header, ours);
   }
 
   #checksumRight(packet: Packet, header: UdpRepr): boolean {

@@ -47,6 +47,8 @@ class UdpMapping implements Entry, Timed, Aged, DatagramSink {
   /** The last destination that the policy allowed: it is not asked again for the next packet. */
   readonly allowed: Uint8Array = new Uint8Array(16);
   allowedPort = -1;
+  /** The address of ours by which the guest last reached the host's loopback. */
+  readonly loopback: Uint8Array;
   bytesFromGuest = 0;
   bytesToGuest = 0;
   readonly #nat: UdpNat;
@@ -58,7 +60,15 @@ class UdpMapping implements Entry, Timed, Aged, DatagramSink {
   older: Aged | undefined;
   newer: Aged | undefined;
 
-  constructor(nat: UdpNat, id: number, guest: Guest, port: number, mac: number, now: number) {
+  constructor(
+    nat: UdpNat,
+    id: number,
+    guest: Guest,
+    port: number,
+    mac: number,
+    now: number,
+    loopback: Uint8Array,
+  ) {
     this.#nat = nat;
     this.id = id;
     this.guest = guest;
@@ -68,6 +78,7 @@ class UdpMapping implements Entry, Timed, Aged, DatagramSink {
     this.mac = mac;
     this.openedAt = now;
     this.lastAt = now;
+    this.loopback = loopback.slice();
   }
 
   get idleMs(): number {
@@ -113,7 +124,7 @@ export class UdpNat {
     return this.#table.size;
   }
 
-  /** Forwards a datagram (or a super-frame of several) from a guest; `own`: to the gateway, which stands for loopback. */
+  /** Forwards a datagram (or a super-frame of several) from a guest; `own`: to an address of ours, which stands for loopback. */
   forward(packet: Packet, header: UdpRepr, own: boolean): void {
     const mapping = this.#mappingOf(packet, header);
     if (!mapping?.socket) return;
@@ -128,6 +139,7 @@ export class UdpNat {
     if (header.dstPort !== DNS_PORT) mapping.onlyDns = false;
     mapping.guest.mappings.touch(mapping);
     this.#timers.schedule(mapping, now + mapping.idleMs);
+    if (own) copyAddress(packet.dst, 0, mapping.loopback, 0);
     const target = own ? addressing.toHost(packet.dst, 0)! : packet.dst;
     const ttl = own ? 0 : packet.ttl - 1;
     const end = packet.payloadOff + header.len;
@@ -159,7 +171,7 @@ export class UdpNat {
     ttl: number,
   ): void {
     const { addressing, counters, output, now } = this.#context;
-    const shown = addressing.fromHost(addr, addrOff, mapping.near);
+    const shown = addressing.fromHost(addr, addrOff, mapping.loopback);
     if (shown === null) {
       counters.ipMartianSource++;
       return;
@@ -189,7 +201,7 @@ export class UdpNat {
   hostIcmp(mapping: UdpMapping, error: HostIcmpError, addr: Uint8Array, addrOff: number, port: number): void {
     const { addressing, counters, errors, now } = this.#context;
     counters.udpHostErrors++;
-    const shown = addressing.fromHost(addr, addrOff, mapping.near);
+    const shown = addressing.fromHost(addr, addrOff, mapping.loopback);
     if (shown === null) return;
     errors.relay(
       now,
@@ -266,13 +278,21 @@ export class UdpNat {
   #mappingOf(packet: Packet, header: UdpRepr): UdpMapping | undefined {
     const known = this.#table.find(packet.src, 0, header.srcPort);
     if (known) return known;
-    const { counters, guests, host, now } = this.#context;
+    const { addressing, counters, guests, host, now } = this.#context;
     const holder = guests.of(packet.src, 0);
     if (holder.mappings.size >= UDP_MAPPINGS_PER_GUEST) this.#evict(holder.mappings.oldest as UdpMapping);
     else if (this.#table.size >= UDP_MAPPINGS_MAX)
       this.#evict(guests.oldestOfHeaviest('mappings') as UdpMapping);
     const guest = guests.of(packet.src, 0);
-    const mapping = new UdpMapping(this, this.#nextId++, guest, header.srcPort, packet.srcMac, now);
+    const mapping = new UdpMapping(
+      this,
+      this.#nextId++,
+      guest,
+      header.srcPort,
+      packet.srcMac,
+      now,
+      addressing.sourceFor(packet.src, 0),
+    );
     const socket = host.openDatagram(packet.ipv4 ? 4 : 6, undefined, 0, 0, mapping);
     if (typeof socket === 'string') {
       counters.udpHostErrors++;

@@ -76,8 +76,8 @@ export class Bench {
       ...options.stack,
     });
     if (options.announcements) return;
-    this.advance(0);
-    this.advance(2000);
+    // ARP announces twice, the router three times in the beginning; what follows comes minutes later.
+    for (const ms of [0, 2000, 14_000, 16_000]) this.advance(ms);
     this.link.take();
   }
 
