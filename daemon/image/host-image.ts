@@ -218,14 +218,14 @@ function addOwnFiles(tree: HostTree): void {
  * Makes sure that the image exists and is of the tools that this host has now.
  * @throws DrydockError ERR_HOST_IMAGE, saying which tool is missing.
  */
-export async function ensureHostImage(images: Images, log: Log, clock: Clock): Promise<Image> {
+export async function ensureHostImage({ library }: Images, log: Log, clock: Clock): Promise<Image> {
   const startedMs = clock.now();
   const tree = pickHostTree();
   const fingerprint = `${RECIPE}-${tree.fingerprint().slice(0, 32)}`;
-  const existing = await images.get(HOST_IMAGE).catch(() => undefined);
+  const existing = library.find(HOST_IMAGE);
   if (existing?.config.Labels?.[FINGERPRINT_LABEL] === fingerprint) return existing;
-  const image = await images.lease(async (lease) => {
-    const layer = await images.addLayer(tree.tar(), lease);
+  const image = await library.lease(async (lease) => {
+    const layer = await library.addLayer(tree.tar(), lease);
     const created = new Date(clock.wallMs()).toISOString();
     const comment = "built by Drydock from this host's own programs";
     const config = emitConfigFile({
@@ -248,12 +248,12 @@ export async function ensureHostImage(images: Images, log: Log, clock: Clock): P
       ],
       rootfs: { type: 'layers', diff_ids: [layer.diffId] },
     });
-    const record = await images.addImage(config, [layer], lease);
-    await images.setName(record.id, HOST_IMAGE_NORMAL);
-    return images.get(record.id);
+    const record = await library.addImage(config, [layer], lease);
+    await library.setName(record.id, HOST_IMAGE_NORMAL);
+    return library.find(record.id)!;
   });
   // The one of the host's former tools goes when nothing uses it any more; containers keep its layers by themselves.
-  if (existing && existing.tags.length === 1) await images.dropUntagged(existing.id);
+  if (existing && existing.tags.length === 1) await library.dropUntagged(existing.id);
   log.info(
     { image: HOST_IMAGE, files: tree.size, bytes: image.sizeBytes, ms: Math.round(clock.now() - startedMs) },
     'built the host image',

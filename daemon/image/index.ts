@@ -7,6 +7,7 @@ import { ContentStore } from './content.ts';
 import { LAYER_BYTES_MAX } from './extract.ts';
 import { Images } from './images.ts';
 import { LayerStore } from './layers.ts';
+import { Library } from './library.ts';
 import { OverlayDriver, probeOverlay } from './overlay-driver.ts';
 import { ImageRecords } from './records.ts';
 import { Roots } from './roots.ts';
@@ -78,19 +79,20 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     log,
   });
   await roots.open();
-  const images = new Images({
+  const library = new Library({
     content,
     layers,
     records,
     layersInUse: () => roots.layersInUse(),
+    rootOf: (id) => ({ layers: roots.layersOf(id), pack: () => roots.pack(id) }),
     log,
     clock,
     onEvent: options.onEvent ?? (() => {}),
   });
-  const swept = await images.open();
+  const swept = await library.open();
   if (swept.blobs + swept.layers > 0) log.info(swept, 'removed blobs and layers that no image needs');
   return {
-    images,
+    images: new Images(library),
     roots,
     driverStatus: driverName === 'overlay2' ? await overlayStatus(dataRoot) : [],
     async close() {

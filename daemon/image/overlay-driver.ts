@@ -4,10 +4,12 @@
  * The options of mount(2) must fit one page, so layers are named by short symlinks relative to a descriptor of the
  * driver's folder (`/proc/self/fd/N/l/SHORT`): 128 layers fit, whatever the path of the data root.
  */
-import { type FileHandle, lstat, mkdir, open, opendir, readFile, rm } from 'node:fs/promises';
+import { type FileHandle, lstat, mkdir, open, opendir, readFile, rm, rmdir } from 'node:fs/promises';
 import { errorCode, errorMessage } from '#common/errors';
 import { mountOverlay, unmount } from '#common/native/overlay';
+import { compareTrees, type TreeChange } from './changes-of-tree.ts';
 import type { LayerStore } from './layers.ts';
+import { packTree } from './pack.ts';
 import type { LayerRecord } from './records.ts';
 import type { RootDriver } from './roots.ts';
 
@@ -65,7 +67,7 @@ export class OverlayDriver implements RootDriver {
   }
 
   async open(): Promise<void> {
-    await mkdir(`${this.#root}/empty`, { recursive: true });
+    for (const name of ['empty', 'empty2']) await mkdir(`${this.#root}/${name}`, { recursive: true });
     this.#handle = await open(this.#root, 'r');
   }
 
@@ -80,16 +82,47 @@ export class OverlayDriver implements RootDriver {
   async mount(folder: string, layers: readonly LayerRecord[]): Promise<string> {
     const target = `${folder}/merged`;
     if ((await mountsBelow(target)).includes(target)) return target;
-    const base = `/proc/self/fd/${this.#handle!.fd}`;
-    const own = `${base}/${folder.slice(this.#root.length + 1)}`;
-    const names = layers.map((layer) => `${base}/l/${this.#layers.shortName(layer.diffId)}`).reverse();
+    const own = `${this.#base()}/${folder.slice(this.#root.length + 1)}`;
+    const lower = this.#lower(layers);
     mountOverlay(target, {
       // overlayfs wants a lower directory even for an image without layers.
-      lower: names.length > 0 ? names : [`${base}/empty`],
+      lower: lower.length > 0 ? lower : [`${this.#base()}/empty`],
       upper: { path: `${own}/upper`, work: `${own}/work` },
       options: PLAIN_OPTIONS,
     });
     return target;
+  }
+
+  /** Compares with the image, which is mounted read-only beside for that time. */
+  async changes(folder: string, layers: readonly LayerRecord[]): Promise<TreeChange[]> {
+    const tree = await this.mount(folder, layers);
+    const base = `${folder}/base`;
+    await mkdir(base, { recursive: true });
+    // A read-only overlay wants two directories at least.
+    const empty = `${this.#base()}/empty`;
+    mountOverlay(base, {
+      lower: [...this.#lower(layers), empty, `${this.#base()}/empty2`],
+      options: PLAIN_OPTIONS,
+    });
+    try {
+      return compareTrees(base, tree, `${folder}/upper`);
+    } finally {
+      unmount(base);
+      await rmdir(base);
+    }
+  }
+
+  async *pack(folder: string): AsyncGenerator<Buffer> {
+    yield* packTree(`${folder}/upper`, { overlay: true });
+  }
+
+  #base(): string {
+    return `/proc/self/fd/${this.#handle!.fd}`;
+  }
+
+  /** The layers by short names, topmost first. */
+  #lower(layers: readonly LayerRecord[]): string[] {
+    return layers.map((layer) => `${this.#base()}/l/${this.#layers.shortName(layer.diffId)}`).reverse();
   }
 
   async unmount(folder: string): Promise<void> {

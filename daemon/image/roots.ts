@@ -8,6 +8,7 @@
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
+import type { TreeChange } from './changes-of-tree.ts';
 import { storageError } from './content.ts';
 import { readJson, writeJson } from './durable.ts';
 import type { LayerStore } from './layers.ts';
@@ -20,6 +21,10 @@ export interface RootDriver {
   create(folder: string, layers: readonly LayerRecord[]): Promise<void>;
   mount(folder: string, layers: readonly LayerRecord[]): Promise<string>;
   unmount(folder: string): Promise<void>;
+  /** What the container has changed, by path. */
+  changes(folder: string, layers: readonly LayerRecord[]): Promise<TreeChange[]>;
+  /** The same as a layer: a tar archive. */
+  pack(folder: string, layers: readonly LayerRecord[]): AsyncIterable<Buffer>;
   /** Bytes that the container has added. */
   writableBytes(folder: string, layers: readonly LayerRecord[]): Promise<number>;
 }
@@ -110,6 +115,22 @@ export class Roots implements RootStore {
     const { layers } = this.#root(containerId);
     const writableBytes = await this.#driver.writableBytes(this.#path(containerId), layers);
     return { writableBytes, rootBytes: layers.reduce((sum, layer) => sum + layer.bytes, writableBytes) };
+  }
+
+  async changes(containerId: string): Promise<{ path: string; kind: 0 | 1 | 2 }[]> {
+    const changes = await this.#driver.changes(this.#path(containerId), this.#root(containerId).layers);
+    return changes.map(({ path, kind }) => ({
+      path: `/${Buffer.from(path, 'latin1').toString('utf8')}`,
+      kind,
+    }));
+  }
+
+  pack(containerId: string): AsyncIterable<Buffer> {
+    return this.#driver.pack(this.#path(containerId), this.#root(containerId).layers);
+  }
+
+  layersOf(containerId: string): LayerRecord[] {
+    return this.#root(containerId).layers;
   }
 
   async sweep(known: Set<string>): Promise<string[]> {

@@ -80,6 +80,22 @@ export interface ImageEvent {
   attributes: Record<string, string>;
 }
 
+/** What to make a new image of. */
+export interface CommitOptions {
+  containerId: string;
+  /** The image that the container was made from; it need not exist any more. */
+  parentId: string;
+  /** The container's configuration; `changes` are applied to it. */
+  config: ImageConfig;
+  changes: string[];
+  /** The command that ran, for the history. */
+  createdBy: string;
+  comment: string;
+  author: string;
+  /** A name for the image. */
+  reference?: string;
+}
+
 /** A line of a progress stream, as docker's JSON messages. */
 export interface Progress {
   id?: string;
@@ -112,6 +128,8 @@ export interface ImageStore {
   ): Promise<Image>;
   /** `docker save`. */
   save(references: string[]): Promise<Readable>;
+  /** `docker commit`: what the container has written becomes a layer of a new image. Whoever calls pauses it. */
+  commit(options: CommitOptions): Promise<Image>;
   /** Folders of the image's unpacked layers, lowest first, for `docker inspect`. */
   layerPaths(imageId: string): string[];
 }
@@ -128,6 +146,8 @@ export interface RootStore {
   remove(containerId: string): Promise<void>;
   /** Bytes in the writable layer, and in all layers together. */
   sizes(containerId: string): Promise<{ writableBytes: number; rootBytes: number }>;
+  /** What the container has changed against its image: 0 modified, 1 added, 2 deleted. Absolute paths, in order. */
+  changes(containerId: string): Promise<{ path: string; kind: 0 | 1 | 2 }[]>;
   /** Removes mounts and folders of containers that `known` does not list; unmounts all others. Returns what was done. */
   sweep(known: Set<string>): Promise<string[]>;
 }

@@ -11,15 +11,18 @@ import {
   link,
   lstat,
   mkdir,
+  mkdtemp,
   readdir,
   readlink,
   rm,
   symlink,
 } from 'node:fs/promises';
 import { getXattr, listXattrs, makeNode, setTimes, setXattr } from '#common/native/layer-fs';
+import { compareTrees, type TreeChange } from './changes-of-tree.ts';
 import { OPAQUE_NAME, WHITEOUT_PREFIX } from './extract.ts';
 import type { LayerStore } from './layers.ts';
 import { treeBytes } from './overlay-driver.ts';
+import { packTree } from './pack.ts';
 import type { LayerRecord } from './records.ts';
 import type { RootDriver } from './roots.ts';
 
@@ -34,7 +37,27 @@ export class VfsDriver implements RootDriver {
   }
 
   async create(folder: string, layers: readonly LayerRecord[]): Promise<void> {
-    const root = `${folder}/tree`;
+    await this.#merge(`${folder}/tree`, layers);
+  }
+
+  async changes(folder: string, layers: readonly LayerRecord[]): Promise<TreeChange[]> {
+    const base = await mkdtemp(`${folder}/base-`);
+    try {
+      await this.#merge(`${base}/tree`, layers);
+      return compareTrees(`${base}/tree`, `${folder}/tree`);
+    } finally {
+      await rm(base, { recursive: true });
+    }
+  }
+
+  async *pack(folder: string, layers: readonly LayerRecord[]): AsyncGenerator<Buffer> {
+    const changes = await this.changes(folder, layers);
+    const deleted = changes.flatMap(({ path, kind }) => (kind === 2 ? [path] : []));
+    const only = new Set(changes.flatMap(({ path, kind }) => (kind === 2 ? [] : [path])));
+    yield* packTree(`${folder}/tree`, { overlay: false, only, deleted });
+  }
+
+  async #merge(root: string, layers: readonly LayerRecord[]): Promise<void> {
     await mkdir(root, { mode: 0o755 });
     for (const layer of layers) await new Merge(this.#layers.diffPath(layer.diffId), root).run();
   }
