@@ -214,7 +214,9 @@ export class TcpConnection implements SegmentEmitter {
 
   #fail(failure: TcpFailure): void {
     if (this.#state !== 'closed') this.#failure = failure;
-    this.#rx.release();
+    // What came before the peer's RST may still be taken, as from a kernel's socket; RFC 9293 would throw it away.
+    if (failure === 'reset') this.#rx.forgetGaps();
+    else this.#rx.release();
     this.#close();
   }
 

@@ -352,6 +352,13 @@ export class Receiver {
     this.#roundAtMs = now;
   }
 
+  /** Nothing more will come: only what is in order is kept. */
+  forgetGaps(): void {
+    this.#rangeCount = 0;
+    this.#ranges = undefined;
+    if (this.readableBytes === 0) this.#ring.release();
+  }
+
   /** Gives all memory back. */
   release(): void {
     this.#ring.release();

@@ -210,13 +210,24 @@ const resets: Cases = {
     < R 1:1(0)
     failure reset
   `,
-  'a RST drops what the host has not taken (9293 3.10.7.4)': `${ACCEPTED}
+  'what came in order before a RST can still be taken, as from a kernel': `${ACCEPTED}
     < . 1:1001(1000) ack 1 win 65535
-    unread 1000
+    < . 2001:3001(1000) ack 1 win 65535
+    > . 1:1(0) ack 1001
     < R 1001:1001(0)
     failure reset
-    unread 0
+    unread 1000
+    dead no
+    read 1000
     eof no
+    dead
+    memory 0
+  `,
+  'abort and discard drop what the host has not taken': `${ACCEPTED}
+    < . 1:1001(1000) ack 1 win 65535
+    abort
+    > R. 1:1(0) ack 1001
+    unread 0
     dead
     memory 0
   `,
