@@ -71,8 +71,9 @@ export class Sender {
   /** Sending stopped for want of congestion window: only then may it grow (RFC 9438 section 4.1.1). */
   #windowLimited = false;
   readonly #mark: CongestionMark = { cwnd: 0, ssthresh: 0, wMax: 0 };
-  /** Our timestamp when the first retransmission of this phase went out: an echo from before it proves it needless. */
-  #undoStamp = 0;
+  /** When the first retransmission of this phase went out, as a timestamp, and what it ends at. */
+  #undoStampMs = 0;
+  #undoEnd = 0;
   #undoStamped = false;
   #undoPossible = false;
   readonly #stampOffset: number;
@@ -273,7 +274,10 @@ export class Sender {
     if (advanced) this.#advance(now, ack);
     if (this.#sack) this.#takeSacks(now, seg);
     if (!Number.isNaN(board.rttMs)) this.rtt.sample(now, board.rttMs);
-    if (this.#undoPossible && advanced && stamps) this.#undoIfNeedless(seg);
+    // RFC 7323 section 4.1: an echo measures even what was sent twice, if coarsely.
+    else if (advanced && echoMs !== undefined)
+      this.rtt.sample(now, Math.max((Math.floor(now) | 0) - echoMs, 1));
+    if (this.#undoPossible && advanced && echoMs !== undefined) this.#undoIfNeedless(echoMs);
     this.#react(now, advanced, duplicate);
     this.#arm(now);
   }
@@ -319,40 +323,47 @@ export class Sender {
   #react(now: number, advanced: boolean, duplicate: boolean): void {
     const board = this.#board;
     const lostBefore = board.lostBytes;
+    let delivered = board.deliveredBytes;
     if (this.#sack) {
       this.#reorderWaitMs = board.detect(now, this.#mss, this.rtt.srttMs, this.#phase !== 'open');
-    } else this.#renoAck(advanced, duplicate);
+    } else delivered = this.#renoAck(advanced, duplicate);
     this.#resolveProbe();
     if (this.#phase !== 'open' && seqLe(this.#recoverSeq, this.una)) this.#endRecovery();
     if (this.#phase === 'open' && board.lostBytes > 0) this.#enterRecovery();
     if (this.#phase === 'recovery') {
       const progress = advanced && board.lostBytes <= lostBefore;
-      const bytes = this.#sack
-        ? board.deliveredBytes
-        : Math.max(board.deliveredBytes, duplicate ? this.#mss : 0);
-      this.#congestion.recoveryAck(bytes, this.#pipe, progress);
+      this.#congestion.recoveryAck(delivered, this.#pipe, progress);
     } else if (this.#windowLimited && board.deliveredBytes > 0) {
       this.#congestion.acknowledged(now, board.deliveredBytes, this.rtt.srttMs);
     }
   }
 
-  /** Without SACK: RFC 5681 section 3.2 and RFC 6582 (NewReno). */
-  #renoAck(advanced: boolean, duplicate: boolean): void {
+  /**
+   * Without SACK: RFC 5681 section 3.2 and RFC 6582 (NewReno). Returns the bytes that this ACK says have arrived: a segment
+   * for a duplicate, and for an advance what duplicates have not told before (RFC 9937 section 6).
+   */
+  #renoAck(advanced: boolean, duplicate: boolean): number {
     const head = this.#board.head;
+    const mss = this.#mss;
     if (advanced) {
+      const acked = this.#board.deliveredBytes;
+      const told = this.#duplicateAcks;
+      // The hole itself was told by no duplicate.
+      this.#duplicateAcks = Math.max(told - Math.max(Math.ceil(acked / mss) - 1, 0), 0);
+      // RFC 6582 section 3.2: a partial acknowledgment tells of the next hole, which is sent at once.
       const partial = this.#phase === 'recovery' && seqLt(this.una, this.#recoverSeq);
-      this.#duplicateAcks = 0;
-      // RFC 6582 section 3.2: a partial acknowledgment tells of the next hole.
-      if (partial && head && !head.retransmitted) this.#loseFirst(head);
-      return;
-    }
-    if (!duplicate || !head) return;
-    this.#duplicateAcks++;
-    if (this.#phase === 'open' && this.#duplicateAcks === DUPLICATE_THRESHOLD) {
-      // RFC 6582 section 3.2 step 2: duplicates of what an earlier recovery resent are no news.
-      if (seqLt(this.#recoverSeq, this.una) || this.#recoverSeq === this.una || !head.retransmitted)
+      if (partial && head && !head.retransmitted) {
         this.#loseFirst(head);
+        this.#forceOne = true;
+      }
+      return Math.max(acked - told * mss, 0);
     }
+    if (!duplicate || !head) return 0;
+    this.#duplicateAcks++;
+    // RFC 6582 section 3.2 step 2: duplicates of what was sent again are no news.
+    const news = seqLt(this.#recoverSeq, this.una) || !head.retransmitted;
+    if (this.#phase === 'open' && this.#duplicateAcks === DUPLICATE_THRESHOLD && news) this.#loseFirst(head);
+    return mss;
   }
 
   /** Marks the first segment of the first record as lost. */
@@ -383,11 +394,14 @@ export class Sender {
     this.#duplicateAcks = 0;
   }
 
-  /** Eifel (RFC 3522, RFC 4015): the ACK echoes a timestamp from before the retransmission, so the original had arrived. */
-  #undoIfNeedless(seg: TcpSegment): void {
-    if (!this.#undoStamped || !seg.hasTimestamps) return;
+  /**
+   * Eifel (RFC 3522, RFC 4015): the ACK that first covers what was sent again echoes a timestamp from before that, so the
+   * original had arrived.
+   */
+  #undoIfNeedless(echoMs: number): void {
+    if (!this.#undoStamped || seqLt(this.una, this.#undoEnd)) return;
     this.#undoPossible = false;
-    if (seqDiff(seg.timestampEcho, this.#undoStamp) >= 0) return;
+    if (!seqLt(echoMs, this.#undoStampMs)) return;
     this.#board.unmarkLost();
     this.#congestion.undo(this.#mark);
     this.#phase = 'open';
@@ -535,7 +549,8 @@ export class Sender {
     if (record === this.#board.head) this.#rtoBaseMs = now;
     if (this.#undoPossible && !this.#undoStamped) {
       this.#undoStamped = true;
-      this.#undoStamp = this.stamp(now);
+      this.#undoStampMs = Math.floor(now) | 0;
+      this.#undoEnd = record.end;
     }
     this.#board.resent(record, now);
     this.#context.counters.retransmits++;

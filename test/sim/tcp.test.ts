@@ -64,3 +64,50 @@ test('the same seed gives the same run', () => {
   expect(two.segments).toBe(one.segments);
   expect(two.a.context.counters).toEqual(one.a.context.counters);
 });
+
+/** Mbit/s of one megabyte, in virtual time, over a wire of 100 Mbit/s and 10 ms round trip that drops at random. */
+function throughput(loss: number, bufferBytes: number, sack: boolean): number {
+  const wire = { ...perfectWire, loss, delayMs: 5, rate: 12_500, queueBytes: 250_000 };
+  const config = {
+    receiveBytesInitial: bufferBytes,
+    receiveBytesMax: bufferBytes,
+    sendBytesInitial: bufferBytes,
+    sendBytesMax: bufferBytes,
+    timeWaitMs: 0,
+    sack,
+  };
+  const end = { ...plainEnd, config };
+  const sim = new TcpSim(1, wire, { ...end, bytes: 1_000_000 }, end);
+  sim.run(LIMIT_MS);
+  sim.verify();
+  return (1_000_000 * 8) / sim.now / 1000;
+}
+
+// A change here is a change of TCP's behaviour: better or worse, it is to be meant.
+test('throughput by loss and buffer', () => {
+  const buffers = [8, 32, 128, 512];
+  const lines = [`loss      ${buffers.map((kib) => `${kib} KiB`.padStart(8)).join('')}   512 KiB, no SACK`];
+  for (const loss of [0, 0.001, 0.01, 0.03, 0.1]) {
+    const row = buffers
+      .map((kib) =>
+        throughput(loss, kib * 1024, true)
+          .toFixed(2)
+          .padStart(8),
+      )
+      .join('');
+    const noSack = throughput(loss, 512 * 1024, false)
+      .toFixed(2)
+      .padStart(8);
+    lines.push(`${(100 * loss).toFixed(1).padStart(5)} %   ${row}   ${noSack}`);
+  }
+  expect(`\n${lines.join('\n')}\n`).toMatchInlineSnapshot(`
+    "
+    loss         8 KiB  32 KiB 128 KiB 512 KiB   512 KiB, no SACK
+      0.0 %       6.13   14.12   50.87   62.91       6.27
+      0.1 %       5.15   13.92   41.97   62.91      10.65
+      1.0 %       5.52   11.01   19.46   19.46      13.77
+      3.0 %       3.09    5.46    9.04    9.04      17.99
+     10.0 %       0.67    1.40    1.60    1.60       2.39
+    "
+  `);
+});

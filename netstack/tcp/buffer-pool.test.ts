@@ -1,0 +1,98 @@
+import { describe, expect, test } from 'vitest';
+import { BufferPool, blockBytesFor } from './buffer-pool.ts';
+import { BLOCK_BYTES_MAX, BLOCK_BYTES_MIN } from './limits.ts';
+import { Ring } from './ring.ts';
+
+describe('BufferPool', () => {
+  test.each([
+    [0, BLOCK_BYTES_MIN],
+    [1, BLOCK_BYTES_MIN],
+    [BLOCK_BYTES_MIN, BLOCK_BYTES_MIN],
+    [BLOCK_BYTES_MIN + 1, 2 * BLOCK_BYTES_MIN],
+    [65_535, 65_536],
+    [65_536, 65_536],
+    [BLOCK_BYTES_MAX, BLOCK_BYTES_MAX],
+  ])('a block for %i bytes has %i', (bytes, size) => {
+    expect(blockBytesFor(bytes)).toBe(size);
+  });
+
+  test('a block larger than the largest is a bug', () => {
+    expect(() => blockBytesFor(BLOCK_BYTES_MAX + 1)).toThrow('large enough');
+  });
+
+  test('gives the block that came back last', () => {
+    const pool = new BufferPool({ bytesMax: 1 << 20, keptBytesMax: 1 << 20 });
+    const one = pool.acquire(5000)!;
+    const two = pool.acquire(5000)!;
+    pool.release(one);
+    pool.release(two);
+    expect(pool.acquire(5000)).toBe(two);
+    expect(pool.acquire(5000)).toBe(one);
+  });
+
+  test('refuses beyond its limit, counts it, and gives again after a release', () => {
+    const pool = new BufferPool({ bytesMax: 16_384, keptBytesMax: 0 });
+    const block = pool.acquire(8192)!;
+    expect(pool.scarce).toBe(false);
+    const other = pool.acquire(8192)!;
+    expect(pool.scarce).toBe(true);
+    expect(pool.acquire(1)).toBeUndefined();
+    expect(pool.refusals).toBe(1);
+    pool.release(block);
+    pool.release(other);
+    expect(pool.acquire(16_384)).toBeDefined();
+  });
+
+  test('keeps no more free bytes than it may', () => {
+    const pool = new BufferPool({ bytesMax: 1 << 20, keptBytesMax: 8192 });
+    const blocks = [pool.acquire(8192)!, pool.acquire(8192)!];
+    for (const block of blocks) pool.release(block);
+    expect([pool.usedBytes, pool.keptBytes]).toEqual([0, 8192]);
+    pool.trim();
+    expect(pool.keptBytes).toBe(0);
+  });
+
+  test('takes its memory from where it is told', () => {
+    const asked: number[] = [];
+    const pool = new BufferPool({
+      bytesMax: 1 << 20,
+      keptBytesMax: 1 << 20,
+      allocate: (bytes) => {
+        asked.push(bytes);
+        return new Uint8Array(bytes);
+      },
+    });
+    pool.release(pool.acquire(10_000)!);
+    pool.release(pool.acquire(16_000)!);
+    expect(asked).toEqual([16_384]);
+  });
+});
+
+describe('Ring', () => {
+  test('keeps bytes at their sequence numbers when it grows across a wrap', () => {
+    const pool = new BufferPool({ bytesMax: 1 << 20, keptBytesMax: 1 << 20 });
+    const ring = new Ring(pool);
+    const from = 0x7ffffff0 | 0; // the sign wraps within
+    const bytes = Uint8Array.from({ length: 4000 }, (_, i) => i * 7);
+    expect(ring.reserve(4096, from, 0)).toBe(true);
+    ring.write(from, bytes, 0, 4000);
+    expect(ring.reserve(20_000, from, 4000)).toBe(true);
+    expect(ring.capacity).toBe(32_768);
+    const out = new Uint8Array(4000);
+    ring.copyOut(from, 4000, out);
+    expect(out).toEqual(bytes);
+    expect(pool.usedBytes).toBe(32_768);
+    ring.release();
+    ring.release();
+    expect(pool.usedBytes).toBe(0);
+  });
+
+  test('says so when the pool has no more, and keeps what it has', () => {
+    const pool = new BufferPool({ bytesMax: 4096, keptBytesMax: 0 });
+    const ring = new Ring(pool);
+    expect(ring.reserve(4096, 0, 0)).toBe(true);
+    ring.write(0, Uint8Array.of(1, 2, 3), 0, 3);
+    expect(ring.reserve(8192, 0, 3)).toBe(false);
+    expect([...ring.block.subarray(0, 3)]).toEqual([1, 2, 3]);
+  });
+});
