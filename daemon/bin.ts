@@ -27,6 +27,7 @@ program
 const parts: Record<string, () => Promise<void>> = {
   daemon: async () => (await import('./cli.ts')).addDaemonCommand(program, version),
   net: async () => (await import('#netstack/cli')).addNetCommand(program),
+  fs: async () => (await import('#fsbridge/cli')).addFsCommand(program),
 };
 const [wanted = ''] = process.argv.slice(2);
 if (wanted !== 'version')

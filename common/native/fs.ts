@@ -240,7 +240,6 @@ export function takeOwnUmask(): number {
 }
 
 export const MOUNT_ATTR_RDONLY = 0x1;
-export const MOUNT_ATTR_NOSUID = 0x2;
 export const MOUNT_ATTR_NODEV = 0x4;
 export const MOUNT_ATTR_NOSYMFOLLOW = 0x200000;
 

@@ -31,8 +31,7 @@ const O_SYNC = 0o4010000;
 /** Flags of an open that concern the host; the kernel handles the others, or they concern only its own side. */
 export const HOST_OPEN_FLAGS: number = O_ACCMODE | O_APPEND | O_TRUNC | O_NOATIME | O_SYNC;
 
-/** Kinds of a lock (struct flock). */
-export const F_RDLCK = 0;
+/** Kinds of a lock (struct flock); 0 is one for reading. */
 export const F_WRLCK = 1;
 export const F_UNLCK = 2;
 

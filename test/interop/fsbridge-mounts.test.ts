@@ -238,6 +238,26 @@ describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
     expect(mounted(base)).toEqual([]);
   });
 
+  it('serves from the command line until it is interrupted', async () => {
+    fs.mkdirSync(join(base, 'source'));
+    fs.mkdirSync(join(base, 'target'));
+    const args = ['fs', 'mount', '--stats', '--read-only', join(base, 'source'), join(base, 'target')];
+    const server = spawn(process.execPath, [compiledEntry('daemon/bin'), ...args]);
+    let output = '';
+    server.stdout.on('data', (text) => {
+      output += text;
+    });
+    const exit = once(server, 'exit');
+    expect(await eventually(() => output.includes('Ctrl-C'))).toBe(true);
+    fs.writeFileSync(join(base, 'source', 'file'), 'x');
+    expect(fs.readFileSync(join(base, 'target', 'file'), 'utf8')).toBe('x');
+    expect(failure(() => fs.writeFileSync(join(base, 'target', 'file'), 'y'))).toBe('EROFS');
+    server.kill('SIGINT');
+    expect(await exit).toEqual([0, null]);
+    expect(output).toMatch(/^read\t1$/m);
+    expect(mounted(base)).toEqual([]);
+  });
+
   it('does not sweep a mount that this process serves', async () => {
     const made = await pair();
     expect(await sweepMounts(dirname(made.mount.target))).toEqual([]);

@@ -28,12 +28,9 @@ export function open(file: string, flags: number, mode = 0o644): number {
   return fs.openat(fs.AT_FDCWD, path(file), flags, mode);
 }
 
-export const close: (fd: number) => number = fs.close;
 export const flock: (fd: number, operation: number) => number = fs.flock;
-export const ftruncate: (fd: number, size: number) => number = fs.ftruncate;
 export const lseek: (fd: number, position: number, whence: number) => number = fs.lseek;
 export const fallocate: (fd: number, mode: number, position: number, size: number) => number = fs.fallocate;
-export const fchmod: (fd: number, mode: number) => number = fs.fchmod;
 
 export function rename2(from: string, to: string, flags: number): string {
   return outcome(fs.renameat2(fs.AT_FDCWD, path(from), fs.AT_FDCWD, path(to), flags));
