@@ -2,7 +2,7 @@
  * The daemon: puts the parts together, in the order in which they need each other, and takes them apart in reverse.
  * This is the public surface of `drydock/daemon`.
  */
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '#common/clock';
 import { DrydockError } from '#common/errors';
@@ -10,23 +10,14 @@ import type { Log } from '#common/log';
 import { cryptoRng } from '#common/rng';
 import { mountFolder, sweepMounts } from '#fsbridge';
 import { createNetwork } from '#netstack';
-import type { ApiContext } from './api/context.ts';
 import { type ServedApi, serveApi } from './api/index.ts';
 import { type DaemonConfig, instanceOf } from './config.ts';
-import { ExecService } from './container/exec.ts';
-import { ContainerService } from './container/service.ts';
-import type { ContainerRecord } from './container/types.ts';
 import { EventBus } from './events/bus.ts';
-import { ensureHostImage, HOST_IMAGE, openImages } from './image/index.ts';
-import { MountService } from './mounts/service.ts';
-import type { NetworkRecord } from './network/record.ts';
-import { NetworkService } from './network/service.ts';
+import { ensureHostImage, HOST_IMAGE, openImages, type StorageDriver } from './image/index.ts';
 import { hostSubnets, requirements } from './platform.ts';
 import { createRuntime } from './runtime/index.ts';
-import { RecordFolder } from './store/atomic.ts';
+import { createServices, type Services } from './services.ts';
 import { lockDataRoot } from './store/lock.ts';
-import { SystemService } from './system.ts';
-import { type VolumeRecord, VolumeService } from './volume/service.ts';
 
 export type { DaemonConfig } from './config.ts';
 
@@ -115,109 +106,46 @@ async function open(config: DaemonConfig, version: string, log: Log, undo: Undo)
   };
 }
 
-interface Services {
-  id: string;
-  context: ApiContext;
-  recovered: string[];
-  reload(config: DaemonConfig): void;
-}
-
+/** Opens what touches the host, and the services over it. */
 async function openServices(config: DaemonConfig, version: string, log: Log, undo: Undo): Promise<Services> {
   const { dataRoot, execRoot } = config;
   const clock = systemClock;
-  const rng = cryptoRng;
   const events = new EventBus(clock);
   const opened = await openImages({
     dataRoot,
     log,
     clock,
-    ...(config.storageDriver && { driver: config.storageDriver as 'overlay2' | 'vfs' }),
+    ...(config.storageDriver && { driver: config.storageDriver as StorageDriver }),
     onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
   });
   undo.add('close the image store', () => opened.close());
-  const { images, roots } = opened;
   const runtime = createRuntime({ instance: instanceOf(dataRoot), execRoot, log, clock });
   await runtime.open();
   undo.add('close the runtime', () => runtime.close());
-  const volumes = new VolumeService({
-    records: new RecordFolder<VolumeRecord>(join(dataRoot, 'volumes'), 'volume.json'),
-    events,
-    clock,
-    rng,
-  });
-  await volumes.open();
-  const networks = new NetworkService({
-    records: new RecordFolder<NetworkRecord>(join(dataRoot, 'networks'), 'network.json'),
-    createNetwork,
-    hostSubnets,
-    mtuBytes: config.mtu,
-    events,
-    clock,
-    rng,
-    log,
-  });
-  await networks.open();
-  undo.add('close the networks', () => networks.close());
   const mountsFolder = join(execRoot, 'mounts');
   await mkdir(mountsFolder, { recursive: true, mode: 0o710 });
-  undo.add('remove the folder of mounts', () =>
-    rm(mountsFolder, { recursive: false, force: true }).catch(() => {}),
-  );
-  const recovered = (await sweepMounts(mountsFolder)).map((path) => `unmounted ${path}`);
-  const mounts = new MountService({ folder: mountsFolder, mountFolder, volumes, log });
-  const containers = new ContainerService({
-    records: new RecordFolder<ContainerRecord>(join(dataRoot, 'containers'), 'config.json'),
-    runtime,
-    images,
-    roots,
-    mounts,
-    networks,
-    volumes,
-    events,
-    clock,
-    rng,
-    log,
-    logConfig: { Type: config.logDriver, Config: config.logOpts },
-    dns: { servers: config.dns, search: config.dnsSearch, options: config.dnsOpts },
-  });
-  recovered.push(...(await containers.open()));
-  const id = await daemonId(dataRoot);
-  const settings = { labels: config.labels, debug: config.debug };
-  const system = new SystemService({
+  undo.add('remove the folder of mounts', () => rmdir(mountsFolder));
+  const unmounted = (await sweepMounts(mountsFolder)).map((path) => `unmounted ${path}`);
+  const services = await createServices({
+    config,
     version,
-    id,
-    dataRoot,
+    id: await daemonId(dataRoot),
+    images: opened.images,
+    roots: opened.roots,
     driverStatus: opened.driverStatus,
-    logDriver: config.logDriver,
-    settings,
-    warnings: [],
     runtime,
-    images,
-    roots,
-    containers,
+    createNetwork,
+    hostSubnets,
+    mountFolder,
+    mountsFolder,
     events,
     clock,
-  });
-  const context: ApiContext = {
-    version,
-    images,
-    roots,
-    containers,
-    execs: new ExecService(containers.supervisor, clock, rng),
-    networks,
-    volumes,
-    system,
-    events,
-    clock,
+    rng: cryptoRng,
     log,
-    imageUsers: (imageId) => containers.imageUsers(imageId),
-  };
-  return {
-    id,
-    context,
-    recovered,
-    reload: (next) => Object.assign(settings, { labels: next.labels, debug: next.debug }),
-  };
+  });
+  undo.add('close the networks', () => services.context.networks.close());
+  services.recovered.unshift(...unmounted);
+  return services;
 }
 
 /** The daemon's identity, made at the first start and kept with its data. */

@@ -3,7 +3,7 @@
  * while after its end, since clients ask for its exit code then.
  */
 import type { Clock } from '#common/clock';
-import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import { DrydockError, errorCode } from '#common/errors';
 import type { Rng } from '#common/rng';
 import { EXEC_KEPT_MS, EXEC_OUTPUT_GRACE_MS } from '../limits.ts';
 import type { JailProcess } from '../runtime/runtime.ts';
@@ -129,11 +129,7 @@ export class ExecService {
     } catch (error) {
       instance.exitCode = errorCode(error) === 'ERR_EXEC_NOT_FOUND' ? 127 : 126;
       this.#forgetLater(instance);
-      throw new DrydockError(
-        errorCode(error) ?? 'ERR_JAIL',
-        `OCI runtime exec failed: exec failed: unable to start container process: ${errorMessage(error)}`,
-        { cause: error },
-      );
+      throw error;
     }
     if ((await attached) === 'detached')
       this.#supervisor.event(container, 'exec_detach', { execID: instance.id });

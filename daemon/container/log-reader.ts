@@ -1,7 +1,8 @@
 /** Reads container logs back: the last N lines, a range of time, and on as the file grows. */
 import { type FileHandle, open } from 'node:fs/promises';
 import { errorCode } from '#common/errors';
-import { type ContainerLog, rfc3339ToNano } from './logs.ts';
+import { rfc3339ToNano } from '../stamps.ts';
+import type { ContainerLog } from './logs.ts';
 
 const BLOCK_BYTES = 256 * 1024;
 const NEWLINE = 10;

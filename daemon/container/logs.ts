@@ -11,6 +11,7 @@ import type { Clock } from '#common/clock';
 import { errorCode } from '#common/errors';
 import type { Log } from '#common/log';
 import { LOG_LINE_BYTES_MAX, LOG_PENDING_BYTES_MAX } from '../limits.ts';
+import { Stamps } from '../stamps.ts';
 import type { OutputSink, StreamNumber } from './io.ts';
 
 const NEWLINE = 10;
@@ -26,13 +27,12 @@ export interface LogRotation {
 /** A log that is written while its container runs. */
 export class ContainerLog {
   readonly path: string;
-  readonly #clock: Clock;
+  readonly #stamps: Stamps;
   readonly #log: Log;
   readonly #rotation: LogRotation;
   readonly #rests: [Buffer, Buffer] = [Buffer.alloc(0), Buffer.alloc(0)];
   #lines: string[] = [];
   #pendingBytes = 0;
-  #lastNano = 0n;
   #file: FileHandle | undefined;
   #fileBytes = 0;
   #flushing: Promise<void> | undefined;
@@ -44,7 +44,7 @@ export class ContainerLog {
   constructor(path: string, rotation: LogRotation, clock: Clock, log: Log) {
     this.path = path;
     this.#rotation = rotation;
-    this.#clock = clock;
+    this.#stamps = new Stamps(clock);
     this.#log = log;
   }
 
@@ -102,16 +102,9 @@ export class ContainerLog {
   }
 
   #line(stream: StreamNumber, text: string): void {
-    const line = `{"log":${JSON.stringify(text)},"stream":"${stream === 1 ? 'stdout' : 'stderr'}","time":"${this.#time()}"}\n`;
+    const line = `{"log":${JSON.stringify(text)},"stream":"${stream === 1 ? 'stdout' : 'stderr'}","time":"${this.#stamps.text()}"}\n`;
     this.#lines.push(line);
     this.#pendingBytes += line.length;
-  }
-
-  /** Each line gets its own nanosecond, so that `--since` a line's time never repeats or loses one. */
-  #time(): string {
-    const now = BigInt(Math.floor(this.#clock.wallMs())) * 1_000_000n;
-    this.#lastNano = now > this.#lastNano ? now : this.#lastNano + 1n;
-    return nanoToRfc3339(this.#lastNano);
   }
 
   /** Resolves when all lines taken so far are in the file. */
@@ -185,17 +178,4 @@ function characterBoundary(data: Buffer, at: number, from: number): number {
   for (let back = 0; back < 4 && at - back > from; back++)
     if ((data[at - back]! & 0xc0) !== 0x80) return at - back;
   return at;
-}
-
-/** RFC 3339 with nine digits of fraction. */
-export function nanoToRfc3339(nano: bigint): string {
-  const ms = Number(nano / 1_000_000n);
-  return `${new Date(ms).toISOString().slice(0, -1)}${String(nano % 1_000_000n).padStart(6, '0')}Z`;
-}
-
-/** Nanoseconds since the epoch of RFC 3339 with any fraction. */
-export function rfc3339ToNano(text: string): bigint {
-  const match = /^(.*?T\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)$/.exec(text);
-  if (!match) return 0n;
-  return BigInt(Date.parse(match[1]! + match[3]!)) * 1_000_000n + BigInt((match[2] ?? '').padEnd(9, '0'));
 }

@@ -14,6 +14,7 @@ import type { MountService } from '../mounts/service.ts';
 import type { NetworkRecord } from '../network/record.ts';
 import { checkAddress, type NetworkService } from '../network/service.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { Stamps } from '../stamps.ts';
 import type { RecordFolder } from '../store/atomic.ts';
 import type { VolumeService } from '../volume/service.ts';
 import { Container } from './container.ts';
@@ -53,9 +54,11 @@ export class ContainerService {
   readonly #containers = new Map<string, Container>();
   /** Names that a create is about to use. */
   readonly #reserved = new Map<string, string>();
+  readonly #stamps: Stamps;
 
   constructor(deps: ContainerDeps) {
     this.#deps = deps;
+    this.#stamps = new Stamps(deps.clock);
     this.supervisor = new Supervisor({
       runtime: deps.runtime,
       roots: deps.roots,
@@ -127,7 +130,7 @@ export class ContainerService {
     const container = this.#containers.get(record.id)!;
     if (isAlive(state.status) || state.status === 'restarting') {
       Object.assign(state, { status: 'exited', pid: 0, pidStartTime: '', exitCode: 137 });
-      state.finishedAt = new Date(this.#deps.clock.wallMs()).toISOString();
+      state.finishedAt = this.#stamps.text();
       state.error = 'the daemon was killed while the container ran';
       await this.#save(container);
       done.push(`marked container ${record.name} as exited`);
@@ -201,7 +204,7 @@ export class ContainerService {
     wishedName: string,
     request: CreateRequest,
   ): Promise<{ container: Container; warnings: string[] }> {
-    const { rng, clock } = this.#deps;
+    const { rng } = this.#deps;
     const id = newId(rng);
     const name =
       wishedName === ''
@@ -211,7 +214,7 @@ export class ContainerService {
     const { record, warnings } = createRecord(request, {
       id,
       name,
-      created: `${new Date(clock.wallMs()).toISOString().slice(0, -1)}000000Z`,
+      created: this.#stamps.text(),
       image,
       logConfig: this.#deps.logConfig,
     });

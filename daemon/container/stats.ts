@@ -1,7 +1,7 @@
 /** `docker stats`: one sample in the Engine API's form. The CLI computes percentages from two of them. */
 
 import { readFile } from 'node:fs/promises';
-import { cpus } from 'node:os';
+import { cpus, totalmem } from 'node:os';
 import type { Container } from './container.ts';
 
 /** The parts of a sample that the next one repeats as its `precpu_stats`. */
@@ -73,7 +73,8 @@ export async function statsView(
     memory_stats: {
       usage: stats.memoryBytes,
       max_usage: stats.memoryMaxBytes,
-      limit: stats.memoryLimitBytes,
+      // Without a limit the host's memory is the bound, as dockerd shows it.
+      limit: stats.memoryLimitBytes > 0 ? Math.min(stats.memoryLimitBytes, totalmem()) : totalmem(),
       stats: stats.memoryStat,
     },
     blkio_stats: blkio([

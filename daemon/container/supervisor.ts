@@ -12,6 +12,7 @@ import { EXEC_OUTPUT_GRACE_MS, KILL_WAIT_MS, STOP_TIMEOUT_S } from '../limits.ts
 import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
 import type { ExitStatus, JailProcess, Runtime } from '../runtime/runtime.ts';
+import { Stamps } from '../stamps.ts';
 import type { Container } from './container.ts';
 import { type DnsDefaults, etcPaths, hostsText, writeEtcFiles, writeInPlace } from './files.ts';
 import { isAlive, permit } from './lifecycle.ts';
@@ -43,14 +44,11 @@ const SIGKILL = 9;
 /** Runs containers. */
 export class Supervisor {
   readonly #deps: SupervisorDeps;
+  readonly #stamps: Stamps;
 
   constructor(deps: SupervisorDeps) {
     this.#deps = deps;
-  }
-
-  /** RFC 3339 with nanoseconds, now. */
-  #now(): string {
-    return `${new Date(this.#deps.clock.wallMs()).toISOString().slice(0, -1)}000000Z`;
+    this.#stamps = new Stamps(deps.clock);
   }
 
   /** Publishes a container event with the attributes that docker's have. */
@@ -165,7 +163,7 @@ export class Supervisor {
       exitCode: 0,
       error: '',
       oomKilled: false,
-      startedAt: this.#now(),
+      startedAt: this.#stamps.text(),
       finishedAt: state.finishedAt,
     });
     container.process = process;
@@ -208,7 +206,7 @@ export class Supervisor {
       pidStartTime: '',
       exitCode: exit.code,
       oomKilled: exit.oomKilled,
-      finishedAt: this.#now(),
+      finishedAt: this.#stamps.text(),
     });
     if (exit.oomKilled) this.event(container, 'oom');
     const delayMs = container.removed
@@ -272,7 +270,7 @@ export class Supervisor {
       error: errorMessage(error),
     });
     state.status = wasUp === 'created' ? 'created' : 'exited';
-    if (state.startedAt !== ZERO_TIME) state.finishedAt = this.#now();
+    if (state.startedAt !== ZERO_TIME) state.finishedAt = this.#stamps.text();
     container.io.end();
     await this.#deps.save(container);
     container.notifyExit(state.error);

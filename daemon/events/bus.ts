@@ -7,6 +7,7 @@
  */
 import type { Clock } from '#common/clock';
 import { EVENTS_KEPT_MAX } from '../limits.ts';
+import { Stamps } from '../stamps.ts';
 
 /** What an event is about. */
 export type EventType = 'container' | 'image' | 'network' | 'volume' | 'daemon' | 'builder';
@@ -51,13 +52,12 @@ export const EVENT_FILTER_NAMES: ReadonlySet<string> = new Set([
 
 /** The stream of everything that happens. */
 export class EventBus {
-  readonly #clock: Clock;
+  readonly #stamps: Stamps;
   readonly #kept: EventMessage[] = [];
   readonly #listeners = new Set<(event: EventMessage) => void>();
-  #lastNano = 0n;
 
   constructor(clock: Clock) {
-    this.#clock = clock;
+    this.#stamps = new Stamps(clock);
   }
 
   /** How many listen. */
@@ -67,17 +67,14 @@ export class EventBus {
 
   /** Publishes an event. `attributes` are copied. */
   emit(type: EventType, action: string, id: string, attributes: Record<string, string> = {}): void {
-    const wallMs = this.#clock.wallMs();
-    // Two events never share a time: clients resume with `since` and would see one of them twice or never.
-    const nano = BigInt(Math.floor(wallMs)) * 1_000_000n;
-    this.#lastNano = nano > this.#lastNano ? nano : this.#lastNano + 1n;
+    const nano = this.#stamps.nano();
     const event: EventMessage = {
       Type: type,
       Action: action,
       Actor: { ID: id, Attributes: { ...attributes } },
       scope: 'local',
-      time: Number(this.#lastNano / 1_000_000_000n),
-      timeNano: Number(this.#lastNano),
+      time: Number(nano / 1_000_000_000n),
+      timeNano: Number(nano),
     };
     if (type === 'container' || type === 'image') {
       event.status = action;

@@ -1,0 +1,127 @@
+/** The daemon's services over their parts: what touches the host is given, so that tests give doubles. */
+import { join } from 'node:path';
+import type { Clock } from '#common/clock';
+import type { Log } from '#common/log';
+import type { Rng } from '#common/rng';
+import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
+import type { Network, NetworkOptions } from '#netstack';
+import type { ApiContext } from './api/context.ts';
+import type { DaemonConfig } from './config.ts';
+import { ExecService } from './container/exec.ts';
+import { ContainerService } from './container/service.ts';
+import type { ContainerRecord } from './container/types.ts';
+import type { EventBus } from './events/bus.ts';
+import type { ImageStore, RootStore } from './image/store.ts';
+import { MountService } from './mounts/service.ts';
+import type { NetworkRecord } from './network/record.ts';
+import { NetworkService } from './network/service.ts';
+import type { Runtime } from './runtime/runtime.ts';
+import { RecordFolder } from './store/atomic.ts';
+import { SystemService } from './system.ts';
+import { type VolumeRecord, VolumeService } from './volume/service.ts';
+
+/** What the services are made of. */
+export interface ServiceParts {
+  config: DaemonConfig;
+  version: string;
+  id: string;
+  images: ImageStore;
+  roots: RootStore;
+  driverStatus: [string, string][];
+  runtime: Runtime;
+  createNetwork: (options: NetworkOptions) => Promise<Network>;
+  hostSubnets: () => Promise<string[]>;
+  mountFolder: (options: BridgeMountOptions) => Promise<BridgeMount>;
+  /** Where host folders are mounted for containers. */
+  mountsFolder: string;
+  events: EventBus;
+  clock: Clock;
+  rng: Rng;
+  log: Log;
+}
+
+/** The opened services. */
+export interface Services {
+  id: string;
+  context: ApiContext;
+  /** What was cleaned up of containers that a killed daemon left. */
+  recovered: string[];
+  /** Takes over labels and debug. */
+  reload(config: DaemonConfig): void;
+}
+
+/** Makes the services and loads their state. */
+export async function createServices(parts: ServiceParts): Promise<Services> {
+  const { config, version, id, images, roots, runtime, events, clock, rng, log } = parts;
+  const folder = (name: string): string => join(config.dataRoot, name);
+  const volumes = new VolumeService({
+    records: new RecordFolder<VolumeRecord>(folder('volumes'), 'volume.json'),
+    events,
+    clock,
+    rng,
+  });
+  await volumes.open();
+  const networks = new NetworkService({
+    records: new RecordFolder<NetworkRecord>(folder('networks'), 'network.json'),
+    createNetwork: parts.createNetwork,
+    hostSubnets: parts.hostSubnets,
+    mtuBytes: config.mtu,
+    events,
+    clock,
+    rng,
+    log,
+  });
+  await networks.open();
+  const containers = new ContainerService({
+    records: new RecordFolder<ContainerRecord>(folder('containers'), 'config.json'),
+    runtime,
+    images,
+    roots,
+    mounts: new MountService({ folder: parts.mountsFolder, mountFolder: parts.mountFolder, volumes, log }),
+    networks,
+    volumes,
+    events,
+    clock,
+    rng,
+    log,
+    logConfig: { Type: config.logDriver, Config: config.logOpts },
+    dns: { servers: config.dns, search: config.dnsSearch, options: config.dnsOpts },
+  });
+  const recovered = await containers.open();
+  const settings = { labels: config.labels, debug: config.debug };
+  const system = new SystemService({
+    version,
+    id,
+    dataRoot: config.dataRoot,
+    driverStatus: parts.driverStatus,
+    logDriver: config.logDriver,
+    settings,
+    warnings: [],
+    runtime,
+    images,
+    roots,
+    containers,
+    events,
+    clock,
+  });
+  const context: ApiContext = {
+    version,
+    images,
+    roots,
+    containers,
+    execs: new ExecService(containers.supervisor, clock, rng),
+    networks,
+    volumes,
+    system,
+    events,
+    clock,
+    log,
+    imageUsers: (imageId) => containers.imageUsers(imageId),
+  };
+  return {
+    id,
+    context,
+    recovered,
+    reload: (next) => void Object.assign(settings, { labels: next.labels, debug: next.debug }),
+  };
+}
