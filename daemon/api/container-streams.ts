@@ -14,6 +14,7 @@ import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
 import { type Hijacked, hijack } from './hijack.ts';
 import { flag, integer, jsonBody, optionalJsonBody, text, timestampNano } from './query.ts';
+import { createExecBody, startExecBody } from './schema.ts';
 import { apiVersion } from './server.ts';
 import { drained, JsonLines, openStream } from './stream.ts';
 
@@ -169,12 +170,14 @@ function execRoutes(app: FastifyInstance, context: ApiContext): void {
   const { execs } = context;
   const instanceOf = (request: FastifyRequest): ExecInstance =>
     execs.get((request.params as { id: string }).id);
-  app.post('/containers/:id/exec', async (request, reply) => {
+  app.post('/containers/:id/exec', { schema: { body: createExecBody } }, async (request, reply) => {
     const container = containerOf(context, request);
     const instance = execs.create(container, jsonBody(request) as ExecRequest);
     return reply.code(201).send({ Id: instance.id });
   });
-  app.post('/exec/:id/start', (request, reply) => execStart(context, instanceOf(request), request, reply));
+  app.post('/exec/:id/start', { schema: { body: startExecBody } }, (request, reply) =>
+    execStart(context, instanceOf(request), request, reply),
+  );
   app.post('/exec/:id/resize', async (request, reply) => {
     const instance = instanceOf(request);
     const { h, w } = size(request);

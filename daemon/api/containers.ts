@@ -8,6 +8,7 @@ import type { CreateRequest, HostConfig } from '../container/types.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
 import { filters, flag, integer, jsonBody, text, timestampNano } from './query.ts';
+import { createContainerBody, updateContainerBody } from './schema.ts';
 import { apiVersion } from './server.ts';
 import { openStream } from './stream.ts';
 import { liveView } from './views.ts';
@@ -20,7 +21,9 @@ export function containerOf(context: ApiContext, request: FastifyRequest): Conta
 /** Registers the routes. */
 export function containerRoutes(app: FastifyInstance, context: ApiContext): void {
   app.get('/containers/json', (request) => list(context, request));
-  app.post('/containers/create', (request, reply) => create(context, request, reply));
+  app.post('/containers/create', { schema: { body: createContainerBody } }, (request, reply) =>
+    create(context, request, reply),
+  );
   app.get('/containers/:id/json', async (request) => {
     const container = containerOf(context, request);
     return inspectView(container.record, await liveView(context, container, flag(request, 'size')));
@@ -31,7 +34,7 @@ export function containerRoutes(app: FastifyInstance, context: ApiContext): void
     await context.containers.rename(containerOf(context, request), text(request, 'name'));
     return reply.code(204).send();
   });
-  app.post('/containers/:id/update', async (request) => ({
+  app.post('/containers/:id/update', { schema: { body: updateContainerBody } }, async (request) => ({
     Warnings: await context.containers.update(containerOf(context, request), jsonBody(request) as HostConfig),
   }));
   app.delete('/containers/:id', async (request, reply) => {

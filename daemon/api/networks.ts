@@ -7,6 +7,7 @@ import { pruneTest } from './containers.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
 import { booleanFilter, filters, jsonBody } from './query.ts';
+import { connectBody, createNetworkBody } from './schema.ts';
 
 const LIST_FILTERS: ReadonlySet<string> = new Set([
   'dangling',
@@ -25,7 +26,7 @@ export function networkRoutes(app: FastifyInstance, context: ApiContext): void {
   const inspect = async (request: FastifyRequest): Promise<object> =>
     networkView(context, networks.find((request.params as { id: string }).id), true);
   app.get('/networks/:id', inspect);
-  app.post('/networks/create', async (request, reply) => {
+  app.post('/networks/create', { schema: { body: createNetworkBody } }, async (request, reply) => {
     const record = await networks.create(jsonBody(request) as CreateNetworkRequest);
     return reply.code(201).send({ Id: record.id, Warning: '' });
   });
@@ -33,13 +34,13 @@ export function networkRoutes(app: FastifyInstance, context: ApiContext): void {
     await networks.remove((request.params as { id: string }).id);
     return reply.code(204).send();
   });
-  app.post('/networks/:id/connect', async (request, reply) => {
+  app.post('/networks/:id/connect', { schema: { body: connectBody } }, async (request, reply) => {
     const body = jsonBody(request) as { Container?: string; EndpointConfig?: EndpointSettings };
     const network = networks.find((request.params as { id: string }).id);
     await containers.connect(containers.find(body.Container ?? ''), network, body.EndpointConfig ?? {});
     return reply.code(200).send();
   });
-  app.post('/networks/:id/disconnect', async (request, reply) => {
+  app.post('/networks/:id/disconnect', { schema: { body: connectBody } }, async (request, reply) => {
     const body = jsonBody(request) as { Container?: string; Force?: boolean };
     const network = networks.find((request.params as { id: string }).id);
     await containers.disconnect(containers.find(body.Container ?? ''), network);

@@ -42,6 +42,18 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
   const app = fastify({
     bodyLimit: JSON_BODY_BYTES_MAX,
     return503OnClosing: false,
+    // Bodies are checked, never bent into shape.
+    ajv: {
+      customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, strict: false },
+    },
+    schemaErrorFormatter(errors) {
+      const [first] = errors;
+      const where = first?.instancePath.slice(1).replaceAll('/', '.') || 'the body';
+      return new DrydockError(
+        'ERR_BAD_JSON',
+        `invalid JSON: ${where} ${first?.message ?? 'has the wrong type'}`,
+      );
+    },
     routerOptions: { maxParamLength: 4096 },
     rewriteUrl(request) {
       const url = request.url ?? '/';

@@ -5,6 +5,7 @@ import type { CreateVolumeRequest } from '../volume/service.ts';
 import { pruneTest } from './containers.ts';
 import type { ApiContext } from './context.ts';
 import { booleanFilter, filters, flag, optionalJsonBody } from './query.ts';
+import { createVolumeBody } from './schema.ts';
 import { apiVersion } from './server.ts';
 import { volumeView } from './system.ts';
 
@@ -16,7 +17,7 @@ export function volumeRoutes(app: FastifyInstance, context: ApiContext): void {
   const nameOf = (request: FastifyRequest): string => (request.params as { name: string }).name;
   app.get('/volumes', async (request) => list(context, request));
   app.get('/volumes/:name', async (request) => volumeView(context, nameOf(request)));
-  app.post('/volumes/create', async (request, reply) => {
+  app.post('/volumes/create', { schema: { body: createVolumeBody } }, async (request, reply) => {
     const record = await volumes.create((optionalJsonBody(request) ?? {}) as CreateVolumeRequest);
     return reply.code(201).send(volumeView(context, record.name));
   });

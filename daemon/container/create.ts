@@ -38,6 +38,8 @@ export interface Created {
 /** Makes a record. @throws DrydockError ERR_BAD_PARAMETER, ERR_NOT_IMPLEMENTED with dockerd's texts */
 export function createRecord(request: CreateRequest, facts: CreateFacts): Created {
   const { HostConfig: hostRequest, NetworkingConfig: networking, ...configRequest } = request;
+  for (const field of ['Cmd', 'Entrypoint'] as const)
+    if (typeof configRequest[field] === 'string') configRequest[field] = [configRequest[field]];
   const config = mergeConfig(configRequest, facts.image);
   config.Hostname ||=
     hostRequest?.UTSMode === 'host' || hostRequest?.NetworkMode === 'host' ? '' : facts.id.slice(0, 12);

@@ -48,7 +48,7 @@ export class ProcessIo {
     for (const source of this.#sources) source.resume();
   }
 
-  /** Connects a started process. Resolves when all its output has been given to the sinks and they were ended. */
+  /** Connects a started process. Resolves when it has ended, all its output has been given to the sinks, and they were ended. */
   async connect(process: JailProcess): Promise<void> {
     this.#stdin = process.stdin;
     if (this.#stdin !== undefined) {
@@ -78,6 +78,8 @@ export class ProcessIo {
     }
     if (this.#full.size > 0) for (const source of this.#sources) source.pause();
     await Promise.all(ends);
+    // A terminal hangs up a little before its process has ended; clients ask for the exit code once their stream is over.
+    await process.exited;
     this.end();
   }
 
