@@ -272,7 +272,9 @@ export class LinuxJail implements Jail {
     const { stdout, stderr } = running.streams;
     const ended = (stream: typeof stderr): boolean => stream === undefined || stream.closed;
     const check = (): void => {
-      if (ended(stdout) && ended(stderr)) this.#processes.delete(running);
+      if (!ended(stdout) || !ended(stderr)) return;
+      running.streams.destroy();
+      this.#processes.delete(running);
     };
     stdout.once('close', check);
     stderr?.once('close', check);
