@@ -58,7 +58,6 @@ export class Guests {
     const lease = leases.attach(now(), {
       ...(wish.mac === undefined ? {} : { mac: wish.mac }),
       ...(wish.address === undefined ? {} : { wanted: wish.address }),
-      ...(wish.names[0] === undefined ? {} : { name: wish.names[0] }),
     });
     const { address, mac } = lease;
     try {

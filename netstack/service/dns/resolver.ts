@@ -39,9 +39,9 @@ import { addressData, type NameTable } from './names.ts';
 import { type Upstream, UpstreamSet } from './upstreams.ts';
 
 /** Most queries being forwarded at once. */
-export const PENDING_MAX = 512;
+export const PENDING_MAX = 2048;
 /** Most queries that one client may have waiting, so that it cannot take all of the above. */
-export const PENDING_PER_CLIENT_MAX = 128;
+export const PENDING_PER_CLIENT_MAX = 1024;
 /** Most clients that wait for the same answer. */
 export const WAITERS_MAX = 256;
 /** How long until the next server is asked as well. */
