@@ -13,7 +13,6 @@ import { systemCall } from './syscall.ts';
 export const AT_FDCWD = -100;
 const AT_EMPTY_PATH = 0x1000;
 const AT_RECURSIVE = 0x8000;
-const AT_REMOVEDIR = 0x200;
 
 export const O_PATH = 0x200000;
 export const O_CLOEXEC = 0x80000;
@@ -82,7 +81,6 @@ const rawOpenat2 = systemCall<[number, string, Uint8Array, number]>('openat2', [
 const rawMknodat = systemCall<[number, string, number, number]>('mknodat', ['int', 'str', 'uint', 'uint']);
 const rawUmount2 = cFunction('umount2', 'int', ['str', 'int']);
 const rawMkdirat = cFunction('mkdirat', 'int', ['int', 'str', 'uint']);
-const rawUnlinkat = cFunction('unlinkat', 'int', ['int', 'str', 'int']);
 const rawSymlinkat = cFunction('symlinkat', 'int', ['str', 'int', 'str']);
 const rawFchownat = cFunction('fchownat', 'int', ['int', 'str', 'uint', 'uint', 'int']);
 const rawReadlinkat = cFunction('readlinkat', 'int64', ['int', 'str', 'void *', 'size_t']);
@@ -173,10 +171,6 @@ export function changeOwnerAt(dirFd: number, name: string, uid: number, gid: num
   check(rawFchownat(dirFd, name, uid, gid, AT_SYMLINK_NOFOLLOW), 'fchownat', name);
 }
 
-export function unlinkAt(dirFd: number, name: string, directory: boolean): void {
-  check(rawUnlinkat(dirFd, name, directory ? AT_REMOVEDIR : 0), 'unlinkat', name);
-}
-
 const PATH_MAX = 4096;
 
 /** The text of the symbolic link that `fd` (O_PATH and O_NOFOLLOW) refers to. */
@@ -186,9 +180,8 @@ export function readLinkOf(fd: number): string {
   return buffer.toString('utf8', 0, length);
 }
 
-export const PROC_SUPER_MAGIC = 0x9fa0;
+/** include/uapi/linux/magic.h */
 export const DEVPTS_SUPER_MAGIC = 0x1cd1;
-export const CGROUP2_SUPER_MAGIC = 0x63677270;
 
 /** The kind of file system that an open file is on (`f_type` of statfs(2)). */
 export function filesystemMagic(fd: number): number {

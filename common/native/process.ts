@@ -46,7 +46,6 @@ const rawSignal = cFunction('signal', 'int64', ['int', 'int64']);
 const rawPipe2 = cFunction('pipe2', 'int', ['void *', 'int']);
 const rawDup2 = cFunction('dup2', 'int', ['int', 'int']);
 const rawFcntl = cFunction('fcntl', 'int', ['int', 'int', '...']);
-const rawSetsid = cFunction('setsid', 'int', []);
 
 /** Replaces the process. Returns only by throwing. */
 export function execve(path: string, args: string[], env: string[]): never {
@@ -257,11 +256,6 @@ export function pipe(): { read: number; write: number } {
   const fds = new Int32Array(2);
   check(rawPipe2(new Uint8Array(fds.buffer), O_CLOEXEC), 'pipe2');
   return { read: fds[0]!, write: fds[1]! };
-}
-
-/** Starts a session, with no controlling terminal. */
-export function newSession(): void {
-  check(rawSetsid(), 'setsid');
 }
 
 /** A descriptor that means this process and never a later one with its number. */
