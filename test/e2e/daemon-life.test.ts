@@ -4,12 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { type DaemonAddress, IMAGE, TestDaemon, until } from '../support/e2e/daemon.ts';
-import { type Inventory, litterSince, takeInventory } from '../support/e2e/litter.ts';
+import { litterBesidesProcesses, litterOf } from '../support/e2e/litter.ts';
 import { describeE2e } from '../support/e2e/session.ts';
 
 describeE2e('the daemon from start to end', () => {
   let address: DaemonAddress;
-  let before: Inventory;
   const started: TestDaemon[] = [];
   const launch = async (args: string[] = []): Promise<TestDaemon> => {
     const daemon = await TestDaemon.launch(address, args);
@@ -19,7 +18,6 @@ describeE2e('the daemon from start to end', () => {
 
   beforeEach(() => {
     address = TestDaemon.makeAddress();
-    before = takeInventory();
   });
   afterEach(async () => {
     for (const daemon of started.splice(0))
@@ -85,7 +83,7 @@ describeE2e('the daemon from start to end', () => {
         await until(() => existsSync(join(folder, 'ready')), 'the container is ready');
         expect(await daemon.stop(signal)).toBe(0);
         expect(readFileSync(join(folder, 'ended'), 'utf8')).toBe('ended\n');
-        expect(litterSince(before)).toEqual([]);
+        expect(litterOf(address)).toEqual([]);
         expect(existsSync(address.socketPath)).toBe(false);
       } finally {
         rmSync(folder, { recursive: true, force: true });
@@ -117,7 +115,7 @@ describeE2e('the daemon from start to end', () => {
       await second.ok(['start', 'bound']);
       expect(await second.ok(['exec', 'bound', 'cat', '/in-layer', '/data/x'])).toBe('kept\nx');
       expect(await second.stop()).toBe(0);
-      expect(litterSince(before)).toEqual([]);
+      expect(litterOf(address)).toEqual([]);
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
@@ -171,17 +169,13 @@ describeE2e('the daemon from start to end', () => {
     await daemon.ok(['run', '--rm', IMAGE, 'true']);
     const fds = (): number =>
       Number(readFileSync(`/proc/${daemon.process.pid}/status`, 'utf8').match(/FDSize:\s+(\d+)/)![1]);
-    const inventory = takeInventory();
+    const inventory = litterBesidesProcesses(address);
     const sizeBefore = fds();
     await Promise.all(
       Array.from({ length: 8 }, (_, i) => daemon.ok(['run', '--rm', IMAGE, 'echo', String(i)])),
     );
     for (let i = 0; i < 5; i++) await daemon.ok(['run', '--rm', IMAGE, 'true']);
-    await expect
-      .poll(() => litterSince(inventory).filter((thing) => /^(mount|cgroup|interface)/.test(thing)), {
-        timeout: 10_000,
-      })
-      .toEqual([]);
+    await expect.poll(() => litterBesidesProcesses(address), { timeout: 10_000 }).toEqual(inventory);
     expect(fds()).toBeLessThanOrEqual(sizeBefore * 2);
     expect(
       await new Promise((resolve) =>

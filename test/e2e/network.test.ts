@@ -64,6 +64,7 @@ describeE2e('network', () => {
       socket.on('data', (chunk) => (received += chunk.length));
       socket.on('end', () => socket.end(Buffer.alloc(3_000_000, received === 2_000_000 ? 'y' : 'n')));
     }).listen(0, '127.0.0.1');
+    await new Promise((resolve) => server.once('listening', resolve));
     try {
       const { port } = server.address() as AddressInfo;
       const client = `const s=require('net').connect({host:'host.docker.internal',port:${port},allowHalfOpen:true});let n=0,y=0;s.on('data',d=>{n+=d.length;y+=d.filter(b=>b===121).length});s.on('end',()=>console.log(n,y));s.end(Buffer.alloc(2000000))`;

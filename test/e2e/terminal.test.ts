@@ -26,7 +26,7 @@ describeE2e.each(clis)('terminals, $name', ({ cli }) => {
   });
 
   it('run -it gives an interactive shell a real terminal of the right size, and passes its exit code', async () => {
-    const shell = terminal('run', '--rm', '-it', IMAGE, 'bash', '--norc');
+    const shell = terminal('run', '--rm', '-it', '-e', 'TERM=dumb', IMAGE, 'bash', '--norc');
     await shell.sees(/[#$] $/);
     shell.type('tty; stty size; test -t 0 -a -t 1 -a -t 2 && echo all three\r');
     await shell.sees('/dev/pts/0');
@@ -37,7 +37,7 @@ describeE2e.each(clis)('terminals, $name', ({ cli }) => {
   });
 
   it('a resized window reaches the shell', async () => {
-    const shell = terminal('run', '--rm', '-it', IMAGE, 'bash', '--norc');
+    const shell = terminal('run', '--rm', '-it', '-e', 'TERM=dumb', IMAGE, 'bash', '--norc');
     await shell.sees(/[#$] $/);
     shell.type('trap "stty size" WINCH\r');
     await shell.sees(/WINCH\r\n.*[#$] $/);
@@ -48,7 +48,7 @@ describeE2e.each(clis)('terminals, $name', ({ cli }) => {
   });
 
   it('Ctrl-C interrupts the foreground job, not the shell', async () => {
-    const shell = terminal('run', '--rm', '-it', IMAGE, 'bash', '--norc');
+    const shell = terminal('run', '--rm', '-it', '-e', 'TERM=dumb', IMAGE, 'bash', '--norc');
     await shell.sees(/[#$] $/);
     shell.type('echo going; sleep 1000\r');
     await shell.sees('\ngoing');
@@ -62,7 +62,7 @@ describeE2e.each(clis)('terminals, $name', ({ cli }) => {
   it('exec -it opens a further terminal in a running container', async () => {
     const name = uniqueName('exec-it');
     await docker.ok(['run', '-d', '--name', name, IMAGE, 'sleep', '1000']);
-    const shell = terminal('exec', '-it', name, 'bash', '--norc');
+    const shell = terminal('exec', '-it', '-e', 'TERM=dumb', name, 'bash', '--norc');
     await shell.sees(/[#$] $/);
     shell.type('stty size; cat /proc/1/comm; tty\r');
     await shell.sees('33 111');
@@ -74,7 +74,7 @@ describeE2e.each(clis)('terminals, $name', ({ cli }) => {
 
   it('the detach keys leave the container running, and attach comes back to it', async () => {
     const name = uniqueName('detach');
-    const first = terminal('run', '-it', '--name', name, IMAGE, 'bash', '--norc');
+    const first = terminal('run', '-it', '-e', 'TERM=dumb', '--name', name, IMAGE, 'bash', '--norc');
     await first.sees(/[#$] $/);
     first.type('MARK=kept\r');
     await first.sees(/kept\r\n.*[#$] $/);

@@ -1,9 +1,11 @@
-/** Takes stock of what a daemon could leave on a machine, so that tests can prove that it left nothing. */
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-
-/** Things on this machine, each as a line that says what it is. */
-export type Inventory = Set<string>;
+/**
+ * Takes stock of what a daemon could leave on a machine, so that tests can prove that it left nothing. Only things that carry the
+ * daemon's mark count: its folder in a mount or a command line, its instance's cgroups, and the processes in those.
+ */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { instanceOf } from '../../../daemon/config.ts';
+import type { DaemonAddress } from './daemon.ts';
 
 function* walk(folder: string, depth: number): Generator<string> {
   if (depth === 0) return;
@@ -25,50 +27,28 @@ function* walk(folder: string, depth: number): Generator<string> {
   }
 }
 
-function mounts(): string[] {
+function mounts(folder: string): string[] {
   return readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
-    .filter(Boolean)
-    .map((line) => {
-      const fields = line.split(' ');
-      return `mount ${fields[4]} (${fields[fields.indexOf('-') + 1]})`;
-    });
+    .filter((line) => line.includes(folder))
+    .map((line) => `mount ${line.split(' ')[4]}`);
 }
 
-function cgroups(): string[] {
+function cgroups(instance: string): string[] {
   return [...walk('/sys/fs/cgroup', 4)]
-    .filter((path) => path.includes('drydock'))
+    .filter((path) => path.includes(instance))
     .map((path) => `cgroup ${path}`);
 }
 
-function interfaces(): string[] {
-  return readdirSync('/sys/class/net').map((name) => `interface ${name}`);
-}
-
-/** Namespaces of other processes than this one's descendants' parents: any that is not ours. */
-function namespaces(): string[] {
-  const found = new Set<string>();
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid)) continue;
-    for (const kind of ['mnt', 'net', 'pid', 'ipc', 'uts', 'cgroup']) {
-      try {
-        found.add(`namespace ${readlinkSync(`/proc/${pid}/ns/${kind}`)}`);
-      } catch {
-        // The process ended, or is a kernel thread.
-      }
-    }
-  }
-  return [...found];
-}
-
-/** Processes of ours: those that run something from a dist/ folder of Drydock or carry its mark. */
-function processes(): string[] {
+/** Processes by folder on the command line or in the environment, or by cgroup; each holds its namespaces. */
+function processes(folder: string, instance: string): string[] {
   const found: string[] = [];
   for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid)) continue;
+    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
     try {
       const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
-      if (command.includes('dist/daemon/')) found.push(`process ${pid} ${command}`);
+      const marks = command + readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+      if (marks.includes(folder) || marks.includes(instance)) found.push(`process ${pid} ${command}`);
     } catch {
       // Ended.
     }
@@ -76,12 +56,21 @@ function processes(): string[] {
   return found;
 }
 
-/** Everything that is there now. */
-export function takeInventory(): Inventory {
-  return new Set([...mounts(), ...cgroups(), ...interfaces(), ...namespaces(), ...processes()]);
+/** Network interfaces of the host whose names could be ours: a container's live in its own namespace. */
+function interfaces(): string[] {
+  return readdirSync('/sys/class/net')
+    .filter((name) => /^(tap|tun|dd|drydock|docker|br-)/.test(name))
+    .map((name) => `interface ${name}`);
 }
 
-/** What is there now and was not in `before`. */
-export function litterSince(before: Inventory): string[] {
-  return [...takeInventory()].filter((thing) => !before.has(thing));
+/** What carries the mark of the daemon at `address`. */
+export function litterOf(address: DaemonAddress): string[] {
+  const folder = dirname(address.dataRoot);
+  const instance = instanceOf(address.dataRoot);
+  return [...mounts(folder), ...cgroups(instance), ...processes(folder, instance), ...interfaces()];
+}
+
+/** The same without processes: a launcher that waits for the next container is no litter while the daemon runs. */
+export function litterBesidesProcesses(address: DaemonAddress): string[] {
+  return litterOf(address).filter((thing) => !thing.startsWith('process'));
 }

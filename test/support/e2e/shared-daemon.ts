@@ -2,7 +2,7 @@
 import type { TestProject } from 'vitest/node';
 import { unmet } from '../requirements.ts';
 import { type DaemonAddress, TestDaemon } from './daemon.ts';
-import { litterSince, takeInventory } from './litter.ts';
+import { litterOf } from './litter.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -16,12 +16,11 @@ export const E2E_NEEDS: string[] = ['root', '/dev/net/tun', '/dev/fuse', 'docker
 export async function setup(project: TestProject): Promise<(() => Promise<void>) | undefined> {
   // The tests themselves say what is missing.
   if (unmet(E2E_NEEDS).length > 0) return undefined;
-  const before = takeInventory();
   const daemon = await TestDaemon.launch();
   project.provide('daemon', daemon.address);
   return async () => {
     const code = await daemon.stop();
-    const litter = litterSince(before);
+    const litter = litterOf(daemon.address);
     if (code !== 0) throw new Error(`the shared daemon ended with ${code}:\n${daemon.log}`);
     if (litter.length > 0)
       throw new Error(`the shared daemon left on the machine:\n  ${litter.join('\n  ')}`);
