@@ -18,7 +18,8 @@ import { TCP_ACK, TCP_FIN, TCP_HEADER_LEN, TCP_RST, TCP_SYN, TcpSegment } from '
 import type { TcpContext } from './context.ts';
 import { CHALLENGE_ACKS_PER_CONNECTION, MSS_BYTES_DEFAULT, MSS_BYTES_MIN } from './limits.ts';
 import { Receiver } from './receiver.ts';
-import { type SegmentEmitter, Sender } from './sender.ts';
+import type { SegmentEmitter } from './send-buffer.ts';
+import { Sender } from './sender.ts';
 import { seqAdd, seqDiff, seqLe, seqLt } from './sequence.ts';
 import type { ByteTaker, Region, SegmentSink, TcpFailure, TcpPath, TcpState } from './types.ts';
 
@@ -135,7 +136,7 @@ export class TcpConnection implements SegmentEmitter {
 
   /** Smoothed round-trip time, 0 when unknown. */
   get srttMs(): number {
-    return this.#tx.rtt.srttMs;
+    return this.#tx.srttMs;
   }
 
   /** Bytes from the host that the peer has not acknowledged. */
@@ -361,9 +362,9 @@ export class TcpConnection implements SegmentEmitter {
 
   /** Our SYN was acknowledged. */
   #establish(now: number, seg: TcpSegment): void {
-    this.#tx.established(now, seg, Math.max(this.#sendShift, 0), this.#sack);
-    if (this.#synCount === 1) this.#tx.rtt.sample(now, now - this.#synLastMs);
-    else this.#tx.handshakeWasLossy();
+    // Karn's algorithm: what was sent twice can't be measured.
+    const rttMs = this.#synCount === 1 ? now - this.#synLastMs : Number.NaN;
+    this.#tx.established(now, seg, Math.max(this.#sendShift, 0), this.#sack, rttMs);
     this.#synAtMs = Number.POSITIVE_INFINITY;
     this.#state = 'established';
     if (this.#tx.finQueued) this.#finSideClosed();
@@ -480,7 +481,7 @@ export class TcpConnection implements SegmentEmitter {
     if (this.#finHandled) return;
     const fin = (seg.flags & TCP_FIN) !== 0;
     if (seg.payloadEnd > seg.payloadOff || fin) {
-      this.#rx.setSrtt(this.#tx.rtt.srttMs);
+      this.#rx.setSrtt(this.#tx.srttMs);
       this.#rx.receive(now, seq, seg, fin, taker);
     }
     if (!this.#rx.finReached) return;

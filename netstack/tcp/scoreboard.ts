@@ -104,10 +104,6 @@ export class Scoreboard {
     return this.#count >= SENT_SEGMENTS_MAX;
   }
 
-  get count(): number {
-    return this.#count;
-  }
-
   get sackedBytes(): number {
     return this.#sackedBytes;
   }
@@ -138,9 +134,8 @@ export class Scoreboard {
     this.#count++;
   }
 
-  /** Cuts a record in two at `at`, inside it. Returns false at the limit of records. */
-  split(record: SentSegment, at: number): boolean {
-    if (this.#count >= 2 * SENT_SEGMENTS_MAX) return false;
+  /** Cuts a record in two at `at`, inside it. */
+  split(record: SentSegment, at: number): void {
     const rest = takeRecord();
     rest.start = at;
     rest.end = record.end;
@@ -155,7 +150,6 @@ export class Scoreboard {
     else this.#tail = rest;
     record.next = rest;
     this.#count++;
-    return true;
   }
 
   /**
@@ -231,7 +225,8 @@ export class Scoreboard {
       }
       if (seqLt(end, record.end)) {
         const keep = Math.floor(seqDiff(end, record.start) / mss) * mss;
-        if (keep === 0 || !this.split(record, (record.start + keep) | 0)) continue;
+        if (keep === 0) continue;
+        this.split(record, (record.start + keep) | 0);
       }
       this.#delivered(now, record);
       if (record.lost) this.#clearLost(record);
