@@ -149,6 +149,11 @@ export function createControlServer(options: ControlOptions): Server {
   const server = createServer(
     { requestTimeout: REQUEST_MS_MAX, headersTimeout: REQUEST_MS_MAX },
     (request, response) => {
+      // Pages of a browser on this machine can reach a TCP endpoint, and text/plain needs no preflight.
+      if (request.headers.origin !== undefined) {
+        send(response, 403, 'not for browsers\n');
+        return;
+      }
       const url = new URL(request.url ?? '/', 'http://control');
       const handled =
         url.pathname === '/tunnel'
@@ -200,11 +205,12 @@ function send(response: ServerResponse, status: number, text: string): void {
 async function readJson(request: IncomingMessage): Promise<unknown> {
   const chunks: Buffer[] = [];
   let length = 0;
+  // What is too long is heard to its end, within the time that a request may take: else the answer would be lost.
   for await (const chunk of request as AsyncIterable<Buffer>) {
     length += chunk.length;
-    if (length > BODY_BYTES_MAX) throw bodyInvalid(`The body is longer than ${BODY_BYTES_MAX} bytes.`);
-    chunks.push(chunk);
+    if (length <= BODY_BYTES_MAX) chunks.push(chunk);
   }
+  if (length > BODY_BYTES_MAX) throw bodyInvalid(`The body is longer than ${BODY_BYTES_MAX} bytes.`);
   try {
     return JSON.parse(Buffer.concat(chunks).toString('utf8'));
   } catch (error) {
@@ -226,20 +232,29 @@ async function tunnel(
   const port = Number(query.get('port'));
   if (!ip) return send(response, 500, 'ip is mandatory\n');
   if (!Number.isInteger(port) || port < 1 || port > 65535) return send(response, 500, 'port is mandatory\n');
-  let guest: Socket;
+  const socket = takeOver(request, response);
   try {
-    guest = await dial(ip, port);
+    const guest = await dial(ip, port);
+    socket.write('OK');
+    joinStreams(socket, guest);
   } catch (error) {
-    return send(response, 500, `${errorMessage(error)}\n`);
+    const text = `${errorMessage(error)}\n`;
+    socket.end(
+      'HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n' +
+        `Content-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
+    );
   }
+}
+
+/**
+ * Takes a connection away from HTTP: its parser would take the bytes that follow, and its listeners end both ways at the
+ * client's end of stream. From here the socket is ours, errors included.
+ */
+function takeOver(request: IncomingMessage, response: ServerResponse): Socket {
   const { socket } = request;
-  if (socket.destroyed) {
-    guest.destroy();
-    return;
-  }
   response.detachSocket(socket);
-  socket.removeAllListeners('data');
+  for (const event of ['data', 'end', 'timeout']) socket.removeAllListeners(event);
   socket.setTimeout(0);
-  socket.write('OK');
-  joinStreams(socket, guest);
+  socket.on('error', () => socket.destroy());
+  return socket;
 }

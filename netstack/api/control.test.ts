@@ -1,0 +1,297 @@
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import http from 'node:http';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { DrydockError } from '#common/errors';
+import { nullLog } from '#common/log';
+import type { Network, PublishOptions } from '../index.ts';
+import type { Zone } from '../service/dns/names.ts';
+import { BODY_BYTES_MAX, createControlServer } from './control.ts';
+import { listenAt } from './endpoint.ts';
+import { Forwarder, parseEndpoint } from './forwarder.ts';
+
+let folder: string;
+let server: http.Server;
+let forwarder: Forwarder;
+let zones: Zone[];
+let published: (PublishOptions & { close: () => Promise<void> })[];
+let guest: net.Server;
+
+/** The parts of a network that the API uses, played by the test; dialling reaches an echo server of this process. */
+function fakeNetwork(): Network {
+  return {
+    name: 'n"1',
+    gateway: '192.168.127.1',
+    publish: async (options: PublishOptions) => {
+      if (options.hostPort === 1)
+        throw new DrydockError('ERR_PORT_PRIVILEGED', 'permission denied, use sudo');
+      const port = { ...options, close: vi.fn(async () => {}) };
+      published.push(port);
+      return port;
+    },
+    addZone: async (zone: Zone) => void zones.push(zone),
+    zones: async () => zones,
+    leases: async () => [
+      { address: '192.168.127.2', mac: '5a:94:ef:e4:0c:ee', name: undefined, state: 'bound', leftMs: 1 },
+    ],
+    switchTable: async () => [{ mac: '5a:94:ef:e4:0c:ee', port: 1 }],
+    stats: async () => ({ bytesIn: 7, dns_pending: 1 }),
+    flows: async () => [{ id: 1, protocol: 'tcp' }],
+    denied: async () => [],
+    setPolicy: async ({ default: action }: { default: string }) => {
+      if (action !== 'allow' && action !== 'deny') throw new DrydockError('ERR_POLICY_INVALID', 'no action');
+    },
+  } as Partial<Record<keyof Network, unknown>> as unknown as Network;
+}
+
+async function dial(_address: string, port: number): Promise<net.Socket> {
+  if (port === 81) throw new DrydockError('ERR_GUEST_UNREACHABLE', 'nobody there');
+  const socket = net.connect({
+    port: (guest.address() as net.AddressInfo).port,
+    host: '127.0.0.1',
+    allowHalfOpen: true,
+  });
+  await once(socket, 'connect');
+  return socket;
+}
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'control-'));
+  zones = [];
+  published = [];
+  guest = net.createServer({ allowHalfOpen: true }, (socket) => {
+    let heard = '';
+    socket.on('data', (chunk) => {
+      heard += chunk;
+    });
+    socket.on('end', () => socket.end(`heard ${heard}`));
+  });
+  guest.listen(0, '127.0.0.1');
+  await once(guest, 'listening');
+  const network = fakeNetwork();
+  forwarder = new Forwarder(network, dial);
+  server = createControlServer({ network, forwarder, dial, gatewayMac: '5a:94:ef:e4:0c:dd', log: nullLog });
+  await listenAt(server, `unix://${folder}/s`);
+});
+afterEach(async () => {
+  await forwarder.close();
+  server.closeAllConnections();
+  server.close();
+  guest.close();
+  rmSync(folder, { recursive: true });
+});
+
+async function call(method: string, path: string, body?: string): Promise<{ status: number; text: string }> {
+  const request = http.request({ socketPath: `${folder}/s`, method, path, agent: false });
+  // Node's client may report EPIPE for a large body that was taken in full, after the answer has come.
+  request.on('error', () => {});
+  request.end(body);
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+  let text = '';
+  for await (const chunk of response) text += chunk;
+  return { status: response.statusCode!, text };
+}
+const post = (path: string, body: unknown) => call('POST', path, JSON.stringify(body));
+const getJson = async (path: string): Promise<unknown> => JSON.parse((await call('GET', path)).text);
+
+describe("gvproxy's paths", () => {
+  test('/services/forwarder: exposed ports are listed by local address, and gone when they are unexposed', async () => {
+    const web = { local: '127.0.0.1:8080', remote: '192.168.127.2:80', protocol: 'tcp' };
+    const any = { local: ':53', remote: '192.168.127.2:53', protocol: 'udp' };
+    expect(await post('/services/forwarder/expose', { local: web.local, remote: web.remote })).toEqual({
+      status: 200,
+      text: '',
+    });
+    expect(await post('/services/forwarder/expose', any)).toEqual({ status: 200, text: '' });
+    expect(await getJson('/services/forwarder/all')).toEqual([web, any]);
+    expect(published).toMatchObject([
+      {
+        protocol: 'tcp',
+        hostAddress: '127.0.0.1',
+        hostPort: 8080,
+        guestAddress: '192.168.127.2',
+        guestPort: 80,
+      },
+      { protocol: 'udp', hostAddress: '0.0.0.0', hostPort: 53 },
+    ]);
+    expect(await post('/services/forwarder/expose', web)).toEqual({
+      status: 500,
+      text: 'proxy already running for tcp on 127.0.0.1:8080\n',
+    });
+    expect(await post('/services/forwarder/unexpose', web)).toEqual({ status: 200, text: '' });
+    expect(published[0]!.close).toHaveBeenCalledOnce();
+    expect(await post('/services/forwarder/unexpose', web)).toEqual({
+      status: 500,
+      text: 'proxy not found\n',
+    });
+    expect(await getJson('/services/forwarder/all')).toEqual([any]);
+  });
+
+  test('a port that cannot be had is told, and can be asked for again', async () => {
+    const wish = { local: '127.0.0.1:1', remote: '192.168.127.2:80' };
+    for (let i = 0; i < 2; i++)
+      expect(await post('/services/forwarder/expose', wish)).toEqual({
+        status: 500,
+        text: 'permission denied, use sudo\n',
+      });
+  });
+
+  test.each([
+    ['{', /JSON/],
+    ['{}', /needs "local"/],
+    ['{"local":"x","remote":"y"}', /"x" is no address and port/],
+    ['{"local":":80","remote":":80"}', /":80" is no address and port/],
+    ['{"local":":80","remote":"1.2.3.4:80","protocol":"sctp"}', /sctp/],
+    ['null', /needs "local"/],
+  ])('a body that is %s is 400', async (body, message) => {
+    const { status, text } = await call('POST', '/services/forwarder/expose', body);
+    expect({ status, text }).toEqual({ status: 400, text: expect.stringMatching(message) });
+  });
+
+  test('a body without end is refused', async () => {
+    const { status } = await call('POST', '/services/forwarder/expose', `"${'x'.repeat(BODY_BYTES_MAX)}"`);
+    expect(status).toBe(400);
+  });
+
+  test('other methods are "post only", other paths 404', async () => {
+    expect(await call('GET', '/services/forwarder/expose')).toEqual({ status: 400, text: 'post only\n' });
+    expect(await call('GET', '/nothing')).toEqual({ status: 404, text: '404 page not found\n' });
+  });
+
+  test('/services/dns: zones go in as Go writes them, and come out so', async () => {
+    const zone = {
+      Name: 'crc.testing.',
+      Records: [
+        { Name: 'api', IP: '10.0.0.1' },
+        { Regexp: '^x.*', IP: '10.0.0.2' },
+      ],
+      DefaultIP: '10.0.0.9',
+    };
+    expect(await post('/services/dns/add', zone)).toEqual({ status: 200, text: '' });
+    zones[0]!.name = 'crc.testing';
+    expect(await getJson('/services/dns/all')).toEqual([zone]);
+    expect((await post('/services/dns/add', { Name: 'x.', Records: [{ Name: 'a' }] })).text).toMatch(
+      /has no IP/,
+    );
+    expect(
+      (await post('/services/dns/add', { Name: 'x.', Records: [{ Regexp: '(', IP: '1.2.3.4' }] })).status,
+    ).toBe(400);
+    expect((await post('/services/dns/add', [])).status).toBe(400);
+  });
+
+  test('/leases and /cam', async () => {
+    const leases = { '192.168.127.1': '5a:94:ef:e4:0c:dd', '192.168.127.2': '5a:94:ef:e4:0c:ee' };
+    expect(await getJson('/leases')).toEqual(leases);
+    expect(await getJson('/services/dhcp/leases')).toEqual(leases);
+    expect(await getJson('/cam')).toEqual({ '5a:94:ef:e4:0c:ee': 1 });
+    expect(await getJson('/stats')).toMatchObject({ bytesIn: 7 });
+  });
+
+  test("/tunnel answers OK without a status line and is then the guest's port, with half-close", async () => {
+    const client = net.connect({ path: `${folder}/s`, allowHalfOpen: true });
+    client.end('GET /tunnel?ip=192.168.127.2&port=80 HTTP/1.1\r\nHost: x\r\n\r\n');
+    let heard = '';
+    for await (const chunk of client) heard += chunk;
+    expect(heard).toBe('OKheard ');
+    expect((await call('GET', '/tunnel?port=80')).text).toBe('ip is mandatory\n');
+    expect(await call('GET', '/tunnel?ip=192.168.127.2&port=81')).toEqual({
+      status: 500,
+      text: 'nobody there\n',
+    });
+  });
+
+  test('/tunnel carries what is sent after OK', async () => {
+    const client = net.connect({ path: `${folder}/s`, allowHalfOpen: true });
+    client.write('GET /tunnel?ip=192.168.127.2&port=80 HTTP/1.1\r\nHost: x\r\n\r\n');
+    const [ok] = (await once(client, 'data')) as [Buffer];
+    expect(ok.toString()).toBe('OK');
+    client.end('words');
+    let heard = '';
+    for await (const chunk of client) heard += chunk;
+    expect(heard).toBe('heard words');
+  });
+});
+
+describe('our own paths', () => {
+  test('/metrics is Prometheus text', async () => {
+    const { text } = await call('GET', '/metrics');
+    expect(text).toBe(
+      '# TYPE drydock_net_bytes_in_total counter\ndrydock_net_bytes_in_total{network="n\\"1"} 7\n' +
+        '# TYPE drydock_net_dns_pending gauge\ndrydock_net_dns_pending{network="n\\"1"} 1\n',
+    );
+  });
+
+  test('/policy takes a policy, and refuses what is none', async () => {
+    expect((await call('PUT', '/policy', '{"default":"deny"}')).status).toBe(200);
+    expect((await call('PUT', '/policy', '{"default":"maybe"}')).status).toBe(400);
+    expect((await call('PUT', '/policy', '{"rules":{}}')).status).toBe(400);
+    expect(await getJson('/policy/denied')).toEqual([]);
+    expect(await getJson('/flows')).toMatchObject([{ id: 1 }]);
+  });
+
+  test("a browser's page may not call it", async () => {
+    const request = http.request({
+      socketPath: `${folder}/s`,
+      path: '/flows',
+      headers: { Origin: 'http://evil.test' },
+    });
+    request.end();
+    const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+    response.resume();
+    expect(response.statusCode).toBe(403);
+  });
+});
+
+describe('unix sockets', () => {
+  const wish = () => ({ local: `${folder}/fwd`, remote: 'tcp://192.168.127.2:80', protocol: 'unix' });
+
+  test("an exposed socket is its owner's alone and leads to the guest", async () => {
+    expect(await post('/services/forwarder/expose', wish())).toEqual({ status: 200, text: '' });
+    expect(statSync(`${folder}/fwd`).mode & 0o777).toBe(0o600);
+    const client = net.connect({ path: `${folder}/fwd`, allowHalfOpen: true });
+    client.end('words');
+    let heard = '';
+    for await (const chunk of client) heard += chunk;
+    expect(heard).toBe('heard words');
+    expect(await post('/services/forwarder/unexpose', wish())).toEqual({ status: 200, text: '' });
+    expect(existsSync(`${folder}/fwd`)).toBe(false);
+  });
+
+  test('a guest that refuses ends the connection', async () => {
+    await post('/services/forwarder/expose', { ...wish(), remote: 'tcp://192.168.127.2:81' });
+    const client = net.connect(`${folder}/fwd`);
+    client.resume();
+    await once(client, 'close');
+  });
+
+  test('a socket in use is refused with the remedy, one left behind is replaced', async () => {
+    const other = net.createServer().listen(`${folder}/busy`);
+    await once(other, 'listening');
+    await expect(listenAt(http.createServer(), `unix://${folder}/busy`)).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_SOCKET_IN_USE' }),
+    );
+    other.close();
+    await expect(listenAt(http.createServer(), `unix://${folder}/no/folder`)).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_SOCKET_FAILED' }),
+    );
+    await expect(listenAt(http.createServer(), 'vsock://:1024')).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_ENDPOINT_INVALID' }),
+    );
+  });
+});
+
+test.each([
+  ['127.0.0.1:80', '127.0.0.1', 80],
+  [':80', '0.0.0.0', 80],
+  ['[::1]:80', '::1', 80],
+  ['localhost:80', '127.0.0.1', 80],
+])('%s is %s port %i', (text, address, port) => {
+  expect(parseEndpoint(text)).toEqual({ address, port });
+});
+
+test.each(['80', '127.0.0.1', '1.2.3.4:99999', 'host.example:80', ''])('"%s" is no endpoint', (text) => {
+  expect(() => parseEndpoint(text)).toThrow(expect.objectContaining({ code: 'ERR_FORWARD_INVALID' }));
+});

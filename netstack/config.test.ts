@@ -1,0 +1,111 @@
+import { describe, expect, test } from 'vitest';
+import { mergeFlags } from './cli.ts';
+import { parseNetFile, resolveNetConfig } from './config.ts';
+
+const FILE = `
+listen: [unix:///run/net.sock]
+log-level: debug
+stack:
+  mtu: 4000
+  subnet: 10.1.0.0/24
+  gatewayMacAddress: 5a:94:ef:e4:0c:dd
+  dns:
+    - name: testing.
+      records:
+        - { name: api, ip: 10.1.0.9 }
+        - { regexp: ^x.*, ip: 10.1.0.10 }
+      defaultIP: 10.1.0.11
+  dnsSearchDomains: [a.test]
+  forwards:
+    127.0.0.1:2222: 10.1.0.2:22
+    udp:127.0.0.1:53: 10.1.0.2:53
+  dhcpStaticLeases: { 10.1.0.2: 5a:94:ef:e4:0c:ee }
+  policy:
+    default: deny
+    rules: [{ action: allow, name: example.com, port: 443 }]
+`;
+
+test("a file of gvproxy's keys is taken in full", () => {
+  expect(resolveNetConfig(parseNetFile(FILE))).toMatchObject({
+    listen: ['unix:///run/net.sock'],
+    logLevel: 'debug',
+    mtuBytes: 4000,
+    subnet: '10.1.0.0/24',
+    gatewayIp: '10.1.0.1',
+    gatewayMac: '5a:94:ef:e4:0c:dd',
+    zones: [{ name: 'testing.', records: [{ name: 'api' }, { regexp: '^x.*' }], defaultIP: '10.1.0.11' }],
+    searchDomains: ['a.test'],
+    forwards: { '127.0.0.1:2222': '10.1.0.2:22', 'udp:127.0.0.1:53': '10.1.0.2:53' },
+    staticLeases: { '10.1.0.2': '5a:94:ef:e4:0c:ee' },
+    policy: {
+      default: 'deny',
+      rules: [{ action: 'allow', name: 'example.com', port: '443' }],
+      metadata: false,
+    },
+  });
+});
+
+test('JSON is taken too', () => {
+  expect(resolveNetConfig(parseNetFile('{"stack": {"mtu": 1400}}')).mtuBytes).toBe(1400);
+});
+
+test("nothing at all is gvproxy's network", () => {
+  expect(resolveNetConfig(parseNetFile(''))).toMatchObject({
+    subnet: '192.168.127.0/24',
+    gatewayIp: '192.168.127.1',
+    mtuBytes: 1500,
+    policy: { default: 'allow', rules: [], metadata: false },
+  });
+});
+
+describe('what is wrong is named by its place', () => {
+  test.each([
+    ['listen: unix:///x', /^listen must be a list/],
+    ['listne: []', /^listne is not known here\. Known are: listen, /],
+    ['stack: {mtu: big}', /^stack\.mtu must be a whole number/],
+    ['stack: {subnet: 10.0.0.0}', /^stack\.subnet is "10\.0\.0\.0", no IPv4 subnet/],
+    ['stack: {subnet: 10.0.0.0/31}', /up to \/29/],
+    [
+      'stack: {subnet: 10.0.0.0/24, gatewayIP: 10.1.0.1}',
+      /^stack\.gatewayIP is "10\.1\.0\.1", no address in/,
+    ],
+    [
+      'stack: {dhcpStaticLeases: {192.168.127.9: x}}',
+      /^stack\.dhcpStaticLeases\.192\.168\.127\.9 is "x", no MAC/,
+    ],
+    ['stack: {dns: [{records: []}]}', /^stack\.dns\[0\] has no name/],
+    ['stack: {dns: [{name: a., records: [{ip: 1.2.3.4}]}]}', /records\[0\] needs either a name or a regexp/],
+    ['stack: {dns: [{name: a., records: [{regexp: "(", ip: 1.2.3.4}]}]}', /regexp that is none/],
+    ['stack: {policy: {rules: [{name: x}]}}', /^stack\.policy\.rules\[0\] has no action/],
+    ['stack: {policy: {rules: [{action: deny, cidr: x}]}}', /^stack\.policy: Rule 0: "x" is no network/],
+    ['log-level: loud', /^log-level must be one of debug/],
+    ['[', /is no YAML/],
+    ['- a', /must be a mapping/],
+  ])('%s', (content, message) => {
+    expect(() => resolveNetConfig(parseNetFile(content))).toThrow(
+      expect.objectContaining({ code: 'ERR_NET_CONFIG_INVALID', message: expect.stringMatching(message) }),
+    );
+  });
+
+  test('a key of the prototype is a key that is not known', () => {
+    expect(() => parseNetFile('constructor: 1')).toThrow(/constructor is not known/);
+    expect(() => parseNetFile('"__proto__": {listen: []}')).toThrow(/not known/);
+  });
+});
+
+test('flags win over the file; its other forwards stay', () => {
+  const merged = mergeFlags(parseNetFile(FILE), {
+    mtu: '1500',
+    listen: ['unix:///other'],
+    forward: ['127.0.0.1:80=10.1.0.2:80'],
+    ec2MetadataAccess: true,
+  });
+  expect(resolveNetConfig(merged)).toMatchObject({
+    mtuBytes: 1500,
+    listen: ['unix:///other'],
+    subnet: '10.1.0.0/24',
+    forwards: { '127.0.0.1:2222': '10.1.0.2:22', '127.0.0.1:80': '10.1.0.2:80' },
+    policy: { metadata: true },
+  });
+  expect(() => mergeFlags({}, { forward: ['8080'] })).toThrow(/is no forward/);
+});
