@@ -159,6 +159,7 @@ async function run(config: NetConfig): Promise<void> {
     gateway: config.gatewayIp,
     mtuBytes: config.mtuBytes,
     searchDomains: config.searchDomains,
+    hostAddresses: [config.hostIp],
     ...(config.gatewayMac !== undefined && { gatewayMac: config.gatewayMac }),
     ...(config.upstreams && { dnsUpstreams: config.upstreams }),
     ...(config.domain !== undefined && { domain: config.domain }),

@@ -28,8 +28,8 @@ export interface NetConfig {
   subnet: string;
   gatewayIp: string;
   gatewayMac: string | undefined;
-  /** Address by which guests reach the host's loopback, besides the gateway's own; undefined: none. */
-  hostIp: string | undefined;
+  /** Address by which guests reach the host's loopback, besides the gateway's own. */
+  hostIp: string;
   zones: ZoneConfig[];
   searchDomains: string[];
   /** Local endpoint to guest endpoint; `udp:` before the local one for UDP. */

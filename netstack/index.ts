@@ -20,6 +20,8 @@ export interface NetworkOptions {
   gateway?: string;
   /** The gateway's MAC address; default: made from its address as docker does. */
   gatewayMac?: string;
+  /** Further addresses of the subnet that lead to the host's loopback, as the gateway's own does. */
+  hostAddresses?: string[];
   /** Largest IP packet on the guests' links. Default 65520 for TAPs in namespaces. */
   mtuBytes?: number;
   /** Resolvers to forward to, as `address` or `address#port`; default: the host's resolv.conf, followed as it changes. */

@@ -16,6 +16,7 @@ export interface WorkerSettings {
   prefixLength: number;
   gateway: number;
   gatewayMac: number;
+  hostAddresses: number[];
   mtuBytes: number;
   domain: string | undefined;
   searchDomains: string[];

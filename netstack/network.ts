@@ -157,6 +157,7 @@ class WorkerNetwork implements Network {
       ...plan,
       name: options.name,
       gatewayMac: options.gatewayMac === undefined ? dockerMac(plan.gateway) : requireMac(options.gatewayMac),
+      hostAddresses: (options.hostAddresses ?? []).map((text) => requireIpv4(text, 'host')),
       domain: options.domain,
       searchDomains: options.searchDomains ?? [],
       internal: options.internal ?? false,

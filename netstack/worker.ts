@@ -72,6 +72,7 @@ class NetworkThread {
       ipv4,
       hostLoopback: !settings.internal,
       egress: this.#policy,
+      hostAddresses: settings.hostAddresses,
     });
     this.#switch.uplink.start({
       frame: (buf, off, end) => this.#stack.receive(this.#now, buf, off, end),
@@ -79,7 +80,7 @@ class NetworkThread {
     const leases = new LeasePool({
       network: settings.network,
       prefixLength: settings.prefixLength,
-      excluded: [settings.gateway],
+      excluded: [settings.gateway, ...settings.hostAddresses],
     });
     this.#leases = leases;
     this.#services = attachServices(this.#stack, this.#host, {
