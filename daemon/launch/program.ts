@@ -54,6 +54,9 @@ function openNullDevice(): number | undefined {
   }
 }
 
+/** Older docker CLIs know exit code 126 by the words "permission denied" only. */
+const NOT_PERMITTED: Record<string, string> = { EISDIR: 'is a directory: permission denied' };
+
 /** Becomes the wanted user, in the wanted folder, and returns the identity. */
 export function takeIdentity(system: System, spec: ProcessSpec): Identity {
   const identity = step('look up the user', () => lookUpIdentity(spec.user, spec.groups));
@@ -119,7 +122,7 @@ export function findProgram(name: string, env: string[]): string {
     const code = whyNotExecutable(name);
     if (code === undefined) return name;
     const missing = code === 'ENOENT' || code === 'ENOTDIR';
-    const reason = missing ? `stat ${name}: ${strerror(code)}` : strerror(code);
+    const reason = missing ? `stat ${name}: ${strerror(code)}` : (NOT_PERMITTED[code] ?? strerror(code));
     throw new LaunchFailure(
       missing ? 'program-not-found' : 'program-not-permitted',
       'find the program',

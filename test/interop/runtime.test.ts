@@ -116,7 +116,7 @@ describe('a program that cannot be started', () => {
       'exec: "/no/where": stat /no/where: no such file or directory: unknown',
     ],
     ['/etc/passwd', 'ERR_EXEC_PERMISSION', 'exec: "/etc/passwd": permission denied: unknown'],
-    ['/etc', 'ERR_EXEC_PERMISSION', 'exec: "/etc": is a directory: unknown'],
+    ['/etc', 'ERR_EXEC_PERMISSION', 'exec: "/etc": is a directory: permission denied: unknown'],
   ])('%s is %s', async (program, code, message) => {
     await expect(jails.run([program])).rejects.toMatchObject({ code, message: prefix + message });
   });
