@@ -7,8 +7,8 @@ import { configureInterface, inNetworkNamespace } from '#common/native/ifconfig'
 import { close } from '#common/native/socket';
 import { openTap, type Tap } from '#common/native/tap';
 import type { Poller } from './host/poller.ts';
-import { VNET_HDR_LEN } from './link/link.ts';
-import type { PortCounters, Switch, SwitchPort } from './link/switch.ts';
+import { type Link, VNET_HDR_LEN } from './link/link.ts';
+import type { Switch, SwitchPort } from './link/switch.ts';
 import { TapLink } from './link/tap.ts';
 import type { Commands, WorkerSettings } from './messages.ts';
 import type { LeasePool } from './service/lease-pool.ts';
@@ -35,6 +35,8 @@ export interface GuestsParts {
   stack: StackSurface;
   services: Services;
   leases: LeasePool;
+  /** Puts before a link what stands between it and the switch. */
+  wire: (link: Link) => Link;
   now: () => number;
 }
 
@@ -64,7 +66,7 @@ export class Guests {
       const macBytes = new Uint8Array(6);
       putMac(macBytes, 0, mac);
       const tap = makeInterface(wish.namespacePath, wish.interfaceName, address, macBytes, settings);
-      const link = new TapLink(poller, tap, settings.mtuBytes);
+      const link = this.#parts.wire(new TapLink(poller, tap, settings.mtuBytes));
       const port = fabric.addPort(link, { mac, ipv4: address, ipv6: undefined });
       stack.bindGuest(mapped(address), macBytes);
       const id = this.#nextId++;
@@ -95,19 +97,6 @@ export class Guests {
     guest.port.close();
     leases.detach(guest.address);
   }
-
-  /** The ports' counters, summed, named `link_*`. */
-  counters(): Record<string, number> {
-    const sums: Record<string, number> = {};
-    for (const { port } of this.#guests.values())
-      for (const [name, value] of Object.entries(port.counters) as [keyof PortCounters, number][])
-        sums[`link_${snakeCase(name)}`] = (sums[`link_${snakeCase(name)}`] ?? 0) + value;
-    return sums;
-  }
-}
-
-function snakeCase(name: string): string {
-  return name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
 /** Makes and configures the TAP in the guest's namespace. */
@@ -121,7 +110,8 @@ function makeInterface(
   let tap: Tap | undefined;
   try {
     return inNetworkNamespace(namespacePath, () => {
-      tap = openTap(name, VNET_HDR_LEN);
+      // A bad wire damages frames, so it must carry real checksums.
+      tap = openTap(name, VNET_HDR_LEN, settings.faults === undefined);
       configureInterface({
         name,
         mac,

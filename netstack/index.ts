@@ -4,8 +4,12 @@
  */
 
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { Log } from '#common/log';
 import type { FlowInfo } from './flow/inside.ts';
+import type { FaultOptions } from './link/faults.ts';
+import type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
+import type { CaptureOptions } from './link/pcap.ts';
 import { startNetwork } from './network.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
@@ -32,6 +36,8 @@ export interface NetworkOptions {
   searchDomains?: string[];
   /** No traffic to or from outside; guests still reach each other. */
   internal?: boolean;
+  /** Makes the guests' wires bad, for tests. */
+  faults?: FaultOptions;
   log?: Log;
 }
 
@@ -80,6 +86,32 @@ export interface PublishedPort extends PublishOptions {
   close(): Promise<void>;
 }
 
+export type { FaultOptions } from './link/faults.ts';
+/** How a virtual machine's wire is spoken; see link/listeners.ts. */
+export type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
+export type { CaptureOptions } from './link/pcap.ts';
+
+/** A place where virtual machines plug in. */
+export interface LinkListening {
+  /** The real one: a TCP port of 0 is replaced. */
+  readonly url: string;
+  /** Ends listening. Machines that are plugged in stay. */
+  close(): Promise<void>;
+}
+
+/** A virtual machine that was plugged in by its stream. */
+export interface PluggedLink {
+  /** Resolves when the machine has gone. */
+  readonly gone: Promise<void>;
+  close(): Promise<void>;
+}
+
+/** A capture in progress. */
+export interface RunningCapture {
+  /** Ends it and tells how many frames were kept and lost; `failed` is the errno of a disk or pipe that failed meanwhile. */
+  close(): Promise<{ frames: number; dropped: number; failed: string | undefined }>;
+}
+
 /** An address that is in use. */
 export interface LeaseInfo {
   address: string;
@@ -124,6 +156,21 @@ export interface Network {
   dial(address: string, port: number): Promise<Socket>;
   /** MAC addresses that the switch knows, with the number of their port; 0 is the gateway. */
   switchTable(): Promise<{ mac: string; port: number }[]>;
+  /**
+   * Lets virtual machines plug in at `url`: `unix:///path`, `tcp://127.0.0.1:1234` for the stream protocols,
+   * `unixgram:///path` for vfkit, `unixpacket:///path` for bess.
+   * @throws DrydockError ERR_LINK_URL_INVALID, ERR_LINK_SOCKET_IN_USE
+   */
+  listenLink(protocol: LinkProtocol, url: string): Promise<LinkListening>;
+  /** Plugs a machine in over a stream that is open already, such as a hijacked HTTP connection. */
+  plugStream(protocol: StreamProtocol, stream: Duplex): Promise<PluggedLink>;
+  /** Plugs a machine in over a pair of descriptors, such as 0 and 1; they are duplicated and stay the caller's. */
+  plugDescriptors(protocol: StreamProtocol, readFd: number, writeFd: number): Promise<PluggedLink>;
+  /**
+   * Writes the frames of all guests to a file or pipe.
+   * @throws DrydockError ERR_FILTER_INVALID, ERR_CAPTURE_OPTIONS, ERR_CAPTURE_NO_READER
+   */
+  capture(options: CaptureOptions): Promise<RunningCapture>;
   /** Counters by name, for metrics and `docker network inspect`. */
   stats(): Promise<Record<string, number>>;
   /** Ends every flow and frees threads, sockets and interfaces. */

@@ -5,6 +5,9 @@
  */
 import type { MessagePort } from 'node:worker_threads';
 import type { FlowInfo } from './flow/inside.ts';
+import type { FaultOptions } from './link/faults.ts';
+import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listeners.ts';
+import type { CaptureCounters, CaptureOptions } from './link/pcap.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
@@ -21,6 +24,7 @@ export interface WorkerSettings {
   domain: string | undefined;
   searchDomains: string[];
   internal: boolean;
+  faults: FaultOptions | undefined;
   port: MessagePort;
   /** eventfd that wakes the thread. */
   wakeFd: number;
@@ -75,6 +79,19 @@ export interface Commands {
   switchTable: { take: undefined; give: { mac: number; port: number }[] };
   /** Takes over one end of a socket pair, and writes one byte to it when the guest has accepted. */
   dial: { take: { fd: number; addr: Uint8Array; port: number }; give: undefined };
+  listenLink: {
+    take: { protocol: LinkProtocol; endpoint: LinkEndpoint };
+    give: { id: number; port: number };
+  };
+  unlistenLink: { take: { id: number }; give: undefined };
+  /** The thread owns the descriptors from now on; `unplugged` follows when the machine goes. */
+  plugLink: {
+    take: { protocol: StreamProtocol; readFd: number; writeFd: number };
+    give: { id: number };
+  };
+  unplugLink: { take: { id: number }; give: undefined };
+  capture: { take: CaptureOptions; give: { id: number } };
+  endCapture: { take: { id: number }; give: CaptureCounters & { failed: string | undefined } };
   stats: { take: undefined; give: Record<string, number> };
   close: { take: undefined; give: undefined };
 }
@@ -94,4 +111,5 @@ export type Reply =
   | { id: number; result: unknown }
   | { id: number; error: { code: string | undefined; message: string } }
   | { log: 'debug' | 'info' | 'warn' | 'error'; fields: object; message: string }
+  | { unplugged: number }
   | { ready: true };

@@ -6,23 +6,29 @@
  * So every network can be told to stop by a flag and a kick, and all of them are when the process exits.
  */
 import { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
 import { closeEventFd, kickEventFd, openEventFd } from '#common/native/epoll';
-import { close, socketPair } from '#common/native/socket';
+import { close, duplicate, socketPair } from '#common/native/socket';
 import type { FlowInfo } from './flow/inside.ts';
 import { followResolvConf, RESOLV_CONF } from './host/resolv-conf.ts';
 import type {
   Attachment,
   AttachOptions,
   LeaseInfo,
+  LinkListening,
   Network,
   NetworkOptions,
+  PluggedLink,
   PublishedPort,
   PublishOptions,
+  RunningCapture,
 } from './index.ts';
+import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listeners.ts';
+import type { CaptureOptions } from './link/pcap.ts';
 import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
 import type { Zone } from './service/dns/names.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
@@ -135,6 +141,8 @@ class WorkerNetwork implements Network {
   readonly #wakeFd: number = openEventFd();
   readonly #stop: Int32Array = new Int32Array(new SharedArrayBuffer(4));
   readonly #pending = new Map<number, Pending>();
+  /** What to call when a machine that was plugged in has gone. */
+  readonly #plugged = new Map<number, () => void>();
   readonly #exited: Promise<void>;
   #nextId = 1;
   #ended: DrydockError | undefined;
@@ -161,6 +169,7 @@ class WorkerNetwork implements Network {
       domain: options.domain,
       searchDomains: options.searchDomains ?? [],
       internal: options.internal ?? false,
+      faults: options.faults,
       port: port2,
       wakeFd: this.#wakeFd,
       stop: this.#stop.buffer as SharedArrayBuffer,
@@ -203,6 +212,11 @@ class WorkerNetwork implements Network {
       this.#log[reply.log](reply.fields, reply.message);
       return;
     }
+    if ('unplugged' in reply) {
+      this.#plugged.get(reply.unplugged)?.();
+      this.#plugged.delete(reply.unplugged);
+      return;
+    }
     const id = 'ready' in reply ? 0 : reply.id;
     const pending = this.#pending.get(id);
     this.#pending.delete(id);
@@ -225,6 +239,8 @@ class WorkerNetwork implements Network {
     if (!this.#closing) this.#log.error({ err: cause }, this.#ended.message);
     for (const pending of this.#pending.values()) pending.reject(this.#ended);
     this.#pending.clear();
+    for (const gone of this.#plugged.values()) gone();
+    this.#plugged.clear();
   }
 
   #send<N extends CommandName>(command: N, argument: Commands[N]['take']): Promise<Commands[N]['give']> {
@@ -351,6 +367,48 @@ class WorkerNetwork implements Network {
     return rows.map(({ mac, port }) => ({ mac: formatMac(mac), port }));
   }
 
+  async listenLink(protocol: LinkProtocol, url: string): Promise<LinkListening> {
+    const endpoint = parseLinkUrl(protocol, url);
+    const { id, port } = await this.#send('listenLink', { protocol, endpoint });
+    return {
+      url: 'path' in endpoint ? url : url.replace(/:0$/, `:${port}`),
+      close: () => this.#ifOpen(this.#send('unlistenLink', { id })),
+    };
+  }
+
+  async plugStream(protocol: StreamProtocol, stream: Duplex): Promise<PluggedLink> {
+    const [theirs, ours] = socketPair();
+    const near = new Socket({ fd: ours });
+    near.on('error', () => near.destroy());
+    stream.on('error', () => near.destroy());
+    near.on('close', () => stream.destroy());
+    stream.on('close', () => near.destroy());
+    stream.pipe(near).pipe(stream);
+    return this.#plug(protocol, theirs, theirs);
+  }
+
+  plugDescriptors(protocol: StreamProtocol, readFd: number, writeFd: number): Promise<PluggedLink> {
+    return this.#plug(protocol, duplicate(readFd), duplicate(writeFd));
+  }
+
+  async #plug(protocol: StreamProtocol, readFd: number, writeFd: number): Promise<PluggedLink> {
+    const { id } = await this.#send('plugLink', { protocol, readFd, writeFd });
+    const gone = new Promise<void>((resolve) => this.#plugged.set(id, resolve));
+    return {
+      gone,
+      close: () => {
+        this.#plugged.get(id)?.();
+        this.#plugged.delete(id);
+        return this.#ifOpen(this.#send('unplugLink', { id }));
+      },
+    };
+  }
+
+  async capture(options: CaptureOptions): Promise<RunningCapture> {
+    const { id } = await this.#send('capture', options);
+    return { close: () => this.#send('endCapture', { id }) };
+  }
+
   stats(): Promise<Record<string, number>> {
     return this.#send('stats', undefined);
   }
@@ -383,6 +441,21 @@ function firstByte(socket: Socket): Promise<boolean> {
     const refuse = (): void => settle(false);
     socket.on('readable', look).on('end', refuse).on('error', refuse).on('close', refuse);
   });
+}
+
+/** Schemes by protocol, as gvproxy's flags have them. */
+function parseLinkUrl(protocol: LinkProtocol, url: string): LinkEndpoint {
+  const scheme = protocol === 'vfkit' ? 'unixgram' : protocol === 'bess' ? 'unixpacket' : 'unix';
+  const path = /^(unix|unixgram|unixpacket):\/\/(\/.+)$/.exec(url);
+  if (path && (path[1] === scheme || path[1] === 'unix')) return { path: path[2]! };
+  const tcp = /^tcp:\/\/(?:\[([0-9a-fA-F:]+)\]|([0-9.]+)):(\d{1,5})$/.exec(url);
+  if (tcp && scheme === 'unix' && Number(tcp[3]) < 0x1_0000)
+    return { address: (tcp[1] ?? tcp[2])!, port: Number(tcp[3]) };
+  throw new DrydockError(
+    'ERR_LINK_URL_INVALID',
+    `"${url}" is no place for ${protocol}. Give one like ${scheme}:///run/drydock/vm.sock` +
+      `${scheme === 'unix' ? ' or tcp://127.0.0.1:1234' : ''}.`,
+  );
 }
 
 function later(): { promise: Promise<unknown>; pending: Pending } {

@@ -12,10 +12,18 @@ import { errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import { clearEventFd, EPOLLIN } from '#common/native/epoll';
 import { cryptoRng } from '#common/rng';
+import type { Closable } from './flow/host.ts';
 import { Guests } from './guests.ts';
+import { Handles } from './handles.ts';
 import { NativeHost } from './host/native.ts';
 import { Poller } from './host/poller.ts';
-import { Switch } from './link/switch.ts';
+import { Faults } from './link/faults.ts';
+import type { Link } from './link/link.ts';
+import { LinkListeners } from './link/listeners.ts';
+import { SoftwareOffload } from './link/offload.ts';
+import { Capture, type CaptureOptions } from './link/pcap.ts';
+import { type PortCounters, Switch } from './link/switch.ts';
+import { Machines } from './machines.ts';
 import type { CommandName, Commands, Reply, Request, WorkerSettings } from './messages.ts';
 import { type Publication, Publisher } from './publish/publisher.ts';
 import { LeasePool } from './service/lease-pool.ts';
@@ -31,6 +39,11 @@ const TICK_MS = 100;
 
 type Handlers = { [N in CommandName]: (argument: Commands[N]['take']) => Commands[N]['give'] };
 
+interface RunningCapture extends Closable {
+  readonly capture: Capture;
+  failed: string | undefined;
+}
+
 class NetworkThread {
   readonly #settings: WorkerSettings;
   readonly #stopFlag: Int32Array;
@@ -43,9 +56,13 @@ class NetworkThread {
   readonly #policy: EgressRules;
   readonly #guests: Guests;
   readonly #publisher: Publisher;
-  readonly #publications = new Map<number, Publication>();
+  readonly #publications = new Handles<Publication>();
+  readonly #linkListeners: LinkListeners;
+  readonly #linkHandles = new Handles<Closable>();
+  readonly #plugged = new Handles<Closable>();
+  readonly #captures = new Handles<RunningCapture>();
+  readonly #faults: Faults | undefined;
   readonly #handlers: Handlers;
-  #nextPublication = 1;
   #closed = false;
   #now: number = performance.now();
 
@@ -58,6 +75,7 @@ class NetworkThread {
     this.#policy = new EgressRules(now);
     // An internal network lets nothing out, names to be resolved included.
     if (settings.internal) this.#policy.set({ default: 'deny', rules: [] });
+    this.#faults = settings.faults && new Faults(settings.faults, cryptoRng, now);
     this.#host = new NativeHost(this.#poller, log, now);
     this.#switch = new Switch({ uplinkMac, mtuBytes: settings.mtuBytes, now });
     const ipv4 = { address: settings.gateway, prefixLength: settings.prefixLength };
@@ -101,7 +119,16 @@ class NetworkThread {
       stack: this.#stack,
       services: this.#services,
       leases,
+      wire: (link) => this.#wire(link),
       now,
+    });
+    this.#linkListeners = new LinkListeners({
+      poller: this.#poller,
+      fabric: this.#switch,
+      log,
+      mtuBytes: settings.mtuBytes,
+      registry: new Machines(leases),
+      wire: (link) => this.#wire(link),
     });
     this.#publisher = new Publisher({ host: this.#host, stack: this.#stack, log, now });
     this.#handlers = this.#commandHandlers();
@@ -116,15 +143,9 @@ class NetworkThread {
       publish: (rule) => {
         const publication = this.#publisher.publish(rule);
         if (typeof publication === 'string') return { error: publication };
-        const id = this.#nextPublication++;
-        this.#publications.set(id, publication);
-        return { id, port: publication.port };
+        return { id: this.#publications.add(publication), port: publication.port };
       },
-      unpublish: ({ id }) => {
-        this.#publications.get(id)?.close();
-        this.#publications.delete(id);
-        return undefined;
-      },
+      unpublish: ({ id }) => this.#publications.close(id),
       setHostNames: (names) => this.#setHostNames(names),
       setUpstreams: (upstreams) => {
         this.#services.setUpstreams(upstreams);
@@ -160,6 +181,26 @@ class NetworkThread {
       },
       flows: () => [...this.#stack.flows()],
       switchTable: () => [...this.#switch.addresses()],
+      listenLink: ({ protocol, endpoint }) => {
+        const listener = this.#linkListeners.listen(protocol, endpoint);
+        return { id: this.#linkHandles.add(listener), port: listener.port };
+      },
+      unlistenLink: ({ id }) => this.#linkHandles.close(id),
+      plugLink: ({ protocol, readFd, writeFd }) => {
+        const machine = this.#linkListeners.adopt(protocol, readFd, writeFd, () => {
+          this.#plugged.close(id);
+          post(this.#settings.port, { unplugged: id });
+        });
+        const id = this.#plugged.add(machine);
+        return { id };
+      },
+      unplugLink: ({ id }) => this.#plugged.close(id),
+      capture: (options) => ({ id: this.#capture(options) }),
+      endCapture: ({ id }) => {
+        const running = this.#captures.get(id);
+        this.#captures.close(id);
+        return { frames: 0, dropped: 0, ...running?.capture.counters, failed: running?.failed };
+      },
       stats: () => this.#stats(),
       close: () => {
         this.#closed = true;
@@ -175,6 +216,27 @@ class NetworkThread {
     this.#services.setHostNames({ ...standing, ...names });
   }
 
+  #capture(options: CaptureOptions): number {
+    const capture = new Capture(options, systemClock.wallMs);
+    const stop = this.#switch.observe(capture);
+    const running: RunningCapture = {
+      capture,
+      failed: undefined,
+      close() {
+        stop();
+        capture.close();
+        running.failed = capture.failed;
+      },
+    };
+    return this.#captures.add(running);
+  }
+
+  /** What stands between a guest's link and the switch. */
+  #wire(link: Link): Link {
+    const wire = this.#faults ? this.#faults.wrap(link) : link;
+    return wire.offload ? wire : new SoftwareOffload(wire);
+  }
+
   /** Runs until the network is closed, then frees what it holds. */
   run(): void {
     post(this.#settings.port, { ready: true });
@@ -182,21 +244,29 @@ class NetworkThread {
       this.#poller.wait(this.#sleepMs());
       this.#now = performance.now();
       this.#poller.dispatch();
+      this.#faults?.poll(this.#now);
       this.#host.poll(this.#now);
       this.#publisher.poll(this.#now);
       this.#services.poll(this.#now);
       this.#stack.poll(this.#now);
+      for (const { capture } of this.#captures.values()) capture.poll(this.#now);
     }
+    this.#linkListeners.close();
     this.#publisher.close();
     this.#services.close();
     this.#stack.close();
     this.#switch.close();
+    this.#captures.closeAll();
     this.#poller.close();
     this.#settings.port.close();
   }
 
   #sleepMs(): number {
-    const wakeAt = Math.min(this.#stack.pollAt(), this.#services.pollAt());
+    const wakeAt = Math.min(
+      this.#stack.pollAt(),
+      this.#services.pollAt(),
+      this.#faults?.pollAt() ?? Number.POSITIVE_INFINITY,
+    );
     return Math.min(TICK_MS, Math.max(0, Math.ceil(wakeAt - performance.now())));
   }
 
@@ -224,14 +294,25 @@ class NetworkThread {
       ...this.#stack.counters,
       ...this.#services.counters(),
       ...this.#policy.counters,
-      ...this.#guests.counters(),
+      ...linkCounters(this.#switch.counters()),
       guests: this.#guests.size,
+      machines: this.#linkListeners.size,
       publications: this.#publications.size,
       published_tcp_accepted: tcpAccepted,
       published_udp_clients: udpClients,
       published_udp_dropped: udpDropped,
     };
   }
+}
+
+/** Named `link_*`, as metrics are. */
+function linkCounters(counters: PortCounters): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(counters).map(([name, value]) => [
+      `link_${name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`,
+      value,
+    ]),
+  );
 }
 
 function post(port: MessagePort, reply: Reply): void {

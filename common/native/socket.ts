@@ -54,6 +54,7 @@ const SO_ATTACH_FILTER = 26;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const F_GETFL = 3;
+const F_DUPFD_CLOEXEC = 1030;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
 const IP_TTL = 2;
@@ -509,10 +510,12 @@ export function setBuffers(fd: number, sendBytes: number, receiveBytes: number):
     setInt(fd, SOL_SOCKET, SO_RCVBUF, receiveBytes);
 }
 
-/** Makes a descriptor that was inherited non-blocking. @throws SyscallError */
-export function setNonBlocking(fd: number): void {
-  const flags = check(fcntl(fd, F_GETFL, 'int', 0), 'fcntl F_GETFL');
-  check(fcntl(fd, F_SETFL, 'int', flags | O_NONBLOCK), 'fcntl F_SETFL');
+/** A close-on-exec copy of an inherited descriptor, made non-blocking (which the original becomes too). @throws SyscallError */
+export function duplicate(fd: number): number {
+  const copy = check(fcntl(fd, F_DUPFD_CLOEXEC, 'int', 3), 'fcntl F_DUPFD_CLOEXEC', `${fd}`);
+  const flags = check(fcntl(copy, F_GETFL, 'int', 0), 'fcntl F_GETFL');
+  check(fcntl(copy, F_SETFL, 'int', flags | O_NONBLOCK), 'fcntl F_SETFL');
+  return copy;
 }
 
 /** Reads from any descriptor. */

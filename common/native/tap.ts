@@ -60,9 +60,10 @@ export interface Tap {
  * Makes the TAP device `name` in the calling thread's network namespace.
  *
  * @param vnetHeaderLen length of the virtio_net_hdr before each frame: 10 or 12.
+ * @param offload false: the kernel cuts segments and computes checksums itself.
  * @throws SyscallError EPERM without CAP_NET_ADMIN there, EBUSY when the name is taken, ENOENT without /dev/net/tun
  */
-export function openTap(name: string, vnetHeaderLen: number): Tap {
+export function openTap(name: string, vnetHeaderLen: number, offload: boolean): Tap {
   const fd = openSync('/dev/net/tun', 'r+');
   try {
     const request = new NativeMemory(40); // struct ifreq
@@ -71,7 +72,8 @@ export function openTap(name: string, vnetHeaderLen: number): Tap {
     check(ioctlPointer(fd, TUNSETIFF, 'int64', request.address), 'ioctl TUNSETIFF', name);
     request.view.setInt32(0, vnetHeaderLen, true);
     check(ioctlPointer(fd, TUNSETVNETHDRSZ, 'int64', request.address), 'ioctl TUNSETVNETHDRSZ');
-    const offload = OFFLOADS.find((flags) => ioctlPointer(fd, TUNSETOFFLOAD, 'ulong', flags) === 0) ?? 0;
+    const wanted = offload ? OFFLOADS : [0];
+    const given = wanted.find((bits) => ioctlPointer(fd, TUNSETOFFLOAD, 'ulong', bits) === 0) ?? 0;
     const flags = check(fcntl(fd, F_GETFL, 'int', 0), 'fcntl F_GETFL');
     check(fcntl(fd, F_SETFL, 'int', flags | O_NONBLOCK), 'fcntl F_SETFL');
     const fdFlags = check(fcntl(fd, F_GETFD, 'int', 0), 'fcntl F_GETFD');
@@ -79,8 +81,8 @@ export function openTap(name: string, vnetHeaderLen: number): Tap {
     return {
       fd,
       name,
-      segmentation: (offload & TUN_F_TSO4) !== 0,
-      udpSegmentation: (offload & TUN_F_USO4) !== 0,
+      segmentation: (given & TUN_F_TSO4) !== 0,
+      udpSegmentation: (given & TUN_F_USO4) !== 0,
     };
   } catch (error) {
     closeSync(fd);

@@ -3,14 +3,14 @@
  * behind software offload since these wires carry plain frames; what goes leaves it.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
-import { DrydockError, errorCode, SyscallError } from '#common/errors';
+import { DrydockError, errorCode } from '#common/errors';
 import type { Log } from '#common/log';
 import { EPOLLIN } from '#common/native/epoll';
 import * as socket from '#common/native/socket';
+import type { Closable } from '../flow/host.ts';
 import type { Poller } from '../host/poller.ts';
 import { parseAddress } from '../wire/address.ts';
 import type { Link } from './link.ts';
-import { SoftwareOffload } from './offload.ts';
 import { PacketLink } from './packet.ts';
 import { httpConnectPreamble, type Preamble, type VmnetRegistry, vmnetPreamble } from './preamble.ts';
 import { type Framing, LE16_FRAMING, QEMU_FRAMING, type StreamEnd, StreamLink } from './stream.ts';
@@ -37,10 +37,9 @@ export type StreamProtocol = Exclude<LinkProtocol, 'bess' | 'vfkit'>;
 export type LinkEndpoint = { path: string } | { address: string; port: number };
 
 /** A place where machines plug in. */
-export interface LinkListener {
+export interface LinkListener extends Closable {
   /** The port of a TCP endpoint, else 0. */
   readonly port: number;
-  close(): void;
 }
 
 /** What listeners work with. */
@@ -50,6 +49,8 @@ export interface LinkListenersParts {
   log: Log;
   mtuBytes: number;
   registry: VmnetRegistry;
+  /** Puts before a link what stands between it and the switch. */
+  wire: (link: Link) => Link;
 }
 
 /** The machines of one network and the sockets where they come in. */
@@ -83,7 +84,7 @@ export class LinkListeners {
   }
 
   /** Plugs a machine in over a stream that is connected already. `ended` is called when it goes. */
-  adopt(protocol: StreamProtocol, readFd: number, writeFd: number, ended: () => void): { close(): void } {
+  adopt(protocol: StreamProtocol, readFd: number, writeFd: number, ended: () => void): Closable {
     return this.#plugStream(protocol, readFd, writeFd, ended);
   }
 
@@ -93,6 +94,7 @@ export class LinkListeners {
     const accept = (): void => {
       const accepted = socket.acceptUnix(fd);
       if (accepted < 0) return;
+      if (!('path' in endpoint)) socket.setNoDelay(accepted);
       if (protocol === 'bess') this.#plugPackets(accepted, true, () => {});
       else this.#plugStream(protocol, accepted, accepted, () => {});
     };
@@ -111,7 +113,7 @@ export class LinkListeners {
   #listenDatagram(path: string): LinkListener {
     const { poller, log } = this.#parts;
     let fd = -1;
-    let port: SwitchPort | undefined;
+    let port: Closable | undefined;
     const buf = new Uint8Array(DATAGRAM_BYTES_MAX);
     const wait = (): void => {
       port = undefined;
@@ -153,7 +155,7 @@ export class LinkListeners {
     });
   }
 
-  #plugStream(protocol: StreamProtocol, readFd: number, writeFd: number, gone: () => void): SwitchPort {
+  #plugStream(protocol: StreamProtocol, readFd: number, writeFd: number, gone: () => void): Closable {
     const framing: Framing = protocol === 'qemu' ? QEMU_FRAMING : LE16_FRAMING;
     const preamble = this.#preamble(protocol);
     return this.#plug(
@@ -177,7 +179,7 @@ export class LinkListeners {
     return protocol === 'vpnkit' ? vmnetPreamble(this.#parts.registry, this.#parts.mtuBytes) : undefined;
   }
 
-  #plugPackets(fd: number, connectionOriented: boolean, gone: () => void, first?: Uint8Array): SwitchPort {
+  #plugPackets(fd: number, connectionOriented: boolean, gone: () => void, first?: Uint8Array): Closable {
     const { poller, mtuBytes } = this.#parts;
     let link: PacketLink | undefined;
     const port = this.#plug(
@@ -192,11 +194,7 @@ export class LinkListeners {
     return port;
   }
 
-  #plug(
-    protocol: LinkProtocol,
-    make: (ended: (end: StreamEnd) => void) => Link,
-    gone: () => void,
-  ): SwitchPort {
+  #plug(protocol: LinkProtocol, make: (ended: (end: StreamEnd) => void) => Link, gone: () => void): Closable {
     const { fabric, log } = this.#parts;
     let port: SwitchPort | undefined;
     const link = make((end) => {
@@ -205,7 +203,7 @@ export class LinkListeners {
       port?.close();
       gone();
     });
-    port = fabric.addPort(new SoftwareOffload(link), undefined);
+    port = fabric.addPort(this.#parts.wire(link), undefined);
     if (this.#machines.size >= MACHINES_MAX) {
       log.warn({ protocol, limit: MACHINES_MAX }, 'too many machines: one was turned away');
       port.close();
@@ -213,7 +211,13 @@ export class LinkListeners {
       this.#machines.add(port);
       log.info({ protocol }, 'a machine has come');
     }
-    return port;
+    const plugged = port;
+    return {
+      close: () => {
+        this.#machines.delete(plugged);
+        plugged.close();
+      },
+    };
   }
 
   #keep(listener: LinkListener): LinkListener {
@@ -255,7 +259,7 @@ function openListener(type: 'stream' | 'seqpacket' | 'datagram', endpoint: LinkE
 }
 
 function listenUnix(type: 'stream' | 'seqpacket' | 'datagram', path: string): number {
-  if (type !== 'datagram') refuseLiveSocket(type, path);
+  refuseLiveSocket(type, path);
   removeSocket(path);
   const fd = socket.openUnixSocket(type);
   try {
@@ -269,13 +273,15 @@ function listenUnix(type: 'stream' | 'seqpacket' | 'datagram', path: string): nu
 }
 
 /** A socket file that nobody listens at was left behind by a crash; one that answers is another program's. */
-function refuseLiveSocket(type: 'stream' | 'seqpacket', path: string): void {
+function refuseLiveSocket(type: 'stream' | 'seqpacket' | 'datagram', path: string): void {
   const fd = socket.openUnixSocket(type);
   try {
     socket.connectUnix(fd, path);
   } catch (error) {
-    if (error instanceof SyscallError) return;
-    throw error;
+    const code = errorCode(error);
+    if (code === 'ECONNREFUSED' || code === 'ENOENT') return;
+    // A live socket of another type says EPROTOTYPE.
+    if (code !== 'EPROTOTYPE') throw error;
   } finally {
     socket.close(fd);
   }

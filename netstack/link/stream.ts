@@ -171,25 +171,29 @@ export class StreamLink implements Link {
     this.#inEnd = HEADROOM + rest;
   }
 
-  /** Feeds the preamble. Returns true when frames follow. */
+  /** Feeds the preamble for as long as it eats. Returns true when frames follow. */
   #greet(preamble: Preamble): boolean {
-    const step = preamble.receive(this.#in, this.#inStart, this.#inEnd);
-    this.#inStart += step.consumed;
-    if (step.reply && this.#outEnd + step.reply.length <= SEND_BYTES) {
-      this.#out.set(step.reply, this.#outEnd);
-      this.#outEnd += step.reply.length;
-      this.flush();
+    for (;;) {
+      const step = preamble.receive(this.#in, this.#inStart, this.#inEnd);
+      this.#inStart += step.consumed;
+      if (step.reply && this.#outEnd + step.reply.length <= SEND_BYTES) {
+        this.#out.set(step.reply, this.#outEnd);
+        this.#outEnd += step.reply.length;
+        this.flush();
+      }
+      if (step.state === 'done') {
+        this.#preamble = undefined;
+        return true;
+      }
+      if (step.state === 'refused') {
+        this.#end({ reason: 'protocol', detail: step.detail });
+        return false;
+      }
+      if (step.consumed === 0) {
+        this.#compact();
+        return false;
+      }
     }
-    if (step.state === 'refused') {
-      this.#end({ reason: 'protocol', detail: step.detail });
-      return false;
-    }
-    if (step.state === 'more') {
-      this.#compact();
-      return false;
-    }
-    this.#preamble = undefined;
-    return true;
   }
 
   send(

@@ -54,6 +54,18 @@ export interface PortCounters {
   floodLimited: number;
 }
 
+/** Sees every frame that a port or the stack sends, with its virtio_net_hdr, before anything is refused. */
+export interface FrameObserver {
+  frame(
+    head: Uint8Array,
+    headOff: number,
+    headLen: number,
+    body: Uint8Array | undefined,
+    bodyOff: number,
+    bodyLen: number,
+  ): void;
+}
+
 /** A port to which a guest is attached. */
 export interface SwitchPort {
   readonly counters: PortCounters;
@@ -75,6 +87,8 @@ export class Switch {
   readonly #ports: Port[] = [];
   readonly #table = new Map<number, Entry>();
   readonly #uplinkPort: Port;
+  readonly #retired: PortCounters = noCounters();
+  readonly #observers: FrameObserver[] = [];
   #toStack: FrameSink = { frame() {} };
 
   /** @param uplinkMac the stack's MAC as a number. @param mtuBytes the stack's MTU. */
@@ -101,13 +115,25 @@ export class Switch {
     this.uplink = {
       mtuBytes: options.mtuBytes,
       offload: true,
-      send: (head, headOff, headLen, body, bodyOff, bodyLen) =>
-        this.#forward(this.#uplinkPort, head, headOff, headLen, body, bodyOff, bodyLen),
+      send: (head, headOff, headLen, body, bodyOff, bodyLen) => {
+        for (const observer of this.#observers)
+          observer.frame(head, headOff, headLen, body, bodyOff, bodyLen);
+        return this.#forward(this.#uplinkPort, head, headOff, headLen, body, bodyOff, bodyLen);
+      },
       flush: () => this.flush(),
       start: (sink) => {
         this.#toStack = sink;
       },
       close: () => this.close(),
+    };
+  }
+
+  /** Shows `observer` all frames from now on, until the function that is returned is called. */
+  observe(observer: FrameObserver): () => void {
+    this.#observers.push(observer);
+    return () => {
+      const index = this.#observers.indexOf(observer);
+      if (index >= 0) this.#observers.splice(index, 1);
     };
   }
 
@@ -126,12 +152,14 @@ export class Switch {
     if (index < 0) return;
     this.#ports.splice(index, 1);
     for (const [key, entry] of this.#table) if (entry.port === port) this.#table.delete(key);
+    addCounters(this.#retired, port.counters);
     port.link.close();
   }
 
   #receive(port: Port, buf: Uint8Array, off: number, end: number): void {
     const frame = off + VNET_HDR_LEN;
     if (end < frame + ETHERNET_HEADER_LEN) return;
+    for (const observer of this.#observers) observer.frame(buf, off, end - off, undefined, 0, 0);
     port.counters.framesIn++;
     port.counters.bytesIn += end - frame;
     if (port.guard) {
@@ -218,6 +246,13 @@ export class Switch {
     for (let i = 0; i < this.#ports.length; i++) this.#ports[i]!.flush();
   }
 
+  /** The counters of all guests' ports, those that have left included. */
+  counters(): PortCounters {
+    const sums = { ...this.#retired };
+    for (const port of this.#ports) if (port !== this.#uplinkPort) addCounters(sums, port.counters);
+    return sums;
+  }
+
   /** MAC addresses that are known, with the number of their port; 0 is the uplink. */
   *addresses(): Iterable<{ mac: number; port: number }> {
     for (const [mac, entry] of this.#table) yield { mac, port: this.#ports.indexOf(entry.port) };
@@ -228,10 +263,8 @@ export class Switch {
   }
 }
 
-class Port implements SwitchPort {
-  readonly link: Link;
-  readonly guard: SourceGuard | undefined;
-  readonly counters: PortCounters = {
+function noCounters(): PortCounters {
+  return {
     framesIn: 0,
     bytesIn: 0,
     framesOut: 0,
@@ -241,6 +274,16 @@ class Port implements SwitchPort {
     tooBig: 0,
     floodLimited: 0,
   };
+}
+
+function addCounters(to: PortCounters, from: PortCounters): void {
+  for (const name of Object.keys(to) as (keyof PortCounters)[]) to[name] += from[name];
+}
+
+class Port implements SwitchPort {
+  readonly link: Link;
+  readonly guard: SourceGuard | undefined;
+  readonly counters: PortCounters = noCounters();
   detach: () => void = () => {};
   learnt = 0;
   #dirty = false;

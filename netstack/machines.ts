@@ -1,0 +1,39 @@
+/**
+ * Machines that join by VPNKit's handshake: each uuid has a MAC address of its own, and may have wished for an address,
+ * which DHCP then gives it. The same machine gets the same again for as long as the network lives.
+ */
+import { errorMessage } from '#common/errors';
+import type { VmnetRegistry } from './link/preamble.ts';
+import type { LeasePool } from './service/lease-pool.ts';
+
+/** vpnkit's first client has 02:50:00:00:00:01, and so on. */
+const MAC_BASE = 0x0250_0000_0000;
+/** Machines with a uuid that are remembered. */
+const MACHINES_MAX = 4096;
+
+/** Gives out MAC addresses by uuid. */
+export class Machines implements VmnetRegistry {
+  readonly #leases: LeasePool;
+  readonly #macs = new Map<string, number>();
+  #count = 0;
+
+  constructor(leases: LeasePool) {
+    this.#leases = leases;
+  }
+
+  admit(uuid: string, preferredIpv4: number | undefined): number | string {
+    const known = uuid === '' ? undefined : this.#macs.get(uuid);
+    if (known === undefined && this.#macs.size >= MACHINES_MAX) return 'Too many machines';
+    const mac = known ?? MAC_BASE + this.#count + 1;
+    if (preferredIpv4 !== undefined) {
+      try {
+        this.#leases.reserve(preferredIpv4, { mac });
+      } catch (error) {
+        return errorMessage(error);
+      }
+    }
+    if (known === undefined) this.#count++;
+    if (uuid !== '') this.#macs.set(uuid, mac);
+    return mac;
+  }
+}
