@@ -8,6 +8,7 @@ interface MountFlags {
   readOnly?: true;
   consistency: Consistency;
   devices?: true;
+  passthrough: boolean;
   stats?: true;
 }
 
@@ -28,6 +29,7 @@ async function mountUntilSignal(source: string, target: string, flags: MountFlag
     readOnly: flags.readOnly === true,
     consistency: flags.consistency,
     devices: flags.devices === true,
+    passthrough: flags.passthrough,
     log: stderrLog(),
   });
   process.stdout.write(`${mount.source} is at ${mount.target}; Ctrl-C or umount ends it.\n`);
@@ -57,6 +59,7 @@ export function addFsCommand(program: Command): void {
         .default('consistent'),
     )
     .option('--devices', 'allow mknod of device nodes (they can never be opened through the mount)')
+    .option('--no-passthrough', 'serve the data of files here instead of letting the kernel do it')
     .option('--stats', 'print the number of requests by operation at the end')
     .action(mountUntilSignal);
 }

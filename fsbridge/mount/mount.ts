@@ -43,6 +43,8 @@ export interface BridgeMountOptions {
   consistency?: Consistency;
   /** Whether device nodes may be made in the folder. They can't be opened through the mount. Default no. */
   devices?: boolean;
+  /** Whether the kernel may read and write files itself where it can (FUSE passthrough). Default yes. */
+  passthrough?: boolean;
   log?: Log;
 }
 
@@ -240,6 +242,7 @@ export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMo
     readOnly: options.readOnly ?? defaultPolicy.readOnly,
     consistency: options.consistency ?? defaultPolicy.consistency,
     devices: options.devices ?? defaultPolicy.devices,
+    passthrough: options.passthrough ?? defaultPolicy.passthrough,
   };
   const rootFd = openSource(source, target, policy);
   let fuseFd = -1;

@@ -6,7 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { systemClock } from '#common/clock';
 import { errorMessage } from '#common/errors';
 import { close, takeOwnUmask } from '#common/native/fs';
-import { closeFd } from '#common/native/fuse';
+import { closeBacking, closeFd, openBacking } from '#common/native/fuse';
 import { addressOf } from '#common/native/libc';
 import { PosixFs } from '../backing/posix-linux.ts';
 import { serve } from '../channel/fd-linux.ts';
@@ -44,6 +44,10 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
     policy: input.policy,
     clock: systemClock,
     addressOf,
+    backing: {
+      open: (fd) => openBacking(input.fuseFd, fd),
+      close: (id) => closeBacking(input.fuseFd, id),
+    },
     uid: process.geteuid?.() ?? 0,
     gid: process.getegid?.() ?? 0,
     request,

@@ -44,6 +44,8 @@ export class Node {
 
   /** The latest open file of this node; the others follow by Handle.next. */
   handle: Handle | undefined;
+  /** Id by which the kernel reads and writes the file itself while it is open, or 0: all opens of an inode must agree. */
+  backingId = 0;
 
   constructor(
     id: number,

@@ -4,15 +4,17 @@ import type { Memory } from '../memory.ts';
 import type { Node } from '../node/node.ts';
 import * as E from '../wire/errno.ts';
 import { IN_HEADER_BYTES, OUT_HEADER_BYTES, type Request } from '../wire/request.ts';
-import { putUint64, S_IFREG } from '../wire/stat.ts';
+import { MODE, putUint64, S_IFREG, S_ISGID, S_ISUID } from '../wire/stat.ts';
 import { dropPrivilege } from './attr.ts';
 import { ownerKey } from './lock.ts';
 import { BODY, type Server } from './server.ts';
 
 const OPEN_OUT_BYTES = 16;
 
-/** FOPEN_KEEP_CACHE: what the kernel has of the file's data is still good. */
+/** What the kernel has of the file's data is still good. */
 const FOPEN_KEEP_CACHE = 2;
+/** The kernel reads and writes the file itself; it refuses FOPEN_KEEP_CACHE beside it. */
+const FOPEN_PASSTHROUGH = 128;
 
 const WRITE_KILL_SUIDGID = 4;
 const WRITE_HEADER_BYTES = 40;
@@ -21,15 +23,32 @@ const FSYNC_DATA_ONLY = 1;
 /** One request copies at most this much, so that others get their turn; the caller goes on with the rest. */
 const COPY_BYTES_MAX = 8 << 20;
 
-/** Makes a handle of `fd` and writes struct fuse_open_out at word `at`; its bytes. */
+/** Makes a handle of `fd` and writes struct fuse_open_out at word `at`; its bytes. The host's stat is of the file. */
 export function putOpen(server: Server, node: Node, fd: number, reply: Memory, at: number): number {
+  const backingId = backingOf(server, node, fd);
   const handle = server.handles.open(node, fd);
   server.givenHandle = handle;
   const words = reply.words;
   putUint64(words, at, handle.id);
-  words[at + 2] = server.policy.consistency === 'consistent' ? 0 : FOPEN_KEEP_CACHE;
-  words[at + 3] = 0;
+  const keep = server.policy.consistency === 'consistent' ? 0 : FOPEN_KEEP_CACHE;
+  words[at + 2] = backingId > 0 ? FOPEN_PASSTHROUGH : keep;
+  words[at + 3] = backingId;
   return OPEN_OUT_BYTES;
+}
+
+/**
+ * The id by which the kernel serves the file's data, or 0. All opens of one inode must be of a kind, so the first
+ * decides. Not for set-uid and set-gid files: the kernel would write with our privileges, which keep those bits.
+ */
+function backingOf(server: Server, node: Node, fd: number): number {
+  const { backing } = server;
+  if (backing === undefined || node.handle !== undefined) return node.backingId;
+  if ((server.host.stat[MODE]! & (S_ISUID | S_ISGID)) !== 0) return 0;
+  const id = backing.open(fd);
+  if (id > 0) node.backingId = id;
+  // What fails once (no privilege, a host file system that is stacked already) fails for all.
+  else server.backing = undefined;
+  return node.backingId;
 }
 
 /** struct fuse_open_in: flags, open_flags. */

@@ -12,8 +12,14 @@ const PAGES_MAX = 256;
 const BACKGROUND_MAX = 64;
 const CONGESTION = 48;
 
-/** What we want of the kernel in a mode, if it offers it. */
-function wanted(server: Server): bigint {
+/**
+ * How many file systems may be stacked in all: the host's, and this one above it. One more would forbid overlays on top
+ * of a mount (a container that runs containers).
+ */
+const STACK_DEPTH = 1;
+
+/** What we want of what the kernel offers. */
+function wanted(server: Server, offered: bigint): bigint {
   const { consistency } = server.policy;
   let flags =
     F.ASYNC_READ |
@@ -29,14 +35,18 @@ function wanted(server: Server): bigint {
     F.INIT_EXT;
   // Where nothing may be kept, attributes that come with a listing are lost work.
   if (consistency !== 'consistent') flags |= F.DO_READDIRPLUS | F.READDIRPLUS_AUTO | F.CACHE_SYMLINKS;
-  if (consistency === 'delegated') flags |= F.WRITEBACK_CACHE;
-  return flags;
+  // The kernel has one or the other. Data that go straight to the host's file need no writing back.
+  if (server.backing !== undefined && (offered & F.PASSTHROUGH) !== 0n) flags |= F.PASSTHROUGH;
+  else if (consistency === 'delegated') flags |= F.WRITEBACK_CACHE;
+  return flags & offered;
 }
 
 export function init(server: Server, request: Request, reply: Memory): number {
   const offer = server.layout.decodeInit(request);
   if (offer === undefined || offer.major !== 7) return -E.EIO;
-  const flags = wanted(server) & offer.flags;
+  const flags = wanted(server, offer.flags);
+  const passthrough = (flags & F.PASSTHROUGH) !== 0n;
+  if (!passthrough) server.backing = undefined;
   return server.layout.encodeInit(
     {
       minor: Math.min(offer.minor, server.layout.minor),
@@ -46,7 +56,7 @@ export function init(server: Server, request: Request, reply: Memory): number {
       congestionThreshold: CONGESTION,
       maxWriteBytes: WRITE_BYTES_MAX,
       maxPages: (flags & F.MAX_PAGES) !== 0n ? PAGES_MAX : 0,
-      maxStackDepth: 0,
+      maxStackDepth: passthrough ? STACK_DEPTH : 0,
     },
     reply.words,
     BODY,

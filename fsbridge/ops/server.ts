@@ -23,6 +23,13 @@ export const NO_REPLY = -100_000;
 /** The first word of a reply's body. */
 export const BODY: number = OUT_HEADER_BYTES >> 2;
 
+/** Registers open files for the kernel to read and write by itself (FUSE passthrough). */
+export interface Backing {
+  /** A positive id, or a negative error. */
+  open(fd: number): number;
+  close(id: number): void;
+}
+
 /** Buffers kept for the next opendir. */
 const SPARE_BUFFERS_MAX = 16;
 
@@ -34,6 +41,8 @@ export interface ServerOptions {
   layout: Layout;
   policy: Policy;
   clock: Clock;
+  /** Where the channel can: only the kernel's own device, and with CAP_SYS_ADMIN. */
+  backing?: Backing;
   /** #common/native/libc's, where the host needs addresses. */
   addressOf: (view: Uint8Array) => number;
   /** The user that files made by the server belong to at first. */
@@ -54,6 +63,8 @@ export class Server {
   readonly handles: HandleTable = new HandleTable();
   readonly dirs: Dirs;
   readonly locks: Locks;
+  /** What the kernel agreed to in INIT, or undefined when it serves no data by itself. */
+  backing: Backing | undefined;
 
   readonly #buffers: Memory[] = [];
 
@@ -76,6 +87,7 @@ export class Server {
     this.addressOf = options.addressOf;
     this.uid = options.uid;
     this.gid = options.gid;
+    this.backing = options.policy.passthrough ? options.backing : undefined;
     this.lifetimes = lifetimes(options.policy.consistency);
     this.dirs = new Dirs(options.host, () => this.nodes);
     this.locks = new Locks(options.host, options.clock);
@@ -188,9 +200,14 @@ export class Server {
 
   /** Closes the handle, its descriptor and its locks, and lets the node go if nothing else holds it. */
   closeHandle(handle: Handle): void {
+    const { node } = handle;
     this.handles.close(handle);
     this.host.close(handle.fd);
-    this.nodes.release(handle.node);
+    if (node.backingId > 0 && node.handle === undefined) {
+      this.backing?.close(node.backingId);
+      node.backingId = 0;
+    }
+    this.nodes.release(node);
   }
 
   /** A buffer for a directory's records that was used before, if there is one. */

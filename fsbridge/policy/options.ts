@@ -10,9 +10,16 @@ export interface Policy {
   consistency: Consistency;
   /** Whether mknod may make device nodes. The mount is nodev all the same: this is for backups and tests. */
   devices: boolean;
+  /** Whether the kernel may read and write files itself where the channel can. */
+  passthrough: boolean;
 }
 
-export const defaultPolicy: Policy = { readOnly: false, consistency: 'consistent', devices: false };
+export const defaultPolicy: Policy = {
+  readOnly: false,
+  consistency: 'consistent',
+  devices: false,
+  passthrough: true,
+};
 
 /** Seconds for which the kernel may answer by itself from what it was told. */
 export interface Lifetimes {

@@ -7,12 +7,18 @@ import { lacking } from '../support/requirements.ts';
 const { O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY } = fs.constants;
 const O_TMPFILE = 0o20000000 | fs.constants.O_DIRECTORY;
 
-describe.skipIf(lacking('root', '/dev/fuse'))('a bridge mount', () => {
+const skip = lacking('root', '/dev/fuse');
+const modes = [
+  { passthrough: true, consistency: 'consistent' },
+  { passthrough: false, consistency: 'consistent' },
+] as const;
+
+describe.skipIf(skip).each(modes)('a bridge mount, $consistency, passthrough $passthrough', (mode) => {
   let pair: BridgePair;
   let guest: BridgePair['guest'];
   let host: BridgePair['host'];
   beforeAll(async () => {
-    pair = await bridgePair();
+    pair = await bridgePair(mode);
     ({ guest, host } = pair);
   });
   afterAll(async () => {

@@ -60,6 +60,36 @@ describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
     expect(fs.readdirSync(host(''))).toEqual(['file']);
   });
 
+  it('lets the kernel serve the data of files, except where only the server may decide', async () => {
+    const { guest, host, mount } = await pair();
+    fs.writeFileSync(guest('plain'), 'x'.repeat(10_000));
+    expect(fs.readFileSync(guest('plain'), 'utf8')).toHaveLength(10_000);
+    expect(await mount.stats()).not.toMatchObject({ read: expect.anything() });
+    expect(await mount.stats()).not.toMatchObject({ write: expect.anything() });
+    fs.writeFileSync(host('suid'), 'x');
+    fs.chmodSync(host('suid'), 0o4755);
+    expect(fs.readFileSync(guest('suid'), 'utf8')).toBe('x');
+    expect((await mount.stats()).read).toBeGreaterThan(0);
+    const slow = await pair({ passthrough: false });
+    fs.writeFileSync(slow.guest('plain'), 'x');
+    expect((await slow.mount.stats()).write).toBe(1);
+  });
+
+  it('sees a mapping and the host change each other at once where the kernel serves the data', async () => {
+    const { guest, host } = await pair();
+    fs.writeFileSync(host('map'), Buffer.alloc(4096, 'a'));
+    const fd = fs.openSync(guest('map'), 'r+');
+    const mapping = new posix.Mapping(fd, 4096);
+    const theirs = fs.openSync(host('map'), 'r+');
+    fs.writeSync(theirs, 'host', 10);
+    expect(mapping.read(10, 4)).toBe('host');
+    mapping.write(20, 'guest');
+    expect(fs.readFileSync(host('map'), 'latin1').slice(20, 25)).toBe('guest');
+    mapping.close();
+    fs.closeSync(fd);
+    fs.closeSync(theirs);
+  });
+
   it('serves a single file at a single file', async () => {
     const { guest, host } = await pair({ file: 'content' });
     expect(fs.readFileSync(guest(), 'utf8')).toBe('content');
@@ -254,7 +284,7 @@ describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
     expect(failure(() => fs.writeFileSync(join(base, 'target', 'file'), 'y'))).toBe('EROFS');
     server.kill('SIGINT');
     expect(await exit).toEqual([0, null]);
-    expect(output).toMatch(/^read\t1$/m);
+    expect(output).toMatch(/^open\t1$/m);
     expect(mounted(base)).toEqual([]);
   });
 
