@@ -106,9 +106,9 @@ export class TcpFlows implements FlowOwner {
     }
     let flow = this.#table.find(src, 0, seg.sourcePort, dst, 0, seg.destinationPort);
     const opening = (seg.flags & (TCP_SYN | TCP_ACK)) === TCP_SYN;
-    if (flow && opening && flow.conn.mayBeReplacedBy(seg)) {
-      // RFC 9293 section 3.10.7.4: a new SYN may end TIME-WAIT.
-      this.#end(flow);
+    // RFC 9293 section 3.10.7.4: a new SYN may end TIME-WAIT. One that has just died is in the table until its turn.
+    if (flow && opening && (flow.conn.isDead || flow.conn.mayBeReplacedBy(seg))) {
+      this.#finish(flow);
       flow = undefined;
     }
     if (!flow) {
@@ -294,10 +294,8 @@ export class TcpFlows implements FlowOwner {
     if (conn.failure === 'reset' && !conn.isDead) conn.discard();
     if (flow.mac >= 0) conn.poll(now, flow);
     flow.isTouched = false;
-    if (conn.isDead) {
-      end?.closed(conn.failure);
-      this.#end(flow);
-    } else this.#timers.schedule(flow, flow.mac >= 0 ? conn.pollAt() : Number.POSITIVE_INFINITY);
+    if (conn.isDead) this.#finish(flow);
+    else this.#timers.schedule(flow, flow.mac >= 0 ? conn.pollAt() : Number.POSITIVE_INFINITY);
   }
 
   /** A segment for no flow: RST (RFC 9293 section 3.10.7.1). */
@@ -437,6 +435,12 @@ export class TcpFlows implements FlowOwner {
     flow.pending = false;
     flow.guest.pending.remove(flow);
     this.#pending--;
+  }
+
+  /** The connection is over: tells the far end, and forgets the flow. */
+  #finish(flow: TcpFlow): void {
+    flow.end?.closed(flow.conn.failure);
+    this.#end(flow);
   }
 
   #end(flow: TcpFlow): void {
