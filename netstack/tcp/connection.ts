@@ -15,20 +15,21 @@
  *   writable/produced) and poll() once. One poll per batch gives one ACK per batch.
  */
 import { TCP_ACK, TCP_FIN, TCP_HEADER_LEN, TCP_RST, TCP_SYN, TcpSegment } from '../wire/tcp.ts';
-import type { TcpContext } from './context.ts';
-import { CHALLENGE_ACKS_PER_CONNECTION, MSS_BYTES_DEFAULT, MSS_BYTES_MIN } from './limits.ts';
+import { ChallengeBudget, type TcpContext } from './context.ts';
+import { Handshake } from './handshake.ts';
+import { CHALLENGE_ACKS_PER_CONNECTION, MSS_BYTES_MIN } from './limits.ts';
+import { Liveness } from './liveness.ts';
+import { PeerStamps } from './peer-stamps.ts';
 import { Receiver } from './receiver.ts';
 import type { SegmentEmitter } from './send-buffer.ts';
 import { Sender } from './sender.ts';
-import { seqAdd, seqDiff, seqLe, seqLt } from './sequence.ts';
+import { seqAdd, seqLt } from './sequence.ts';
 import type { ByteTaker, Region, SegmentSink, TcpFailure, TcpPath, TcpState } from './types.ts';
 
 export type { ByteTaker, Region, SegmentSink, TcpFailure, TcpPath, TcpState } from './types.ts';
 
 /** How long to wait when the link took nothing. */
 const LINK_RETRY_MS = 1;
-/** RFC 7323 section 5.5: a timestamp this old says nothing any more (24 days). */
-const STAMP_MS_MAX: number = 24 * 24 * 3600 * 1000;
 /** Bytes of the timestamps option in every segment. */
 const STAMPS_LEN = 12;
 
@@ -37,13 +38,6 @@ const NO_BYTES: Uint8Array = new Uint8Array(0);
 const out: TcpSegment = new TcpSegment();
 const region: Region = { buf: NO_BYTES, off: 0, len: 0 };
 
-/** Rcv.Wind.Shift with which the 16-bit field can say `bytes`. */
-function shiftFor(bytes: number): number {
-  let shift = 0;
-  while (0xffff << shift < bytes) shift++;
-  return shift;
-}
-
 export class TcpConnection implements SegmentEmitter {
   readonly localPort: number;
   readonly remotePort: number;
@@ -51,29 +45,14 @@ export class TcpConnection implements SegmentEmitter {
   #path: TcpPath;
   readonly #tx: Sender;
   readonly #rx: Receiver;
-  readonly #isn: number;
+  readonly #handshake: Handshake;
+  readonly #stamps = new PeerStamps();
+  readonly #liveness: Liveness;
+  readonly #challenges = new ChallengeBudget(CHALLENGE_ACKS_PER_CONNECTION);
   #state: TcpState = 'closed';
   #failure: TcpFailure | undefined;
   #now = 0;
   #sink: SegmentSink | undefined;
-
-  // What the SYNs have said.
-  #irs = 0;
-  #peerMss: number = MSS_BYTES_DEFAULT;
-  #sack = false;
-  #stamps = false;
-  #sendShift = -1;
-
-  /** When the next SYN or SYN-ACK is due, and what was sent so far. */
-  #synAtMs: number = Number.POSITIVE_INFINITY;
-  #synCount = 0;
-  #synFirstMs: number = Number.NaN;
-  #synLastMs: number = Number.NaN;
-
-  /** TS.Recent, when it was set, and Last.ACK.sent (RFC 7323 section 4.3). */
-  #stampRecent = 0;
-  #stampRecentMs: number = Number.NaN;
-  #lastAckSent = 0;
 
   /** A RST for this connection, or one for a single segment (with its sequence number), is due. */
   #resetDue = false;
@@ -87,20 +66,14 @@ export class TcpConnection implements SegmentEmitter {
   /** The peer's FIN has moved the state. */
   #finHandled = false;
 
-  /** Since when the peer does not answer (NaN: it does). */
-  #silentSinceMs: number = Number.NaN;
-  #keepAliveAtMs: number = Number.POSITIVE_INFINITY;
-  #keepAliveCount = 0;
-  #challengeStartMs: number = Number.NEGATIVE_INFINITY;
-  #challengeCount = 0;
-
   /** @param isn initial sequence number, from {@link InitialSequence} */
   constructor(context: TcpContext, path: TcpPath, localPort: number, remotePort: number, isn: number) {
     this.#context = context;
     this.#path = path;
     this.localPort = localPort;
     this.remotePort = remotePort;
-    this.#isn = isn;
+    this.#handshake = new Handshake(context.config, isn);
+    this.#liveness = new Liveness(context.config);
     this.#tx = new Sender(context, path.segmentBytesMax - TCP_HEADER_LEN, isn);
     this.#rx = new Receiver(context);
   }
@@ -164,7 +137,7 @@ export class TcpConnection implements SegmentEmitter {
   accept(now: number): void {
     if (this.#state !== 'pending') return;
     this.#state = 'syn-received';
-    this.#synAtMs = now;
+    this.#handshake.dueAtMs = now;
     this.#dirty = true;
   }
 
@@ -187,7 +160,7 @@ export class TcpConnection implements SegmentEmitter {
   connect(now: number): void {
     this.#now = now;
     this.#state = 'syn-sent';
-    this.#synAtMs = now;
+    this.#handshake.dueAtMs = now;
     this.#dirty = true;
   }
 
@@ -226,8 +199,8 @@ export class TcpConnection implements SegmentEmitter {
     this.#state = 'closed';
     this.#tx.release();
     this.#timeWaitEndMs = Number.POSITIVE_INFINITY;
-    this.#keepAliveAtMs = Number.POSITIVE_INFINITY;
-    this.#synAtMs = Number.POSITIVE_INFINITY;
+    this.#liveness.stop();
+    this.#handshake.dueAtMs = Number.POSITIVE_INFINITY;
     this.#rx.acknowledged();
   }
 
@@ -275,8 +248,8 @@ export class TcpConnection implements SegmentEmitter {
   }
 
   #applyMss(fresh: boolean): void {
-    const options = this.#stamps ? STAMPS_LEN : 0;
-    const mss = Math.min(this.#peerMss, this.#path.segmentBytesMax - TCP_HEADER_LEN) - options;
+    const options = this.#stamps.inUse ? STAMPS_LEN : 0;
+    const mss = Math.min(this.#handshake.peerMss, this.#path.segmentBytesMax - TCP_HEADER_LEN) - options;
     const superBytes = Math.max(this.#path.superSegmentBytesMax - TCP_HEADER_LEN - options, 0);
     this.#tx.setSegmentSize(Math.max(mss, MSS_BYTES_MIN), superBytes, fresh);
   }
@@ -309,17 +282,11 @@ export class TcpConnection implements SegmentEmitter {
 
   /** The peer's SYN: initial sequence number and options. */
   #takeSyn(now: number, seg: TcpSegment): void {
-    const config = this.#context.config;
-    this.#irs = seg.sequence;
-    this.#heard(now);
-    this.#peerMss = seg.mss > 0 ? seg.mss : MSS_BYTES_DEFAULT;
-    this.#sack = config.sack && seg.sackPermitted;
-    this.#stamps = config.timestamps && seg.hasTimestamps;
-    if (this.#stamps) this.#takeStamp(now, seg);
-    this.#sendShift = config.windowScaling ? seg.windowScale : -1;
+    const stamps = this.#handshake.takeSyn(seg);
+    this.#stamps.start(now, seg, stamps);
+    this.#liveness.heard(now);
     this.#rx.start(now, seg.sequence);
-    this.#rx.negotiated(this.#sendShift >= 0 ? shiftFor(config.receiveBytesMax) : 0, this.#ownMss);
-    this.#lastAckSent = seqAdd(seg.sequence, 1);
+    this.#rx.negotiated(this.#handshake.receiveShift, this.#ownMss);
     this.#applyMss(true);
   }
 
@@ -327,11 +294,12 @@ export class TcpConnection implements SegmentEmitter {
   #receivePending(now: number, seg: TcpSegment): void {
     if (seg.flags & TCP_RST) {
       // The guest has given up.
-      if (seg.sequence === this.#rx.nextSeq || seg.sequence === this.#irs) this.#fail('reset');
+      if (seg.sequence === this.#rx.nextSeq || seg.sequence === this.#handshake.irs) this.#fail('reset');
       return;
     }
     // The same SYN again: the answer will come. Another one: the guest has started anew from this port.
-    if ((seg.flags & (TCP_SYN | TCP_ACK)) === TCP_SYN && seg.sequence !== this.#irs) this.#takeSyn(now, seg);
+    if ((seg.flags & (TCP_SYN | TCP_ACK)) === TCP_SYN && seg.sequence !== this.#handshake.irs)
+      this.#takeSyn(now, seg);
   }
 
   /** RFC 9293 section 3.10.7.3. */
@@ -352,7 +320,7 @@ export class TcpConnection implements SegmentEmitter {
     if (!acked) {
       // Simultaneous open (section 3.5, figure 8).
       this.#state = 'syn-received';
-      this.#synAtMs = now;
+      this.#handshake.dueAtMs = now;
       return;
     }
     this.#rx.ackNow = true;
@@ -362,24 +330,22 @@ export class TcpConnection implements SegmentEmitter {
 
   /** Our SYN was acknowledged. */
   #establish(now: number, seg: TcpSegment): void {
-    // Karn's algorithm: what was sent twice can't be measured.
-    const rttMs = this.#synCount === 1 ? now - this.#synLastMs : Number.NaN;
-    this.#tx.established(now, seg, Math.max(this.#sendShift, 0), this.#sack, rttMs);
-    this.#synAtMs = Number.POSITIVE_INFINITY;
+    const { sack, sendShift } = this.#handshake;
+    this.#tx.established(now, seg, sendShift, sack, this.#handshake.finished(now));
     this.#state = 'established';
     if (this.#tx.finQueued) this.#finSideClosed();
   }
 
   /** RFC 9293 section 3.10.7.4, with RFC 7323 and RFC 5961. */
   #receiveSynchronized(now: number, seg: TcpSegment, taker: ByteTaker | undefined): void {
-    if (this.#stamps && !this.#stampsAcceptable(now, seg)) return;
+    if (this.#stamps.inUse && !this.#stampsAcceptable(now, seg)) return;
     if (!this.#sequenceAcceptable(now, seg)) return;
     if (seg.flags & TCP_RST) {
       this.#receiveReset(now, seg);
       return;
     }
-    this.#heard(now);
-    const synAgain = this.#state === 'syn-received' && seg.sequence === this.#irs;
+    this.#liveness.heard(now);
+    const synAgain = this.#state === 'syn-received' && seg.sequence === this.#handshake.irs;
     if (seg.flags & TCP_SYN && !synAgain) {
       // RFC 5961 section 4.2: whatever its sequence number.
       this.#challenge(now);
@@ -388,7 +354,7 @@ export class TcpConnection implements SegmentEmitter {
     if (!(seg.flags & TCP_ACK)) return;
     if (!this.#receiveAck(now, seg)) return;
     if (synAgain) return;
-    if (this.#stamps && seqLe(seg.sequence, this.#lastAckSent)) this.#takeStamp(now, seg);
+    this.#stamps.update(now, seg);
     this.#receiveText(now, seg.sequence, seg, taker);
   }
 
@@ -399,16 +365,10 @@ export class TcpConnection implements SegmentEmitter {
       this.#context.counters.pawsDropped++;
       return false;
     }
-    if (seqDiff(seg.timestamp, this.#stampRecent) >= 0) return true;
-    if (now - this.#stampRecentMs > STAMP_MS_MAX) return true;
+    if (this.#stamps.acceptable(now, seg)) return true;
     this.#context.counters.pawsDropped++;
     this.#challenge(now);
     return false;
-  }
-
-  #takeStamp(now: number, seg: TcpSegment): void {
-    this.#stampRecent = seg.timestamp;
-    this.#stampRecentMs = now;
   }
 
   /** First check: sequence number. What is not acceptable is answered by an ACK, except a RST. */
@@ -416,15 +376,15 @@ export class TcpConnection implements SegmentEmitter {
     const payload = seg.payloadEnd - seg.payloadOff;
     const len = payload + (seg.flags & TCP_SYN ? 1 : 0) + (seg.flags & TCP_FIN ? 1 : 0);
     if (this.#rx.acceptable(seg.sequence, len)) return true;
-    if (this.#state === 'syn-received' && seg.flags & TCP_SYN && seg.sequence === this.#irs) {
+    if (this.#state === 'syn-received' && seg.flags & TCP_SYN && seg.sequence === this.#handshake.irs) {
       // Our SYN-ACK was lost, or crossed the other SYN-ACK of a simultaneous open.
       if (seg.flags & TCP_ACK && seg.acknowledgment === this.#tx.nxt) return true;
-      this.#synAtMs = now;
+      this.#handshake.dueAtMs = now;
       return false;
     }
     this.#context.counters.outOfWindow++;
     if (seg.flags & TCP_RST) return false;
-    this.#heard(now);
+    this.#liveness.heard(now);
     if (seg.flags & TCP_FIN && this.#state === 'time-wait') this.#enterTimeWait(now);
     if (payload > 0 && seqLt(seg.sequence, this.#rx.nextSeq)) {
       // Sent again because our ACK was lost: say so at once, and say that it was in vain (RFC 2883).
@@ -464,7 +424,7 @@ export class TcpConnection implements SegmentEmitter {
       return false;
     }
     if (this.#state === 'time-wait') return true;
-    tx.receiveAck(now, seg, this.#stamps);
+    tx.receiveAck(now, seg, this.#stamps.inUse);
     if (tx.finAcknowledged) {
       if (this.#state === 'fin-wait-1') this.#state = 'fin-wait-2';
       else if (this.#state === 'closing') this.#enterTimeWait(now);
@@ -501,29 +461,18 @@ export class TcpConnection implements SegmentEmitter {
   /** In TIME-WAIT a SYN that is clearly newer may take the place of this connection (RFC 9293 section 3.6.1, RFC 6191). */
   mayBeReplacedBy(seg: TcpSegment): boolean {
     if (this.#state !== 'time-wait' || (seg.flags & (TCP_SYN | TCP_ACK | TCP_RST)) !== TCP_SYN) return false;
-    if (this.#stamps && seg.hasTimestamps && seqLt(this.#stampRecent, seg.timestamp)) return true;
+    const { inUse, recent } = this.#stamps;
+    if (inUse && seg.hasTimestamps && seqLt(recent, seg.timestamp)) return true;
     return seqLt(this.#rx.nextSeq, seg.sequence);
-  }
-
-  #heard(now: number): void {
-    this.#silentSinceMs = Number.NaN;
-    this.#keepAliveCount = 0;
-    const { keepAliveMs } = this.#context.config;
-    if (keepAliveMs > 0) this.#keepAliveAtMs = now + keepAliveMs;
   }
 
   /** A segment that proves nothing is answered by the plain state of things, within limits (RFC 5961 section 10). */
   #challenge(now: number): void {
     const { counters, challenges } = this.#context;
-    if (now - this.#challengeStartMs >= 1000) {
-      this.#challengeStartMs = now;
-      this.#challengeCount = 0;
-    }
-    if (this.#challengeCount >= CHALLENGE_ACKS_PER_CONNECTION || !challenges.take(now)) {
+    if (!this.#challenges.take(now) || !challenges.take(now)) {
       counters.challengeAcksSuppressed++;
       return;
     }
-    this.#challengeCount++;
     counters.challengeAcks++;
     this.#rx.ackNow = true;
   }
@@ -554,11 +503,11 @@ export class TcpConnection implements SegmentEmitter {
         return Number.POSITIVE_INFINITY;
       case 'syn-sent':
       case 'syn-received':
-        return this.#synAtMs;
+        return this.#handshake.dueAtMs;
       case 'time-wait':
         return Math.min(this.#timeWaitEndMs, this.#rx.ackAtMs);
       default:
-        return Math.min(this.#tx.timerAtMs, this.#rx.ackAtMs, this.#keepAliveAtMs);
+        return Math.min(this.#tx.timerAtMs, this.#rx.ackAtMs, this.#liveness.keepAliveAtMs);
     }
   }
 
@@ -590,7 +539,7 @@ export class TcpConnection implements SegmentEmitter {
   #outputReset(): boolean {
     if (!this.#resetDue) return true;
     // Nothing of ours was sent before: as if there were no connection (RFC 9293 section 3.10.7.1).
-    const seq = this.#synCount === 0 ? 0 : this.#tx.nxt;
+    const seq = this.#handshake.isSilent ? 0 : this.#tx.nxt;
     if (!this.#emitReset(seq, true)) return false;
     this.#resetDue = false;
     return true;
@@ -606,67 +555,49 @@ export class TcpConnection implements SegmentEmitter {
   }
 
   #outputHandshake(now: number): boolean {
-    if (now < this.#synAtMs) return true;
-    const config = this.#context.config;
-    if (this.#synCount === 0) this.#synFirstMs = now;
-    else if (now - this.#synFirstMs >= config.handshakeMsMax) {
+    const handshake = this.#handshake;
+    if (now < handshake.dueAtMs) return true;
+    if (handshake.isOver(now)) {
       this.#timedOut();
       return this.#outputReset();
     }
-    if (!this.#emitSyn(now)) return false;
-    this.#synCount++;
-    this.#synLastMs = now;
-    this.#synAtMs = now + Math.min(config.rtoMsInitial * 2 ** (this.#synCount - 1), config.rtoMsMax);
-    return true;
-  }
-
-  #emitSyn(now: number): boolean {
-    const config = this.#context.config;
     const passive = this.#state === 'syn-received';
-    this.#fill(this.#isn, passive ? TCP_SYN | TCP_ACK : TCP_SYN);
+    this.#fill(handshake.isn, passive ? TCP_SYN | TCP_ACK : TCP_SYN);
     out.mss = this.#ownMss;
     if (passive) {
       out.acknowledgment = this.#rx.nextSeq;
       out.window = this.#rx.offer(true);
-      out.windowScale = this.#sendShift >= 0 ? shiftFor(config.receiveBytesMax) : -1;
-      out.sackPermitted = this.#sack;
-      out.hasTimestamps = this.#stamps;
-    } else {
-      out.window = Math.min(config.receiveBytesInitial, 0xffff);
-      out.windowScale = config.windowScaling ? shiftFor(config.receiveBytesMax) : -1;
-      out.sackPermitted = config.sack;
-      out.hasTimestamps = config.timestamps;
     }
+    handshake.fill(out, this.#stamps.inUse);
     if (out.hasTimestamps) {
       out.timestamp = this.#tx.stamp(now);
-      out.timestampEcho = passive ? this.#stampRecent : 0;
+      out.timestampEcho = this.#stamps.recent;
     }
+    if (!this.#sink!.segment(out)) return false;
     this.#context.counters.segmentsOut++;
-    return this.#sink!.segment(out);
+    handshake.sent(now);
+    return true;
   }
 
   #outputOpen(now: number): boolean {
-    const { tx, rx } = { tx: this.#tx, rx: this.#rx };
+    const tx = this.#tx;
+    const rx = this.#rx;
     if (now >= tx.timerAtMs) {
-      if (this.#tooLongSilent(now)) return this.#outputReset();
+      if (this.#liveness.tooLongSilent(now)) {
+        this.#timedOut();
+        return this.#outputReset();
+      }
       tx.expire(now);
     }
-    if (now >= this.#keepAliveAtMs && !this.#outputKeepAlive(now)) return false;
+    if (now >= this.#liveness.keepAliveAtMs && !this.#outputKeepAlive(now)) return false;
     if (this.#state === 'closed') return this.#outputReset();
     // SACK blocks go on an ACK of their own: on data they would take room that the segment size does not allow for.
-    if (rx.ackNow && this.#sack && rx.hasSack && !this.#outputAck(now)) return false;
+    if (rx.ackNow && this.#handshake.sack && rx.hasSack && !this.#outputAck(now)) return false;
     if (!tx.output(now, this)) return false;
     return this.#outputAck(now);
   }
 
-  /** RFC 9293 section 3.8.3: gives up a peer that has answered nothing for the user time-out. */
-  #tooLongSilent(now: number): boolean {
-    if (Number.isNaN(this.#silentSinceMs)) this.#silentSinceMs = now;
-    if (now - this.#silentSinceMs < this.#context.config.userTimeoutMs) return false;
-    this.#timedOut();
-    return true;
-  }
-
+  /** The peer has not answered for too long. */
   #timedOut(): void {
     const known = this.#state !== 'syn-sent';
     this.#fail('timed-out');
@@ -675,20 +606,19 @@ export class TcpConnection implements SegmentEmitter {
 
   /** RFC 9293 section 3.8.4: asks an idle peer whether it is still there, by a number that it has acknowledged. */
   #outputKeepAlive(now: number): boolean {
-    const config = this.#context.config;
+    const liveness = this.#liveness;
     if (this.#tx.outstandingBytes > 0 || this.#tx.timerAtMs !== Number.POSITIVE_INFINITY) {
       // The retransmission or persist timer is at work on the same question.
-      this.#keepAliveAtMs = now + config.keepAliveIntervalMs;
+      liveness.postpone(now);
       return true;
     }
-    if (this.#keepAliveCount >= config.keepAliveProbes) {
+    if (liveness.probesExhausted) {
       this.#timedOut();
       return true;
     }
     if (!this.emit(seqAdd(this.#tx.nxt, -1), TCP_ACK, NO_BYTES, 0, 0, 0)) return false;
-    this.#keepAliveCount++;
+    liveness.probed(now);
     this.#context.counters.keepAliveProbes++;
-    this.#keepAliveAtMs = now + config.keepAliveIntervalMs;
     return true;
   }
 
@@ -697,7 +627,7 @@ export class TcpConnection implements SegmentEmitter {
     const rx = this.#rx;
     if (!rx.ackNow && now < rx.ackAtMs) return true;
     // A peer without SACK counts duplicate ACKs to find a loss; one that does SACK reads the blocks.
-    for (let more = this.#sack ? 1 : Math.max(1, rx.duplicateAcks); more > 0; more--) {
+    for (let more = this.#handshake.sack ? 1 : Math.max(1, rx.duplicateAcks); more > 0; more--) {
       if (!this.emit(this.#tx.nxt, TCP_ACK, NO_BYTES, 0, 0, 0)) return false;
     }
     return true;
@@ -721,14 +651,14 @@ export class TcpConnection implements SegmentEmitter {
     out.payloadOff = off;
     out.payloadEnd = off + len;
     out.gsoBytes = gsoBytes;
-    if (this.#stamps) {
+    if (this.#stamps.inUse) {
       out.hasTimestamps = true;
       out.timestamp = this.#tx.stamp(this.#now);
-      out.timestampEcho = this.#stampRecent;
+      out.timestampEcho = this.#stamps.recent;
     }
-    if (len === 0 && this.#sack && rx.hasSack) rx.fillSack(out);
+    if (len === 0 && this.#handshake.sack && rx.hasSack) rx.fillSack(out);
     if (!this.#sink!.segment(out)) return false;
-    this.#lastAckSent = out.acknowledgment;
+    this.#stamps.acknowledged(out.acknowledgment);
     rx.acknowledged();
     this.#context.counters.segmentsOut += gsoBytes > 0 ? Math.ceil(len / gsoBytes) : 1;
     this.#context.counters.bytesOut += len;

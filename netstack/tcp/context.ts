@@ -57,7 +57,7 @@ export function newTcpCounters(): TcpCounters {
   };
 }
 
-/** RFC 5961 section 10: so many challenge ACKs in each second, and no more. */
+/** RFC 5961 section 10, for a stack and for each of its connections: so many challenge ACKs in each second, and no more. */
 export class ChallengeBudget {
   readonly #perSecond: number;
   #secondStartMs = Number.NEGATIVE_INFINITY;
