@@ -1,4 +1,5 @@
 /** /containers/ID/{attach,logs,resize,stats} and /exec: what carries a process's streams. */
+import type { Writable } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { DrydockError, errorMessage } from '#common/errors';
 import { attach, frameHeader, parseDetachKeys } from '../container/attach.ts';
@@ -12,7 +13,7 @@ import { nanoToRfc3339, rfc3339ToNano } from '../stamps.ts';
 import { containerOf } from './containers.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
-import { type Hijacked, hijack } from './hijack.ts';
+import { hijack } from './hijack.ts';
 import { flag, integer, jsonBody, optionalJsonBody, text, timestampNano } from './query.ts';
 import { createExecBody, startExecBody } from './schema.ts';
 import { apiVersion } from './server.ts';
@@ -57,8 +58,12 @@ async function attachRoute(context: ApiContext, request: FastifyRequest, reply: 
   const terminal = config.Tty === true;
   const { input, output } = hijack(request, reply, streamType(request, terminal));
   const streams = { stdout: flag(request, 'stdout'), stderr: flag(request, 'stderr') };
-  if (flag(request, 'logs')) await replay(container, { input, output }, terminal, streams);
+  const mark = container.log?.mark();
+  const prologue = flag(request, 'logs')
+    ? () => replay(container, output, terminal, streams, mark)
+    : undefined;
   if (!flag(request, 'stream')) {
+    await prologue?.();
     output.end();
     return;
   }
@@ -71,6 +76,7 @@ async function attachRoute(context: ApiContext, request: FastifyRequest, reply: 
     terminal,
     closeStdin: config.StdinOnce === true,
     detachKeys,
+    ...(prologue && { prologue }),
   });
   if (why === 'detached') context.containers.supervisor.event(container, 'detach');
 }
@@ -78,16 +84,17 @@ async function attachRoute(context: ApiContext, request: FastifyRequest, reply: 
 /** Writes what was logged before a client attached. */
 async function replay(
   container: Container,
-  { output }: Hijacked,
+  output: Writable,
   terminal: boolean,
   streams: { stdout: boolean; stderr: boolean },
+  until: bigint | undefined,
 ): Promise<void> {
   if (!container.log) return;
   const query: LogQuery = {
     ...streams,
     tail: undefined,
     sinceNano: undefined,
-    untilNano: undefined,
+    untilNano: until,
     follow: false,
     signal: new AbortController().signal,
   };

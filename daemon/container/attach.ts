@@ -19,6 +19,8 @@ export interface AttachRequest {
   /** The client's end of input is the process's. */
   closeStdin: boolean;
   detachKeys: Uint8Array;
+  /** Written to the client before anything else, such as the log so far; new output waits meanwhile. */
+  prologue?: () => Promise<void>;
 }
 
 /** Why an attachment is over. */
@@ -78,16 +80,32 @@ class ClientSink implements OutputSink {
   drained?: () => void;
   readonly #request: AttachRequest;
   readonly #onEnd: () => void;
+  #held: [StreamNumber, Buffer][] | undefined;
+  #ended = false;
 
   constructor(request: AttachRequest, onEnd: () => void) {
     this.#request = request;
     this.#onEnd = onEnd;
     request.output.on('drain', () => this.drained?.());
+    if (request.prologue) this.#held = [];
+  }
+
+  /** Lets output through that waited for the prologue. */
+  release(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const [stream, chunk] of held) this.write(stream, chunk);
+    if (this.#ended) this.#onEnd();
+    else this.drained?.();
   }
 
   write(stream: StreamNumber, chunk: Buffer): boolean {
     const { output, terminal, stdout, stderr } = this.#request;
     if (!(stream === 1 ? stdout : stderr) || output.destroyed) return true;
+    if (this.#held) {
+      this.#held.push([stream, chunk]);
+      return false;
+    }
     if (terminal) return output.write(chunk);
     output.cork();
     output.write(frameHeader(stream, chunk.length));
@@ -97,7 +115,8 @@ class ClientSink implements OutputSink {
   }
 
   end(): void {
-    this.#onEnd();
+    if (this.#held) this.#ended = true;
+    else this.#onEnd();
   }
 }
 
@@ -129,6 +148,10 @@ export function attach(io: ProcessIo, request: AttachRequest): Promise<AttachEnd
     };
     const sink = new ClientSink(request, () => finish('ended'));
     io.add(sink);
+    void request.prologue?.().then(
+      () => sink.release(),
+      () => finish('hung-up'),
+    );
     output.once('close', () => finish('hung-up'));
     output.on('error', () => finish('hung-up'));
     if (input === undefined) return;

@@ -58,6 +58,11 @@ export class ContainerLog {
     return this.#generation;
   }
 
+  /** A time after all lines that were logged so far and before all that will be. */
+  mark(): bigint {
+    return this.#stamps.nano();
+  }
+
   /** Calls `wake` whenever the file has grown, was rotated or was ended. */
   watch(wake: () => void): () => void {
     this.#watchers.add(wake);
