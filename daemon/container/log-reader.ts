@@ -51,19 +51,25 @@ export async function* readLog(log: ContainerLog, query: LogQuery): AsyncGenerat
       offset = state.offset;
       if (!query.follow || query.signal.aborted) break;
       if (log.generation !== generation || current === undefined) {
-        generation = log.generation;
+        const behind = log.generation - generation;
         await current?.close();
-        current = await open(log.path, 'r').catch(() => undefined);
+        current = await nextFile(log.path, behind);
+        generation = behind > 1 ? generation + 1 : log.generation;
         offset = 0;
         if (current) continue;
       }
-      if (!log.live) break;
+      if (log.generation === generation && !log.live) break;
       await grown(log, query.signal, current, offset, generation);
     }
     await current?.close();
   } finally {
     for (const file of files) await file.close().catch(() => {});
   }
+}
+
+/** The file after the one that was read, when the log has been rotated `behind` times since; undefined when it is gone or not there yet. */
+function nextFile(path: string, behind: number): Promise<FileHandle | undefined> {
+  return open(behind > 1 ? `${path}.${behind - 1}` : path, 'r').catch(() => undefined);
 }
 
 /** Waits until there is something to read, the log was rotated, it ended, or the client went. */

@@ -1,0 +1,184 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ManualClock } from '#common/clock';
+import { nullLog } from '#common/log';
+import { rfc3339ToNano } from '../stamps.ts';
+import type { OutputSink } from './io.ts';
+import { type LogLine, type LogQuery, readLog } from './log-reader.ts';
+import { ContainerLog, type LogRotation } from './logs.ts';
+
+let folder: string;
+let clock: ManualClock;
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'drydock-log-'));
+  clock = new ManualClock();
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+const NO_ROTATION: LogRotation = { sizeMax: Number.POSITIVE_INFINITY, filesMax: 1 };
+
+function makeLog(rotation = NO_ROTATION): ContainerLog {
+  return new ContainerLog(join(folder, 'log'), rotation, clock, nullLog);
+}
+
+function query(changes: Partial<LogQuery> = {}): LogQuery {
+  return {
+    tail: undefined,
+    sinceNano: undefined,
+    untilNano: undefined,
+    follow: false,
+    stdout: true,
+    stderr: true,
+    signal: new AbortController().signal,
+    ...changes,
+  };
+}
+
+async function lines(log: ContainerLog, changes: Partial<LogQuery> = {}): Promise<LogLine[]> {
+  const found: LogLine[] = [];
+  for await (const batch of readLog(log, query(changes))) found.push(...batch);
+  return found;
+}
+
+/** Ends a run and waits until the log says so. */
+async function end(log: ContainerLog, sink: OutputSink): Promise<void> {
+  const over = new Promise<void>((resolve) => {
+    log.watch(() => {
+      if (!log.live) resolve();
+    });
+  });
+  sink.end();
+  await over;
+}
+
+describe('the log of a container', () => {
+  it('has docker’s layout', async () => {
+    const log = makeLog();
+    const sink = log.begin();
+    sink.write(1, Buffer.from('out\n'));
+    sink.write(2, Buffer.from('err "quoted"\n'));
+    await end(log, sink);
+    expect(await readFile(log.path, 'utf8')).toBe(
+      '{"log":"out\\n","stream":"stdout","time":"2026-01-01T00:00:00.000000000Z"}\n' +
+        '{"log":"err \\"quoted\\"\\n","stream":"stderr","time":"2026-01-01T00:00:00.000000001Z"}\n',
+    );
+  });
+
+  it('gives back any text, however the chunks were cut', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.string({ unit: 'grapheme', maxLength: 20 }).map((s) => s.replaceAll('\n', ''))),
+        fc.array(fc.nat(30)),
+        async (texts, cuts) => {
+          await rm(join(folder, 'log'), { force: true });
+          const log = makeLog();
+          const sink = log.begin();
+          let rest = Buffer.from(texts.map((t) => `${t}\n`).join(''));
+          for (const cut of cuts) {
+            sink.write(1, rest.subarray(0, cut));
+            rest = rest.subarray(cut);
+          }
+          sink.write(1, rest);
+          await end(log, sink);
+          expect((await lines(log)).map((l) => l.text)).toEqual(texts.map((t) => `${t}\n`));
+        },
+      ),
+      { numRuns: 50 },
+    );
+  });
+
+  it('cuts lines above 16 KiB, never inside a character, and ends a last line that has no newline', async () => {
+    const log = makeLog();
+    const sink = log.begin();
+    const long = 'ä'.repeat(20_000);
+    sink.write(1, Buffer.from(`x${long}\nlast`));
+    await end(log, sink);
+    const found = await lines(log);
+    expect(found.map((l) => Buffer.byteLength(l.text))).toEqual([16_383, 16_384, 7235, 5]);
+    expect(found.map((l) => l.text).join('')).toBe(`x${long}\nlast\n`);
+  });
+
+  it('--tail, --since, --until and one stream only', async () => {
+    const log = makeLog();
+    const sink = log.begin();
+    for (let n = 0; n < 10; n++) {
+      sink.write(n % 2 === 0 ? 1 : 2, Buffer.from(`${n}\n`));
+      clock.advance(1000);
+    }
+    await end(log, sink);
+    const texts = async (changes: Partial<LogQuery>): Promise<string> =>
+      (await lines(log, changes)).map((l) => l.text.trim()).join('');
+    const at = (second: number): bigint =>
+      rfc3339ToNano('2026-01-01T00:00:00Z') + BigInt(second) * 1_000_000_000n;
+    expect(await texts({})).toBe('0123456789');
+    expect(await texts({ tail: 3 })).toBe('789');
+    expect(await texts({ tail: 0 })).toBe('');
+    expect(await texts({ tail: 99 })).toBe('0123456789');
+    expect(await texts({ sinceNano: at(7) })).toBe('789');
+    expect(await texts({ untilNano: at(2) })).toBe('012');
+    expect(await texts({ sinceNano: at(3), untilNano: at(5) })).toBe('345');
+    expect(await texts({ stderr: false })).toBe('02468');
+  });
+
+  it('--follow gives what comes and ends with the container; one that does not run ends at once', async () => {
+    const log = makeLog();
+    let sink = log.begin();
+    sink.write(1, Buffer.from('first\n'));
+    const following = lines(log, { follow: true });
+    await log.flush();
+    sink.write(1, Buffer.from('second\n'));
+    await end(log, sink);
+    expect((await following).map((l) => l.text)).toEqual(['first\n', 'second\n']);
+    expect(await lines(log, { follow: true })).toHaveLength(2);
+    sink = log.begin();
+    sink.write(1, Buffer.from('third\n'));
+    await end(log, sink);
+    expect(await lines(log)).toHaveLength(3);
+  });
+
+  it('--follow ends when its client has gone', async () => {
+    const log = makeLog();
+    const sink = log.begin();
+    const gone = new AbortController();
+    const following = lines(log, { follow: true, signal: gone.signal });
+    await log.flush();
+    gone.abort();
+    expect(await following).toEqual([]);
+    await end(log, sink);
+  });
+
+  it('rotates: keeps so many files, reads across them, and followers lose nothing', async () => {
+    const log = makeLog({ sizeMax: 500, filesMax: 3 });
+    const sink = log.begin();
+    const following = lines(log, { follow: true });
+    for (let n = 0; n < 40; n++) {
+      sink.write(1, Buffer.from(`line ${n}\n`));
+      await log.flush();
+    }
+    const kept = await lines(log);
+    expect(kept.length).toBeGreaterThan(10);
+    expect(kept.length).toBeLessThan(30);
+    expect(kept.at(-1)!.text).toBe('line 39\n');
+    expect((await lines(log, { tail: 12 })).map((l) => l.text)).toEqual(kept.slice(-12).map((l) => l.text));
+    await end(log, sink);
+    const seen = (await following).map((l) => l.text);
+    expect(seen).toEqual(Array.from({ length: 40 }, (_, n) => `line ${n}\n`));
+  });
+
+  it('a damaged line is skipped', async () => {
+    const log = makeLog();
+    const sink = log.begin();
+    sink.write(1, Buffer.from('good\n'));
+    await end(log, sink);
+    const { appendFile } = await import('node:fs/promises');
+    await appendFile(
+      log.path,
+      '{"log":"cut off\n{"log":"after\\n","stream":"stdout","time":"2026-01-01T00:00:05Z"}\n',
+    );
+    expect((await lines(log)).map((l) => l.text)).toEqual(['good\n', 'after\n']);
+  });
+});

@@ -1,0 +1,123 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { portWishes } from './ports.ts';
+import { newNetwork } from './record.ts';
+import {
+  chooseSubnet,
+  formatAddress,
+  formatSubnet,
+  overlaps,
+  parseAddress,
+  parseSubnet,
+  type Subnet,
+} from './subnets.ts';
+
+describe('subnets', () => {
+  it('an address survives formatting and parsing', () => {
+    fc.assert(fc.property(fc.nat(0xffffffff), (n) => parseAddress(formatAddress(n)) === n));
+  });
+
+  it.each(['10.0.0.0', '10.0.0.0/33', '10.0.0/8', 'x/8', '::/64', '10.0.0.0/31'])('%s is refused', (text) => {
+    expect(() => parseSubnet(text)).toThrow(/invalid subnet/);
+  });
+
+  it('host bits are cleared', () => {
+    expect(formatSubnet(parseSubnet('172.17.3.4/16'))).toBe('172.17.0.0/16');
+  });
+
+  it('the default network gets docker’s subnet, the next ones follow, around what is used', () => {
+    const used: Subnet[] = [];
+    const next = (): string => {
+      const subnet = chooseSubnet(used);
+      used.push(subnet);
+      return formatSubnet(subnet);
+    };
+    expect(next()).toBe('172.17.0.0/16');
+    used.push(parseSubnet('172.18.5.0/24'));
+    expect(next()).toBe('172.19.0.0/16');
+    // One of the 31 pools overlaps what is used.
+    while (used.length < 31) next();
+    expect(next).toThrow(/all predefined address pools have been fully subnetted/);
+    for (const [i, a] of used.entries())
+      for (const b of used.slice(i + 1))
+        expect(overlaps(a, b), `${formatSubnet(a)} ${formatSubnet(b)}`).toBe(false);
+  });
+});
+
+describe('published ports', () => {
+  it.each([
+    [{ '80/tcp': [{ HostIp: '127.0.0.1', HostPort: '8080' }] }, [['127.0.0.1', 8080, 8080, 80, 'tcp']]],
+    [{ '80': [{}] }, [['', 0, 0, 80, 'tcp']]],
+    [{ '53/udp': null }, [['', 0, 0, 53, 'udp']]],
+    [{ '80/tcp': [{ HostPort: '8000-8010' }] }, [['', 8000, 8010, 80, 'tcp']]],
+    [
+      { '80/tcp': [{ HostPort: '1' }, { HostIp: '::1', HostPort: '2' }] },
+      [
+        ['', 1, 1, 80, 'tcp'],
+        ['::1', 2, 2, 80, 'tcp'],
+      ],
+    ],
+  ])('%j', (bindings, expected) => {
+    const wishes = portWishes(bindings, undefined, false);
+    expect(
+      wishes.map((w) => [w.hostAddress, w.hostFirst, w.hostLast, w.guest.port, w.guest.protocol]),
+    ).toEqual(expected);
+  });
+
+  it('publish-all adds exposed ports that have no binding', () => {
+    const wishes = portWishes({ '80/tcp': [{ HostPort: '8080' }] }, { '80/tcp': {}, '53/udp': {} }, true);
+    expect(wishes.map((w) => [w.hostFirst, w.guest.port])).toEqual([
+      [8080, 80],
+      [0, 53],
+    ]);
+  });
+
+  it.each([
+    [{ '0/tcp': [] }, /invalid port/],
+    [{ '80/icmp': [] }, /invalid proto: icmp/],
+    [{ '80/sctp': [] }, /sctp is not supported/],
+    [{ '80/tcp': [{ HostPort: '70000' }] }, /invalid port/],
+    [{ '80/tcp': [{ HostPort: '9-8' }] }, /invalid port/],
+    [{ '80/tcp': [{ HostIp: 'localhost' }] }, /invalid IP address: localhost/],
+  ])('%j is refused', (bindings, message) => {
+    expect(() => portWishes(bindings, undefined, false)).toThrow(message);
+  });
+});
+
+describe('a new network', () => {
+  const facts = { id: 'i', created: 'c', used: [parseSubnet('172.17.0.0/16')] };
+
+  it('gets the next free subnet and its first address as gateway', () => {
+    expect(newNetwork({ Name: 'n' }, facts)).toMatchObject({
+      driver: 'bridge',
+      userSubnet: false,
+      ipam: { Config: [{ Subnet: '172.18.0.0/16', Gateway: '172.18.0.1' }] },
+    });
+  });
+
+  it('takes a subnet and gateway that are asked for', () => {
+    expect(
+      newNetwork({ Name: 'n', IPAM: { Config: [{ Subnet: '10.9.8.7/24', Gateway: '10.9.8.254' }] } }, facts),
+    ).toMatchObject({
+      userSubnet: true,
+      ipam: { Config: [{ Subnet: '10.9.8.0/24', Gateway: '10.9.8.254' }] },
+    });
+  });
+
+  it.each([
+    [{ Name: '' }, /invalid network name/],
+    [{ Name: 'a/b' }, /invalid network name/],
+    [{ Name: 'n', Driver: 'macvlan' }, /plugin "macvlan" not found/],
+    [{ Name: 'n', Driver: 'overlay' }, /not a swarm manager/],
+    [{ Name: 'n', Driver: 'host' }, /only one instance of "host" network is allowed/],
+    [{ Name: 'n', IPAM: { Config: [{ Subnet: '172.17.5.0/24' }] } }, /Pool overlaps/],
+    [
+      { Name: 'n', IPAM: { Config: [{ Subnet: '10.0.0.0/24', Gateway: '10.0.1.1' }] } },
+      /no matching subnet for gateway/,
+    ],
+    [{ Name: 'n', IPAM: { Config: [{ Gateway: '10.0.1.1' }] } }, /needs a subnet/],
+    [{ Name: 'n', EnableIPv6: true }, /IPv6 networks are not supported/],
+  ])('%j is refused', (request, message) => {
+    expect(() => newNetwork(request, facts)).toThrow(message);
+  });
+});

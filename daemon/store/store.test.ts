@@ -1,0 +1,82 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { resolveInRoot } from '../mounts/rootpath.ts';
+import { RecordFolder } from './atomic.ts';
+import { lockDataRoot } from './lock.ts';
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'drydock-store-'));
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+describe('records on disk', () => {
+  it('are found again; what a crash left half-made is told apart', async () => {
+    const records = new RecordFolder<{ n: number }>(join(folder, 'r'), 'x.json');
+    await records.load();
+    await records.save('a', { n: 1 });
+    await mkdir(join(folder, 'r', 'half'));
+    await mkdir(join(folder, 'r', 'torn'));
+    await writeFile(join(folder, 'r', 'torn', 'x.json'), '{"n":');
+    const again = await new RecordFolder<{ n: number }>(join(folder, 'r'), 'x.json').load();
+    expect([...again.records]).toEqual([['a', { n: 1 }]]);
+    expect(again.broken.sort()).toEqual(['half', 'torn']);
+  });
+
+  it('of many saves at once the last one is there when any of them has resolved last', async () => {
+    const records = new RecordFolder<{ n: number }>(join(folder, 'r'), 'x.json');
+    await records.load();
+    await Promise.all(Array.from({ length: 50 }, (_, n) => records.save('a', { n })));
+    expect(JSON.parse(await readFile(join(folder, 'r', 'a', 'x.json'), 'utf8'))).toEqual({ n: 49 });
+    expect(await readdir(join(folder, 'r', 'a'))).toEqual(['x.json']);
+    await records.remove('a');
+    expect(await readdir(join(folder, 'r'))).toEqual([]);
+  });
+});
+
+describe('the lock of a data root', () => {
+  it('is refused while its owner lives, with the owner’s process', async () => {
+    const lock = await lockDataRoot(folder);
+    expect(lock.abandoned).toBe(false);
+    await expect(lockDataRoot(folder)).rejects.toThrow(new RegExp(`process ${process.pid}`));
+    await lock.release();
+    await (await lockDataRoot(folder)).release();
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  it.each([
+    ['a process that is gone', '4194304 1'],
+    ['a process number that another has now', `${process.pid} 1`],
+    ['nonsense', 'x'],
+  ])('is taken over from %s', async (_, text) => {
+    await writeFile(join(folder, 'daemon.lock'), text);
+    const lock = await lockDataRoot(folder);
+    expect(lock.abandoned).toBe(true);
+    await lock.release();
+  });
+});
+
+describe('a path of a container on the host', () => {
+  it.each([
+    ['/a/b', 'a/b'],
+    ['../../etc/passwd', 'etc/passwd'],
+    ['/up/etc', 'etc'],
+    ['/abs/x', 'etc/x'],
+    ['/chain', 'etc/x'],
+    ['/missing/../a', 'a'],
+  ])('%s stays inside: %s', async (path, expected) => {
+    await mkdir(join(folder, 'etc'));
+    await symlink('../../../../../..', join(folder, 'up'));
+    await symlink('/etc', join(folder, 'abs'));
+    await symlink('/abs/../abs/x', join(folder, 'chain'));
+    expect(await resolveInRoot(folder, path)).toBe(join(folder, expected));
+  });
+
+  it('a loop of links is an error', async () => {
+    await symlink('/b', join(folder, 'a'));
+    await symlink('/a', join(folder, 'b'));
+    await expect(resolveInRoot(folder, '/a')).rejects.toThrow(/too many levels of symbolic links/);
+  });
+});
