@@ -5,7 +5,7 @@
  * Layout: `sha256/HEX` for blobs, `ingest/` for those in the making. What is in `ingest/` after a crash is swept.
  */
 import { createHash, type Hash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { constants, createReadStream } from 'node:fs';
 import { access, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { DrydockError, errorCode } from '#common/errors';
@@ -53,11 +53,12 @@ export class BlobWriter {
 
   /** The bytes are copied or written before the promise resolves. */
   async write(bytes: Uint8Array): Promise<void> {
+    const position = this.#size;
     this.#hash.update(bytes);
     this.#size += bytes.length;
     try {
       for (let offset = 0; offset < bytes.length; )
-        offset += (await this.#handle.write(bytes, offset)).bytesWritten;
+        offset += (await this.#handle.write(bytes, offset, undefined, position + offset)).bytesWritten;
     } catch (error) {
       throw storageError(error);
     }
@@ -83,6 +84,22 @@ export class BlobWriter {
       throw storageError(error);
     }
     return { digest, size: this.#size };
+  }
+
+  /** Leaves what has been written for {@link ContentStore.resume}. */
+  async suspend(): Promise<void> {
+    await this.#handle.close();
+  }
+
+  /** Takes what an earlier writer has left as written. */
+  async adopt(): Promise<void> {
+    const buffer = Buffer.allocUnsafe(1 << 20);
+    for (;;) {
+      const { bytesRead } = await this.#handle.read(buffer, 0, buffer.length, this.#size);
+      if (bytesRead === 0) return;
+      this.#hash.update(buffer.subarray(0, bytesRead));
+      this.#size += bytesRead;
+    }
   }
 
   async abort(): Promise<void> {
@@ -136,6 +153,15 @@ export class ContentStore {
   async writer(): Promise<BlobWriter> {
     const path = `${this.#ingest}/${temporaryName()}`;
     return new BlobWriter(this, await open(path, 'wx', 0o600), path);
+  }
+
+  /** A writer of a blob with a known digest, which goes on where an interrupted one was suspended. */
+  async resume(digest: string): Promise<BlobWriter> {
+    const path = `${this.#ingest}/${digest.slice('sha256:'.length)}.part`;
+    const flags = constants.O_RDWR | constants.O_CREAT;
+    const writer = new BlobWriter(this, await open(path, flags, 0o600), path);
+    await writer.adopt();
+    return writer;
   }
 
   /** Stores bytes that are in memory. */

@@ -308,7 +308,8 @@ export class Library {
   }
 
   digestsOf(record: ImageRecord): string[] {
-    return [record.id, ...record.layers.flatMap((layer) => [layer.diffId, layer.blob.digest])];
+    const layers = record.layers.flatMap((layer) => [layer.diffId, layer.blob.digest]);
+    return [record.id, ...layers, ...(record.manifest ? [record.manifest.digest] : [])];
   }
 
   async #configOf(id: string): Promise<ConfigFile> {

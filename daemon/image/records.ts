@@ -3,12 +3,15 @@
  * atomically. Layout: `images/HEX.json`, `references.json`.
  */
 import { mkdir, readdir, rm } from 'node:fs/promises';
+import type { Blob } from './content.ts';
 import { isTemporary, readJson, writeJson } from './durable.ts';
 import type { Layer } from './layers.ts';
 
 /** A layer of an image, with the blob that it came as. */
 export interface LayerRecord extends Layer {
-  blob: { digest: string; size: number };
+  blob: Blob;
+  /** Its compressed form, when it was made for a registry: the same again needs no upload. */
+  gzip?: Blob;
 }
 
 /** An image, apart from its configuration blob. */
@@ -17,6 +20,8 @@ export interface ImageRecord {
   id: string;
   /** Lowest first. */
   layers: LayerRecord[];
+  /** The manifest that it was pulled by, whose bytes are kept: a push sends the same. */
+  manifest?: Blob & { mediaType: string };
   /** The image that this one was made from by a build or commit on this machine. */
   parent?: string;
   /** Milliseconds since the epoch; when it was last given a name. */

@@ -1,0 +1,282 @@
+/**
+ * A registry, as the OCI distribution specification has it: manifests and blobs of repositories, with authentication
+ * and with docker's texts for what can go wrong.
+ */
+import type { Readable } from 'node:stream';
+import { DrydockError } from '#common/errors';
+import { DOCUMENT_BYTES_MAX } from '../config-file.ts';
+import { digestOf } from '../content.ts';
+import { DEFAULT_DOMAIN, familiarRepository, type Reference } from '../reference.ts';
+import { answerChallenge, type Credentials, parseChallenges, parseObject } from './auth.ts';
+import { ACCEPTED_MANIFESTS } from './manifest.ts';
+import { type HttpAnswer, type HttpRequest, readBody, type Transport, TransportError } from './transport.ts';
+
+/** docker.io is a name, not a registry. */
+const HUB_HOST = 'registry-1.docker.io';
+const ERROR_BYTES_MAX = 64 << 10;
+
+export interface ClientParts {
+  transport: Transport;
+  credentials: Credentials | undefined;
+  /** Base URLs to try in this order: mirrors, https, http where that is allowed. */
+  endpoints: URL[];
+}
+
+/** A manifest as its bytes. */
+export interface FetchedManifest {
+  bytes: Buffer;
+  digest: string;
+  contentType: string | undefined;
+}
+
+/** The base URLs of a registry. Plain http only where that is wished, or on this machine. */
+export function endpointsOf(
+  domain: string,
+  options: { mirrors: readonly string[]; insecure: readonly string[] },
+): URL[] {
+  const host = domain === DEFAULT_DOMAIN ? HUB_HOST : domain;
+  const endpoints = domain === DEFAULT_DOMAIN ? options.mirrors.map((mirror) => new URL(mirror)) : [];
+  endpoints.push(new URL(`https://${host}`));
+  if (isInsecure(domain, options.insecure)) endpoints.push(new URL(`http://${host}`));
+  return endpoints;
+}
+
+/** Whether a registry may do without TLS: it was named, or it is on a loopback address, as dockerd has it. */
+export function isInsecure(domain: string, insecure: readonly string[]): boolean {
+  const host = domain.replace(/:\d+$/, '');
+  return (
+    /^(127\.\d+\.\d+\.\d+|\[::1\]|localhost)$/.test(host) ||
+    insecure.includes(domain) ||
+    insecure.includes(host)
+  );
+}
+
+/** One repository of a registry, for one operation. */
+export class RepositoryClient {
+  readonly #parts: ClientParts;
+  readonly #reference: Reference;
+  /** The actions that tokens are asked for. */
+  readonly #actions: 'pull' | 'pull,push';
+  #endpoint: URL | undefined;
+  #authorization: string | undefined;
+
+  constructor(parts: ClientParts, reference: Reference, actions: 'pull' | 'pull,push') {
+    this.#parts = parts;
+    this.#reference = reference;
+    this.#actions = actions;
+  }
+
+  /** A manifest by tag or digest, verified when it was asked for by digest. */
+  async manifest(tagOrDigest: string, signal?: AbortSignal): Promise<FetchedManifest> {
+    const answer = await this.#send('GET', `manifests/${tagOrDigest}`, {
+      headers: { Accept: ACCEPTED_MANIFESTS },
+      ...(signal && { signal }),
+    });
+    const bytes = await readBody(answer, DOCUMENT_BYTES_MAX);
+    if (answer.status !== 200) throw this.#refusal(answer, bytes, tagOrDigest);
+    const digest = digestOf(bytes);
+    const expected = tagOrDigest.includes(':') ? tagOrDigest : answer.headers['docker-content-digest'];
+    if (expected !== undefined && expected !== digest)
+      throw new DrydockError(
+        'ERR_DIGEST_MISMATCH',
+        `manifest verification failed for digest ${String(expected)}: the registry sent ${digest}`,
+      );
+    return { bytes, digest, contentType: answer.headers['content-type'] };
+  }
+
+  /** A blob's bytes from `offset` on. The answer says (206 or 200) whether the offset was kept. */
+  async blob(digest: string, offset: number, signal?: AbortSignal): Promise<HttpAnswer> {
+    const answer = await this.#send('GET', `blobs/${digest}`, {
+      ...(offset > 0 && { headers: { Range: `bytes=${offset}-` } }),
+      ...(signal && { signal }),
+    });
+    if (answer.status === 200 || answer.status === 206) return answer;
+    throw this.#refusal(answer, await readBody(answer, ERROR_BYTES_MAX), digest);
+  }
+
+  async hasBlob(digest: string): Promise<boolean> {
+    const answer = await this.#send('HEAD', `blobs/${digest}`, {});
+    answer.body.resume();
+    if (answer.status === 200) return true;
+    if (answer.status === 404) return false;
+    throw this.#refusal(answer, Buffer.alloc(0), digest);
+  }
+
+  /** Uploads a blob whose digest is known when its last byte is. */
+  async upload(content: Readable, digest: () => string, signal?: AbortSignal): Promise<void> {
+    const started = await this.#send('POST', 'blobs/uploads/', { headers: { 'Content-Length': '0' } });
+    await this.#expect(started, 202, 'upload');
+    const target = this.#location(started);
+    const patched = await this.#raw({
+      method: 'PATCH',
+      url: target,
+      headers: { 'Content-Type': 'application/octet-stream' },
+      body: content,
+      ...(signal && { signal }),
+    });
+    await this.#expect(patched, 202, 'upload');
+    const finish = this.#location(patched);
+    finish.searchParams.set('digest', digest());
+    const finished = await this.#raw({ method: 'PUT', url: finish, headers: { 'Content-Length': '0' } });
+    await this.#expect(finished, 201, 'upload');
+  }
+
+  async putManifest(tag: string, bytes: Buffer, mediaType: string): Promise<void> {
+    const answer = await this.#send('PUT', `manifests/${tag}`, {
+      headers: { 'Content-Type': mediaType, 'Content-Length': String(bytes.length) },
+      body: bytes,
+    });
+    await this.#expect(answer, 201, tag);
+  }
+
+  /** All tags of the repository. */
+  async tags(): Promise<string[]> {
+    const answer = await this.#send('GET', 'tags/list', {});
+    const bytes = await readBody(answer, DOCUMENT_BYTES_MAX);
+    if (answer.status !== 200) throw this.#refusal(answer, bytes, 'tags');
+    const { tags } = parseObject(bytes);
+    return Array.isArray(tags) ? tags.filter((tag) => typeof tag === 'string') : [];
+  }
+
+  async #send(
+    method: HttpRequest['method'],
+    path: string,
+    options: Pick<HttpRequest, 'headers' | 'body' | 'signal'>,
+  ): Promise<HttpAnswer> {
+    const candidates = this.#endpoint ? [this.#endpoint] : this.#parts.endpoints;
+    let failure: unknown;
+    for (const endpoint of candidates) {
+      try {
+        const url = new URL(`/v2/${this.#reference.path}/${path}`, endpoint);
+        const answer = await this.#raw({ method, url, ...options });
+        // A mirror that has not got it is passed over.
+        if (
+          answer.status === 404 &&
+          endpoint !== candidates.at(-1) &&
+          !this.#endpoint &&
+          this.#isMirror(endpoint)
+        ) {
+          answer.body.resume();
+          continue;
+        }
+        this.#endpoint = endpoint;
+        return answer;
+      } catch (error) {
+        // What https says matters more than that nothing speaks http there.
+        failure ??= error;
+        if (!(error instanceof TransportError) || this.#endpoint || options.signal?.aborted) throw error;
+      }
+    }
+    throw failure;
+  }
+
+  #isMirror(endpoint: URL): boolean {
+    return this.#reference.domain === DEFAULT_DOMAIN && endpoint.host !== HUB_HOST;
+  }
+
+  /** Sends with what authorisation we have; on a challenge answers it and sends again, unless the body is spent. */
+  async #raw(request: HttpRequest): Promise<HttpAnswer> {
+    const { transport, credentials } = this.#parts;
+    const send = (): Promise<HttpAnswer> =>
+      transport.send({
+        ...request,
+        headers: {
+          ...request.headers,
+          ...(this.#authorization !== undefined && { Authorization: this.#authorization }),
+        },
+      });
+    const answer = await send();
+    const challenge = answer.headers['www-authenticate'];
+    if (answer.status !== 401 || challenge === undefined) return answer;
+    if (request.body !== undefined && !(request.body instanceof Buffer)) return answer;
+    const scope = `repository:${this.#reference.path}:${this.#actions}`;
+    const authorization = await answerChallenge(transport, parseChallenges(challenge), credentials, scope);
+    if (authorization === undefined || authorization === this.#authorization) return answer;
+    answer.body.resume();
+    this.#authorization = authorization;
+    return send();
+  }
+
+  #location(answer: HttpAnswer): URL {
+    const { location } = answer.headers;
+    const url =
+      location !== undefined && URL.canParse(location, answer.url.href)
+        ? new URL(location, answer.url)
+        : undefined;
+    if (url?.protocol !== 'http:' && url?.protocol !== 'https:')
+      throw new DrydockError(
+        'ERR_REGISTRY',
+        `the registry gave no place to upload to (${JSON.stringify(location)})`,
+      );
+    return url;
+  }
+
+  async #expect(answer: HttpAnswer, status: number, what: string): Promise<void> {
+    const bytes = await readBody(answer, ERROR_BYTES_MAX);
+    if (answer.status !== status) throw this.#refusal(answer, bytes, what);
+  }
+
+  /** What the registry's refusal means, in the words that docker uses. */
+  #refusal(answer: HttpAnswer, bytes: Buffer, subject: string): DrydockError {
+    const name = familiarRepository(this.#reference);
+    const { errors } = parseObject(bytes);
+    const [first] = Array.isArray(errors) ? (errors as { code?: unknown; message?: unknown }[]) : [];
+    const code = typeof first?.code === 'string' ? first.code : '';
+    const reason = `${code.toLowerCase().replaceAll('_', ' ') || `status ${answer.status}`}: ${String(first?.message ?? http(answer.status))}`;
+    if (answer.status === 401 || answer.status === 403 || code === 'NAME_UNKNOWN') {
+      const text =
+        this.#actions === 'pull'
+          ? `pull access denied for ${name}, repository does not exist or may require 'docker login': ${reason}`
+          : `push access denied for ${name}, repository does not exist or may require authorization: ${reason}`;
+      return new DrydockError(
+        code === 'NAME_UNKNOWN' || this.#actions === 'pull' ? 'ERR_IMAGE_NOT_FOUND' : 'ERR_UNAUTHORIZED',
+        text,
+      );
+    }
+    if (answer.status === 404) {
+      const at = subject.includes(':') ? '@' : ':';
+      return new DrydockError(
+        'ERR_IMAGE_NOT_FOUND',
+        `manifest for ${name}${at}${subject} not found: ${reason}`,
+      );
+    }
+    const temporary = answer.status >= 500 || answer.status === 429;
+    return new TransportError(`${answer.url.href}: ${reason}`, temporary);
+  }
+}
+
+function http(status: number): string {
+  return `the registry answered ${status}`;
+}
+
+/** `docker login`: whether a registry takes the credentials. @throws ERR_UNAUTHORIZED, TransportError */
+export async function checkLogin({ transport, credentials, endpoints }: ClientParts): Promise<void> {
+  let failure: unknown;
+  for (const endpoint of endpoints) {
+    const url = new URL('/v2/', endpoint);
+    try {
+      const first = await transport.send({ method: 'GET', url });
+      first.body.resume();
+      const challenge = first.headers['www-authenticate'];
+      if (first.status === 200) return;
+      const authorization =
+        challenge === undefined
+          ? undefined
+          : await answerChallenge(transport, parseChallenges(challenge), credentials, undefined);
+      const second =
+        authorization === undefined
+          ? first
+          : await transport.send({ method: 'GET', url, headers: { Authorization: authorization } });
+      second.body.resume();
+      if (second.status === 200) return;
+      throw new DrydockError(
+        'ERR_UNAUTHORIZED',
+        `login attempt to ${url.href} failed with status: ${second.status} ${second.body.statusMessage ?? ''}`,
+      );
+    } catch (error) {
+      failure ??= error;
+      if (!(error instanceof TransportError)) throw error;
+    }
+  }
+  throw failure;
+}

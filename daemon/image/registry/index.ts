@@ -1,0 +1,182 @@
+/** Registries: pull, push and login, by references. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import tls from 'node:tls';
+import type { Clock } from '#common/clock';
+import { DrydockError } from '#common/errors';
+import type { Library } from '../library.ts';
+import { hostPlatform, parsePlatform } from '../platform.ts';
+import {
+  DEFAULT_TAG,
+  familiarRepository,
+  formatFamiliar,
+  formatNormal,
+  parseReference,
+  type Reference,
+  repositoryOf,
+} from '../reference.ts';
+import type { Progress } from '../store.ts';
+import type { Credentials } from './auth.ts';
+import { checkLogin, endpointsOf, isInsecure, RepositoryClient } from './client.ts';
+import { describeRemote, type FetchedDescriptor } from './distribution.ts';
+import { pullImage } from './pull.ts';
+import { pushImage } from './push.ts';
+import { Transport } from './transport.ts';
+
+/** How registries are reached, as dockerd's options of these names. */
+export interface RegistryOptions {
+  /** Base URLs that are tried before docker.io. */
+  mirrors: readonly string[];
+  /** Hosts that may do without TLS or with a certificate that nobody signed. */
+  insecure: readonly string[];
+  /** Where `HOST/*.crt` are the certificates that a registry's is trusted by. */
+  certsDir: string;
+}
+
+export const DEFAULT_REGISTRY_OPTIONS: RegistryOptions = {
+  mirrors: [],
+  insecure: [],
+  certsDir: '/etc/docker/certs.d',
+};
+
+/** One wish of a client. */
+export interface RegistryRequest {
+  credentials: Credentials | undefined;
+  progress: (line: Progress) => void;
+  signal: AbortSignal;
+}
+
+/** See the module's head. */
+export class Registries {
+  readonly #library: Library;
+  readonly #clock: Clock;
+  readonly #options: RegistryOptions;
+
+  constructor(library: Library, clock: Clock, options: RegistryOptions = DEFAULT_REGISTRY_OPTIONS) {
+    this.#library = library;
+    this.#clock = clock;
+    this.#options = options;
+  }
+
+  /** @param text a reference; @param allTags pulls all of the repository. Returns the ids. */
+  async pull(
+    text: string,
+    request: RegistryRequest & { platform?: string; allTags?: boolean },
+  ): Promise<string[]> {
+    const reference = parseReference(text);
+    const platform = request.platform ? parsePlatform(request.platform) : hostPlatform();
+    return this.#with(reference, 'pull', request, async (client) => {
+      const tags =
+        reference.digest !== undefined
+          ? [undefined]
+          : request.allTags
+            ? await client.tags()
+            : [reference.tag ?? DEFAULT_TAG];
+      const ids: string[] = [];
+      for (const tag of tags) {
+        const one: Reference =
+          reference.digest === undefined ? { ...reference, tag } : { ...reference, tag: undefined };
+        const parts = { ...request, client, library: this.#library, clock: this.#clock, platform };
+        const id = await pullImage(parts, one);
+        ids.push(id);
+        this.#library.emit('pull', id, formatFamiliar(one));
+      }
+      return ids;
+    });
+  }
+
+  /** Pushes one tag, or all that the repository has here when the reference has none and `allTags`. */
+  async push(text: string, request: RegistryRequest & { allTags?: boolean }): Promise<void> {
+    const reference = parseReference(text);
+    const names = this.#names(reference, request.allTags === true);
+    request.progress({ status: `The push refers to repository [${repositoryOf(reference)}]` });
+    await this.#with(reference, 'pull,push', request, async (client) => {
+      for (const [one, id] of names) {
+        await pushImage({ client, library: this.#library, clock: this.#clock, ...request }, id, one);
+        this.#library.emit('push', id, formatFamiliar(one));
+      }
+    });
+  }
+
+  /** `docker login`. @throws ERR_UNAUTHORIZED */
+  async login(domain: string, credentials: Credentials): Promise<void> {
+    const transport = this.#transport(domain);
+    try {
+      await checkLogin({
+        transport,
+        credentials,
+        endpoints: endpointsOf(domain, { ...this.#options, mirrors: [] }),
+      });
+    } finally {
+      transport.close();
+    }
+  }
+
+  /** What a registry has under a name: `GET /distribution/NAME/json`. */
+  async describe(
+    text: string,
+    credentials: Credentials | undefined,
+    signal: AbortSignal,
+  ): Promise<FetchedDescriptor> {
+    const reference = parseReference(text);
+    const request = { credentials, signal, progress: () => {} };
+    return this.#with(reference, 'pull', request, (client) =>
+      describeRemote(client, reference.digest ?? reference.tag ?? DEFAULT_TAG, signal),
+    );
+  }
+
+  async #with<T>(
+    reference: Reference,
+    actions: 'pull' | 'pull,push',
+    { credentials }: RegistryRequest,
+    work: (client: RepositoryClient) => Promise<T>,
+  ): Promise<T> {
+    const transport = this.#transport(reference.domain);
+    const endpoints = endpointsOf(reference.domain, {
+      ...this.#options,
+      mirrors: actions === 'pull' ? this.#options.mirrors : [],
+    });
+    try {
+      return await work(new RepositoryClient({ transport, credentials, endpoints }, reference, actions));
+    } finally {
+      transport.close();
+    }
+  }
+
+  #names(reference: Reference, allTags: boolean): [Reference, string][] {
+    const { records } = this.#library.parts;
+    if (reference.digest !== undefined)
+      throw new DrydockError('ERR_BAD_REFERENCE', 'cannot push a digest reference');
+    const repository = repositoryOf(reference);
+    const local = records.references().flatMap(([name, id]): [Reference, string][] => {
+      const each = parseReference(name);
+      return each.tag !== undefined && each.digest === undefined && repositoryOf(each) === repository
+        ? [[each, id]]
+        : [];
+    });
+    const wanted = formatNormal({ ...reference, tag: reference.tag ?? DEFAULT_TAG });
+    const chosen = allTags ? local : local.filter(([each]) => formatNormal(each) === wanted);
+    if (chosen.length > 0) return chosen;
+    throw new DrydockError(
+      'ERR_IMAGE_NOT_FOUND',
+      local.length === 0 || allTags
+        ? `An image does not exist locally with the tag: ${familiarRepository(reference)}`
+        : `tag does not exist: ${formatFamiliar(parseReference(wanted))}`,
+    );
+  }
+
+  #transport(domain: string): Transport {
+    const ca = this.#certificates(domain);
+    return new Transport({
+      rejectUnauthorized: !isInsecure(domain, this.#options.insecure) || ca.length > 0,
+      ...(ca.length > 0 && { ca: [...tls.rootCertificates, ...ca] }),
+    });
+  }
+
+  #certificates(domain: string): string[] {
+    const folder = `${this.#options.certsDir}/${domain}`;
+    if (!existsSync(folder)) return [];
+    return readdirSync(folder)
+      .filter((name) => name.endsWith('.crt'))
+      .map((name) => readFileSync(`${folder}/${name}`, 'utf8'));
+  }
+}

@@ -1,0 +1,147 @@
+/**
+ * HTTP to registries: one request in, status, headers and a body stream out. Redirects are followed for reads only,
+ * a few times, never to another scheme than http and https and never from https down to http; credentials stay with
+ * the host that asked for them. A server that says nothing for a while is given up.
+ */
+import http, { type IncomingMessage } from 'node:http';
+import https from 'node:https';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
+
+/** Registries redirect blobs once, to their storage. */
+const REDIRECTS_MAX = 5;
+const IDLE_MS_MAX = 60_000;
+
+export interface HttpRequest {
+  method: 'GET' | 'HEAD' | 'POST' | 'PATCH' | 'PUT';
+  url: URL;
+  headers?: Record<string, string>;
+  /** A stream is sent as it comes; its length goes into the headers when it is known. */
+  body?: Buffer | Readable;
+  signal?: AbortSignal;
+}
+
+export interface HttpAnswer {
+  status: number;
+  headers: IncomingMessage['headers'];
+  /** Must be read to its end or destroyed. */
+  body: IncomingMessage;
+  /** Where the answer came from, after redirects. */
+  url: URL;
+}
+
+/** How to trust TLS servers. */
+export interface TlsTrust {
+  /** PEM certificates that are trusted besides the usual ones. */
+  ca?: string[];
+  rejectUnauthorized: boolean;
+}
+
+/** Trouble on the way to the registry; `temporary` when another attempt may help. */
+export class TransportError extends DrydockError {
+  readonly temporary: boolean;
+  constructor(message: string, temporary: boolean, options?: ErrorOptions) {
+    super('ERR_REGISTRY_UNREACHABLE', message, options);
+    this.temporary = temporary;
+  }
+}
+
+/** What fails before a byte was exchanged and will fail again: no TLS there, no trust, nobody listening. */
+const LASTING = /^(ECONNREFUSED|ENOTFOUND|EPROTO|CERT_|ERR_TLS|ERR_SSL|DEPTH_|SELF_SIGNED|UNABLE_TO|HPE_)/;
+
+export class Transport {
+  readonly #trust: TlsTrust;
+  readonly #plain = new http.Agent({ keepAlive: true });
+  readonly #secure: https.Agent;
+
+  constructor(trust: TlsTrust) {
+    this.#trust = trust;
+    this.#secure = new https.Agent({
+      keepAlive: true,
+      rejectUnauthorized: trust.rejectUnauthorized,
+      ...(trust.ca && { ca: trust.ca }),
+    });
+  }
+
+  /** Closes idle connections. */
+  close(): void {
+    this.#plain.destroy();
+    this.#secure.destroy();
+  }
+
+  /** @throws TransportError */
+  async send(request: HttpRequest): Promise<HttpAnswer> {
+    let { url } = request;
+    const headers: Record<string, string> = { 'User-Agent': 'drydock', ...request.headers };
+    for (let redirects = 0; ; redirects++) {
+      const answer = await this.#once({ ...request, url, headers });
+      const location = answer.headers.location;
+      const isRead = request.method === 'GET' || request.method === 'HEAD';
+      if (!isRead || location === undefined || answer.status < 300 || answer.status > 399) return answer;
+      answer.body.resume();
+      if (redirects === REDIRECTS_MAX)
+        throw new TransportError(`${request.url} redirects in circles (${REDIRECTS_MAX} times)`, false);
+      const next = this.#redirect(url, location);
+      if (next.host !== url.host) delete headers.Authorization;
+      url = next;
+    }
+  }
+
+  #redirect(from: URL, location: string): URL {
+    const next = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
+    const isDowngrade =
+      from.protocol === 'https:' && next?.protocol === 'http:' && this.#trust.rejectUnauthorized;
+    if ((next?.protocol !== 'http:' && next?.protocol !== 'https:') || isDowngrade)
+      throw new TransportError(
+        `${from.href} redirects to ${JSON.stringify(location)}, which is not followed`,
+        false,
+      );
+    return next;
+  }
+
+  #once({ method, url, headers, body, signal }: HttpRequest): Promise<HttpAnswer> {
+    return new Promise((resolve, reject) => {
+      const isSecure = url.protocol === 'https:';
+      const fail = (error: Error): void => {
+        const lasting = LASTING.test(errorCode(error) ?? '') || signal?.aborted === true;
+        reject(
+          new TransportError(`${method} "${url.href}": ${errorMessage(error)}`, !lasting, { cause: error }),
+        );
+      };
+      const request = (isSecure ? https : http).request(url, {
+        method,
+        headers,
+        agent: isSecure ? this.#secure : this.#plain,
+        ...(signal && { signal }),
+      });
+      request.setTimeout(IDLE_MS_MAX, () =>
+        request.destroy(new Error(`no answer for ${IDLE_MS_MAX / 1000} seconds`)),
+      );
+      request.on('error', fail);
+      request.on('response', (answer) => {
+        resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body: answer, url });
+      });
+      if (body === undefined || body instanceof Buffer) request.end(body);
+      else pipeline(body, request).catch(fail);
+    });
+  }
+}
+
+/** A body as bytes. @throws DrydockError ERR_REGISTRY when it is longer than `bytesMax` */
+export async function readBody(answer: HttpAnswer, bytesMax: number): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  let length = 0;
+  for await (const part of answer.body as AsyncIterable<Buffer>) {
+    length += part.length;
+    if (length > bytesMax) {
+      answer.body.destroy();
+      throw new DrydockError(
+        'ERR_REGISTRY',
+        `the answer of ${answer.url.href} has more than ${bytesMax} bytes`,
+      );
+    }
+    parts.push(part);
+  }
+  return Buffer.concat(parts);
+}
