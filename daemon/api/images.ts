@@ -4,10 +4,12 @@ import { Readable as ReadableStream } from 'node:stream';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { DrydockError, errorMessage } from '#common/errors';
 import { hasLabel, historyOf, isDangling, selectImages } from '../image/listing.ts';
+import { DEFAULT_DOMAIN, parseReference } from '../image/reference.ts';
+import { type Credentials, credentialsOf, parseAuthHeader } from '../image/registry/auth.ts';
 import type { Image, Progress } from '../image/store.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
-import { booleanFilter, filters, flag, text, texts, timestampNano } from './query.ts';
+import { booleanFilter, filters, flag, jsonBody, text, texts, timestampNano } from './query.ts';
 import { type ApiPlugin, apiVersion } from './server.ts';
 import { JsonLines } from './stream.ts';
 
@@ -109,18 +111,29 @@ export function bodyStream(request: FastifyRequest): Readable {
   return body;
 }
 
-/** Answers with progress lines; whatever goes wrong is told as the last of them. */
+/**
+ * Answers with progress lines. The status is sent with the first of them: what goes wrong before is an ordinary
+ * error, and what goes wrong later is told as the last line.
+ */
 export async function withProgress(
+  request: FastifyRequest,
   reply: FastifyReply,
   work: (progress: (line: Progress) => void, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
-  const lines = new JsonLines(reply);
+  let lines: JsonLines | undefined;
+  const progress = (line: Progress): void => {
+    lines ??= new JsonLines(reply);
+    void lines.write(line);
+  };
   try {
-    await work((line) => void lines.write(line), lines.gone);
-    lines.end();
+    await work(progress, goneSignal(request));
   } catch (error) {
+    if (!lines) throw error;
     lines.fail(error);
+    return;
   }
+  lines ??= new JsonLines(reply);
+  lines.end();
 }
 
 /** Where `docker import` reads from: the body, or a URL. */
@@ -140,7 +153,7 @@ async function importImage(request: FastifyRequest, reply: FastifyReply, context
   const tag = text(request, 'tag');
   const platform = text(request, 'platform');
   const archive = await importSource(request, text(request, 'fromSrc'));
-  await withProgress(reply, async (progress) => {
+  await withProgress(request, reply, async (progress) => {
     await context.images.importRoot(
       archive,
       {
@@ -152,6 +165,68 @@ async function importImage(request: FastifyRequest, reply: FastifyReply, context
       progress,
     );
   });
+}
+
+function credentials(request: FastifyRequest): Credentials | undefined {
+  return parseAuthHeader(request.headers['x-registry-auth']);
+}
+
+function goneSignal(request: FastifyRequest): AbortSignal {
+  const gone = new AbortController();
+  request.raw.socket.once('close', () => gone.abort());
+  return gone.signal;
+}
+
+/** `tag` may be a digest, and the name may hold either. */
+function withTag(name: string, tag: string): string {
+  if (tag === '') return name;
+  return tag.includes(':') ? `${name}@${tag}` : `${name}:${tag}`;
+}
+
+async function pull(request: FastifyRequest, reply: FastifyReply, { images }: ApiContext): Promise<void> {
+  const name = text(request, 'fromImage');
+  if (name === '') throw badParameter('neither fromImage nor fromSrc is given');
+  const reference = withTag(name, text(request, 'tag'));
+  const { tag, digest } = parseReference(reference);
+  const platform = text(request, 'platform');
+  await withProgress(request, reply, async (progress, signal) => {
+    await images.pull(reference, {
+      credentials: credentials(request),
+      progress,
+      signal,
+      ...(platform !== '' && { platform }),
+      // The CLI always names a tag, but for --all-tags.
+      allTags: tag === undefined && digest === undefined,
+    });
+  });
+}
+
+async function push(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { images }: ApiContext,
+  name: string,
+): Promise<void> {
+  const tag = text(request, 'tag');
+  await withProgress(request, reply, (progress, signal) =>
+    images.push(withTag(name, tag), {
+      credentials: credentials(request),
+      progress,
+      signal,
+      allTags: tag === '' && parseReference(name).tag === undefined,
+    }),
+  );
+}
+
+/** POST /auth: docker.io goes by its old address in clients' files. */
+async function login(request: FastifyRequest, { images }: ApiContext): Promise<object> {
+  const body = jsonBody(request);
+  const address = typeof body.serveraddress === 'string' ? body.serveraddress : '';
+  const host = address.replace(/^https?:\/\//, '').replace(/\/.*$/, '');
+  const given = credentialsOf(body);
+  if (!given) throw badParameter('the request has no credentials: username and password are needed');
+  await images.login(host === '' || host === 'index.docker.io' ? DEFAULT_DOMAIN : host, given);
+  return { Status: 'Login Succeeded', IdentityToken: '' };
 }
 
 async function remove(request: FastifyRequest, context: ApiContext): Promise<object[]> {
@@ -212,25 +287,29 @@ export const imageRoutes: ApiPlugin = (app, context) => {
   app.post('/images/load', async (request, reply) => {
     const archive = bodyStream(request);
     const quiet = flag(request, 'quiet');
-    await withProgress(reply, async (progress) => {
+    await withProgress(request, reply, async (progress) => {
       await images.load(archive, (line) => (quiet && line.progressDetail ? undefined : progress(line)));
     });
   });
   app.post('/images/create', async (request, reply) => {
     if (text(request, 'fromSrc') !== '') return importImage(request, reply, context);
-    if (text(request, 'fromImage') === '') throw badParameter('neither fromImage nor fromSrc is given');
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      `cannot pull ${text(request, 'fromImage')}: registries are not supported yet. Use docker load or docker import.`,
-    );
+    return pull(request, reply, context);
   });
   app.post('/images/prune', (request) => prune(request, context));
   app.post('/images/*', async (request, reply) => {
+    const pushed = nameBefore(request, 'push');
+    if (pushed !== undefined) return push(request, reply, context, pushed);
     const tagged = nameBefore(request, 'tag');
     if (tagged === undefined) return reply.callNotFound();
     const tag = text(request, 'tag');
     await images.tag(tagged, tag === '' ? text(request, 'repo') : `${text(request, 'repo')}:${tag}`);
     return reply.code(201).send();
+  });
+  app.post('/auth', (request) => login(request, context));
+  app.get('/distribution/*', (request, reply) => {
+    const name = nameBefore(request, 'json');
+    if (name === undefined) return reply.callNotFound();
+    return images.describeRemote(name, { credentials: credentials(request), signal: goneSignal(request) });
   });
   app.delete('/images/*', (request) => remove(request, context));
 };

@@ -1,10 +1,10 @@
-/** /_ping, /version, /info, /events, /system/df, /auth, and what a node without swarm and plugins answers. */
+/** /_ping, /version, /info, /events, /system/df, and what a node without swarm and plugins answers. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { DrydockError } from '#common/errors';
 import { summaryView } from '../container/inspect.ts';
 import { EVENT_FILTER_NAMES, eventPredicate } from '../events/bus.ts';
 import type { ApiContext } from './context.ts';
-import { filters, jsonBody, text, texts, timestampNano } from './query.ts';
+import { filters, text, texts, timestampNano } from './query.ts';
 import { API_MINOR_MAX, API_MINOR_MIN } from './server.ts';
 import { JsonLines } from './stream.ts';
 import { liveView } from './views.ts';
@@ -25,13 +25,6 @@ export function systemRoutes(app: FastifyInstance, context: ApiContext): void {
   app.get('/info', () => context.system.info());
   app.get('/events', (request, reply) => events(context, request, reply));
   app.get('/system/df', (request) => diskUse(context, request));
-  app.post('/auth', async (request) => {
-    jsonBody(request);
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'this daemon does not log in to registries: load images with docker load or docker import',
-    );
-  });
   absentRoutes(app);
 }
 

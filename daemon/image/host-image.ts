@@ -252,8 +252,10 @@ export async function ensureHostImage({ library }: Images, log: Log, clock: Cloc
     await library.setName(record.id, HOST_IMAGE_NORMAL);
     return library.find(record.id)!;
   });
-  // The one of the host's former tools goes when nothing uses it any more; containers keep its layers by themselves.
-  if (existing && existing.tags.length === 1) await library.dropUntagged(existing.id);
+  // Those of the host's former tools go when they have no name any more; containers keep their layers by themselves.
+  for (const { id } of library.parts.records.list())
+    if (id !== image.id && library.configOf(id).config.Labels?.[FINGERPRINT_LABEL] !== undefined)
+      await library.dropUntagged(id);
   log.info(
     { image: HOST_IMAGE, files: tree.size, bytes: image.sizeBytes, ms: Math.round(clock.now() - startedMs) },
     'built the host image',

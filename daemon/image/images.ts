@@ -12,6 +12,9 @@ import type { Lease, Library } from './library.ts';
 import { parsePlatform, selectsPlatform } from './platform.ts';
 import type { ImageRecord } from './records.ts';
 import { formatFamiliar, formatNormal, parseReference, parseTagged, type Reference } from './reference.ts';
+import type { Credentials } from './registry/auth.ts';
+import type { FetchedDescriptor } from './registry/distribution.ts';
+import type { Registries } from './registry/index.ts';
 import { planRemoval } from './remove.ts';
 import { saveArchive } from './save.ts';
 import type {
@@ -20,6 +23,7 @@ import type {
   ImageStore,
   ImageUsers,
   Progress,
+  RegistryRequest,
   Removed,
   RemoveOptions,
 } from './store.ts';
@@ -30,8 +34,11 @@ export class Images implements ImageStore {
   /** For those parts of the daemon that make images: the host image, registries, builds. */
   readonly library: Library;
 
-  constructor(library: Library) {
+  readonly #registries: Registries;
+
+  constructor(library: Library, registries: Registries) {
     this.library = library;
+    this.#registries = registries;
   }
 
   async get(reference: string): Promise<Image> {
@@ -176,6 +183,28 @@ export class Images implements ImageStore {
       if (name) await this.library.setName(image.id, formatNormal(name));
       return this.library.image(image);
     });
+  }
+
+  pull(
+    reference: string,
+    request: RegistryRequest & { platform?: string; allTags?: boolean },
+  ): Promise<string[]> {
+    return this.#registries.pull(reference, request);
+  }
+
+  push(reference: string, request: RegistryRequest & { allTags?: boolean }): Promise<void> {
+    return this.#registries.push(reference, request);
+  }
+
+  login(registry: string, credentials: Credentials): Promise<void> {
+    return this.#registries.login(registry, credentials);
+  }
+
+  describeRemote(
+    reference: string,
+    request: Pick<RegistryRequest, 'credentials' | 'signal'>,
+  ): Promise<FetchedDescriptor> {
+    return this.#registries.describe(reference, request);
   }
 
   layerPaths(imageId: string): string[] {

@@ -10,6 +10,7 @@ import { LayerStore } from './layers.ts';
 import { Library } from './library.ts';
 import { OverlayDriver, probeOverlay } from './overlay-driver.ts';
 import { ImageRecords } from './records.ts';
+import { DEFAULT_REGISTRY_OPTIONS, Registries, type RegistryOptions } from './registry/index.ts';
 import { Roots } from './roots.ts';
 import type { ImageEvent } from './store.ts';
 import { VfsDriver } from './vfs-driver.ts';
@@ -27,6 +28,8 @@ export interface ImageOptions {
   /** Undefined: overlay2 when it works here, else vfs. */
   driver?: StorageDriver;
   onEvent?: (event: ImageEvent) => void;
+  /** How registries are reached. */
+  registry?: Partial<RegistryOptions>;
   /** Bytes that one layer may unpack to. */
   layerBytesMax?: number;
 }
@@ -92,7 +95,10 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
   const swept = await library.open();
   if (swept.blobs + swept.layers > 0) log.info(swept, 'removed blobs and layers that no image needs');
   return {
-    images: new Images(library),
+    images: new Images(
+      library,
+      new Registries(library, clock, { ...DEFAULT_REGISTRY_OPTIONS, ...options.registry }),
+    ),
     roots,
     driverStatus: driverName === 'overlay2' ? await overlayStatus(dataRoot) : [],
     async close() {

@@ -1,5 +1,7 @@
 /** What the rest of the daemon asks of images: the seam between daemon/container, daemon/api and daemon/image. */
 import type { Readable } from 'node:stream';
+import type { Credentials } from './registry/auth.ts';
+import type { FetchedDescriptor } from './registry/distribution.ts';
 
 /** The `config` object of an OCI image configuration, with docker's additions. Field names as on the wire. */
 export interface ImageConfig {
@@ -105,6 +107,14 @@ export interface Progress {
   aux?: unknown;
 }
 
+/** A wish that concerns a registry. */
+export interface RegistryRequest {
+  credentials: Credentials | undefined;
+  progress: (line: Progress) => void;
+  /** Aborted when the client has gone. */
+  signal: AbortSignal;
+}
+
 /** Images and the layers they are made of. Errors are DrydockErrors: ERR_IMAGE_NOT_FOUND, ERR_IMAGE_CONFLICT, ERR_BAD_REFERENCE, ERR_BAD_ARCHIVE, ERR_NO_SPACE. */
 export interface ImageStore {
   /** Finds by name, `name:tag`, `name@digest`, id or unique id prefix. @throws ERR_IMAGE_NOT_FOUND, ERR_AMBIGUOUS_ID */
@@ -130,6 +140,20 @@ export interface ImageStore {
   save(references: string[]): Promise<Readable>;
   /** `docker commit`: what the container has written becomes a layer of a new image. Whoever calls pauses it. */
   commit(options: CommitOptions): Promise<Image>;
+  /** `docker pull`; with `allTags` of the whole repository. Returns the ids. */
+  pull(
+    reference: string,
+    request: RegistryRequest & { platform?: string; allTags?: boolean },
+  ): Promise<string[]>;
+  /** `docker push`. */
+  push(reference: string, request: RegistryRequest & { allTags?: boolean }): Promise<void>;
+  /** `docker login`. @throws ERR_UNAUTHORIZED */
+  login(registry: string, credentials: Credentials): Promise<void>;
+  /** What a registry has under a name, as GET /distribution/NAME/json answers it. */
+  describeRemote(
+    reference: string,
+    request: Pick<RegistryRequest, 'credentials' | 'signal'>,
+  ): Promise<FetchedDescriptor>;
   /** Folders of the image's unpacked layers, lowest first, for `docker inspect`. */
   layerPaths(imageId: string): string[];
 }

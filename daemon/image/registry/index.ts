@@ -14,7 +14,7 @@ import {
   type Reference,
   repositoryOf,
 } from '../reference.ts';
-import type { Progress } from '../store.ts';
+import type { RegistryRequest } from '../store.ts';
 import type { Credentials } from './auth.ts';
 import { checkLogin, endpointsOf, isInsecure, RepositoryClient } from './client.ts';
 import { describeRemote, type FetchedDescriptor } from './distribution.ts';
@@ -37,13 +37,6 @@ export const DEFAULT_REGISTRY_OPTIONS: RegistryOptions = {
   insecure: [],
   certsDir: '/etc/docker/certs.d',
 };
-
-/** One wish of a client. */
-export interface RegistryRequest {
-  credentials: Credentials | undefined;
-  progress: (line: Progress) => void;
-  signal: AbortSignal;
-}
 
 /** See the module's head. */
 export class Registries {
@@ -114,8 +107,7 @@ export class Registries {
   /** What a registry has under a name: `GET /distribution/NAME/json`. */
   async describe(
     text: string,
-    credentials: Credentials | undefined,
-    signal: AbortSignal,
+    { credentials, signal }: Pick<RegistryRequest, 'credentials' | 'signal'>,
   ): Promise<FetchedDescriptor> {
     const reference = parseReference(text);
     const request = { credentials, signal, progress: () => {} };

@@ -10,7 +10,7 @@ import { LAYERS_MAX } from '../layers.ts';
 import type { Lease, Library } from '../library.ts';
 import type { Platform } from '../platform.ts';
 import type { LayerRecord } from '../records.ts';
-import { familiarRepository, formatFamiliar, formatNormal, type Reference } from '../reference.ts';
+import { formatFamiliar, formatNormal, type Reference } from '../reference.ts';
 import type { Progress } from '../store.ts';
 import type { RepositoryClient } from './client.ts';
 import { forEachLimited } from './limit.ts';
@@ -42,7 +42,7 @@ export async function pullImage(parts: PullParts, reference: Reference): Promise
   const { client, library, progress, signal } = parts;
   const wanted = reference.digest ?? reference.tag!;
   const top = await client.manifest(wanted, signal);
-  progress({ status: `Pulling from ${familiarRepository(reference)}`, id: wanted });
+  progress({ status: `Pulling from ${reference.path}`, id: wanted });
   return library.lease(async (lease) => {
     const { manifest, bytes, digest } = await resolveIndex(
       parts,
