@@ -28,3 +28,5 @@ export const EXEC_KEPT_MS: number = 5 * 60_000;
 export const STATS_INTERVAL_MS = 1000;
 /** Requests that are under way when the daemon ends get this long. */
 export const API_GRACE_MS = 1000;
+/** How long a resize waits for its exec to start, as in dockerd. */
+export const EXEC_BEGIN_WAIT_MS = 10_000;

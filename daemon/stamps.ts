@@ -5,6 +5,9 @@
  */
 import type { Clock } from '#common/clock';
 
+/** Apart by this much: a double, which JSON has, can't tell nanoseconds since the epoch apart by less than 256. */
+const STEP_NANO = 1000n;
+
 /** Strictly growing times. */
 export class Stamps {
   readonly #clock: Clock;
@@ -17,7 +20,7 @@ export class Stamps {
   /** Nanoseconds since the epoch, never twice the same. */
   nano(): bigint {
     const now = BigInt(Math.floor(this.#clock.wallMs())) * 1_000_000n;
-    this.#last = now > this.#last ? now : this.#last + 1n;
+    this.#last = now > this.#last ? now : this.#last + STEP_NANO;
     return this.#last;
   }
 

@@ -188,9 +188,7 @@ function execRoutes(app: FastifyInstance, context: ApiContext): void {
   app.post('/exec/:id/resize', async (request, reply) => {
     const instance = instanceOf(request);
     const { h, w } = size(request);
-    if (!instance.process)
-      throw new DrydockError('ERR_CONFLICT', `exec process is not started: ${instance.id}`);
-    if (h > 0 && w > 0) instance.process.resize(h, w);
+    await execs.resize(instance, h, w);
     return reply.code(200).send();
   });
   app.get('/exec/:id/json', async (request) => execView(instanceOf(request)));

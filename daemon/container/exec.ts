@@ -5,7 +5,7 @@
 import type { Clock } from '#common/clock';
 import { DrydockError, errorCode } from '#common/errors';
 import type { Rng } from '#common/rng';
-import { EXEC_KEPT_MS, EXEC_OUTPUT_GRACE_MS } from '../limits.ts';
+import { EXEC_BEGIN_WAIT_MS, EXEC_KEPT_MS, EXEC_OUTPUT_GRACE_MS } from '../limits.ts';
 import type { JailProcess } from '../runtime/runtime.ts';
 import { type AttachRequest, attach } from './attach.ts';
 import type { Container } from './container.ts';
@@ -40,6 +40,9 @@ export interface ExecInstance {
   running: boolean;
   exitCode: number | null;
   process: JailProcess | undefined;
+  /** Resolves when the process runs, or will never run. */
+  readonly begun: Promise<void>;
+  begin(): void;
 }
 
 /** A client of an exec start; undefined input and output means detached. */
@@ -62,6 +65,10 @@ export class ExecService {
   create(container: Container, request: ExecRequest): ExecInstance {
     if (!request.Cmd?.length) throw new DrydockError('ERR_BAD_PARAMETER', 'No exec command specified');
     permit('exec', container.record.state.status, container.id, container.name);
+    let begin = (): void => {};
+    const begun = new Promise<void>((resolve) => {
+      begin = resolve;
+    });
     const instance: ExecInstance = {
       id: newId(this.#rng),
       container,
@@ -71,6 +78,8 @@ export class ExecService {
       running: false,
       exitCode: null,
       process: undefined,
+      begun,
+      begin,
     };
     this.#instances.set(instance.id, instance);
     this.#event(instance, `exec_create: ${request.Cmd.join(' ')}`);
@@ -128,6 +137,7 @@ export class ExecService {
       await this.#run(instance, consoleSize);
     } catch (error) {
       instance.exitCode = errorCode(error) === 'ERR_EXEC_NOT_FOUND' ? 127 : 126;
+      instance.begin();
       this.#forgetLater(instance);
       throw error;
     }
@@ -151,9 +161,26 @@ export class ExecService {
     );
     instance.process = process;
     instance.running = true;
+    instance.begin();
     this.#event(instance, `exec_start: ${request.Cmd!.join(' ')}`);
     const drained = instance.io.connect(process);
     void this.#finish(instance, process, drained);
+  }
+
+  /**
+   * Sets the size of an instance's terminal. A client asks for it right after start, so it may have to wait for the process.
+   * @throws ERR_CONFLICT when that does not run, or not in time
+   */
+  async resize(instance: ExecInstance, rows: number, columns: number): Promise<void> {
+    let timer = { cancel: (): void => {} };
+    const timeout = new Promise<void>((resolve) => {
+      timer = this.#clock.arm(this.#clock.now() + EXEC_BEGIN_WAIT_MS, resolve);
+    });
+    await Promise.race([instance.begun, timeout]);
+    timer.cancel();
+    if (!instance.process)
+      throw new DrydockError('ERR_CONFLICT', `exec process is not started: ${instance.id}`);
+    if (rows > 0 && columns > 0) instance.process.resize(rows, columns);
   }
 
   async #finish(instance: ExecInstance, process: JailProcess, drained: Promise<void>): Promise<void> {

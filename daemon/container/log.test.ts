@@ -64,7 +64,7 @@ describe('the log of a container', () => {
     await end(log, sink);
     expect(await readFile(log.path, 'utf8')).toBe(
       '{"log":"out\\n","stream":"stdout","time":"2026-01-01T00:00:00.000000000Z"}\n' +
-        '{"log":"err \\"quoted\\"\\n","stream":"stderr","time":"2026-01-01T00:00:00.000000001Z"}\n',
+        '{"log":"err \\"quoted\\"\\n","stream":"stderr","time":"2026-01-01T00:00:00.000001000Z"}\n',
     );
   });
 

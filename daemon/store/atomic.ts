@@ -85,9 +85,9 @@ export class RecordFolder<T extends object> {
       await mkdir(this.pathOf(key), { recursive: true, mode: 0o710 });
       let record: T | undefined = first;
       while (record !== undefined) {
-        delete entry.next;
         await writeAtomic(join(this.pathOf(key), this.#file), JSON.stringify(record));
         record = entry.next;
+        delete entry.next;
       }
     } finally {
       this.#writing.delete(key);
