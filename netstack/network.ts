@@ -13,6 +13,7 @@ import { DrydockError } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
 import { closeEventFd, kickEventFd, openEventFd } from '#common/native/epoll';
 import { close, duplicate, socketPair } from '#common/native/socket';
+import { TAP_MTU_MAX } from '#common/native/tap';
 import type { FlowInfo } from './flow/inside.ts';
 import { followResolvConf, RESOLV_CONF } from './host/resolv-conf.ts';
 import type {
@@ -48,7 +49,7 @@ import {
 const MTU_BYTES_DEFAULT = 65520;
 /** IPv6 needs 1280 and IPv4 68 (RFC 8200 section 5, RFC 791); less than 576 serves nobody. */
 const MTU_BYTES_MIN = 576;
-const MTU_BYTES_MAX = 65521;
+
 const MEMORY_MIB_MAX = 512;
 
 interface Pending {
@@ -69,10 +70,10 @@ export async function startNetwork(options: NetworkOptions): Promise<Network> {
   if ((gateway & netmask(subnet.prefixLength)) >>> 0 !== subnet.network)
     throw invalidAddress(`Gateway ${options.gateway} is not in the subnet ${options.subnet}.`);
   const mtuBytes = options.mtuBytes ?? MTU_BYTES_DEFAULT;
-  if (!Number.isInteger(mtuBytes) || mtuBytes < MTU_BYTES_MIN || mtuBytes > MTU_BYTES_MAX)
+  if (!Number.isInteger(mtuBytes) || mtuBytes < MTU_BYTES_MIN || mtuBytes > TAP_MTU_MAX)
     throw new DrydockError(
       'ERR_MTU_INVALID',
-      `An MTU of ${mtuBytes} bytes is out of range. Give one from ${MTU_BYTES_MIN} to ${MTU_BYTES_MAX}.`,
+      `An MTU of ${mtuBytes} bytes is out of range. Give one from ${MTU_BYTES_MIN} to ${TAP_MTU_MAX}.`,
     );
   const upstreams = options.dnsUpstreams?.map(requireUpstream);
   const network = new WorkerNetwork(options, { ...subnet, gateway, mtuBytes });
