@@ -151,7 +151,7 @@ function run(): never {
   const identity = takeIdentity(system, spec);
   const env = environment(spec.env, identity);
   const path = findProgram(spec.args[0] ?? '', env);
-  dropPowers(system, spec, identity);
+  dropPowers(system, spec, identity, message.filter);
   send({ type: 'executing' });
   execute(system, path, spec.args, env);
 }

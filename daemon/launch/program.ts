@@ -12,11 +12,13 @@ import { strerror } from '#common/native/libc';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { ProcessSpec } from '../runtime/runtime.ts';
 import { LaunchFailure, step } from './failure.ts';
+import type { SeccompFilter } from './protocol.ts';
 import type { System } from './system.ts';
 import { type Identity, lookUpIdentity } from './users.ts';
 
 /** What a shell user reads as "could not be executed after all"; runc's exit status for it. */
 const EXEC_FAILED_STATUS = 255;
+const SYS_ADMIN_BIT = 1n << 21n;
 
 /** Attaches standard streams 0 to 2, which so far are the daemon's pipes. */
 export function attachStreams(system: System, spec: ProcessSpec, terminal: PseudoTerminal | undefined): void {
@@ -162,7 +164,12 @@ export function environment(env: string[], identity: Identity): string[] {
 }
 
 /** Sets limits and drops what is left of the launcher's powers. */
-export function dropPowers(system: System, spec: ProcessSpec, identity: Identity): void {
+export function dropPowers(
+  system: System,
+  spec: ProcessSpec,
+  identity: Identity,
+  filter: SeccompFilter,
+): void {
   step('set resource limits', () => {
     for (const { name, soft, hard } of spec.rlimits) {
       const resource = system.RLIMITS[name.toLowerCase().replace(/^rlimit_/, '')];
@@ -179,8 +186,13 @@ export function dropPowers(system: System, spec: ProcessSpec, identity: Identity
         const capability = system.CAPABILITIES.indexOf(name);
         if (capability >= 0 && system.boundingHas(capability)) mask |= 1n << BigInt(capability);
       }
+    // Without no_new_privs only CAP_SYS_ADMIN may install a filter. It ends with execve, which makes the sets anew
+    // from the bounding set.
+    if (filter !== undefined && !spec.noNewPrivileges) mask |= SYS_ADMIN_BIT;
     system.setCapabilities(mask);
   });
+  if (filter !== undefined)
+    step('filter system calls', () => system.installSeccompFilter(Buffer.from(filter, 'base64')));
 }
 
 /** Replaces the launcher by the program. If that fails after all, says so where docker does and exits as runc. */

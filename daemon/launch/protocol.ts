@@ -30,10 +30,13 @@ export interface CgroupMount {
   options: string[] | undefined;
 }
 
+/** A compiled seccomp profile in base64; undefined for none. */
+export type SeccompFilter = string | undefined;
+
 /** What the daemon tells a launcher. */
 export type ToLauncher =
-  | { type: 'prepare'; spec: JailSpec; cgroups: CgroupMount[] }
-  | { type: 'join'; process: ProcessSpec }
+  | { type: 'prepare'; spec: JailSpec; cgroups: CgroupMount[]; filter: SeccompFilter }
+  | { type: 'join'; process: ProcessSpec; filter: SeccompFilter }
   | { type: 'run' };
 
 /** Why a program was not started, where the daemon answers with an exit code of its own. */

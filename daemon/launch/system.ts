@@ -2,10 +2,11 @@
 import * as mount from '#common/native/mount';
 import * as namespace from '#common/native/namespace';
 import * as process from '#common/native/process';
+import * as seccomp from '#common/native/seccomp';
 import * as tty from '#common/native/tty';
 
 /** See the files of common/native for each call. */
-export type System = typeof mount & typeof namespace & typeof process & typeof tty;
+export type System = typeof mount & typeof namespace & typeof process & typeof seccomp & typeof tty;
 
 /** The real ones. */
-export const linuxSystem: System = { ...mount, ...namespace, ...process, ...tty };
+export const linuxSystem: System = { ...mount, ...namespace, ...process, ...seccomp, ...tty };

@@ -70,6 +70,61 @@ export interface JailDevice {
   access: string;
 }
 
+/** What a rule of a seccomp profile does: names of libseccomp, as in docker's profiles. */
+export type SeccompAction =
+  | 'SCMP_ACT_ALLOW'
+  | 'SCMP_ACT_ERRNO'
+  | 'SCMP_ACT_KILL'
+  | 'SCMP_ACT_KILL_PROCESS'
+  | 'SCMP_ACT_KILL_THREAD'
+  | 'SCMP_ACT_LOG'
+  | 'SCMP_ACT_TRACE'
+  | 'SCMP_ACT_TRAP';
+
+/** A comparison with an argument of a system call, as 64 bits without sign. */
+export interface SeccompArgument {
+  index: number;
+  op:
+    | 'SCMP_CMP_NE'
+    | 'SCMP_CMP_LT'
+    | 'SCMP_CMP_LE'
+    | 'SCMP_CMP_EQ'
+    | 'SCMP_CMP_GE'
+    | 'SCMP_CMP_GT'
+    | 'SCMP_CMP_MASKED_EQ';
+  /** With MASKED_EQ the mask. */
+  value: number;
+  /** With MASKED_EQ what the masked argument is compared with. */
+  valueTwo?: number;
+}
+
+/** On what a rule depends. */
+export interface SeccompCondition {
+  caps?: string[];
+  /** Go's names, such as `amd64`. */
+  arches?: string[];
+  minKernel?: string;
+}
+
+/** A rule: all of its arguments must match. Of several rules for one system call the first that matches counts. */
+export interface SeccompRule {
+  names: string[];
+  action: SeccompAction;
+  errnoRet?: number;
+  args?: SeccompArgument[] | null;
+  includes?: SeccompCondition;
+  excludes?: SeccompCondition;
+}
+
+/** Which system calls a jail may make, in docker's form. */
+export interface SeccompProfile {
+  defaultAction: SeccompAction;
+  defaultErrnoRet?: number;
+  architectures?: string[];
+  archMap?: { architecture: string; subArchitectures: string[] | null }[] | null;
+  syscalls?: SeccompRule[];
+}
+
 /** A namespace of its own, the host's, or that of another process. */
 export type NamespaceMode = 'private' | 'host' | { pid: number };
 
@@ -96,6 +151,8 @@ export interface JailSpec {
   maskedPaths: string[];
   readonlyPaths: string[];
   sysctls: Record<string, string>;
+  /** System calls; docker's default profile when undefined. Privileged jails are unconfined. */
+  seccomp?: SeccompProfile | 'unconfined';
   limits: JailLimits;
   /** Run a reaping init as process 1 (HostConfig.Init). */
   init: boolean;

@@ -10,8 +10,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseSeccompProfile } from '../../daemon/runtime/index.ts';
 import type { JailMount } from '../../daemon/runtime/runtime.ts';
 import { Jails } from './jails.ts';
 
@@ -176,6 +177,38 @@ describe('capabilities', () => {
   });
 });
 
+describe('system calls', () => {
+  it('are filtered by default, for further processes too', async () => {
+    const { stdout, stderr } = await jails.sh('grep Seccomp: /proc/self/status; unshare -U true');
+    expect(stdout).toBe('Seccomp:\t2\n');
+    expect(stderr).toContain('unshare failed: Operation not permitted');
+    await jails.withJail({}, async (jail) => {
+      const { stdout } = await jails.exec(jail, ['grep', 'Seccomp:', '/proc/self/status'], { user: 'bob' });
+      expect(stdout).toBe('Seccomp:\t2\n');
+    });
+  });
+
+  it('are filtered under no_new_privs too, and not at all when that was asked for', async () => {
+    const script = 'grep -E "Seccomp:|CapEff" /proc/self/status';
+    const { stdout } = await jails.sh(script, { process: { noNewPrivileges: true } });
+    expect(stdout).toBe('CapEff:\t00000000a80425fb\nSeccomp:\t2\n');
+    expect((await jails.sh(script, { seccomp: 'unconfined' })).stdout).toContain('Seccomp:\t0\n');
+    expect((await jails.sh(script, { privileged: true })).stdout).toContain('Seccomp:\t0\n');
+  });
+
+  it('follow a custom profile', async () => {
+    const seccomp = parseSeccompProfile(
+      JSON.stringify({
+        defaultAction: 'SCMP_ACT_ALLOW',
+        syscalls: [{ names: ['mkdir', 'mkdirat'], action: 'SCMP_ACT_ERRNO', errnoRet: 28 }],
+      }),
+    );
+    const { stderr, status } = await jails.sh('mkdir /tmp/x', { seccomp });
+    expect(stderr).toContain('No space left on device');
+    expect(status.code).toBe(1);
+  });
+});
+
 describe('mounts', () => {
   it('bind folders and files, with their options', async () => {
     const volume = jails.folder('volume');
@@ -233,9 +266,14 @@ describe('mounts', () => {
   });
 
   it('do not show in the host', async () => {
-    const before = readFileSync('/proc/self/mountinfo', 'utf8');
+    // Other tests of this machine have mounts of their own.
+    const own = (): string[] =>
+      readFileSync('/proc/self/mountinfo', 'utf8')
+        .split('\n')
+        .filter((line) => line.includes(dirname(jails.root)));
+    const before = own();
     await jails.withJail({ mounts: [bind(jails.folder('unseen'), '/data')] }, async () => {
-      expect(readFileSync('/proc/self/mountinfo', 'utf8')).toBe(before);
+      expect(own()).toEqual(before);
     });
   });
 });

@@ -7,6 +7,7 @@ import { closeSync, readFileSync } from 'node:fs';
 import type { Clock } from '#common/clock';
 import { assert, DrydockError, errorMessage, SyscallError } from '#common/errors';
 import type { Log } from '#common/log';
+import type { SeccompFilter } from '../../launch/protocol.ts';
 import type {
   ExitStatus,
   Jail,
@@ -29,6 +30,8 @@ const EXEC_PREFIX = 'OCI runtime exec failed: exec failed: unable to start conta
 
 /** What a jail needs of its runtime. */
 export interface JailContext {
+  /** For processes that join. */
+  filter: SeccompFilter;
   cgroups: Cgroups;
   program: LauncherProgram;
   clock: Clock;
@@ -201,7 +204,7 @@ export class LinuxJail implements Jail {
     const launcher = this.#startInside();
     try {
       await this.#context.cgroups.add(this.id, launcher.pid);
-      launcher.send({ type: 'join', process: spec });
+      launcher.send({ type: 'join', process: spec, filter: this.#context.filter });
       const { terminalFd } = await launcher.expect('ready');
       const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
       launcher.send({ type: 'run' });

@@ -14,6 +14,7 @@ import { LinuxJail, launchError, processStartTime } from './jail.ts';
 import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
 import { effectiveSpec } from './plan.ts';
 import { reportSpec } from './report.ts';
+import { seccompFilter } from './seccomp/filter.ts';
 import { waitUntil } from './wait.ts';
 
 const SWEEP_TIMEOUT_MS = 10_000;
@@ -62,12 +63,14 @@ export class LinuxRuntime implements Runtime {
     try {
       launcher = this.#launcherFor(spec.namespaces.pid);
       await cgroups.add(spec.id, launcher.pid);
-      launcher.send({ type: 'prepare', spec, cgroups: cgroups.mounts(spec.id) });
+      const filter = seccompFilter(spec);
+      launcher.send({ type: 'prepare', spec, cgroups: cgroups.mounts(spec.id), filter });
       await launcher.expect('unshared');
       const { terminalFd } = await launcher.expect('ready');
       this.#checkJoined(spec);
       const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
       const jail = new LinuxJail(spec, launcher, terminal, {
+        filter,
         cgroups,
         program: this.#requireProgram(),
         clock: this.#options.clock,
@@ -93,7 +96,7 @@ export class LinuxRuntime implements Runtime {
     return {
       cgroupVersion: this.#requireCgroups().version,
       cgroupDriver: 'cgroupfs',
-      securityOptions: [],
+      securityOptions: ['name=seccomp,profile=builtin'],
       warnings: [],
     };
   }

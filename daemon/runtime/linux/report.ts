@@ -46,6 +46,13 @@ export function reportSpec(spec: JailSpec, cgroups: Cgroups): JailReportRow[] {
           : 'nodes on a tmpfs, devices cgroup',
     },
   );
+  const unconfined = spec.privileged || spec.seccomp === 'unconfined';
+  rows.push({
+    feature: 'system calls',
+    asked: unconfined ? 'unconfined' : spec.seccomp ? 'custom profile' : 'default profile',
+    got: 'full',
+    how: unconfined ? 'no filter, as asked' : 'seccomp filter; x32 and 32-bit ARM programs are not possible',
+  });
   if (spec.init)
     rows.push({
       feature: 'init',
