@@ -8,8 +8,6 @@ export const EVENTS_KEPT_MAX = 256;
 export const LOG_LINE_BYTES_MAX: number = 16 * 1024;
 /** Log bytes waiting for the disk before a container's output is paused. */
 export const LOG_PENDING_BYTES_MAX: number = 1024 * 1024;
-/** Bytes that one attached client may leave unread before the container's output waits for it. */
-export const CLIENT_PENDING_BYTES_MAX: number = 1024 * 1024;
 /** Default of `docker stop --time`. */
 export const STOP_TIMEOUT_S = 10;
 /** Output of a process that has ended is awaited this long when others still hold its pipes. */
@@ -30,3 +28,6 @@ export const STATS_INTERVAL_MS = 1000;
 export const API_GRACE_MS = 1000;
 /** How long a resize waits for its exec to start, as in dockerd. */
 export const EXEC_BEGIN_WAIT_MS = 10_000;
+/** Results of a healthcheck that inspect shows, and bytes of output of each. */
+export const HEALTH_LOG_MAX = 5;
+export const HEALTH_OUTPUT_BYTES_MAX = 4096;

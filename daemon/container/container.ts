@@ -1,6 +1,7 @@
 /** One container in the daemon's memory: its record and everything that lives only while the daemon does. */
 import type { Timer } from '#common/clock';
 import type { Jail, JailProcess } from '../runtime/runtime.ts';
+import type { HealthMonitor } from './health.ts';
 import { ProcessIo } from './io.ts';
 import { RestartPolicy } from './lifecycle.ts';
 import type { ContainerLog } from './logs.ts';
@@ -36,6 +37,8 @@ export class Container {
   readonly restarts: RestartPolicy = new RestartPolicy();
   jail: Jail | undefined;
   process: JailProcess | undefined;
+  /** Probes the current run. */
+  health: HealthMonitor | undefined;
   /** When the current run began, on the monotonic clock. */
   startedMs = 0;
   /** The start that a restart policy has scheduled. */

@@ -3,21 +3,23 @@
  * process; the end of a run frees in reverse, and a start that fails frees what it had acquired, so that a container
  * that does not run holds nothing of the host.
  */
+import type { Readable } from 'node:stream';
 import type { Clock } from '#common/clock';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import type { EventBus } from '../events/bus.ts';
 import type { RootStore } from '../image/store.ts';
-import { EXEC_OUTPUT_GRACE_MS, KILL_WAIT_MS, STOP_TIMEOUT_S } from '../limits.ts';
+import { EXEC_OUTPUT_GRACE_MS, HEALTH_OUTPUT_BYTES_MAX, KILL_WAIT_MS, STOP_TIMEOUT_S } from '../limits.ts';
 import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
 import type { ExitStatus, JailProcess, Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
 import type { Container } from './container.ts';
 import { type DnsDefaults, etcPaths, hostsText, writeEtcFiles, writeInPlace } from './files.ts';
+import { HealthMonitor, newHealth, probeArgs } from './health.ts';
 import { isAlive, permit } from './lifecycle.ts';
 import { signalNumber } from './signals.ts';
-import { jailSpec, type Places } from './spec.ts';
+import { execProcess, jailSpec, type Places } from './spec.ts';
 import { ZERO_TIME } from './types.ts';
 
 /** What the supervisor works with. */
@@ -169,11 +171,53 @@ export class Supervisor {
     container.process = process;
     container.startedMs = this.#deps.clock.now();
     if (container.log) container.io.add(container.log.begin());
+    delete state.health;
+    this.#watchHealth(container);
     const drained = container.io.connect(process);
     container.ended = process.exited.then((exit) => this.#exited(container, exit, drained, undo));
     container.ended.catch((error) =>
       this.#deps.log.error({ container: container.id, error }, 'the end of a container could not be handled'),
     );
+  }
+
+  /** Starts a run's healthcheck, or goes on with it after a pause. */
+  #watchHealth(container: Container): void {
+    const { config, state } = container.record;
+    const args = probeArgs(config.Healthcheck, config.Shell);
+    if (!args) return;
+    state.health ??= newHealth();
+    container.health = new HealthMonitor(config.Healthcheck!, state.health, {
+      clock: this.#deps.clock,
+      stamp: () => this.#stamps.text(),
+      probe: (signal) => this.#probe(container, args, signal),
+      changed: (health, before) => {
+        state.health = health;
+        if (health.Status === before) return;
+        this.event(container, `health_status: ${health.Status}`);
+        void this.#deps.save(container);
+      },
+    });
+  }
+
+  async #probe(
+    container: Container,
+    args: string[],
+    signal: AbortSignal,
+  ): Promise<{ exitCode: number; output: string }> {
+    const { jail, record } = container;
+    if (!jail) throw new DrydockError('ERR_NOT_RUNNING', 'the container has ended');
+    const wish = { args, env: [], cwd: '', user: '', terminal: false, stdin: false, privileged: false };
+    const process = await jail.exec(execProcess(record, wish));
+    const kill = (): void => process.kill(SIGKILL);
+    signal.addEventListener('abort', kill);
+    if (signal.aborted) kill();
+    const [stdout, stderr, exit] = await Promise.all([
+      headOf(process.stdout),
+      process.stderr ? headOf(process.stderr) : '',
+      process.exited,
+    ]);
+    signal.removeEventListener('abort', kill);
+    return { exitCode: exit.code, output: stdout + stderr };
   }
 
   async #exited(
@@ -249,6 +293,7 @@ export class Supervisor {
 
   /** Frees what a run held, in reverse. A step that fails is logged and the others still go on. */
   async #release(container: Container, undo: (() => Promise<unknown>)[]): Promise<void> {
+    container.health?.stop();
     for (const step of undo.splice(0).reverse())
       await step().catch((error) =>
         this.#deps.log.error(
@@ -258,6 +303,7 @@ export class Supervisor {
       );
     container.jail = undefined;
     container.process = undefined;
+    container.health = undefined;
   }
 
   async #startFailed(container: Container, error: unknown): Promise<void> {
@@ -311,7 +357,9 @@ export class Supervisor {
 
   async #resume(container: Container): Promise<void> {
     await container.jail?.resume();
-    if (container.record.state.status === 'paused') container.record.state.status = 'running';
+    if (container.record.state.status !== 'paused') return;
+    container.record.state.status = 'running';
+    this.#watchHealth(container);
   }
 
   /** A container that waits to be restarted is stopped by forgetting the restart. */
@@ -396,6 +444,7 @@ export class Supervisor {
     await container.turns.take(async () => {
       const { state } = container.record;
       permit('pause', state.status, container.id, container.name);
+      container.health?.stop();
       await container.jail!.pause();
       state.status = 'paused';
       await this.#deps.save(container);
@@ -411,6 +460,17 @@ export class Supervisor {
     });
     this.event(container, 'unpause');
   }
+}
+
+/** The first bytes of a stream, as text; the rest is read and dropped. */
+async function headOf(stream: Readable): Promise<string> {
+  const parts: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    if (bytes < HEALTH_OUTPUT_BYTES_MAX) parts.push(chunk);
+    bytes += chunk.length;
+  }
+  return Buffer.concat(parts).toString('utf8', 0, HEALTH_OUTPUT_BYTES_MAX);
 }
 
 /** The exit code of a container whose start failed: 127 not found, 126 not permitted, 128 otherwise. */
