@@ -156,8 +156,8 @@ class NativeDatagram implements HostDatagram {
   }
 }
 
-/** Errors that a UDP send may report on behalf of an earlier one. */
-const REPORTED_LATE: ReadonlySet<string> = new Set([
+/** Errors that a send may report on behalf of an earlier one. */
+export const REPORTED_LATE: ReadonlySet<string> = new Set([
   'ECONNREFUSED',
   'EHOSTUNREACH',
   'ENETUNREACH',

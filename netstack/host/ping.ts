@@ -10,7 +10,7 @@ import * as socket from '#common/native/socket';
 import type { HostError, HostPing, PingSink } from '../flow/host.ts';
 import { get16, put16 } from '../wire/address.ts';
 import { complement, sum } from '../wire/checksum.ts';
-import { drainErrors } from './datagram.ts';
+import { drainErrors, REPORTED_LATE } from './datagram.ts';
 import { hostError } from './errors.ts';
 import type { Poller } from './poller.ts';
 
@@ -88,9 +88,15 @@ class NativePing implements HostPing {
     if (this.#raw && this.#family === 4) {
       put16(buffer, 2, complement(sum(buffer, 0, end)));
     }
-    if (socket.sendTo(this.#fd, buffer, 0, end, addr, addrOff, 0) >= 0) return undefined;
-    const code = errnoName(socket.socketErrno());
-    return code === 'EAGAIN' || code === 'ENOBUFS' ? undefined : hostError(code);
+    // The first try may only report an earlier request's ICMP error (a traceroute has many under way); the queue of
+    // errors, which the poller tells of, says whose it is.
+    for (let attempt = 0; attempt < 2; attempt++) {
+      if (socket.sendTo(this.#fd, buffer, 0, end, addr, addrOff, 0) >= 0) return undefined;
+      const code = errnoName(socket.socketErrno());
+      if (code === 'EAGAIN' || code === 'ENOBUFS') return undefined;
+      if (attempt === 1 || !REPORTED_LATE.has(code)) return hostError(code);
+    }
+    return undefined;
   }
 
   events(mask: number): void {

@@ -9,8 +9,6 @@ export const NTP_LEN = 48;
 export const NTP_PORT = 123;
 export const NTP_MODE_CLIENT = 3;
 export const NTP_MODE_SERVER = 4;
-/** Leap indicator: the clock is not synchronised. */
-export const NTP_LEAP_UNKNOWN = 3;
 
 /** Seconds from the NTP era 0 (1900) to the Unix epoch. */
 const UNIX_EPOCH_S = 2_208_988_800;
