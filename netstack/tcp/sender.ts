@@ -8,6 +8,7 @@
 import type { TcpSegment } from '../wire/tcp.ts';
 import { TCP_ACK, TCP_FIN, TCP_PSH, TCP_SYN } from '../wire/tcp.ts';
 import type { TcpContext } from './context.ts';
+import { MSS_BYTES_MIN } from './limits.ts';
 import { type AckNews, Recovery } from './recovery.ts';
 import type { SentSegment } from './scoreboard.ts';
 import { type SegmentEmitter, SendBuffer } from './send-buffer.ts';
@@ -38,6 +39,8 @@ export class Sender {
   #windowSeq = 0;
   #windowAck = 0;
   windowMax = 0;
+  /** End of the last segment that went out with PSH. */
+  #pushed: number;
   #shift = 0;
   #mss: number;
   #superBytes = 0;
@@ -61,6 +64,7 @@ export class Sender {
     this.#context = context;
     this.una = isn;
     this.nxt = (isn + 1) | 0;
+    this.#pushed = this.nxt;
     this.#mss = mss;
     this.#buffer = new SendBuffer(context, this.nxt);
     this.#recovery = new Recovery(context, mss, this.nxt);
@@ -265,9 +269,13 @@ export class Sender {
     return unsent > 0 || (unsent === 0 && this.#buffer.finished);
   }
 
-  /** Most payload in one segment or super-segment. */
+  /**
+   * Most payload in one segment or super-segment. A segment larger than half the peer's window would make it stop and wait: it
+   * acknowledges the second.
+   */
   get #burstBytes(): number {
     const mss = this.#mss;
+    if (mss > this.windowMax >> 1) return Math.max(this.windowMax >> 1, Math.min(mss, MSS_BYTES_MIN));
     return this.#superBytes >= 2 * mss ? this.#superBytes - (this.#superBytes % mss) : mss;
   }
 
@@ -328,10 +336,16 @@ export class Sender {
       if (len < 0) return true;
       const fin = this.#buffer.finished && len === unsent && usable > len;
       if (len === 0 && !fin) return true;
-      const flags = TCP_ACK | (fin ? TCP_FIN : 0) | (len === unsent && len > 0 ? TCP_PSH : 0);
+      const push = len > 0 && (len === unsent || this.#mustPush(len));
+      const flags = TCP_ACK | (fin ? TCP_FIN : 0) | (push ? TCP_PSH : 0);
       if (!this.#emitNew(now, emitter, flags, len)) return false;
     }
     return true;
+  }
+
+  /** Half a window without PSH: a kernel delays the ACK of what is not pushed, and we would wait for it. */
+  #mustPush(len: number): boolean {
+    return seqDiff((this.nxt + len) | 0, this.#pushed) > this.windowMax >> 1;
   }
 
   #emitNew(now: number, emitter: SegmentEmitter, flags: number, len: number): boolean {
@@ -341,6 +355,7 @@ export class Sender {
     const end = (this.nxt + len + (flags & TCP_FIN ? 1 : 0)) | 0;
     board.push(this.nxt, end, now);
     this.nxt = end;
+    if (flags & TCP_PSH) this.#pushed = end;
     this.#persistAhead = 0;
     this.#sent(now, len);
     return true;
@@ -362,7 +377,7 @@ export class Sender {
     if (len <= 0) return -1;
     if (len < unsent && len >= mss) len -= len % mss;
     // Sender's silly window avoidance, RFC 9293 section 3.8.6.2.1.
-    if (len < mss && len < unsent && 2 * len < this.windowMax) return -1;
+    if (len < mss && len < unsent && len < this.windowMax >> 1) return -1;
     if (len < mss && this.#mustGather()) return -1;
     return this.#buffer.together(this.nxt, len, mss);
   }

@@ -337,7 +337,8 @@ const options: Cases = {
     > S. 0:0(0) ack 1
     < . 1:1(0) ack 1 win 100   // 1600 bytes
     write 3000
-    > . 1:1461(1460) ack 1
+    > . 1:801(800) ack 1
+    > P. 801:1601(800) ack 1
   `,
   '7323 2.3: the window of the SYN itself is not scaled': `
     connect
@@ -345,7 +346,8 @@ const options: Cases = {
     < S. 0:0(0) ack 1 win 1000 <mss 1460,wscale 10>
     > . 1:1(0) ack 1
     write 1200
-    > . 1:1001(1000) ack 1   // more than half of the largest window ever offered
+    > . 1:501(500) ack 1
+    > P. 501:1001(500) ack 1
   `,
   '2018 2: no SACK-permitted unless the SYN had it': `
     < S 0:0(0) win 65535 <mss 1460,wscale 7>

@@ -202,6 +202,7 @@ class Script {
     const compare = (what: string, wanted: unknown, got: unknown): void => {
       if (wanted !== undefined && wanted !== got) problems.push(`${what} ${wanted}`);
     };
+    // PSH is compared only where the script names it.
     compare('flags', want.flags, sent.flags & ~(want.flags & 8 ? 0 : 8));
     compare('seq', want.seq, sent.seq);
     compare('len', want.len, sent.len);

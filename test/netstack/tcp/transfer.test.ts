@@ -398,6 +398,35 @@ const sending: Cases = {
     > P. 1971:3011(1040) ack 1
     < . 1:1(0) ack 3011 win 65535
   `,
+  'a segment is at most half of the largest window, so that there are two to acknowledge': [
+    `
+    < S 0:0(0) win 65535 <mss 65480>
+    accept
+    > S. 0:0(0) ack 1
+    < . 1:1(0) ack 1 win 65535
+    write 65536
+    > . 1:32768(32767) ack 1
+    > P. 32768:65535(32767) ack 1
+    < . 1:1(0) ack 65535 win 65535
+    > P. 65535:65537(2) ack 1
+  `,
+    { path: jumbo },
+  ],
+  'PSH is set for every half window, since a kernel delays the ACK of what is not pushed': `
+    < S 0:0(0) win 6000 <mss 1460>
+    accept
+    > S. 0:0(0) ack 1
+    < . 1:1(0) ack 1 win 6000
+    write 9000
+    > . 1:1461(1460) ack 1 win 65535
+    > . 1461:2921(1460) ack 1 win 65535
+    > P. 2921:4381(1460) ack 1
+    > . 4381:5841(1460) ack 1
+    +1 < . 1:1(0) ack 5841 win 6000
+    > . 5841:7301(1460) ack 1
+    > P. 7301:8761(1460) ack 1
+    > P. 8761:9001(240) ack 1
+  `,
   'an old segment does not change the window (9293 3.10.7.4 SND.WL1)': `${ACCEPTED}
     < . 1:101(100) ack 1 win 3000
     read 100
