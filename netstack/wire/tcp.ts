@@ -19,7 +19,6 @@ export const TCP_SYN = 0x02;
 export const TCP_RST = 0x04;
 export const TCP_PSH = 0x08;
 export const TCP_ACK = 0x10;
-export const TCP_URG = 0x20;
 
 /** RFC 2018 section 3: four blocks fit in a header without timestamps, three with them. */
 export const SACK_BLOCKS_MAX = 4;
