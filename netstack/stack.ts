@@ -294,6 +294,7 @@ export class Stack {
       ...this.#context.counters,
       ...tcp,
       tcpFlows: this.#tcp.size,
+      tcpBufferBytes: this.#tcp.bufferBytes,
       udpMappings: this.#udpNat.size,
       pings: this.#pings.size,
       neighbours: this.#context.neighbours.size,

@@ -83,6 +83,11 @@ export class TcpFlows implements FlowOwner {
     return this.#table.size;
   }
 
+  /** Memory in the buffers of all connections. */
+  get bufferBytes(): number {
+    return this.#tcp.pool.usedBytes;
+  }
+
   get tcpCounters(): TcpCounters {
     return this.#tcp.counters;
   }
@@ -285,6 +290,11 @@ export class TcpFlows implements FlowOwner {
   #turn(now: number, flow: TcpFlow): void {
     if (flow.isGone) return;
     const { conn, end } = flow;
+    // Its station is not found yet: the connection has not begun.
+    if (flow.mac < 0) {
+      flow.isTouched = false;
+      return;
+    }
     if (flow.pending && conn.isOpen) {
       this.#settled(flow);
       end?.opened();
@@ -292,10 +302,10 @@ export class TcpFlows implements FlowOwner {
     end?.pump();
     // What the far end did not take in its turn dies with the connection that the guest has reset.
     if (conn.failure === 'reset' && !conn.isDead) conn.discard();
-    if (flow.mac >= 0) conn.poll(now, flow);
+    conn.poll(now, flow);
     flow.isTouched = false;
     if (conn.isDead) this.#finish(flow);
-    else this.#timers.schedule(flow, flow.mac >= 0 ? conn.pollAt() : Number.POSITIVE_INFINITY);
+    else this.#timers.schedule(flow, conn.pollAt());
   }
 
   /** A segment for no flow: RST (RFC 9293 section 3.10.7.1). */

@@ -637,6 +637,18 @@ conform('published ports', [
   ],
   [
     'relay',
+    'a client that speaks before the guest is found loses nothing',
+    () => {
+      const bench = new Bench();
+      const stream = relay(bench);
+      stream.push(bytes('early'));
+      bench.turn();
+      const [syn] = bench.exchange(bench.arpReply());
+      expect(payloadOf(answerSyn(bench, syn!))).toEqual(bytes('early'));
+    },
+  ],
+  [
+    'relay',
     'an address that is no guest resets the client at once',
     () => {
       const bench = new Bench();

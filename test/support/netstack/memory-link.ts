@@ -1,5 +1,5 @@
 /** A link in memory: keeps what is sent, delivers what a test gives it. */
-import { type FrameSink, type Link, VNET_HDR_LEN } from '../../../netstack/link/link.ts';
+import type { FrameSink, Link } from '../../../netstack/link/link.ts';
 
 export interface MemoryLinkOptions {
   mtuBytes?: number;
@@ -59,11 +59,4 @@ export class MemoryLink implements Link {
   take(): Uint8Array[] {
     return this.sent.splice(0);
   }
-}
-
-/** Puts an empty virtio_net_hdr before a frame. */
-export function withVnetHeader(frame: Uint8Array): Uint8Array {
-  const whole = new Uint8Array(VNET_HDR_LEN + frame.length);
-  whole.set(frame, VNET_HDR_LEN);
-  return whole;
 }
