@@ -19,6 +19,7 @@ const CLONE_NEWPID = 0x20000000;
 export const CLONE_NEWNET = 0x40000000;
 
 const rawUnshare = cFunction('unshare', 'int', ['int']);
+const rawChroot = cFunction('chroot', 'int', ['str']);
 const rawSetns = cFunction('setns', 'int', ['int', 'int']);
 const rawSethostname = cFunction('sethostname', 'int', ['str', 'size_t']);
 const rawSetdomainname = cFunction('setdomainname', 'int', ['str', 'size_t']);
@@ -29,6 +30,14 @@ const rawIoctl = cFunction('ioctl', 'int', ['int', 'ulong', '...']);
 /** Gives the calling thread its own of what `flags` names. */
 export function unshare(flags: number): void {
   check(rawUnshare(flags), 'unshare', `0x${flags.toString(16)}`);
+}
+
+/**
+ * Makes `path` the root of the calling thread, which must have unshared CLONE_FS: other threads keep theirs. Paths that
+ * this thread looks up from now on, links included, cannot leave it.
+ */
+export function changeRoot(path: string): void {
+  check(rawChroot(path), 'chroot', path);
 }
 
 /** Moves the calling thread into a namespace (`fd` of /proc/PID/ns/x) or into several of a process (`fd` a pidfd). */

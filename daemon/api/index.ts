@@ -4,6 +4,7 @@ import { dirname } from 'node:path';
 import { DrydockError } from '#common/errors';
 import { type DaemonConfig, parseHost } from '../config.ts';
 import { API_GRACE_MS } from '../limits.ts';
+import { archiveRoutes } from './archive.ts';
 import { containerStreamRoutes } from './container-streams.ts';
 import { containerRoutes } from './containers.ts';
 import type { ApiContext } from './context.ts';
@@ -19,6 +20,7 @@ export const apiPlugins: readonly ApiPlugin[] = [
   systemRoutes,
   containerRoutes,
   containerStreamRoutes,
+  archiveRoutes,
   imageRoutes,
   networkRoutes,
   volumeRoutes,

@@ -21,8 +21,8 @@ import { badArchive, type TarSink } from './tar/reader.ts';
 
 type ByteString = native.ByteString;
 
-/** How deletions are kept: for overlayfs, or as files for drivers that merge by copying. */
-export type WhiteoutForm = 'overlay' | 'files';
+/** How deletions are kept: for overlayfs, or as files for drivers that merge by copying. `none`: no layer, all names are names. */
+export type WhiteoutForm = 'overlay' | 'files' | 'none';
 
 export const WHITEOUT_PREFIX = '.wh.';
 export const OPAQUE_NAME = '.wh..wh..opq';
@@ -88,6 +88,10 @@ export class LayerExtractor implements TarSink {
       return;
     }
     const name = components.pop()!;
+    if (this.#whiteouts === 'none') {
+      this.#make(components, this.#directory(components), name, header);
+      return;
+    }
     if (components.some((component) => component.startsWith(WHITEOUT_PREFIX)))
       throw badArchive(`${printable(header.name)} is below a whiteout`);
     const parentFd = this.#directory(components);

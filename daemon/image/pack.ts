@@ -27,6 +27,8 @@ export interface PackOptions {
   overlay: boolean;
   /** Only these paths (relative, byte strings) and the folders that lead to them; everything when undefined. */
   only?: ReadonlySet<ByteString>;
+  /** What all names begin with, such as `folder/`. */
+  prefix?: ByteString;
   /** Paths whose removal is to be told, when the folder itself can't (relative, byte strings). */
   deleted?: readonly ByteString[];
 }
@@ -146,7 +148,8 @@ class Packer {
       yield whiteout(`${path.slice(0, slash)}${WHITEOUT_PREFIX}${path.slice(slash)}`);
       return;
     }
-    const header = headerOf(full, path, stats);
+    const named = (this.#options.prefix ?? '') + path;
+    const header = headerOf(full, named, stats);
     if (!header) return;
     const first =
       header.type !== 'directory' && stats.nlink > 1n ? this.#firstNames.get(stats.ino) : undefined;
@@ -154,7 +157,7 @@ class Packer {
       yield emitHeader({ ...header, type: 'link', size: 0, linkName: first, xattrs: new Map() });
       return;
     }
-    if (stats.nlink > 1n && header.type !== 'directory') this.#firstNames.set(stats.ino, path);
+    if (stats.nlink > 1n && header.type !== 'directory') this.#firstNames.set(stats.ino, named);
     yield emitHeader(header);
     if (header.type === 'file') {
       yield* fileData(full, header.size);

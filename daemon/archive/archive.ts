@@ -1,0 +1,172 @@
+/** Trees of containers as archives: the daemon's side of `docker cp` and `docker export`. */
+import { lstat, readlink } from 'node:fs/promises';
+import { posix } from 'node:path';
+import { Readable } from 'node:stream';
+import { Worker } from 'node:worker_threads';
+import { compiledEntry } from '#common/entry';
+import { DrydockError, errorCode } from '#common/errors';
+import { resolveInRoot } from '../mounts/rootpath.ts';
+import type { ArchiveJob, FromArchive, ToArchive } from './worker.ts';
+
+/** Where a path of a container is: a root on the host, and an absolute path inside it. */
+export interface Place {
+  root: string;
+  path: string;
+}
+
+/** X-Docker-Container-Path-Stat. `mode` has the bits of Go's FileMode. */
+export interface PathStat {
+  name: string;
+  size: number;
+  mode: number;
+  mtime: string;
+  linkTarget: string;
+}
+
+/** Go: io/fs FileMode. */
+const GO_MODE = {
+  directory: 2 ** 31,
+  symlink: 2 ** 27,
+  device: 2 ** 26,
+  fifo: 2 ** 25,
+  socket: 2 ** 24,
+  setuid: 2 ** 23,
+  setgid: 2 ** 22,
+  character: 2 ** 21,
+  sticky: 2 ** 20,
+};
+
+const GO_TYPES: ReadonlyMap<number, number> = new Map([
+  [0o040000, GO_MODE.directory],
+  [0o120000, GO_MODE.symlink],
+  [0o060000, GO_MODE.device],
+  [0o020000, GO_MODE.device + GO_MODE.character],
+  [0o010000, GO_MODE.fifo],
+  [0o140000, GO_MODE.socket],
+]);
+
+/** A mode of lstat(2) in Go's bits. */
+export function goMode(mode: number): number {
+  const bit = (mask: number, value: number): number => ((mode & mask) !== 0 ? value : 0);
+  return (
+    (mode & 0o777) +
+    (GO_TYPES.get(mode & 0o170000) ?? 0) +
+    bit(0o4000, GO_MODE.setuid) +
+    bit(0o2000, GO_MODE.setgid) +
+    bit(0o1000, GO_MODE.sticky)
+  );
+}
+
+/** The name that a path has in an archive and in its stat: its last part, `.` when it ends in one. */
+export function baseName(path: string): string {
+  if (/\/\.$/.test(path)) return '.';
+  return posix.basename(path) || '/';
+}
+
+/**
+ * What is at a place. A last part that is a link is told as one, unless the path ends in `/` or `/.`.
+ * @throws ERR_PATH_NOT_FOUND
+ */
+export async function statPath(place: Place, shown: string): Promise<PathStat> {
+  const { root, path } = place;
+  const follow = /\/\.?$/.test(path);
+  const parent = follow ? path : posix.dirname(path);
+  const host = await resolveInRoot(root, parent);
+  const target = follow ? host : posix.join(host, posix.basename(path));
+  const found = await lstat(target).catch((error) => {
+    if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR')
+      throw new DrydockError('ERR_PATH_NOT_FOUND', shown);
+    throw error;
+  });
+  if (follow && !found.isDirectory() && path !== '/')
+    throw new DrydockError('ERR_BAD_PARAMETER', `${path}: not a directory`);
+  return {
+    name: baseName(path),
+    size: found.size,
+    mode: goMode(found.mode),
+    mtime: found.mtime.toISOString(),
+    linkTarget: found.isSymbolicLink() ? await linkTarget(root, path, await readlink(target)) : '',
+  };
+}
+
+/** Where a link leads in the end, as a path of the container. */
+async function linkTarget(root: string, path: string, target: string): Promise<string> {
+  const absolute = target.startsWith('/') ? target : posix.join(posix.dirname(path), target);
+  const host = await resolveInRoot(root, absolute);
+  return host.slice(root.length) || '/';
+}
+
+/** The archive of what is at a place. */
+export function readArchive(place: Place): Readable {
+  const worker = start({ op: 'read', ...place, name: baseName(place.path) });
+  const stream = new Readable({
+    highWaterMark: 1 << 20,
+    read() {
+      worker.postMessage({ type: 'more' } satisfies ToArchive);
+    },
+    destroy(error, done) {
+      worker.terminate().then(
+        () => done(error),
+        () => done(error),
+      );
+    },
+  });
+  worker.on('message', (message: FromArchive) => {
+    if (message.type === 'chunk')
+      stream.push(Buffer.from(message.bytes.buffer, message.bytes.byteOffset, message.bytes.length));
+    if (message.type === 'end') stream.push(null);
+    if (message.type === 'failed') stream.destroy(failure(message));
+  });
+  worker.on('error', (error) => stream.destroy(error));
+  return stream;
+}
+
+/** Unpacks an archive below a place. @throws ERR_BAD_ARCHIVE, ERR_BAD_PARAMETER, ERR_NO_SPACE */
+export async function writeArchive(
+  place: Place,
+  archive: Readable,
+  options: { replace: boolean; owner: { uid: number; gid: number } | undefined },
+): Promise<void> {
+  const worker = start({ op: 'write', ...place, ...options });
+  const answers: FromArchive[] = [];
+  let wake = (): void => {};
+  worker.on('message', (message: FromArchive) => {
+    answers.push(message);
+    wake();
+  });
+  worker.on('error', (error) => {
+    answers.push({ type: 'failed', code: undefined, message: error.message });
+    wake();
+  });
+  const answer = async (): Promise<FromArchive> => {
+    while (answers.length === 0)
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    const [first] = answers.splice(0, 1);
+    if (first!.type === 'failed') throw failure(first);
+    return first!;
+  };
+  try {
+    for await (const bytes of archive) {
+      worker.postMessage({ type: 'chunk', bytes } satisfies ToArchive);
+      await answer();
+    }
+    worker.postMessage({ type: 'end' } satisfies ToArchive);
+    await answer();
+  } finally {
+    await worker.terminate();
+  }
+}
+
+function start(job: ArchiveJob): Worker {
+  return new Worker(compiledEntry('daemon/archive/worker'), {
+    workerData: job,
+    name: 'drydock-archive',
+    trackUnmanagedFds: false,
+  });
+}
+
+function failure(message: FromArchive & { type: 'failed' }): DrydockError {
+  return new DrydockError(message.code ?? 'ERR_ARCHIVE', message.message);
+}
