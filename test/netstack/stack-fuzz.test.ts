@@ -9,7 +9,7 @@ import { put16 } from '../../netstack/wire/address.ts';
 import { complement, sum } from '../../netstack/wire/checksum.ts';
 import { ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from '../../netstack/wire/ethernet.ts';
 import { NEXT_FRAGMENT } from '../../netstack/wire/ipv6.ts';
-import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../../netstack/wire/tcp.ts';
+import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../../netstack/wire/tcp.ts';
 import {
   address,
   Bench,
@@ -268,7 +268,7 @@ const ATTACKS: [name: string, frames: (bench: Bench) => Uint8Array[]][] = [
   ],
   [
     'WinNuke: urgent data',
-    (bench) => [bench.tcp(SERVER, { flags: TCP_ACK | TCP_URG, urgentPointer: 3 }, pattern(3))],
+    (bench) => [bench.tcp(SERVER, { flags: TCP_ACK | 0x20, urgentPointer: 3 }, pattern(3))],
   ],
   [
     'blind RST and SYN in a window',
