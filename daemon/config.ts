@@ -24,6 +24,8 @@ export interface DaemonConfig {
   logDriver: string;
   logOpts: Record<string, string>;
   shutdownTimeoutS: number;
+  registryMirrors: string[];
+  insecureRegistries: string[];
   dns: string[];
   dnsSearch: string[];
   dnsOpts: string[];
@@ -63,6 +65,8 @@ export const DEFAULTS: DaemonConfig = {
   logDriver: 'json-file',
   logOpts: {},
   shutdownTimeoutS: SHUTDOWN_TIMEOUT_S,
+  registryMirrors: [],
+  insecureRegistries: [],
   dns: [],
   dnsSearch: [],
   dnsOpts: [],
@@ -173,6 +177,20 @@ export const OPTIONS: readonly DaemonOption[] = [
     kind: 'number',
     help: `time for containers to stop when the daemon ends (default ${SHUTDOWN_TIMEOUT_S})`,
     reload: true,
+  },
+  {
+    flags: '--registry-mirror <url>',
+    key: 'registry-mirrors',
+    field: 'registryMirrors',
+    kind: 'list',
+    help: 'ask this registry first for images of Docker Hub; repeatable',
+  },
+  {
+    flags: '--insecure-registry <host>',
+    key: 'insecure-registries',
+    field: 'insecureRegistries',
+    kind: 'list',
+    help: 'registry (host[:port] or CIDR) that may be spoken to without TLS; repeatable',
   },
   {
     flags: '--dns <address>',

@@ -116,6 +116,7 @@ async function openServices(config: DaemonConfig, version: string, log: Log, und
     log,
     clock,
     ...(config.storageDriver && { driver: config.storageDriver as StorageDriver }),
+    registry: { mirrors: config.registryMirrors, insecure: config.insecureRegistries },
     onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
   });
   undo.add('close the image store', () => opened.close());

@@ -11,7 +11,8 @@ import {
   DEFAULT_NETWORK_SYSCTLS,
   DEFAULT_READONLY_PATHS,
   defaultMounts,
-} from '../runtime/defaults.ts';
+  parseSeccompProfile,
+} from '../runtime/index.ts';
 import type {
   JailDevice,
   JailLimits,
@@ -66,6 +67,9 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
     readonlyPaths: masks ? [] : [...(host.ReadonlyPaths ?? DEFAULT_READONLY_PATHS)],
     sysctls: { ...(ownNetwork && DEFAULT_NETWORK_SYSCTLS), ...host.Sysctls },
     limits: jailLimits(host),
+    ...(privileged || security.seccomp === 'unconfined'
+      ? { seccomp: 'unconfined' as const }
+      : security.seccomp && { seccomp: security.seccomp }),
     init: host.Init === true,
     process: {
       args: record.args,
@@ -175,19 +179,33 @@ export function capabilities(host: HostConfig, privileged: boolean): string[] {
 }
 
 /** What SecurityOpt asks for. */
-export function parseSecurity(options: string[]): { noNewPrivileges: boolean; unmasked: boolean } {
-  const result = { noNewPrivileges: false, unmasked: false };
+interface Security {
+  noNewPrivileges: boolean;
+  unmasked: boolean;
+  /** Undefined: docker's default profile. */
+  seccomp: JailSpec['seccomp'];
+}
+
+/** A profile is the text of its file: the CLI reads it. @throws ERR_BAD_SECCOMP */
+function seccompOf(value: string): JailSpec['seccomp'] {
+  if (value === 'unconfined') return 'unconfined';
+  return value === 'builtin' ? undefined : parseSeccompProfile(value);
+}
+
+/** Reads SecurityOpt. @throws ERR_BAD_PARAMETER for what nobody could keep */
+export function parseSecurity(options: string[]): Security {
+  const result: Security = { noNewPrivileges: false, unmasked: false, seccomp: undefined };
   for (const option of options) {
     const [, name = '', value = ''] = /^([^=:]+)[=:]?(.*)$/.exec(option) ?? [];
     if (name === 'no-new-privileges' && ['', 'true', 'false'].includes(value))
       result.noNewPrivileges = value !== 'false';
     else if (name === 'systempaths' && value === 'unconfined') result.unmasked = true;
-    else if (name === 'seccomp' && (value === 'unconfined' || value === 'builtin')) continue;
+    else if (name === 'seccomp' && value !== '') result.seccomp = seccompOf(value);
     else if ((name === 'apparmor' || name === 'label') && ['unconfined', 'disable'].includes(value)) continue;
     else
       throw new DrydockError(
         'ERR_BAD_PARAMETER',
-        `invalid --security-opt ${JSON.stringify(option)}: supported are no-new-privileges, systempaths=unconfined, seccomp=unconfined|builtin, apparmor=unconfined and label=disable`,
+        `invalid --security-opt ${JSON.stringify(option)}: supported are no-new-privileges, systempaths=unconfined, seccomp=unconfined|builtin|PROFILE, apparmor=unconfined and label=disable`,
       );
   }
   return result;
