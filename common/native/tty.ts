@@ -1,5 +1,5 @@
 /** Pseudo-terminals (pty(7), ioctl_tty(2)). Numbers are those of x86-64 and arm64. */
-import { constants } from 'node:fs';
+import { constants, openSync } from 'node:fs';
 import { cFunction, check, errno, errnoName } from './libc.ts';
 
 const rawIoctl = cFunction('ioctl', 'int', ['int', 'ulong', '...']);
@@ -28,6 +28,11 @@ export function openTerminal(ptmxFd: number): PseudoTerminal {
   const flags = constants.O_RDWR | constants.O_NOCTTY | O_CLOEXEC;
   const slave = check(rawIoctl(ptmxFd, TIOCGPTPEER, 'int', flags), 'ioctl', 'TIOCGPTPEER');
   return { master: ptmxFd, slave };
+}
+
+/** Opens a new terminal of the machine's own devpts. */
+export function openHostTerminal(): PseudoTerminal {
+  return openTerminal(openSync('/dev/ptmx', constants.O_RDWR | constants.O_NOCTTY | O_CLOEXEC));
 }
 
 export function setWindowSize(fd: number, rows: number, columns: number): void {

@@ -138,6 +138,12 @@ function run(): never {
   process.umask(0);
   const message = receive();
   if (message.type === 'run') throw new Error('nothing to run yet');
+  if (message.type === 'hold') {
+    enterNamespaces(message.namespaces);
+    send({ type: 'unshared' });
+    receive();
+    process.exit(0);
+  }
   const spec = message.type === 'prepare' ? message.spec.process : message.process;
   const terminal = message.type === 'prepare' ? prepare(message) : join(message);
   send(terminal ? { type: 'ready', terminalFd: terminal.master } : { type: 'ready' });

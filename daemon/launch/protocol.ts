@@ -10,7 +10,8 @@
  *   run                     ->  identity, limits, program look-up
  *                           <-  executing               then execve closes the channel
  *
- * or, for a further process, `join` instead of `prepare`, without `unshared`. Each failing step answers `failed` and
+ * or, for a further process, `join` instead of `prepare`, without `unshared`; or only `hold`, for a launcher that keeps
+ * namespaces for somebody else until the channel is closed. Each failing step answers `failed` and
  * ends the launcher.
  */
 import type { JailSpec, ProcessSpec } from '../runtime/runtime.ts';
@@ -37,6 +38,7 @@ export type SeccompFilter = string | undefined;
 export type ToLauncher =
   | { type: 'prepare'; spec: JailSpec; cgroups: CgroupMount[]; filter: SeccompFilter }
   | { type: 'join'; process: ProcessSpec; filter: SeccompFilter }
+  | { type: 'hold'; namespaces: JailSpec['namespaces'] }
   | { type: 'run' };
 
 /** Why a program was not started, where the daemon answers with an exit code of its own. */

@@ -118,16 +118,21 @@ function findGroup(wish: string, group: GroupEntry[]): number {
 
 /** Looks a user up in the files of the current root. */
 export function lookUpIdentity(wish: string, extraGroups: string[]): Identity {
-  const passwd = parsePasswd(readImageFile('/etc/passwd'));
-  const group = parseGroup(readImageFile('/etc/group'));
+  const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
+  const read = (path: string): string => readRegularFile(path, () => openSync(path, flags));
+  const passwd = parsePasswd(read('/etc/passwd'));
+  const group = parseGroup(read('/etc/group'));
   return resolveIdentity(wish, extraGroups, passwd, group);
 }
 
-/** A file of the image as text; a missing one is empty. Neither a pipe nor a device of the image can hold us up. */
-function readImageFile(path: string): string {
+/**
+ * A file of the image as text; a missing one is empty. Opened with O_NONBLOCK, neither a pipe nor a device that the
+ * image has in its place can hold us up.
+ */
+export function readRegularFile(path: string, open: () => number): string {
   let fd: number;
   try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+    fd = open();
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return '';
     throw error;

@@ -1,4 +1,4 @@
 /** Runtimes: how containers are isolated. The rest of the daemon imports this and runtime.ts. */
 export * from './defaults.ts';
 export { parseSeccompProfile } from './linux/seccomp/profile.ts';
-export { createRuntime, type RuntimeOptions } from './platform.ts';
+export { createRuntime } from './platform.ts';

@@ -14,9 +14,20 @@ export interface RuntimeOptions {
   execRoot: string;
   log: Log;
   clock: Clock;
+  /** An OCI runtime instead of our own. */
+  oci?: OciCommand;
+}
+
+/** A program that speaks the command line of runc. */
+export interface OciCommand {
+  /** What it is called in `docker info`. */
+  name: string;
+  /** A path, or a name in PATH. */
+  command: string;
 }
 
 const linux = process.platform === 'linux' ? await import('./linux/linux-runtime.ts') : undefined;
+const oci = process.platform === 'linux' ? await import('./oci/oci-runtime.ts') : undefined;
 
 /**
  * The runtime of this platform, not yet open.
@@ -24,6 +35,7 @@ const linux = process.platform === 'linux' ? await import('./linux/linux-runtime
  * @throws DrydockError ERR_PLATFORM where there is none.
  */
 export function createRuntime(options: RuntimeOptions): Runtime {
+  if (oci && options.oci) return new oci.OciRuntime(options.oci, options);
   if (linux) return new linux.LinuxRuntime(options);
   throw new DrydockError(
     'ERR_PLATFORM',

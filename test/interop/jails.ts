@@ -20,6 +20,7 @@ import {
   DEFAULT_SHM_BYTES,
   defaultMounts,
 } from '../../daemon/runtime/index.ts';
+import type { OciCommand } from '../../daemon/runtime/platform.ts';
 import type {
   ExitStatus,
   Jail,
@@ -57,7 +58,9 @@ export class Jails {
   readonly instance: string;
   readonly #folder: string;
 
-  constructor(log: Log = nullLog, instance = `test-${randomBytes(4).toString('hex')}`) {
+  constructor(options: { log?: Log; instance?: string; oci?: OciCommand } = {}) {
+    const unique = `test-${randomBytes(4).toString('hex')}`;
+    const { log = nullLog, instance = unique, oci } = options;
     this.instance = instance;
     this.#folder = mkdtempSync(join(tmpdir(), 'drydock-jails-'));
     this.image = join(this.#folder, 'lower');
@@ -71,6 +74,7 @@ export class Jails {
       execRoot: join(this.#folder, 'exec'),
       log,
       clock: systemClock,
+      ...(oci && { oci }),
     });
   }
 
@@ -180,6 +184,19 @@ export class Jails {
   async exec(jail: Jail, args: string[], changes: Partial<ProcessSpec> = {}): Promise<Outcome> {
     return finish(await jail.exec(this.process(args, changes)));
   }
+}
+
+/**
+ * An OCI runtime for tests. crun refuses to work where version 2 of control groups has controllers beside version 1;
+ * there it gets a mount namespace in which it does not see that.
+ */
+export function ociCommand(name: string): OciCommand & { remove(): void } {
+  if (name !== 'crun') return { name, command: name, remove() {} };
+  const folder = mkdtempSync(join(tmpdir(), 'drydock-crun-'));
+  const command = join(folder, 'crun');
+  const inside = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec crun "$@"';
+  writeFileSync(command, `#!/bin/sh\nexec unshare --mount sh -c '${inside}' crun "$@"\n`, { mode: 0o755 });
+  return { name, command, remove: () => rmSync(folder, { recursive: true }) };
 }
 
 /** All of a stream as text. */

@@ -128,7 +128,7 @@ describe('what a killed daemon left', () => {
     const jail = await jails.runtime.create(jails.spec(['sleep', 'infinity']));
     const main = await jail.start();
     // A second runtime of the same instance stands for the daemon that comes back.
-    const next = new Jails(undefined, jails.instance);
+    const next = new Jails({ instance: jails.instance });
     await next.open();
     try {
       const done = await next.runtime.sweep([{ id: jail.id, pid: jail.pid, startTime: jail.startTime }]);

@@ -113,6 +113,11 @@ function machinesOf(profile: SeccompProfile, { machine }: CompileContext): Machi
   return machine === 'x86_64' && listed.has(SCMP_ARCH.x86) ? ['x86_64', 'x86'] : [machine];
 }
 
+/** The rules of a profile whose conditions hold. */
+export function applicableRules(profile: SeccompProfile, context: CompileContext): SeccompRule[] {
+  return (profile.syscalls ?? []).filter((rule) => applies(rule, context.machine, context));
+}
+
 /** The rules of one system call, and what happens when none matches. */
 function bodyFor(profile: SeccompProfile, machine: Machine, context: CompileContext): Instruction[] {
   const fallback = answer(actionValue(profile.defaultAction, profile.defaultErrnoRet));

@@ -1,0 +1,120 @@
+/** Containers by Debian's runc and crun, behind the same interface as our own runtime. */
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { finish, Jails, ociCommand, readUntil, text } from './jails.ts';
+
+const MIB = 1 << 20;
+
+describe.each(['runc', 'crun'])('%s', (name) => {
+  const oci = ociCommand(name);
+  const jails = new Jails({ oci });
+  beforeAll(() => jails.open());
+  afterAll(async () => {
+    await jails.close();
+    oci.remove();
+  });
+
+  it('runs a program with its streams and exit code', async () => {
+    expect(await jails.sh('echo out; echo err >&2; exit 7')).toMatchObject({
+      stdout: 'out\n',
+      stderr: 'err\n',
+      status: { code: 7 },
+    });
+  });
+
+  it('passes standard input on and loses no output', async () => {
+    await jails.withJail(
+      { process: { stdin: true } },
+      async (_jail, main) => {
+        main.stdin!.end('x'.repeat(300_000));
+        expect((await finish(main)).stdout.trim()).toBe('300000');
+      },
+      ['wc', '-c'],
+    );
+    expect((await jails.sh('seq 1 100000')).stdout.length).toBe(588_895);
+  });
+
+  it('tells what cannot be started', async () => {
+    await expect(jails.run(['nowhere'])).rejects.toMatchObject({ code: 'ERR_EXEC_NOT_FOUND' });
+    await expect(jails.run(['/etc/passwd'])).rejects.toMatchObject({ code: 'ERR_EXEC_PERMISSION' });
+    await expect(jails.run(['true'], { process: { user: 'nobody-here' } })).rejects.toMatchObject({
+      code: 'ERR_USER_NOT_FOUND',
+    });
+  });
+
+  it('gives what the specification says', async () => {
+    const volume = jails.folder('volume');
+    writeFileSync(join(volume, 'file'), 'content');
+    const script =
+      'id; hostname; cat /data/file; echo; grep -E "^(CapEff|CapBnd|CapInh|Seccomp|NoNewPrivs):" /proc/self/status; cut -d: -f3 /proc/self/cgroup | sort -u; ulimit -n; ls /sys/class/net; unshare -U true';
+    const { stdout, stderr } = await jails.sh(script, {
+      mounts: [{ kind: 'bind', source: volume, target: '/data', readOnly: true, options: [] }],
+      process: { user: 'bob', noNewPrivileges: true, rlimits: [{ name: 'nofile', soft: 99, hard: 99 }] },
+    });
+    expect(stdout).toBe(
+      'uid=1000(bob) gid=1000(bob) groups=1000(bob),50(staff)\nbox\ncontent\nCapInh:\t0000000000000000\nCapEff:\t0000000000000000\n' +
+        'CapBnd:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n/\n99\nlo\n',
+    );
+    expect(stderr).toContain('Operation not permitted');
+  });
+
+  it('has the network namespace before it starts', async () => {
+    const jail = await jails.runtime.create(jails.spec(['readlink', '/proc/self/ns/net']));
+    const namespace = readlinkSync(`/proc/${jail.pid}/ns/net`);
+    expect((await finish(await jail.start())).stdout.trim()).toBe(namespace);
+    await jail.destroy();
+  });
+
+  it('runs further processes, with signals and a terminal', async () => {
+    await jails.withJail({}, async (jail, main) => {
+      expect(await jails.exec(jail, ['sh', '-c', 'id -un; exit 4'], { user: 'bob' })).toMatchObject({
+        stdout: 'bob\n',
+        status: { code: 4 },
+      });
+      await expect(jails.exec(jail, ['nowhere'])).rejects.toMatchObject({ code: 'ERR_EXEC_NOT_FOUND' });
+      const shown = await jail.exec(
+        jails.process(['sh', '-c', 'trap "stty size; exit" WINCH; stty size; while :; do sleep 0.05; done'], {
+          terminal: true,
+          stdin: true,
+          consoleSize: { rows: 5, columns: 60 },
+        }),
+      );
+      await readUntil(shown.stdout, (all) => all.includes('5 60'));
+      shown.resize(7, 70);
+      expect(await text(shown.stdout)).toContain('7 70');
+      main.kill('KILL');
+      expect((await main.exited).code).toBe(137);
+    });
+  });
+
+  it('limits, pauses and counts by the same control groups', async () => {
+    const limits = { memoryBytes: 64 * MIB, pids: 20 };
+    await jails.withJail({ limits }, async (jail, main) => {
+      expect(await jail.stats()).toMatchObject({ memoryLimitBytes: 64 * MIB, pidsLimit: 20 });
+      expect(await jail.pids()).toEqual([main.pid]);
+      await jail.pause();
+      await jail.resume();
+      await jail.update({ pids: 30 });
+      expect((await jail.stats()).pidsLimit).toBe(30);
+    });
+  });
+
+  it('leaves nothing', async () => {
+    await jails.run(['true']);
+    const groups = `/sys/fs/cgroup/memory/drydock-${jails.instance}`;
+    const left = existsSync(groups)
+      ? readdirSync(groups, { withFileTypes: true }).filter((entry) => entry.isDirectory())
+      : [];
+    expect(left).toEqual([]);
+    await expect
+      .poll(() => readFileSync('/proc/thread-self/children', 'utf8').trim().split(' ').filter(Boolean).length)
+      .toBe(0);
+  });
+});
+
+it('a runtime that is not there is said to be missing', async () => {
+  const jails = new Jails({ oci: { name: 'none', command: '/no/such/runtime' } });
+  await expect(jails.runtime.open()).rejects.toMatchObject({ code: 'ERR_OCI_RUNTIME' });
+  await jails.runtime.close();
+});
