@@ -1,9 +1,18 @@
+import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { type DaemonAddress, IMAGE, TestDaemon, until } from '../support/e2e/daemon.ts';
+import { compiledEntry } from '#common/entry';
+import {
+  type DaemonAddress,
+  type Finished,
+  finish,
+  IMAGE,
+  TestDaemon,
+  until,
+} from '../support/e2e/daemon.ts';
 import { litterBesidesProcesses, litterOf } from '../support/e2e/litter.ts';
 import { describeE2e } from '../support/e2e/session.ts';
 
@@ -11,7 +20,8 @@ describeE2e('the daemon from start to end', () => {
   let address: DaemonAddress;
   const started: TestDaemon[] = [];
   const launch = async (args: string[] = []): Promise<TestDaemon> => {
-    const daemon = await TestDaemon.launch(address, args);
+    // `sleep` as process 1 ignores SIGTERM: the tests need not wait as long for it as people would.
+    const daemon = await TestDaemon.launch(address, ['--shutdown-timeout', '3', ...args]);
     started.push(daemon);
     return daemon;
   };
@@ -162,6 +172,36 @@ describeE2e('the daemon from start to end', () => {
     const daemon = TestDaemon.spawnProcess(address, ['--config-file', file]);
     expect(await daemon.exited).not.toBe(0);
     expect(daemon.log).toContain(file);
+  });
+
+  /** Runs `drydock daemon` in a mount namespace of its own that `prepare` may spoil. */
+  const spoiled = async (prepare: string, env: Record<string, string> = {}): Promise<Finished> => {
+    const command = `${prepare} ${process.execPath} ${compiledEntry('daemon/bin')} daemon --host unix://${address.socketPath} --data-root ${address.dataRoot}`;
+    return finish(
+      spawn('unshare', ['--mount', 'sh', '-c', command], { stdio: 'pipe', env: { ...process.env, ...env } }),
+    );
+  };
+
+  it.each([
+    [
+      'root',
+      'exec setpriv --reuid=65534 --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override',
+      /needs root.*sudo/,
+    ],
+    ['/dev/net/tun', 'mount -t tmpfs none /dev/net; exec', /\/dev\/net\/tun is missing.*modprobe tun/],
+    ['/dev/fuse', 'mount -t tmpfs none /dev; exec', /\/dev\/fuse is missing.*modprobe fuse/],
+  ])('without %s it says what is missing and how to get it', async (_, prepare, message) => {
+    const { code, stderr, stdout } = await spoiled(prepare);
+    expect(code).not.toBe(0);
+    expect(stderr + stdout).toMatch(message);
+    expect(existsSync(address.dataRoot)).toBe(false);
+  });
+
+  it('without a docker command it starts all the same and says where to get one', async () => {
+    const daemon = TestDaemon.spawnProcess(address, [], { PATH: '/nowhere' });
+    started.push(daemon);
+    await until(() => daemon.log.includes('DOCKER_HOST='), 'the daemon is ready');
+    expect(daemon.log).toMatch(/docker.*(install|package|client)/i);
   });
 
   it('containers started one after another and many at once leave nothing but themselves', async () => {

@@ -191,7 +191,11 @@ export class TestDaemon extends Docker {
   }
 
   /** Starts the daemon's process only. */
-  static spawnProcess(address: DaemonAddress, args: string[] = []): TestDaemon {
+  static spawnProcess(
+    address: DaemonAddress,
+    args: string[] = [],
+    env: Record<string, string> = {},
+  ): TestDaemon {
     const child = spawn(
       process.execPath,
       [
@@ -205,7 +209,7 @@ export class TestDaemon extends Docker {
         join(address.dataRoot, '..', 'exec'),
         ...args,
       ],
-      { stdio: ['ignore', 'pipe', 'pipe'] },
+      { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } },
     );
     return new TestDaemon(address, child);
   }
