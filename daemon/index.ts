@@ -11,6 +11,7 @@ import { cryptoRng } from '#common/rng';
 import { mountFolder, sweepMounts } from '#fsbridge';
 import { createNetwork } from '#netstack';
 import { type ServedApi, serveApi } from './api/index.ts';
+import { Builds } from './build/service.ts';
 import { type DaemonConfig, instanceOf } from './config.ts';
 import { EventBus } from './events/bus.ts';
 import { ensureHostImage, HOST_IMAGE, openImages, type StorageDriver } from './image/index.ts';
@@ -120,6 +121,8 @@ async function openServices(config: DaemonConfig, version: string, log: Log, und
     onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
   });
   undo.add('close the image store', () => opened.close());
+  const builds = new Builds(opened.images, opened.roots, join(dataRoot, 'build'));
+  await builds.open();
   const runtime = createRuntime({ instance: instanceOf(dataRoot), execRoot, log, clock });
   await runtime.open();
   undo.add('close the runtime', () => runtime.close());
@@ -133,6 +136,7 @@ async function openServices(config: DaemonConfig, version: string, log: Log, und
     id: await daemonId(dataRoot),
     images: opened.images,
     roots: opened.roots,
+    builds,
     driverStatus: opened.driverStatus,
     runtime,
     createNetwork,

@@ -6,6 +6,7 @@ import type { Rng } from '#common/rng';
 import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
 import type { Network, NetworkOptions } from '#netstack';
 import type { ApiContext } from './api/context.ts';
+import type { Builds } from './build/service.ts';
 import type { DaemonConfig } from './config.ts';
 import { ExecService } from './container/exec.ts';
 import { ContainerService } from './container/service.ts';
@@ -27,6 +28,7 @@ export interface ServiceParts {
   id: string;
   images: ImageStore;
   roots: RootStore;
+  builds: Builds;
   driverStatus: [string, string][];
   runtime: Runtime;
   createNetwork: (options: NetworkOptions) => Promise<Network>;
@@ -108,6 +110,7 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     version,
     images,
     roots,
+    builds: parts.builds,
     containers,
     execs: new ExecService(containers.supervisor, clock, rng),
     networks,

@@ -2,13 +2,15 @@
  * Mounting overlayfs. By mount(2), not by the newer fsopen(2): fsconfig(2) takes strings of at most 256 bytes, and
  * the list of lower directories is longer; mount(2) takes a page.
  */
+import { constants } from 'node:os';
+import { SyscallError } from '../errors.ts';
 import { cFunction, check } from './libc.ts';
 
 const cMount = cFunction('mount', 'int', ['str', 'str', 'str', 'ulong', 'str']);
 const cUmount2 = cFunction('umount2', 'int', ['str', 'int']);
 
 /** Bytes that mount(2) takes as options, without the terminating NUL. */
-export const MOUNT_OPTIONS_BYTES_MAX = 4095;
+const MOUNT_OPTIONS_BYTES_MAX = 4095;
 const MNT_DETACH = 2;
 
 /** Directories of an overlay, and its further options. */
@@ -28,6 +30,8 @@ export function mountOverlay(target: string, { lower, upper, options }: OverlayO
     ...(upper ? [`upperdir=${upper.path}`, `workdir=${upper.work}`] : []),
     ...options,
   ].join(',');
+  if (Buffer.byteLength(data) > MOUNT_OPTIONS_BYTES_MAX)
+    throw new SyscallError('mount', 'E2BIG', constants.errno.E2BIG, target);
   check(cMount('overlay', target, 'overlay', 0, data), 'mount', target);
 }
 

@@ -1,6 +1,7 @@
 /** What the API's plugins work with: the daemon's services, made once in daemon/index.ts. */
 import type { Clock } from '#common/clock';
 import type { Log } from '#common/log';
+import type { Builds } from '../build/service.ts';
 import type { ExecService } from '../container/exec.ts';
 import type { ContainerService } from '../container/service.ts';
 import type { EventBus } from '../events/bus.ts';
@@ -15,6 +16,7 @@ export interface ApiContext {
   readonly version: string;
   readonly images: ImageStore;
   readonly roots: RootStore;
+  readonly builds: Builds;
   readonly containers: ContainerService;
   readonly execs: ExecService;
   readonly networks: NetworkService;

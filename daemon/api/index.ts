@@ -5,6 +5,7 @@ import { DrydockError } from '#common/errors';
 import { type DaemonConfig, parseHost } from '../config.ts';
 import { API_GRACE_MS } from '../limits.ts';
 import { archiveRoutes } from './archive.ts';
+import { buildRoutes } from './build.ts';
 import { containerStreamRoutes } from './container-streams.ts';
 import { containerRoutes } from './containers.ts';
 import type { ApiContext } from './context.ts';
@@ -22,6 +23,7 @@ export const apiPlugins: readonly ApiPlugin[] = [
   containerStreamRoutes,
   archiveRoutes,
   imageRoutes,
+  buildRoutes,
   networkRoutes,
   volumeRoutes,
 ];

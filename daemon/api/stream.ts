@@ -53,7 +53,10 @@ export class JsonLines {
   /** Tells of a failure in mid-stream as docker's JSON messages do, and ends. */
   fail(error: unknown): void {
     const message = errorMessage(error);
-    this.#response.end(`${JSON.stringify({ errorDetail: { message }, error: message })}\r\n`);
+    // The exit code of a build's RUN: the CLI ends with it.
+    const code = (error as { exitCode?: unknown } | null)?.exitCode;
+    const errorDetail = { ...(typeof code === 'number' && { code }), message };
+    this.#response.end(`${JSON.stringify({ errorDetail, error: message })}\r\n`);
   }
 
   end(): void {

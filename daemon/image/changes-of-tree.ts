@@ -5,6 +5,7 @@
 import { type BigIntStats, lstatSync, readdirSync } from 'node:fs';
 import { errorCode } from '#common/errors';
 import type { ByteString } from '#common/native/layer-fs';
+import { mountPointKind } from './mount-points.ts';
 
 /** A changed path: relative, a byte string. */
 export interface TreeChange {
@@ -41,6 +42,11 @@ export function compareTrees(base: string, tree: string, upper?: string): TreeCh
   const changes: TreeChange[] = [];
   const names = (path: ByteString): ByteString[] =>
     stat(path)?.isDirectory() ? readdirSync(bytes(path), { encoding: 'latin1' }) : [];
+  const isMountPoint = (path: ByteString, now: BigIntStats): boolean => {
+    const kind = mountPointKind(path);
+    if (kind === 'file') return now.isFile() && now.size === 0n;
+    return kind === 'folder' && names(`${candidateRoot}/${path}`).length === 0;
+  };
   const visit = (path: ByteString): void => {
     const candidates = new Set(names(`${candidateRoot}/${path}`));
     for (const name of [...new Set([...names(`${baseRoot}/${path}`), ...candidates])].sort()) {
@@ -52,6 +58,7 @@ export function compareTrees(base: string, tree: string, upper?: string): TreeCh
         continue;
       }
       if (!candidates.has(name)) continue;
+      if (!before && isMountPoint(child, now)) continue;
       const at = changes.length;
       if (!before) changes.push({ path: child, kind: 1 });
       else if (differs(before, now)) changes.push({ path: child, kind: 0 });

@@ -174,36 +174,46 @@ export function joinWorkdir(current: string, path: string): string {
 
 const asSet = (keys: string[]): Record<string, object> => Object.fromEntries(keys.map((key) => [key, {}]));
 
-type Change = (config: ImageConfig, text: string) => Partial<ImageConfig>;
+/** Turns a word as written (quotes, escapes, perhaps variables) into what it means. */
+export type WordReader = (raw: string) => string;
 
-const pairsOf = (instruction: string, text: string): [string, string][] =>
-  parsePairs(instruction, text).map(([key, value]) => [unquote(key), unquote(value)]);
+type Change = (config: ImageConfig, text: string, word: WordReader) => Partial<ImageConfig>;
+
+const pairsOf = (instruction: string, text: string, word: WordReader): [string, string][] =>
+  parsePairs(instruction, text).map(([key, value]) => [word(key), word(value)]);
 
 const CHANGES: Record<string, Change> = {
   CMD: (config, text) => ({ Cmd: parseCommand(text, config), ArgsEscaped: undefined }),
   ENTRYPOINT: (config, text) => ({ Entrypoint: text.trim() === '' ? null : parseCommand(text, config) }),
-  ENV: (config, text) => ({
-    Env: pairsOf('ENV', text).reduce((env, [key, value]) => setEnv(env, key, value), config.Env ?? []),
+  ENV: (config, text, word) => ({
+    Env: pairsOf('ENV', text, word).reduce((env, [key, value]) => setEnv(env, key, value), config.Env ?? []),
   }),
-  LABEL: (config, text) => ({ Labels: { ...config.Labels, ...Object.fromEntries(pairsOf('LABEL', text)) } }),
-  EXPOSE: (config, text) => ({
+  LABEL: (config, text, word) => ({
+    Labels: { ...config.Labels, ...Object.fromEntries(pairsOf('LABEL', text, word)) },
+  }),
+  EXPOSE: (config, text, word) => ({
     ExposedPorts: {
       ...config.ExposedPorts,
       ...asSet(
         splitWords(text)
-          .map((word) => unquote(word))
+          // A variable may hold several.
+          .flatMap((raw) => word(raw).split(/\s+/))
+          .filter((port) => port !== '')
           .flatMap(parsePorts),
       ),
     },
   }),
-  VOLUME: (config, text) => {
-    const paths = parseJsonForm(text) ?? splitWords(text).map((word) => unquote(word));
+  VOLUME: (config, text, word) => {
+    const paths = parseJsonForm(text) ?? splitWords(text).map((raw) => word(raw));
     if (paths.some((path) => path.trim() === '')) throw bad('VOLUME', 'specified can not be an empty string');
     return { Volumes: { ...config.Volumes, ...asSet(paths) } };
   },
-  USER: (_config, text) => ({ User: unquote(text.trim()) }),
-  WORKDIR: (config, text) => ({ WorkingDir: joinWorkdir(config.WorkingDir ?? '/', unquote(text.trim())) }),
-  STOPSIGNAL: (_config, text) => {
+  USER: (_config, text, word) => ({ User: word(text.trim()) }),
+  WORKDIR: (config, text, word) => ({
+    WorkingDir: joinWorkdir(config.WorkingDir || '/', word(text.trim())),
+  }),
+  STOPSIGNAL: (_config, raw, word) => {
+    const text = word(raw.trim());
     if (!/^(?:\d+|(?:SIG)?[A-Z0-9+-]+)$/i.test(text.trim()))
       throw bad('STOPSIGNAL', `Invalid signal: ${text}`);
     return { StopSignal: text.trim() };
@@ -232,10 +242,15 @@ export function isChange(instruction: string): boolean {
  * Applies one instruction. `text` is what follows its name.
  * @throws DrydockError ERR_BAD_DOCKERFILE
  */
-export function applyChange(config: ImageConfig, instruction: string, text: string): ImageConfig {
+export function applyChange(
+  config: ImageConfig,
+  instruction: string,
+  text: string,
+  word: WordReader = unquote,
+): ImageConfig {
   if (text.trim() === '' && instruction !== 'CMD' && instruction !== 'ENTRYPOINT')
     throw bad(instruction, 'requires at least one argument');
-  return { ...config, ...CHANGES[instruction]!(config, text) };
+  return { ...config, ...CHANGES[instruction]!(config, text, word) };
 }
 
 /** Applies whole lines, as `docker import --change` takes them. @throws DrydockError ERR_BAD_DOCKERFILE */

@@ -21,7 +21,10 @@ import { badArchive, type TarSink } from './tar/reader.ts';
 
 type ByteString = native.ByteString;
 
-/** How deletions are kept: for overlayfs, or as files for drivers that merge by copying. `none`: no layer, all names are names. */
+/**
+ * How deletions are kept: for overlayfs, or as files for drivers that merge by copying. `none` is for archives that
+ * are no layers: all names are names.
+ */
 export type WhiteoutForm = 'overlay' | 'files' | 'none';
 
 export const WHITEOUT_PREFIX = '.wh.';
@@ -43,6 +46,15 @@ export interface Extracted {
   entries: number;
   /** Bytes of all files, as `docker images` counts them. */
   bytes: number;
+}
+
+/** What is out of the ordinary. */
+export interface ExtractOptions {
+  bytesMax?: number;
+  /** Owner of folders that no entry describes; root when undefined. */
+  impliedOwner?: { uid: number; gid: number };
+  /** Refuse to replace a folder by something else. */
+  keepFolders?: boolean;
 }
 
 interface DirectoryTimes {
@@ -68,11 +80,14 @@ export class LayerExtractor implements TarSink {
   #parentFd = -1;
   #name: ByteString = '';
 
-  /** @param root an empty directory, which becomes the layer. */
-  constructor(root: string, whiteouts: WhiteoutForm, bytesMax: number = LAYER_BYTES_MAX) {
+  readonly #options: ExtractOptions;
+
+  /** @param root an empty directory, which becomes the layer; or with `none` a tree to put files into. */
+  constructor(root: string, whiteouts: WhiteoutForm, options: ExtractOptions = {}) {
+    this.#options = options;
     this.#rootFd = openSync(root, O_RDONLY | O_DIRECTORY);
     this.#whiteouts = whiteouts;
-    this.#bytesMax = bytesMax;
+    this.#bytesMax = options.bytesMax ?? LAYER_BYTES_MAX;
   }
 
   entry(header: TarHeader): void {
@@ -88,15 +103,17 @@ export class LayerExtractor implements TarSink {
       return;
     }
     const name = components.pop()!;
-    if (this.#whiteouts === 'none') {
-      this.#make(components, this.#directory(components), name, header);
-      return;
-    }
-    if (components.some((component) => component.startsWith(WHITEOUT_PREFIX)))
+    const isLayer = this.#whiteouts !== 'none';
+    if (isLayer && components.some((component) => component.startsWith(WHITEOUT_PREFIX)))
       throw badArchive(`${printable(header.name)} is below a whiteout`);
     const parentFd = this.#directory(components);
-    if (name.startsWith(WHITEOUT_PREFIX)) this.#whiteout(components, parentFd, name, header);
+    if (isLayer && name.startsWith(WHITEOUT_PREFIX)) this.#whiteout(components, parentFd, name, header);
     else this.#make(components, parentFd, name, header);
+  }
+
+  /** Makes sure that a folder is there, with all that lead to it. */
+  folder(path: ByteString): void {
+    this.#directory(entryComponents(path));
   }
 
   data(bytes: Buffer, position: number): void {
@@ -146,6 +163,8 @@ export class LayerExtractor implements TarSink {
       const parentFd = this.#directory(components.slice(0, -1));
       const made = native.makeDirectory(parentFd, components.at(-1)!, 0o755);
       if (made < 0 && made !== errnos.EEXIST) throw failed('make the directory', path, made);
+      const { uid, gid } = this.#options.impliedOwner ?? { uid: 0, gid: 0 };
+      if (made >= 0 && (uid !== 0 || gid !== 0)) native.setOwner(parentFd, components.at(-1)!, uid, gid);
       fd = native.openInRoot(this.#rootFd, path, native.O_PATH | O_DIRECTORY);
     }
     if (fd < 0) throw failed('enter the directory', path, fd);
@@ -253,6 +272,10 @@ export class LayerExtractor implements TarSink {
   /** Removes what an earlier entry of the same layer has put at this name; the later one counts. */
   #clear(components: ByteString[], parentFd: number, name: ByteString): number {
     const removed = native.removeName(parentFd, name);
+    if (removed === errnos.EISDIR && this.#options.keepFolders)
+      throw badArchive(
+        `${printable([...components, name].join('/'))} is a folder, which a file can not replace`,
+      );
     if (removed === errnos.EISDIR) {
       rmSync(Buffer.from(`/proc/self/fd/${parentFd}/${name}`, 'latin1'), { recursive: true });
       // Cached descriptors may be of directories that are gone now.

@@ -14,6 +14,7 @@ import { DEFAULT_REGISTRY_OPTIONS, Registries, type RegistryOptions } from './re
 import { Roots } from './roots.ts';
 import type { ImageEvent } from './store.ts';
 import { VfsDriver } from './vfs-driver.ts';
+import { FileWorkers } from './workers.ts';
 
 export { ensureHostImage, HOST_IMAGE } from './host-image.ts';
 
@@ -61,9 +62,11 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
   const content = new ContentStore(`${dataRoot}/image/content`);
   const records = new ImageRecords(`${dataRoot}/image`);
   const driverRoot = `${dataRoot}/${driverName}`;
+  const workers = new FileWorkers();
   const layers = new LayerStore({
     root: driverRoot,
     content,
+    workers,
     whiteouts: driverName === 'overlay2' ? 'overlay' : 'files',
     log,
     bytesMax: options.layerBytesMax ?? LAYER_BYTES_MAX,
@@ -86,6 +89,7 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     content,
     layers,
     records,
+    workers,
     layersInUse: () => roots.layersInUse(),
     rootOf: (id) => ({ layers: roots.layersOf(id), pack: () => roots.pack(id) }),
     log,
@@ -102,7 +106,7 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     roots,
     driverStatus: driverName === 'overlay2' ? await overlayStatus(dataRoot) : [],
     async close() {
-      await layers.close();
+      await workers.close();
       await overlay?.close();
     },
   };

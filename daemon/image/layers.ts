@@ -7,21 +7,17 @@
  * fit one page, and 128 full paths would not.
  */
 import { mkdir, mkdtemp, open, readdir, readlink, rename, rm, symlink, unlink } from 'node:fs/promises';
-import { Worker } from 'node:worker_threads';
-import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
-import { detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
+import { type Compression, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import type { Blob, ContentStore } from './content.ts';
 import { readJson, syncFolder, writeJson } from './durable.ts';
 import type { WhiteoutForm } from './extract.ts';
-import type { LayerJob, LayerJobResult } from './layer-worker.ts';
 import { badArchive } from './tar/reader.ts';
+import type { FileWorkers } from './workers.ts';
 
 /** Layers of one image: overlayfs's own limit is higher, docker's is this. */
 export const LAYERS_MAX = 128;
-/** Layers of one image are independent, so as many are unpacked at a time as there may be cores to spare. */
-const WORKERS_MAX = 2;
 const SHORT_NAME_LENGTH = 8;
 const TEMPORARY_PREFIX = '.tmp-';
 
@@ -39,71 +35,13 @@ interface LayerFile extends Layer {
   shortName: string;
 }
 
-interface WaitingJob {
-  job: LayerJob;
-  done: (result: LayerJobResult) => void;
-  failed: (error: Error) => void;
-}
-
-/** Runs {@link LayerJob}s in worker threads, which live as long as there is something to do. */
-class LayerWorkers {
-  readonly #waiting: WaitingJob[] = [];
-  readonly #workers = new Set<Worker>();
-  #nextId = 0;
-
-  run(job: Omit<LayerJob, 'id'>): Promise<Extract<LayerJobResult, { diffId: string }>> {
-    return new Promise<LayerJobResult>((done, failed) => {
-      this.#waiting.push({ job: { ...job, id: this.#nextId++ }, done, failed });
-      if (this.#workers.size < WORKERS_MAX) this.#start();
-    }).then((result) => {
-      if ('error' in result)
-        throw new DrydockError(result.error.code ?? 'ERR_BAD_ARCHIVE', result.error.message);
-      return result;
-    });
-  }
-
-  async close(): Promise<void> {
-    await Promise.all([...this.#workers].map((worker) => worker.terminate()));
-  }
-
-  #start(): void {
-    const worker = new Worker(compiledEntry('daemon/image/layer-worker'), {
-      // Node would warn at each close of a descriptor that a native call has opened.
-      trackUnmanagedFds: false,
-      // Flags of this process (a test runner's conditions, an inspector) are not the worker's.
-      execArgv: [],
-    });
-    this.#workers.add(worker);
-    let current: WaitingJob | undefined;
-    const next = (): void => {
-      current = this.#waiting.shift();
-      if (current) worker.postMessage(current.job);
-      else {
-        this.#workers.delete(worker);
-        void worker.terminate();
-      }
-    };
-    worker.on('message', (result: LayerJobResult) => {
-      current?.done(result);
-      next();
-    });
-    worker.on('error', (error) => current?.failed(error));
-    worker.on('exit', () => {
-      this.#workers.delete(worker);
-      current?.failed(new Error('the worker that unpacks layers ended'));
-      if (this.#waiting.length > 0 && this.#workers.size === 0) this.#start();
-    });
-    next();
-  }
-}
-
 /** The folder of unpacked layers. */
 export class LayerStore {
   readonly #root: string;
   readonly #content: ContentStore;
   readonly #whiteouts: WhiteoutForm;
   readonly #log: Log;
-  readonly #workers = new LayerWorkers();
+  readonly #workers: FileWorkers;
   readonly #layers = new Map<string, LayerFile>();
   /** Unpackings under way, by blob digest. */
   readonly #pending = new Map<string, Promise<Layer>>();
@@ -113,9 +51,11 @@ export class LayerStore {
     root: string;
     content: ContentStore;
     whiteouts: WhiteoutForm;
+    workers: FileWorkers;
     log: Log;
     bytesMax: number;
   }) {
+    this.#workers = parts.workers;
     this.#root = parts.root;
     this.#content = parts.content;
     this.#whiteouts = parts.whiteouts;
@@ -140,10 +80,6 @@ export class LayerStore {
       if (!links.delete(layer.shortName) || !(await this.#linkIsRight(layer))) await this.#link(layer);
     }
     for (const name of links) await unlink(`${this.#root}/l/${name}`);
-  }
-
-  async close(): Promise<void> {
-    await this.#workers.close();
   }
 
   get(diffId: string): Layer | undefined {
@@ -205,12 +141,14 @@ export class LayerStore {
     const temporary = await mkdtemp(`${this.#root}/layers/${TEMPORARY_PREFIX}`);
     try {
       await mkdir(`${temporary}/diff`, { mode: 0o755 });
-      const result = await this.#workers.run({
+      const result = await this.#workers.unpack({
         blobPath,
         compression,
         targetPath: `${temporary}/diff`,
         whiteouts: this.#whiteouts,
         bytesMax: this.#bytesMax,
+        prefix: '',
+        durable: true,
       });
       if (expected !== undefined && result.diffId !== expected) throw mismatch(result.diffId, expected);
       const layer: LayerFile = {
@@ -266,7 +204,8 @@ function mismatch(actual: string, expected: string): DrydockError {
   );
 }
 
-async function detectBlob(path: string): Promise<ReturnType<typeof detectCompression>> {
+/** How a file is compressed. @throws ERR_BAD_ARCHIVE for ways that we can't read */
+export async function detectBlob(path: string): Promise<Compression> {
   const handle = await open(path, 'r');
   try {
     const { buffer } = await handle.read(Buffer.alloc(MAGIC_BYTES), 0, MAGIC_BYTES, 0);

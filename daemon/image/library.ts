@@ -14,12 +14,14 @@ import { LAYERS_MAX, type LayerStore } from './layers.ts';
 import type { ImageRecord, ImageRecords, LayerRecord } from './records.ts';
 import { formatFamiliar, formatNormal, isDigest, parseReference, parseTagged } from './reference.ts';
 import type { Image, ImageConfig, ImageEvent, Removed } from './store.ts';
+import type { FileWorkers } from './workers.ts';
 
 /** What the images are kept in, and what else they need. */
 export interface LibraryParts {
   content: ContentStore;
   layers: LayerStore;
   records: ImageRecords;
+  workers: FileWorkers;
   /** Layers that containers stand on, whether or not their image still exists. */
   layersInUse: () => LayerRecord[];
   /** The layers of a container, and what it has written as one more. */
@@ -38,6 +40,8 @@ export interface DerivedImage {
   config: ImageConfig;
   step: { created_by: string; comment: string; author: string };
   parentId: string | undefined;
+  /** See {@link ImageRecord.cacheKey}. */
+  cacheKey?: string;
   lease: Lease;
 }
 
@@ -267,7 +271,11 @@ export class Library {
       history: [...(base?.history ?? []), history],
       rootfs: { type: 'layers', diff_ids: layers.map((each) => each.diffId) },
     };
-    return this.addImage(emitConfigFile(file), layers, step.lease, step.parentId);
+    const record = await this.addImage(emitConfigFile(file), layers, step.lease, step.parentId);
+    if (step.cacheKey === undefined || record.cacheKey !== undefined) return record;
+    const keyed = { ...record, cacheKey: step.cacheKey };
+    await this.parts.records.put(keyed);
+    return keyed;
   }
 
   /** The record of a layer that some image has already: its blob is kept rather than a second form of it. */

@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { type ByteString, getXattr, listXattrs } from '#common/native/layer-fs';
 import { OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX } from './extract.ts';
+import { mountPointKind } from './mount-points.ts';
 import { BLOCK, emitHeader, makeHeader, padding, type TarHeader, trailer } from './tar/header.ts';
 
 const READ_BYTES = 1 << 20;
@@ -139,6 +140,15 @@ class Packer {
     return this.#options.only?.has(path) ?? true;
   }
 
+  /** An empty place to mount on, which is none of what the container has written. */
+  #isMountPoint(path: ByteString, stats: BigIntStats): boolean {
+    const kind = mountPointKind(path);
+    if (kind === 'file') return stats.isFile() && stats.size === 0n;
+    return (
+      kind === 'folder' && stats.isDirectory() && readdirSync(bytes(`${this.#root}/${path}`)).length === 0
+    );
+  }
+
   *#node(path: ByteString): Generator<Buffer> {
     const full = `${this.#root}/${path}`;
     const stats = lstatSync(bytes(full), { bigint: true });
@@ -150,7 +160,7 @@ class Packer {
     }
     const named = (this.#options.prefix ?? '') + path;
     const header = headerOf(full, named, stats);
-    if (!header) return;
+    if (!header || (this.#options.overlay && this.#isMountPoint(path, stats))) return;
     const first =
       header.type !== 'directory' && stats.nlink > 1n ? this.#firstNames.get(stats.ino) : undefined;
     if (first !== undefined) {

@@ -24,6 +24,8 @@ export interface ImageRecord {
   manifest?: Blob & { mediaType: string };
   /** The image that this one was made from by a build or commit on this machine. */
   parent?: string;
+  /** What the step of a build that made it depends on: the same again gives this image without doing it. */
+  cacheKey?: string;
   /** Milliseconds since the epoch; when it was last given a name. */
   lastTaggedMs?: number;
 }

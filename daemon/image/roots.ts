@@ -80,7 +80,12 @@ export class Roots implements RootStore {
   async create(containerId: string, imageId: string): Promise<void> {
     const layers = this.#layersOf(imageId);
     if (!layers) throw new DrydockError('ERR_IMAGE_NOT_FOUND', `No such image: ${imageId}`);
-    const root: RootFile = { imageId, layers };
+    await this.createOn(containerId, imageId, layers);
+  }
+
+  /** As create(), over layers that need not be an image's. */
+  async createOn(containerId: string, imageId: string, layers: readonly LayerRecord[]): Promise<void> {
+    const root: RootFile = { imageId, layers: [...layers] };
     // In the map first: from here on nobody removes its layers.
     this.#roots.set(containerId, root);
     try {

@@ -19,6 +19,7 @@ import type {
 } from '#netstack';
 import { apiPlugins } from '../../../daemon/api/index.ts';
 import { createApi } from '../../../daemon/api/server.ts';
+import type { Builds } from '../../../daemon/build/service.ts';
 import { DEFAULTS } from '../../../daemon/config.ts';
 import { EventBus } from '../../../daemon/events/bus.ts';
 import type { Image, ImageStore, RootStore } from '../../../daemon/image/store.ts';
@@ -348,6 +349,7 @@ export async function fakeDaemon(folder?: string): Promise<FakeDaemon> {
     id: 'test',
     images: fakeImages([IMAGE]),
     roots: roots as unknown as RootStore,
+    builds: {} as Builds,
     driverStatus: [],
     runtime,
     createNetwork: networks.create,

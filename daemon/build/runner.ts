@@ -1,0 +1,72 @@
+/** RUN: a command in a container over the image so far, by the same service as every other container. */
+import { StringDecoder } from 'node:string_decoder';
+import type { ContainerService } from '../container/service.ts';
+import type { HostConfig } from '../container/types.ts';
+import type { ImageConfig } from '../image/store.ts';
+
+/** A command to run. */
+export interface RunRequest {
+  imageId: string;
+  config: ImageConfig;
+  command: string[];
+  env: string[];
+  signal: AbortSignal;
+}
+
+/** A command that runs. */
+export interface RunningStep {
+  containerId: string;
+  /** Its exit code, when all its output has been given. Rejects when the client has gone; the container is dead then. */
+  exited: Promise<number>;
+  remove(): Promise<void>;
+}
+
+/** Runs the commands of a build. */
+export interface StepRunner {
+  start(request: RunRequest, output: (text: string) => void): Promise<RunningStep>;
+}
+
+/** A runner over the daemon's containers. `hostConfig` is what the client wishes for all RUNs: limits, network. */
+export function containerRunner(containers: ContainerService, hostConfig: HostConfig): StepRunner {
+  return {
+    async start({ imageId, config, command, env, signal }, output) {
+      const { container } = await containers.create('', {
+        Image: imageId,
+        Cmd: command,
+        Entrypoint: [],
+        Env: env,
+        ...(config.User !== undefined && { User: config.User }),
+        ...(config.WorkingDir !== undefined && { WorkingDir: config.WorkingDir }),
+        Healthcheck: { Test: ['NONE'] },
+        AttachStdout: true,
+        AttachStderr: true,
+        HostConfig: { ...hostConfig, LogConfig: { Type: 'none', Config: {} } },
+      });
+      const remove = (): Promise<void> => containers.remove(container, { force: true, volumes: true });
+      // One per stream: a character may come in two chunks.
+      const decoders = { 1: new StringDecoder('utf8'), 2: new StringDecoder('utf8') };
+      const drained = new Promise<void>((resolve) => {
+        container.io.add({
+          write(stream, chunk) {
+            output(decoders[stream].write(chunk));
+            return true;
+          },
+          end: resolve,
+        });
+      });
+      const gone = new Promise<never>((_, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+      });
+      const ended = container.wait('next-exit', signal);
+      const exited = (async (): Promise<number> => {
+        await containers.supervisor.start(container);
+        const { StatusCode } = await Promise.race([ended, gone]);
+        await drained;
+        return StatusCode;
+      })();
+      gone.catch(() => {});
+      exited.catch(() => {});
+      return { containerId: container.id, exited, remove };
+    },
+  };
+}

@@ -1,0 +1,207 @@
+/**
+ * The entry of {@link FileWorkers}' threads. Unpacking reads an archive, decompresses it, hashes what comes out (the
+ * layer's diff id) and extracts it; copying walks files and puts them into a tree by the same extractor. One message
+ * in, one out; errors cross as code and text.
+ */
+import { createHash } from 'node:crypto';
+import { closeSync, createReadStream, lstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import { parentPort } from 'node:worker_threads';
+import { errorCode, errorMessage } from '#common/errors';
+import { type ByteString, syncFileSystem } from '#common/native/layer-fs';
+import { type Compression, decompressor } from './compression.ts';
+import { entryComponents } from './entry-path.ts';
+import { extractionError, LayerExtractor, type WhiteoutForm } from './extract.ts';
+import { fileData, headerOf } from './pack.ts';
+import { emitHeader, type TarHeader } from './tar/header.ts';
+import { badArchive, TarReader, type TarSink } from './tar/reader.ts';
+
+export interface UnpackJob {
+  kind: 'unpack';
+  blobPath: string;
+  compression: Compression;
+  targetPath: string;
+  whiteouts: WhiteoutForm;
+  bytesMax: number;
+  /** Folder inside the target below which all entries go; a byte string without slashes at its ends. */
+  prefix: ByteString;
+  /** Whether the files must be on the disk when the answer comes. */
+  durable: boolean;
+}
+
+/** A file or folder to copy. */
+export interface CopyItem {
+  /** Absolute path of the source, a byte string. Not followed when it is a symlink. */
+  source: ByteString;
+  /** Path inside the target, a byte string without a leading slash; for a folder it is the folder itself. */
+  target: ByteString;
+}
+
+/** Copies are owned by `owner`, and have `mode` when it is given. */
+export interface CopyJob {
+  kind: 'copy';
+  items: CopyItem[];
+  /** Folders inside the target that must be there, whether or not something is copied into them. */
+  folders: ByteString[];
+  targetPath: string;
+  owner: { uid: number; gid: number };
+  mode: number | undefined;
+}
+
+export interface HashJob {
+  kind: 'hash';
+  items: CopyItem[];
+}
+
+export type FileJob = UnpackJob | CopyJob | HashJob;
+
+export interface UnpackResult {
+  diffId: string;
+  bytes: number;
+  entries: number;
+  tarBytes: number;
+}
+
+export interface FileJobResult {
+  unpacked?: UnpackResult;
+  digest?: string;
+  error?: { code: string | undefined; message: string };
+}
+
+const READ_BYTES = 1 << 20;
+
+async function forEachChunk(job: UnpackJob, take: (chunk: Buffer) => void): Promise<void> {
+  const transform = decompressor(job.compression);
+  if (transform) {
+    const source = createReadStream(job.blobPath, { highWaterMark: READ_BYTES });
+    source.on('error', (error) => transform.destroy(error));
+    source.pipe(transform);
+    for await (const chunk of transform) take(chunk as Buffer);
+    return;
+  }
+  const fd = openSync(job.blobPath, 'r');
+  try {
+    const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+    for (;;) {
+      const length = readSync(fd, buffer, 0, buffer.length, null);
+      if (length === 0) return;
+      take(buffer.subarray(0, length));
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Puts all names, and what hard links name, below a folder. */
+function below(prefix: ByteString, sink: TarSink): TarSink {
+  if (prefix === '') return sink;
+  return {
+    entry: (header) =>
+      sink.entry({
+        ...header,
+        // Cleaned first, so that no .. of the archive leads out of the prefix.
+        name: [prefix, ...entryComponents(header.name)].join('/'),
+        linkName:
+          header.type === 'link' ? [prefix, ...entryComponents(header.linkName)].join('/') : header.linkName,
+      }),
+    data: (bytes, position) => sink.data(bytes, position),
+    end: () => sink.end(),
+  };
+}
+
+async function unpack(job: UnpackJob): Promise<UnpackResult> {
+  const hash = createHash('sha256');
+  const extractor = new LayerExtractor(job.targetPath, job.whiteouts, { bytesMax: job.bytesMax });
+  try {
+    const reader = new TarReader(below(job.prefix, extractor));
+    let tarBytes = 0;
+    let trailing = 0;
+    await forEachChunk(job, (chunk) => {
+      hash.update(chunk);
+      tarBytes += chunk.length;
+      if (reader.done) trailing += chunk.length;
+      // Padding after the end belongs to the digest, but a compressed one could go on for ever.
+      if (trailing > job.bytesMax) throw badArchive('it goes on after its end');
+      reader.push(chunk);
+    });
+    reader.finish();
+    const { bytes, entries } = extractor.finish();
+    if (job.durable) {
+      const fd = openSync(job.targetPath, 'r');
+      syncFileSystem(fd);
+      closeSync(fd);
+    }
+    return { diffId: `sha256:${hash.digest('hex')}`, bytes, entries, tarBytes };
+  } finally {
+    extractor.close();
+  }
+}
+
+/** The items with all that is below them: where each comes from, and its header under its new name. */
+function* walk(items: readonly CopyItem[]): Generator<{ path: ByteString; header: TarHeader }> {
+  for (const { source, target } of items) {
+    const path = Buffer.from(source, 'latin1');
+    const header = headerOf(source, target, lstatSync(path, { bigint: true }));
+    if (!header) continue;
+    yield { path: source, header };
+    if (header.type !== 'directory') continue;
+    const names = readdirSync(path, { encoding: 'latin1' }).sort();
+    yield* walk(
+      names.map((name) => ({
+        source: `${source}/${name}`,
+        target: target === '' ? name : `${target}/${name}`,
+      })),
+    );
+  }
+}
+
+function copy(job: CopyJob): void {
+  const extractor = new LayerExtractor(job.targetPath, 'none', {
+    impliedOwner: job.owner,
+    keepFolders: true,
+  });
+  try {
+    for (const folder of job.folders) extractor.folder(folder);
+    for (const { path, header } of walk(job.items)) {
+      Object.assign(header, job.owner);
+      if (job.mode !== undefined && header.type !== 'symlink') header.mode = job.mode;
+      extractor.entry(header);
+      if (header.type === 'file') {
+        let position = 0;
+        for (const chunk of fileData(path, header.size)) {
+          extractor.data(chunk, position);
+          position += chunk.length;
+        }
+      }
+      extractor.end();
+    }
+    extractor.finish();
+  } finally {
+    extractor.close();
+  }
+}
+
+function hash(job: HashJob): string {
+  const digest = createHash('sha256');
+  for (const { path, header } of walk(job.items)) {
+    // As docker: a file that was merely touched or has another owner in the context is the same.
+    digest.update(emitHeader({ ...header, uid: 0, gid: 0, mtimeSeconds: 0, mtimeNanoseconds: 0 }));
+    if (header.type === 'file') for (const chunk of fileData(path, header.size)) digest.update(chunk);
+  }
+  return digest.digest('hex');
+}
+
+async function run(job: FileJob): Promise<FileJobResult> {
+  try {
+    if (job.kind === 'unpack') return { unpacked: await unpack(job) };
+    if (job.kind === 'hash') return { digest: hash(job) };
+    copy(job);
+    return {};
+  } catch (reason) {
+    const error = extractionError(reason);
+    return { error: { code: errorCode(error), message: errorMessage(error) } };
+  }
+}
+
+parentPort?.on('message', (job: FileJob) => {
+  void run(job).then((result) => parentPort!.postMessage(result));
+});
