@@ -11,10 +11,11 @@ import { type Link, VNET_HDR_LEN } from './link/link.ts';
 import type { Switch, SwitchPort } from './link/switch.ts';
 import { TapLink } from './link/tap.ts';
 import type { Commands, WorkerSettings } from './messages.ts';
+import { guestIpv6 } from './plan.ts';
 import type { LeasePool } from './service/lease-pool.ts';
 import type { Services } from './service/services.ts';
 import type { StackSurface } from './stack.ts';
-import { formatIpv4, mapped, putMac } from './wire/address.ts';
+import { formatAddress, formatIpv4, mapped, putMac, sameAddress } from './wire/address.ts';
 
 /**
  * Frames that wait in a TAP for us. A guest's window of small segments must fit, since what does not is lost: 4 MiB of
@@ -24,6 +25,8 @@ const TX_QUEUE_LEN = 4096;
 
 interface Guest {
   readonly address: number;
+  /** Its addresses, 16 bytes each. */
+  readonly addrs: readonly Uint8Array[];
   readonly port: SwitchPort;
 }
 
@@ -63,25 +66,43 @@ export class Guests {
     });
     const { address, mac } = lease;
     try {
+      const address6 = this.#ipv6Of(wish.address6, address);
       const macBytes = new Uint8Array(6);
       putMac(macBytes, 0, mac);
-      const tap = makeInterface(wish.namespacePath, wish.interfaceName, address, macBytes, settings);
+      const tap = makeInterface(wish, address, address6, macBytes, settings);
       const link = this.#parts.wire(new TapLink(poller, tap, settings.mtuBytes));
-      const port = fabric.addPort(link, { mac, ipv4: address, ipv6: undefined });
-      stack.bindGuest(mapped(address), macBytes);
+      const port = fabric.addPort(link, { mac, ipv4: address, ipv6: address6 });
+      const addrs = address6 ? [mapped(address), address6] : [mapped(address)];
       const id = this.#nextId++;
-      this.#guests.set(id, { address, port });
-      services.setNames(mapped(address), wish.names);
-      return { id, address, mac };
+      this.#guests.set(id, { address, addrs, port });
+      for (const addr of addrs) {
+        stack.bindGuest(addr, macBytes);
+        services.setNames(addr, wish.names);
+      }
+      return { id, address, address6, mac };
     } catch (error) {
       leases.detach(address);
       throw error;
     }
   }
 
+  /** The guest's IPv6 address: the wanted one, or the one that goes with its IPv4 address. */
+  #ipv6Of(wanted: Uint8Array | undefined, address: number): Uint8Array | undefined {
+    const { settings } = this.#parts;
+    const chosen = wanted ?? guestIpv6(settings, address);
+    if (!chosen || !settings.ipv6) return undefined;
+    const holders = [settings.ipv6.address, ...[...this.#guests.values()].flatMap((guest) => guest.addrs)];
+    if (holders.some((holder) => sameAddress(holder, 0, chosen, 0)))
+      throw new DrydockError(
+        'ERR_ADDRESS_IN_USE',
+        `The address ${formatAddress(chosen, 0)} is in use on this network. Choose another, or none.`,
+      );
+    return chosen;
+  }
+
   setNames(id: number, names: string[]): undefined {
     const guest = this.#guests.get(id);
-    if (guest) this.#parts.services.setNames(mapped(guest.address), names);
+    for (const addr of guest?.addrs ?? []) this.#parts.services.setNames(addr, names);
   }
 
   /** Takes a guest off. Its interface vanishes with the TAP's descriptor. */
@@ -90,10 +111,10 @@ export class Guests {
     if (!guest) return;
     const { stack, services, leases } = this.#parts;
     this.#guests.delete(id);
-    const addr = mapped(guest.address);
-    services.setNames(addr, []);
-    stack.forgetGuest(addr);
-    stack.bindGuest(addr, undefined);
+    for (const addr of guest.addrs) {
+      services.setNames(addr, []);
+      stack.forgetGuest(addr);
+    }
     guest.port.close();
     leases.detach(guest.address);
   }
@@ -101,9 +122,9 @@ export class Guests {
 
 /** Makes and configures the TAP in the guest's namespace. */
 function makeInterface(
-  namespacePath: string,
-  name: string,
+  { namespacePath, interfaceName: name }: Commands['attach']['take'],
   address: number,
+  address6: Uint8Array | undefined,
   mac: Uint8Array,
   settings: WorkerSettings,
 ): Tap {
@@ -122,6 +143,15 @@ function makeInterface(
           prefixLength: settings.prefixLength,
           gateway: settings.internal ? undefined : formatIpv4(settings.gateway),
         },
+        ...(settings.ipv6 && address6
+          ? {
+              ipv6: {
+                address: address6,
+                prefixLength: settings.ipv6.prefixLength,
+                gateway: settings.internal ? undefined : settings.ipv6.address,
+              },
+            }
+          : {}),
       });
       return tap;
     });

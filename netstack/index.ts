@@ -22,6 +22,13 @@ export interface NetworkOptions {
   subnet: string;
   /** The stack's own address in the subnet: router, DNS, DHCP and NTP server. Default: the first usable one. */
   gateway?: string;
+  /**
+   * IPv6 subnet in CIDR form, such as `fd00:1::/64`, and the stack's address in it (default: the first one). Without it the
+   * network speaks IPv4 only. Guests in namespaces get the address with the same host part as their IPv4 address; machines
+   * configure themselves by router advertisements.
+   */
+  subnet6?: string;
+  gateway6?: string;
   /** The gateway's MAC address; default: made from its address as docker does. */
   gatewayMac?: string;
   /** Further addresses of the subnet that lead to the host's loopback, as the gateway's own does. */
@@ -53,6 +60,8 @@ export interface AttachOptions {
   names: string[];
   /** Wanted address; default: the next free one of the pool. */
   address?: string;
+  /** Wanted IPv6 address; default: made from the IPv4 address. */
+  address6?: string;
   /** Wanted MAC address, `02:42:ac:11:00:02`; default: made from the address as docker does. */
   mac?: string;
 }
@@ -63,6 +72,8 @@ export interface Attachment {
   readonly address: string;
   readonly prefixLength: number;
   readonly gateway: string;
+  /** On a network with IPv6. */
+  readonly ipv6?: { address: string; prefixLength: number; gateway: string };
   readonly mac: string;
   /** Replaces the names under which this guest is known. */
   setNames(names: string[]): Promise<void>;

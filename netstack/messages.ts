@@ -8,16 +8,14 @@ import type { FlowInfo } from './flow/inside.ts';
 import type { FaultOptions } from './link/faults.ts';
 import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureCounters, CaptureOptions } from './link/pcap.ts';
+import type { NetworkPlan } from './plan.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
 
 /** What a network's thread is started with. Addresses are numbers. */
-export interface WorkerSettings {
+export interface WorkerSettings extends NetworkPlan {
   name: string;
-  network: number;
-  prefixLength: number;
-  gateway: number;
   gatewayMac: number;
   hostAddresses: number[];
   mtuBytes: number;
@@ -50,9 +48,10 @@ export interface Commands {
       interfaceName: string;
       names: string[];
       address: number | undefined;
+      address6: Uint8Array | undefined;
       mac: number | undefined;
     };
-    give: { id: number; address: number; mac: number };
+    give: { id: number; address: number; address6: Uint8Array | undefined; mac: number };
   };
   setNames: { take: { id: number; names: string[] }; give: undefined };
   detach: { take: { id: number }; give: undefined };

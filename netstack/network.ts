@@ -31,23 +31,25 @@ import type {
 import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureOptions } from './link/pcap.ts';
 import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
+import {
+  invalidAddress,
+  type NetworkPlan,
+  planNetwork,
+  requireAddress,
+  requireGuestIpv6,
+  requireIpv4,
+  requireMac,
+} from './plan.ts';
 import type { Zone } from './service/dns/names.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
 import { dockerMac } from './service/lease-pool.ts';
 import { type DeniedFlow, type PolicyConfig, policyFaults } from './service/policy.ts';
-import {
-  formatEndpoint,
-  formatIpv4,
-  formatMac,
-  netmask,
-  parseAddress,
-  parseIpv4,
-  parseMac,
-} from './wire/address.ts';
+import { formatEndpoint, formatIpv4, formatIpv6, formatMac } from './wire/address.ts';
+import { IPV6_MTU_MIN } from './wire/ipv6.ts';
 
 /** Largest MTU of a TAP is 65521; a multiple of 8 keeps fragments and segments even. */
 const MTU_BYTES_DEFAULT = 65520;
-/** IPv6 needs 1280 and IPv4 68 (RFC 8200 section 5, RFC 791); less than 576 serves nobody. */
+/** IPv4 needs 68 (RFC 791); less than 576 serves nobody. */
 const MTU_BYTES_MIN = 576;
 
 const MEMORY_MIB_MAX = 512;
@@ -64,19 +66,20 @@ process.on('exit', () => {
 
 /** Implements `createNetwork` of the public surface. */
 export async function startNetwork(options: NetworkOptions): Promise<Network> {
-  const subnet = parseSubnet(options.subnet);
-  const gateway =
-    options.gateway === undefined ? subnet.network + 1 : requireIpv4(options.gateway, 'gateway');
-  if ((gateway & netmask(subnet.prefixLength)) >>> 0 !== subnet.network)
-    throw invalidAddress(`Gateway ${options.gateway} is not in the subnet ${options.subnet}.`);
+  const plan = planNetwork(options);
   const mtuBytes = options.mtuBytes ?? MTU_BYTES_DEFAULT;
   if (!Number.isInteger(mtuBytes) || mtuBytes < MTU_BYTES_MIN || mtuBytes > TAP_MTU_MAX)
     throw new DrydockError(
       'ERR_MTU_INVALID',
       `An MTU of ${mtuBytes} bytes is out of range. Give one from ${MTU_BYTES_MIN} to ${TAP_MTU_MAX}.`,
     );
+  if (plan.ipv6 && mtuBytes < IPV6_MTU_MIN)
+    throw new DrydockError(
+      'ERR_MTU_INVALID',
+      `IPv6 needs an MTU of ${IPV6_MTU_MIN} bytes or more, not ${mtuBytes}.`,
+    );
   const upstreams = options.dnsUpstreams?.map(requireUpstream);
-  const network = new WorkerNetwork(options, { ...subnet, gateway, mtuBytes });
+  const network = new WorkerNetwork(options, { ...plan, mtuBytes });
   await network.ready;
   if (!options.internal) await network.resolveBy(upstreams);
   return network;
@@ -88,54 +91,13 @@ function requireUpstream(text: string): Upstream {
   return upstream;
 }
 
-function invalidAddress(message: string): DrydockError {
-  return new DrydockError('ERR_ADDRESS_INVALID', message);
-}
-
-function requireIpv4(text: string, what: string): number {
-  const address = parseIpv4(text);
-  if (address === undefined)
-    throw invalidAddress(`"${text}" is no IPv4 address for a ${what}. Give one like 172.17.0.1.`);
-  return address;
-}
-
-function requireAddress(text: string, what: string): Uint8Array {
-  const address = parseAddress(text);
-  if (address === undefined) throw invalidAddress(`"${text}" is no IP address for a ${what}.`);
-  return address;
-}
-
-function requireMac(text: string): number {
-  const mac = parseMac(text);
-  if (mac === undefined || Math.floor(mac / 2 ** 40) & 1)
-    throw invalidAddress(
-      `"${text}" is no MAC address of a single interface. Give one like 02:42:ac:11:00:02.`,
-    );
-  return mac;
-}
-
-function parseSubnet(cidr: string): { network: number; prefixLength: number } {
-  const [text, length, ...rest] = cidr.split('/');
-  const address = parseIpv4(text ?? '');
-  const prefixLength = Number(length);
-  if (
-    address === undefined ||
-    !/^\d{1,2}$/.test(length ?? '') ||
-    prefixLength > 30 ||
-    prefixLength < 1 ||
-    rest.length > 0
-  )
-    throw invalidAddress(`"${cidr}" is no IPv4 subnet. Give one like 172.17.0.0/16, up to /30.`);
-  return { network: (address & netmask(prefixLength)) >>> 0, prefixLength };
-}
-
 class WorkerNetwork implements Network {
   readonly name: string;
   readonly subnet: string;
   readonly gateway: string;
   readonly gatewayMac: string;
   readonly ready: Promise<void>;
-  readonly #prefixLength: number;
+  readonly #plan: NetworkPlan;
   readonly #log: Log;
   readonly #worker: Worker;
   readonly #port: MessagePort;
@@ -150,14 +112,11 @@ class WorkerNetwork implements Network {
   #closing: Promise<void> | undefined;
   #unfollow: () => void = () => {};
 
-  constructor(
-    options: NetworkOptions,
-    plan: { network: number; prefixLength: number; gateway: number; mtuBytes: number },
-  ) {
+  constructor(options: NetworkOptions, plan: NetworkPlan & { mtuBytes: number }) {
     this.name = options.name;
     this.subnet = `${formatIpv4(plan.network)}/${plan.prefixLength}`;
     this.gateway = formatIpv4(plan.gateway);
-    this.#prefixLength = plan.prefixLength;
+    this.#plan = plan;
     this.gatewayMac = options.gatewayMac?.toLowerCase() ?? formatMac(dockerMac(plan.gateway));
     this.#log = (options.log ?? nullLog).child({ network: options.name });
     const { port1, port2 } = new MessageChannel();
@@ -256,18 +215,29 @@ class WorkerNetwork implements Network {
 
   async attach(options: AttachOptions): Promise<Attachment> {
     const namespacePath = options.namespacePath ?? `/proc/${options.pid}/ns/net`;
-    const { id, address, mac } = await this.#send('attach', {
+    const { id, address, address6, mac } = await this.#send('attach', {
       namespacePath,
       interfaceName: options.interfaceName,
       names: options.names,
       address: options.address === undefined ? undefined : requireIpv4(options.address, 'guest'),
+      address6: options.address6 === undefined ? undefined : requireGuestIpv6(this.#plan, options.address6),
       mac: options.mac === undefined ? undefined : requireMac(options.mac),
     });
+    const { ipv6 } = this.#plan;
     return {
       interfaceName: options.interfaceName,
       address: formatIpv4(address),
-      prefixLength: this.#prefixLength,
+      prefixLength: this.#plan.prefixLength,
       gateway: this.gateway,
+      ...(ipv6 && address6
+        ? {
+            ipv6: {
+              address: formatIpv6(address6, 0),
+              prefixLength: ipv6.prefixLength,
+              gateway: formatIpv6(ipv6.address, 0),
+            },
+          }
+        : {}),
       mac: formatMac(mac),
       setNames: (names) => this.#send('setNames', { id, names }),
       detach: () => this.#ifOpen(this.#send('detach', { id })),

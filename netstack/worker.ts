@@ -25,6 +25,7 @@ import { Capture, type CaptureOptions } from './link/pcap.ts';
 import { type PortCounters, Switch } from './link/switch.ts';
 import { Machines } from './machines.ts';
 import type { CommandName, Commands, Reply, Request, WorkerSettings } from './messages.ts';
+import { shadowedIpv4 } from './plan.ts';
 import { type Publication, Publisher } from './publish/publisher.ts';
 import { LeasePool } from './service/lease-pool.ts';
 import { EgressRules } from './service/policy.ts';
@@ -79,6 +80,7 @@ class NetworkThread {
     this.#host = new NativeHost(this.#poller, log, now);
     this.#switch = new Switch({ uplinkMac, mtuBytes: settings.mtuBytes, now });
     const ipv4 = { address: settings.gateway, prefixLength: settings.prefixLength };
+    const ipv6 = settings.ipv6 && { ...settings.ipv6, router: { searchDomains: settings.searchDomains } };
     const mac = new Uint8Array(6);
     putMac(mac, 0, uplinkMac);
     this.#stack = new Stack({
@@ -88,6 +90,7 @@ class NetworkThread {
       log,
       mac,
       ipv4,
+      ...(ipv6 && { ipv6 }),
       hostLoopback: !settings.internal,
       egress: this.#policy,
       hostAddresses: settings.hostAddresses,
@@ -98,7 +101,7 @@ class NetworkThread {
     const leases = new LeasePool({
       network: settings.network,
       prefixLength: settings.prefixLength,
-      excluded: [settings.gateway, ...settings.hostAddresses],
+      excluded: [settings.gateway, ...settings.hostAddresses, ...shadowedIpv4(settings)],
     });
     this.#leases = leases;
     this.#services = attachServices(this.#stack, this.#host, {
@@ -106,6 +109,7 @@ class NetworkThread {
       rng: cryptoRng,
       log,
       ipv4,
+      ...(settings.ipv6 && { ipv6: settings.ipv6 }),
       pool: leases,
       mtuBytes: settings.mtuBytes,
       policy: this.#policy,
@@ -211,7 +215,8 @@ class NetworkThread {
 
   /** Names given by the owner come beside those by which every guest knows its host. */
   #setHostNames(names: Record<string, Uint8Array[]>): undefined {
-    const gateway = [mapped(this.#settings.gateway)];
+    const { gateway: ipv4, ipv6 } = this.#settings;
+    const gateway = ipv6 ? [mapped(ipv4), ipv6.address] : [mapped(ipv4)];
     const standing = Object.fromEntries(DEFAULT_HOST_NAMES.map((name) => [name, gateway]));
     this.#services.setHostNames({ ...standing, ...names });
   }

@@ -114,7 +114,10 @@ export function configureInterface(config: InterfaceConfig): void {
   const { name, ipv4, ipv6 } = config;
   // Router solicitations and the like are only wanted where the network speaks IPv6.
   writeSetting(`ipv6/conf/${name}/disable_ipv6`, ipv6 ? '0' : '1');
-  if (ipv6) writeSetting(`ipv6/conf/${name}/accept_dad`, '0');
+  // The address is given, so nothing is to be made up by router advertisements, nor probed for.
+  if (ipv6)
+    for (const setting of ['accept_dad', 'accept_ra', 'autoconf'])
+      writeSetting(`ipv6/conf/${name}/${setting}`, '0');
   // The wire has no losses but a full queue: the steadiest control fills it best.
   writeSetting('ipv4/tcp_congestion_control', 'cubic');
   withSocket(AF_INET, (fd) => {

@@ -11,6 +11,8 @@
  * a bound per port.
  */
 import { get16, get32, getMac, isLinkLocalIpv6, isUnspecifiedIpv6, sameAddress } from '../wire/address.ts';
+import { IPV6_LEN, IPV6_SRC, NEXT_ICMPV6 } from '../wire/ipv6.ts';
+import { NDP_NEIGHBOR_ADVERTISEMENT } from '../wire/ndp.ts';
 import type { FrameSink, Link } from './link.ts';
 import { VNET_HDR_LEN } from './link.ts';
 
@@ -355,7 +357,7 @@ function sourceAllowed(guard: SourceGuard, buf: Uint8Array, frame: number, end: 
     case ETHERTYPE_IPV4:
       return end >= payload + 20 && ipv4Allowed(guard, buf, payload + 12);
     case ETHERTYPE_IPV6:
-      return end >= payload + 40 && ipv6Allowed(guard, buf, payload + 8);
+      return end >= payload + IPV6_LEN && ipv6Allowed(guard, buf, payload + IPV6_SRC, end);
     default:
       return false;
   }
@@ -367,7 +369,15 @@ function ipv4Allowed(guard: SourceGuard, buf: Uint8Array, off: number): boolean 
   return source === 0 || source === guard.ipv4;
 }
 
-function ipv6Allowed(guard: SourceGuard, buf: Uint8Array, off: number): boolean {
-  if (!guard.ipv6) return false;
+/** A neighbour advertisement (RFC 4861 section 4.4) speaks of the guest's own address, as an ARP packet does. */
+function advertisesOwn(guard: SourceGuard, buf: Uint8Array, packet: number, end: number): boolean {
+  const icmp = packet + IPV6_LEN;
+  if (buf[packet + 6] !== NEXT_ICMPV6 || end < icmp + 24 || buf[icmp] !== NDP_NEIGHBOR_ADVERTISEMENT)
+    return true;
+  return isLinkLocalIpv6(buf, icmp + 8) || sameAddress(buf, icmp + 8, guard.ipv6!, 0);
+}
+
+function ipv6Allowed(guard: SourceGuard, buf: Uint8Array, off: number, end: number): boolean {
+  if (!guard.ipv6 || !advertisesOwn(guard, buf, off - IPV6_SRC, end)) return false;
   return isLinkLocalIpv6(buf, off) || isUnspecifiedIpv6(buf, off) || sameAddress(buf, off, guard.ipv6, 0);
 }

@@ -1,0 +1,163 @@
+/**
+ * From what people write to the addresses of a network, with errors that say what to write instead. Also which IPv6
+ * address goes with a guest's IPv4 address: the one with the same host part, so that there is one pool and not two.
+ */
+import { DrydockError } from '#common/errors';
+import type { NetworkOptions } from './index.ts';
+import {
+  ADDRESS_LEN,
+  formatIpv4,
+  formatIpv6,
+  get32,
+  isLinkLocalIpv6,
+  isMapped,
+  isMulticastIpv6,
+  netmask,
+  parseAddress,
+  parseIpv4,
+  parseIpv6,
+  parseMac,
+  put32,
+  samePrefix,
+} from './wire/address.ts';
+
+/** Addresses of a network, as its thread uses them. */
+export interface NetworkPlan {
+  network: number;
+  prefixLength: number;
+  gateway: number;
+  ipv6: PlanIpv6 | undefined;
+}
+
+/** The gateway's IPv6 address and the subnet's prefix length. */
+export interface PlanIpv6 {
+  address: Uint8Array;
+  prefixLength: number;
+}
+
+/** Bits of an address. */
+const BITS_IPV4 = 32;
+const BITS_IPV6 = 128;
+
+/** @throws DrydockError ERR_ADDRESS_INVALID */
+export function planNetwork(options: NetworkOptions): NetworkPlan {
+  const subnet = parseSubnet(options.subnet);
+  const gateway =
+    options.gateway === undefined ? subnet.network + 1 : requireIpv4(options.gateway, 'gateway');
+  if ((gateway & netmask(subnet.prefixLength)) >>> 0 !== subnet.network)
+    throw invalidAddress(`Gateway ${options.gateway} is not in the subnet ${options.subnet}.`);
+  if (options.subnet6 === undefined && options.gateway6 !== undefined)
+    throw invalidAddress(`Gateway ${options.gateway6} needs an IPv6 subnet: give subnet6 too.`);
+  const ipv6 =
+    options.subnet6 === undefined
+      ? undefined
+      : planIpv6(options.subnet6, options.gateway6, BITS_IPV4 - subnet.prefixLength);
+  return { ...subnet, gateway, ipv6 };
+}
+
+function parseSubnet(cidr: string): { network: number; prefixLength: number } {
+  const [text, length, ...rest] = cidr.split('/');
+  const address = parseIpv4(text ?? '');
+  const prefixLength = Number(length);
+  if (
+    address === undefined ||
+    !/^\d{1,2}$/.test(length ?? '') ||
+    prefixLength > 30 ||
+    prefixLength < 1 ||
+    rest.length > 0
+  )
+    throw invalidAddress(`"${cidr}" is no IPv4 subnet. Give one like 172.17.0.0/16, up to /30.`);
+  return { network: (address & netmask(prefixLength)) >>> 0, prefixLength };
+}
+
+/** @param hostBits of the IPv4 subnet: as many must be left to a guest's IPv6 address. */
+function planIpv6(cidr: string, gateway: string | undefined, hostBits: number): PlanIpv6 {
+  const [text, length, ...rest] = cidr.split('/');
+  const address = parseIpv6(text ?? '');
+  const prefixLength = Number(length);
+  const unicast = address && !isMulticastIpv6(address, 0) && !isLinkLocalIpv6(address, 0);
+  if (!unicast || isMapped(address, 0) || !/^\d{1,3}$/.test(length ?? '') || rest.length > 0)
+    throw invalidAddress(`"${cidr}" is no IPv6 subnet for guests. Give one like fd00:1::/64.`);
+  if (prefixLength < 1 || prefixLength > BITS_IPV6 - hostBits)
+    throw invalidAddress(
+      `The IPv6 subnet ${cidr} has not as many addresses as the IPv4 subnet. Give one of /64, or up to /${BITS_IPV6 - hostBits}.`,
+    );
+  const first = withHostPart(maskIpv6(address, prefixLength), 1);
+  const own = gateway === undefined ? first : parseIpv6(gateway);
+  if (!own || !samePrefix(own, 0, address, 0, prefixLength))
+    throw invalidAddress(`Gateway ${gateway} is no address of the subnet ${cidr}.`);
+  return { address: own, prefixLength };
+}
+
+function maskIpv6(address: Uint8Array, prefixLength: number): Uint8Array {
+  return address.map((byte, i) => byte & (0xff00 >> Math.min(8, Math.max(0, prefixLength - i * 8))));
+}
+
+/** An address of a subnet whose host part is zero, with the low 32 bits of its host part set. */
+function withHostPart(network: Uint8Array, hostPart: number): Uint8Array {
+  const address = network.slice();
+  put32(address, ADDRESS_LEN - 4, (get32(address, ADDRESS_LEN - 4) | hostPart) >>> 0);
+  return address;
+}
+
+/** The IPv6 address of the guest that has `address`: the same host part in the IPv6 subnet. */
+export function guestIpv6(plan: NetworkPlan, address: number): Uint8Array | undefined {
+  if (!plan.ipv6) return undefined;
+  const hostPart = (address & ~netmask(plan.prefixLength)) >>> 0;
+  return withHostPart(maskIpv6(plan.ipv6.address, plan.ipv6.prefixLength), hostPart);
+}
+
+/**
+ * IPv4 addresses that guests cannot have because the IPv6 address that goes with them is the gateway's: none or one.
+ */
+export function shadowedIpv4(plan: NetworkPlan): number[] {
+  if (!plan.ipv6) return [];
+  const hostPart = get32(plan.ipv6.address, ADDRESS_LEN - 4) & ~netmask(plan.prefixLength);
+  const candidate = (plan.network | hostPart) >>> 0;
+  const own = formatIpv6(plan.ipv6.address, 0);
+  return formatIpv6(guestIpv6(plan, candidate)!, 0) === own ? [candidate] : [];
+}
+
+/** @throws DrydockError ERR_ADDRESS_INVALID when it is none, or not one that a guest of this network can have */
+export function requireGuestIpv6(plan: NetworkPlan, text: string): Uint8Array {
+  if (!plan.ipv6)
+    throw invalidAddress(`A guest cannot have the address ${text}: the network has no IPv6 subnet.`);
+  const address = parseIpv6(text);
+  const { address: gateway, prefixLength } = plan.ipv6;
+  if (!address || !samePrefix(address, 0, gateway, 0, prefixLength))
+    throw invalidAddress(
+      `"${text}" is no address of the subnet ${formatIpv6(maskIpv6(gateway, prefixLength), 0)}/${prefixLength}.`,
+    );
+  return address;
+}
+
+export function invalidAddress(message: string): DrydockError {
+  return new DrydockError('ERR_ADDRESS_INVALID', message);
+}
+
+/** @throws DrydockError ERR_ADDRESS_INVALID */
+export function requireIpv4(text: string, what: string): number {
+  const address = parseIpv4(text);
+  if (address === undefined)
+    throw invalidAddress(
+      `"${text}" is no IPv4 address for a ${what}. Give one like ${formatIpv4(0xac110001)}.`,
+    );
+  return address;
+}
+
+/** @throws DrydockError ERR_ADDRESS_INVALID */
+export function requireAddress(text: string, what: string): Uint8Array {
+  const address = parseAddress(text);
+  if (address === undefined) throw invalidAddress(`"${text}" is no IP address for a ${what}.`);
+  return address;
+}
+
+/** @throws DrydockError ERR_ADDRESS_INVALID */
+export function requireMac(text: string): number {
+  const mac = parseMac(text);
+  if (mac === undefined || Math.floor(mac / 2 ** 40) & 1)
+    throw invalidAddress(
+      `"${text}" is no MAC address of a single interface. Give one like 02:42:ac:11:00:02.`,
+    );
+  return mac;
+}
