@@ -41,6 +41,11 @@ export interface NetworkOptions {
   domain?: string;
   /** Domains that DHCP tells guests to search. */
   searchDomains?: string[];
+  /**
+   * Multicast that goes out to the host's network, as `mdns`, `ssdp`, or `address:port` of an IPv4 group; answers to the asker
+   * reach the guest. Default: none.
+   */
+  multicast?: string[];
   /** No traffic to or from outside; guests still reach each other. */
   internal?: boolean;
   /** Makes the guests' wires bad, for tests. */

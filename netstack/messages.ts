@@ -4,7 +4,7 @@
  * at once.
  */
 import type { MessagePort } from 'node:worker_threads';
-import type { FlowInfo } from './flow/inside.ts';
+import type { FlowInfo, MulticastGroup } from './flow/inside.ts';
 import type { FaultOptions } from './link/faults.ts';
 import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureCounters, CaptureOptions } from './link/pcap.ts';
@@ -22,6 +22,7 @@ export interface WorkerSettings extends NetworkPlan {
   domain: string | undefined;
   searchDomains: string[];
   internal: boolean;
+  relayedGroups: MulticastGroup[];
   faults: FaultOptions | undefined;
   port: MessagePort;
   /** eventfd that wakes the thread. */

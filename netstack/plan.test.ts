@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { guestIpv6, planNetwork, requireGuestIpv6, shadowedIpv4 } from './plan.ts';
-import { formatIpv4, formatIpv6, parseIpv4 } from './wire/address.ts';
+import { guestIpv6, planNetwork, requireGroup, requireGuestIpv6, shadowedIpv4 } from './plan.ts';
+import { formatAddress, formatIpv4, formatIpv6, parseIpv4 } from './wire/address.ts';
 
 const base = { name: 'n', subnet: '172.17.0.0/16' };
 
@@ -40,6 +40,21 @@ describe('a network by its subnets', () => {
     [{ subnet: '10.0.0.0/31' }, /no IPv4 subnet/],
   ])('refuses %j', (wish, message) => {
     expect(() => planNetwork({ ...base, ...wish })).toThrow(message);
+  });
+
+  it('knows multicast groups by name and by number', () => {
+    expect(requireGroup('mdns').port).toBe(5353);
+    expect(formatAddress(requireGroup('239.1.2.3:5000').addr, 0)).toBe('239.1.2.3');
+    for (const bad of [
+      '',
+      'mdns:1',
+      '10.0.0.1:5000',
+      '239.1.2.3',
+      '239.1.2.3:0',
+      '239.1.2.3:70000',
+      'ff02::fb:5353',
+    ])
+      expect(() => requireGroup(bad), bad).toThrow(/no multicast group/);
   });
 
   it("takes a guest's own wish within the subnet only", () => {

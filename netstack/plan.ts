@@ -3,6 +3,7 @@
  * address goes with a guest's IPv4 address: the one with the same host part, so that there is one pool and not two.
  */
 import { DrydockError } from '#common/errors';
+import type { MulticastGroup } from './flow/inside.ts';
 import type { NetworkOptions } from './index.ts';
 import {
   ADDRESS_LEN,
@@ -11,7 +12,9 @@ import {
   get32,
   isLinkLocalIpv6,
   isMapped,
+  isMulticastIpv4,
   isMulticastIpv6,
+  mapped,
   netmask,
   parseAddress,
   parseIpv4,
@@ -150,6 +153,22 @@ export function requireAddress(text: string, what: string): Uint8Array {
   const address = parseAddress(text);
   if (address === undefined) throw invalidAddress(`"${text}" is no IP address for a ${what}.`);
   return address;
+}
+
+/** Groups that people know by name (RFC 6762 section 3; UPnP Device Architecture 1.1 section 1.2.2). */
+const GROUPS: Readonly<Record<string, string>> = {
+  mdns: '224.0.0.251:5353',
+  ssdp: '239.255.255.250:1900',
+};
+
+/** @throws DrydockError ERR_ADDRESS_INVALID */
+export function requireGroup(text: string): MulticastGroup {
+  const [group = '', port = '', ...rest] = (GROUPS[text] ?? text).split(':');
+  const address = parseIpv4(group);
+  const number = /^\d{1,5}$/.test(port) ? Number(port) : 0;
+  if (address === undefined || !isMulticastIpv4(address) || number < 1 || number > 65_535 || rest.length > 0)
+    throw invalidAddress(`"${text}" is no multicast group. Give mdns, ssdp, or one like 239.1.2.3:5000.`);
+  return { addr: mapped(address), port: number };
 }
 
 /** @throws DrydockError ERR_ADDRESS_INVALID */

@@ -18,6 +18,7 @@ import type {
   EgressPolicy,
   FlowInfo,
   InsideListener,
+  MulticastGroup,
   UdpBinding,
   UdpService,
   UdpSocket,
@@ -78,6 +79,11 @@ export interface StackOptions {
   hostLoopback?: boolean;
   /** What may leave; default: everything that is not a martian. */
   egress?: EgressPolicy;
+  /**
+   * Multicast groups whose datagrams go out to the host's network, one hop far; those who answer the sender reach the guest
+   * (mDNS's one-shot queries, SSDP's searches). Default: none. Link-local groups of IPv6 need an interface and are not relayed.
+   */
+  relayedGroups?: readonly MulticastGroup[];
   /** Settings of TCP that differ from the defaults. */
   tcp?: Partial<TcpConfig>;
 }
@@ -135,6 +141,7 @@ export class Stack {
       guests: new Guests(rng),
       hostLoopback: options.hostLoopback ?? true,
       egress: options.egress ?? ALLOW_ALL,
+      relayedGroups: options.relayedGroups ?? [],
     };
     this.#arp = new Arp(this.#context, this.#mac);
     this.#ndp = new Ndp(this.#context, this.#mac, options.ipv6?.router);

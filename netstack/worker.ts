@@ -93,6 +93,7 @@ class NetworkThread {
       ...(ipv6 && { ipv6 }),
       hostLoopback: !settings.internal,
       egress: this.#policy,
+      relayedGroups: settings.relayedGroups,
       hostAddresses: settings.hostAddresses,
     });
     this.#switch.uplink.start({

@@ -8,7 +8,7 @@ import type { Neighbours } from '../ip/neighbours.ts';
 import type { Output } from '../ip/output.ts';
 import type { Guests } from './guests.ts';
 import type { Host } from './host.ts';
-import type { EgressPolicy } from './inside.ts';
+import type { EgressPolicy, MulticastGroup } from './inside.ts';
 
 export interface StackContext {
   /** Time of the turn in hand, monotonic milliseconds: calls from outside carry none. */
@@ -25,4 +25,6 @@ export interface StackContext {
   /** Guests reach the host's loopback at the gateway's address. */
   readonly hostLoopback: boolean;
   readonly egress: EgressPolicy;
+  /** Multicast groups whose datagrams go out. */
+  readonly relayedGroups: readonly MulticastGroup[];
 }

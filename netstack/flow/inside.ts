@@ -93,6 +93,13 @@ export interface FlowInfo {
   readonly rttMs: number | undefined;
 }
 
+/** A multicast group and port. */
+export interface MulticastGroup {
+  /** 16 bytes. */
+  readonly addr: Uint8Array;
+  readonly port: number;
+}
+
 /** Decides what may leave. Asked once per flow. */
 export interface EgressPolicy {
   /**

@@ -2,6 +2,7 @@
 import type { StackContext } from '../flow/context.ts';
 import type { DestinationKind } from '../ip/addressing.ts';
 import type { Packet } from '../ip/packet.ts';
+import { sameAddress } from '../wire/address.ts';
 import { fold, pseudo, sum } from '../wire/checksum.ts';
 import { PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { parseUdp, type UdpRepr } from '../wire/udp.ts';
@@ -27,7 +28,7 @@ export class UdpInput {
       return;
     }
     if (this.#inside.deliver(packet, header, kind === 'own' || kind === 'group')) return;
-    if (kind === 'group') {
+    if (kind === 'group' && !this.#relayed(packet, header.dstPort)) {
       counters.ipMulticastDropped++;
       return;
     }
@@ -43,6 +44,12 @@ export class UdpInput {
       return;
     }
     this.#nat.forward(packet, header, ours);
+  }
+
+  #relayed(packet: Packet, port: number): boolean {
+    return this.#context.relayedGroups.some(
+      (group) => group.port === port && sameAddress(group.addr, 0, packet.dst, 0),
+    );
   }
 
   #checksumRight(packet: Packet, header: UdpRepr): boolean {

@@ -141,7 +141,8 @@ export class UdpNat {
     this.#timers.schedule(mapping, now + mapping.idleMs);
     if (own) copyAddress(packet.dst, 0, mapping.loopback, 0);
     const target = own ? addressing.toHost(packet.dst, 0)! : packet.dst;
-    const ttl = own ? 0 : packet.ttl - 1;
+    // To loopback and to a group it is the host's own: a group's datagram goes one hop (IP_MULTICAST_TTL).
+    const ttl = own || packet.group ? 0 : packet.ttl - 1;
     const end = packet.payloadOff + header.len;
     const step = packet.gsoType === GSO_UDP_L4 && packet.gsoSize > 0 ? packet.gsoSize : header.len;
     let at = packet.payloadOff + UDP_LEN;

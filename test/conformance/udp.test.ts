@@ -419,6 +419,26 @@ conform('UDP mappings', [
     },
   ],
   [
+    'RFC 6762 section 6.7',
+    'a relayed group is asked one hop far, and who answers the asker reaches the guest',
+    () => {
+      const relayedGroups = [{ addr: address('224.0.0.251'), port: 5353 }];
+      const bench = new Bench({ stack: { relayedGroups } });
+      const dstMac = 0x01005e0000fb;
+      bench.exchange(bench.udp('224.0.0.251', 5353, bytes('query'), { dstMac, ttl: 255 }));
+      expect(bench.host.datagrams[0]?.sent).toEqual([
+        { address: '224.0.0.251', port: 5353, ttl: 0, payload: bytes('query') },
+      ]);
+      bench.host.datagrams[0]!.receive('192.168.1.9', 5353, bytes('answer'));
+      expect(bench.turn()[0]).toMatchObject({ src: '192.168.1.9', dst: GUEST, udp: { dstPort: 5000 } });
+      // Other ports and groups stay where they are.
+      bench.exchange(bench.udp('224.0.0.251', 5354, bytes('x'), { dstMac }));
+      bench.exchange(bench.udp('224.0.0.252', 5353, bytes('x'), { dstMac: 0x01005e0000fc }));
+      expect(bench.host.datagrams.flatMap((each) => each.sent)).toHaveLength(1);
+      expect(bench.count('ipMulticastDropped')).toBe(2);
+    },
+  ],
+  [
     'docker rm',
     'a guest that has left leaves no mapping',
     () => {
