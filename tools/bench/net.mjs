@@ -1,0 +1,140 @@
+// The network bench: we beside pasta, slirp4netns, docker-proxy and the kernel's own wires, in one run, interleaved.
+//
+//   npm run bench:net                      everything, 3 rounds, table
+//   npm run bench:net -- --json            one JSON document and nothing else
+//   npm run bench:net -- --only 'TCP up' --rounds 5 --seconds 3 --peers drydock,pasta
+//   npm run bench:net -- --svg docs/bench-net.svg
+//   npm run bench:net -- --against COMMIT  this tree against another commit of it
+//
+// Rounds go over all peers for one measure before the next, so that what else the machine does meets all alike. What is
+// reported is the median, with the lowest and highest.
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, release, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { measures } from './net/measures.mjs';
+import { peers, withPeer } from './net/peers.mjs';
+import { plot } from './net/plot.mjs';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const { values: options } = parseArgs({
+  options: {
+    json: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
+    peers: { type: 'string' },
+    rounds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '2' },
+    svg: { type: 'string' },
+    against: { type: 'string' },
+  },
+});
+if (process.getuid() !== 0) {
+  console.error('bench:net makes network namespaces: run it as root.');
+  process.exit(1);
+}
+
+/** Another commit, built in a folder of its own. */
+function buildCommit(commit) {
+  const folder = mkdtempSync(join(tmpdir(), 'drydock-bench-'));
+  const tree = join(folder, 'tree');
+  const git = (...args) => execFileSync('git', args, { cwd: root, stdio: ['ignore', 'ignore', 'inherit'] });
+  git('worktree', 'add', '--detach', tree, commit);
+  symlinkSync(join(root, 'node_modules'), join(tree, 'node_modules'));
+  execFileSync(process.execPath, ['tools/build.mjs'], { cwd: tree, stdio: ['ignore', 'ignore', 'inherit'] });
+  return {
+    tree,
+    remove() {
+      git('worktree', 'remove', '--force', tree);
+      rmSync(folder, { recursive: true });
+    },
+  };
+}
+
+const median = (numbers) => {
+  const sorted = [...numbers].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+};
+
+/** Median, lowest and highest of each number of several samples. */
+function summarise(samples) {
+  const { length } = samples;
+  if (length === 0) return undefined;
+  const values = samples.map(({ value }) => value);
+  const of = (key) =>
+    samples[0][key] === undefined ? undefined : median(samples.map((sample) => sample[key]));
+  return {
+    median: median(values),
+    min: Math.min(...values),
+    max: Math.max(...values),
+    samples: length,
+    cpuPerGb: of('cpuPerGb'),
+    p50Us: of('p50Us'),
+    p99Us: of('p99Us'),
+  };
+}
+
+async function run(contenders, chosen) {
+  const results = [];
+  for (const measure of chosen) {
+    const samples = new Map(contenders.map((peer) => [peer.name, []]));
+    for (let round = 0; round < Number(options.rounds); round++) {
+      for (const peer of contenders) {
+        try {
+          await withPeer(peer, measure.mtu, async (running) => {
+            if (measure.only && !measure.only(running)) return;
+            samples.get(peer.name).push(await measure.run(running, Number(options.seconds)));
+          });
+        } catch (error) {
+          console.error(`${measure.name}, ${peer.name}: ${error.message}`);
+        }
+      }
+    }
+    const byPeer = Object.fromEntries([...samples].map(([name, list]) => [name, summarise(list)]));
+    results.push({ measure: measure.name, unit: measure.unit, peers: byPeer });
+    if (!options.json) console.log(row(results.at(-1), contenders));
+  }
+  return results;
+}
+
+const number = (value) => (value >= 100 ? Math.round(value).toLocaleString('en') : value.toFixed(2));
+
+function row({ measure, unit, peers: byPeer }, contenders) {
+  const cells = contenders.map(({ name }) => {
+    const found = byPeer[name];
+    if (!found) return '-';
+    const extra = found.cpuPerGb !== undefined ? ` ${found.cpuPerGb.toFixed(2)}s/GB` : '';
+    const tail = found.p99Us !== undefined ? ` ${Math.round(found.p50Us)}/${Math.round(found.p99Us)}us` : '';
+    return `${number(found.median)} [${number(found.min)}-${number(found.max)}]${extra}${tail}`;
+  });
+  return `${`${measure} (${unit})`.padEnd(40)}${cells.map((cell) => cell.padEnd(36)).join('')}`;
+}
+
+const other = options.against && buildCommit(options.against);
+try {
+  const wanted = options.peers?.split(',');
+  const contenders = peers(root, other?.tree).filter(
+    (peer) => peer.available() && (!wanted || wanted.includes(peer.name)),
+  );
+  const chosen = measures.filter(({ name }) => name.includes(options.only));
+  if (!options.json) console.log(`${''.padEnd(40)}${contenders.map(({ name }) => name.padEnd(36)).join('')}`);
+  const results = await run(contenders, chosen);
+  const document = {
+    machine: {
+      cpus: cpus().length,
+      model: cpus()[0].model,
+      kernel: release(),
+      node: process.version,
+      load: loadavg()[0],
+    },
+    rounds: Number(options.rounds),
+    seconds: Number(options.seconds),
+    results,
+  };
+  if (options.json) console.log(JSON.stringify(document, undefined, 1));
+  if (options.svg) writeFileSync(options.svg, plot(document));
+} finally {
+  other?.remove();
+}

@@ -1,0 +1,213 @@
+// What is measured, each on a running peer. A measure gives {value, unit, cpuPerGb?, p50Us?, p99Us?}.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import net from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { cpuSeconds, inNetns, residentBytes } from './peers.mjs';
+
+const local = (name) => fileURLToPath(new URL(`./${name}`, import.meta.url));
+const IPERF_PORT = 5398;
+const ECHO_PORT = 5399;
+const PUBLISHED_PORT = 5397;
+
+/** Nothing that is measured takes this long; what does is broken, and must not stop the rest. */
+const TIMEOUT_MS = 30_000;
+
+async function output(program, args) {
+  const child = spawn(program, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: TIMEOUT_MS,
+    killSignal: 'SIGKILL',
+  });
+  let text = '';
+  let errors = '';
+  child.stdout.on('data', (data) => {
+    text += data;
+  });
+  child.stderr.on('data', (data) => {
+    errors += data;
+  });
+  const [code] = await once(child, 'close');
+  if (code !== 0)
+    throw new Error(`${program} ${args.join(' ')} ended with ${code}: ${errors}${text.slice(0, 300)}`);
+  return text;
+}
+
+/** Runs a server where the peer's far side is, for the time of `action`. */
+async function withServer(peer, command, ready, action) {
+  const [program, args] = peer.serverNetns
+    ? inNetns(peer.serverNetns, ...command)
+    : [command[0], command.slice(1)];
+  const server = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  try {
+    await new Promise((resolve, reject) => {
+      let text = '';
+      server.stdout.on('data', (data) => {
+        text += data;
+        if (ready.test(text)) resolve();
+      });
+      server.once('close', () => reject(new Error(`${command[0]} did not start: ${text}`)));
+    });
+    return await action();
+  } finally {
+    if (server.exitCode === null) {
+      server.kill('SIGKILL');
+      await once(server, 'close');
+    }
+  }
+}
+
+const iperfServer = (peer) => [
+  'iperf3',
+  '-s',
+  '--forceflush',
+  '-p',
+  String(IPERF_PORT),
+  '-B',
+  peer.serverNetns ? peer.gateway : '127.0.0.1',
+];
+
+const bulk = (name, mtu, flags) => ({
+  name,
+  mtu,
+  unit: 'Gbit/s',
+  run: (peer, seconds) =>
+    withServer(peer, iperfServer(peer), /listening/, async () => {
+      const before = peer.pid ? cpuSeconds(peer.pid) : 0;
+      const [program, args] = inNetns(
+        peer.netns,
+        ...['iperf3', '-c', peer.gateway, '-p', String(IPERF_PORT), '-t', String(seconds), '-J', ...flags],
+      );
+      const report = JSON.parse(await output(program, args));
+      const { bytes, bits_per_second: rate } = report.end.sum_received;
+      const cpu = peer.pid ? cpuSeconds(peer.pid) - before : undefined;
+      return { value: rate / 1e9, ...(cpu !== undefined && { cpuPerGb: cpu / (bytes / 1e9) }) };
+    }),
+});
+
+const echo = (name, mode, parallel, unit) => ({
+  name,
+  mtu: 65520,
+  unit,
+  run: (peer, seconds) =>
+    withServer(
+      peer,
+      [process.execPath, local('echo.mjs'), peer.serverNetns ? peer.gateway : '127.0.0.1', String(ECHO_PORT)],
+      /up/,
+      async () => {
+        const [program, args] = inNetns(
+          peer.netns,
+          ...[
+            process.execPath,
+            local('probe.mjs'),
+            mode,
+            peer.gateway,
+            String(ECHO_PORT),
+            String(seconds),
+            String(parallel),
+          ],
+        );
+        const { count, seconds: elapsed, p50Us, p99Us } = JSON.parse(await output(program, args));
+        return { value: count / elapsed, p50Us, p99Us };
+      },
+    ),
+});
+
+/** A client of the host's loopback through a published port to a server in the namespace; ours and docker-proxy. */
+const published = (name, flags) => ({
+  name,
+  mtu: 65520,
+  unit: 'Gbit/s',
+  only: (peer) => peer.publish !== undefined,
+  async run(peer, seconds) {
+    const inside = { ...peer, serverNetns: peer.netns };
+    await peer.publish(PUBLISHED_PORT, IPERF_PORT);
+    return withServer(
+      inside,
+      ['iperf3', '-s', '--forceflush', '-p', String(IPERF_PORT)],
+      /listening/,
+      async () => {
+        const client = [
+          '-c',
+          peer.publishedAt ?? '127.0.0.1',
+          '-p',
+          String(PUBLISHED_PORT),
+          '-t',
+          String(seconds),
+          '-J',
+          ...flags,
+        ];
+        const [program, args] = peer.clientNetns
+          ? inNetns(peer.clientNetns, 'iperf3', ...client)
+          : ['iperf3', client];
+        const report = JSON.parse(await output(program, args));
+        return { value: report.end.sum_received.bits_per_second / 1e9 };
+      },
+    );
+  },
+});
+
+/** Memory of the peer's process, idle and with open connections. */
+const memory = (name, connections) => ({
+  name,
+  mtu: 65520,
+  unit: connections === 0 ? 'MB' : 'KB/connection',
+  only: (peer) => peer.pid !== undefined,
+  async run(peer) {
+    const idle = residentBytes(peer.pid);
+    if (connections === 0) return { value: idle / 1e6 };
+    const sockets = [];
+    const server = net.createServer((socket) => sockets.push(socket.on('error', () => {})));
+    server.listen({ port: ECHO_PORT, host: '127.0.0.1', backlog: 4096 });
+    await once(server, 'listening');
+    const [program, args] = inNetns(
+      peer.netns,
+      ...[process.execPath, '-e', HOLD, String(connections), peer.gateway, String(ECHO_PORT)],
+    );
+    const holder = spawn(program, args, {
+      stdio: ['pipe', 'pipe', 'ignore'],
+      timeout: TIMEOUT_MS,
+      killSignal: 'SIGKILL',
+    });
+    try {
+      const open = once(holder.stdout, 'data');
+      const failed = once(holder, 'close').then(() => {
+        throw new Error(`${connections} connections could not be opened`);
+      });
+      await Promise.race([open, failed]);
+      return { value: (residentBytes(peer.pid) - idle) / connections / 1e3 };
+    } finally {
+      holder.kill('SIGKILL');
+      for (const socket of sockets) socket.destroy();
+      server.close();
+    }
+  },
+});
+
+const HOLD = `
+  const [n, host, port] = process.argv.slice(1);
+  let open = 0;
+  const more = () => require('net').connect(port, host, () => {
+    if (++open === Number(n)) console.log('open'); else if (open + 64 <= n) more();
+  }).on('error', (e) => { console.error(e); process.exit(1); });
+  for (let i = 0; i < Math.min(64, n); i++) more();
+  setInterval(() => {}, 1000);`;
+
+export const measures = [
+  bulk('TCP up, MTU 65520', 65520, []),
+  bulk('TCP down, MTU 65520', 65520, ['-R']),
+  bulk('TCP up x8, MTU 65520', 65520, ['-P', '8']),
+  bulk('TCP down x8, MTU 65520', 65520, ['-P', '8', '-R']),
+  bulk('TCP up, MTU 1500', 1500, []),
+  bulk('TCP down, MTU 1500', 1500, ['-R']),
+  echo('Round trips, 1 byte', 'rr', 1, '/s'),
+  echo('New connections', 'crr', 1, '/s'),
+  echo('New connections, 32 at once', 'crr', 32, '/s'),
+  echo('UDP echo, 64 bytes', 'udp', 1, '/s'),
+  echo('UDP echo, 64 bytes, 32 at once', 'udp', 32, '/s'),
+  published('Published port, in', []),
+  published('Published port, out', ['-R']),
+  memory('Memory, idle', 0),
+  memory('Memory, 1,000 connections', 1000),
+  memory('Memory, 10,000 connections', 10_000),
+];

@@ -1,0 +1,184 @@
+// The networks that are compared. A peer is started on a namespace of its own and says how the host's loopback is reached
+// from there; its process is what CPU time and memory are counted of.
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const TICKS_PER_SECOND = 100;
+const PAGE_BYTES = 4096;
+const self = fileURLToPath(new URL('./drydock-peer.mjs', import.meta.url));
+
+const has = (program) => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
+export const inNetns = (netns, ...command) => ['ip', ['netns', 'exec', netns, ...command]];
+const ip = (...args) => execFileSync('ip', args, { stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' });
+
+/** CPU seconds that a process and its children have used. */
+export function cpuSeconds(pid) {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+}
+
+/** Resident memory of a process in bytes. */
+export function residentBytes(pid) {
+  return Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]) * PAGE_BYTES;
+}
+
+async function until(condition, what) {
+  for (let i = 0; i < 200; i++) {
+    const found = condition();
+    if (found) return found;
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+  throw new Error(`waited in vain for ${what}`);
+}
+
+const gatewayOf = (netns) => /default via (\S+)/.exec(ip('-n', netns, 'route'))?.[1];
+
+function end(child) {
+  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
+  child.kill('SIGTERM');
+  return once(child, 'close');
+}
+
+/** We: one process with one network. `root` is a built tree. */
+const drydock = (name, root) => ({
+  name,
+  available: () => true,
+  async start(netns, mtu) {
+    const child = spawn(process.execPath, [self, root, netns, String(mtu)], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    const [line] = await once(child.stdout, 'data');
+    const { gateway } = JSON.parse(line);
+    return {
+      gateway,
+      pid: child.pid,
+      async publish(port, guestPort) {
+        child.stdin.write(`${JSON.stringify({ port, guestPort })}\n`);
+        await once(child.stdout, 'data');
+      },
+      async stop() {
+        child.stdin.end();
+        await once(child, 'close');
+      },
+    };
+  },
+});
+
+const pasta = {
+  name: 'pasta',
+  available: () => has('pasta'),
+  async start(netns, mtu, publish = []) {
+    const child = spawn(
+      'pasta',
+      [
+        '-f',
+        '-q',
+        '--config-net',
+        '--runas',
+        '0',
+        '-m',
+        String(mtu),
+        '-T',
+        'none',
+        '-U',
+        'none',
+        '-u',
+        'none',
+      ].concat([
+        '-t',
+        publish.length === 0 ? 'none' : publish.join(','),
+        '--netns-only',
+        '--netns',
+        `/run/netns/${netns}`,
+      ]),
+      { stdio: ['ignore', 'ignore', 'inherit'] },
+    );
+    const gateway = await until(() => gatewayOf(netns), 'pasta');
+    return { gateway, pid: child.pid, stop: () => end(child) };
+  },
+};
+
+const slirp = {
+  name: 'slirp4netns',
+  available: () => has('slirp4netns'),
+  async start(netns, mtu) {
+    const child = spawn(
+      'slirp4netns',
+      ['--configure', `--mtu=${mtu}`, '--netns-type=path', `/run/netns/${netns}`, 'tap0'],
+      { stdio: 'ignore' },
+    );
+    await until(() => gatewayOf(netns), 'slirp4netns');
+    return { gateway: '10.0.2.2', pid: child.pid, stop: () => end(child) };
+  },
+};
+
+/** No proxy: the kernel's veth between two namespaces, as the limit of what a wire can do. */
+const veth = {
+  name: 'veth',
+  available: () => true,
+  async start(netns, mtu) {
+    const far = `${netns}-far`;
+    ip('netns', 'add', far);
+    ip(
+      'link',
+      'add',
+      'eth0',
+      'mtu',
+      String(Math.min(mtu, 65520)),
+      'netns',
+      netns,
+      'type',
+      'veth',
+      'peer',
+      'name',
+      'eth0',
+      'netns',
+      far,
+    );
+    for (const [where, address] of [
+      [netns, '10.99.0.2/24'],
+      [far, '10.99.0.1/24'],
+    ]) {
+      ip('-n', where, 'addr', 'add', address, 'dev', 'eth0');
+      ip('-n', where, 'link', 'set', 'eth0', 'up', 'mtu', String(mtu));
+      ip('-n', where, 'link', 'set', 'lo', 'up');
+    }
+    return { gateway: '10.99.0.1', serverNetns: far, stop: async () => ip('netns', 'del', far) };
+  },
+};
+
+/** Neither wire nor proxy. */
+const loopback = {
+  name: 'loopback',
+  available: () => true,
+  async start(netns) {
+    ip('-n', netns, 'link', 'set', 'lo', 'up');
+    return { gateway: '127.0.0.1', serverNetns: netns, stop: async () => {} };
+  },
+};
+
+export const peers = (root, against) => [
+  drydock('drydock', root),
+  ...(against ? [drydock('drydock (before)', against)] : [pasta, slirp, veth, loopback]),
+];
+
+let count = 0;
+
+/** Runs `action` on a fresh namespace with the peer in it, and leaves nothing. */
+export async function withPeer(peer, mtu, action) {
+  const netns = `ddbench-${process.pid}-${count++}`;
+  ip('netns', 'add', netns);
+  let running;
+  try {
+    running = await peer.start(netns, mtu);
+    return await action({ ...running, netns });
+  } finally {
+    await running?.stop();
+    ip('netns', 'del', netns);
+  }
+}
+
+/** Descriptors of a process, to see that connections are gone. */
+export const descriptorCount = (pid) => readdirSync(`/proc/${pid}/fd`).length;
