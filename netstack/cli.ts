@@ -4,18 +4,17 @@
  *
  * A flag wins over the configuration file. The command runs until SIGINT or SIGTERM and leaves nothing behind.
  */
-import { createWriteStream } from 'node:fs';
-import { readFile, rm, writeFile } from 'node:fs/promises';
-import type { Server } from 'node:http';
+import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { type Logger, pino } from 'pino';
 import { DrydockError, errorMessage } from '#common/errors';
-import { createControlServer } from './api/control.ts';
-import { listenAt } from './api/endpoint.ts';
-import { type ExposeProtocol, Forwarder } from './api/forwarder.ts';
-import { zoneOfConfig } from './api/zones.ts';
-import { type NetConfig, type NetFile, parseNetFile, resolveNetConfig, type StackFile } from './config.ts';
-import { createNetwork, type Network } from './index.ts';
+import {
+  type NetConfig,
+  type NetFile,
+  parseNetFile,
+  resolveNetConfig,
+  type StackFile,
+  withMachineDefaults,
+} from './config.ts';
 
 /** Flags as commander gives them. */
 interface NetFlags {
@@ -35,6 +34,14 @@ interface NetFlags {
   dns?: string[];
   domain?: string;
   forward?: string[];
+  listenVpnkit?: string;
+  ethernet?: string;
+  listenQemu?: string;
+  listenBess?: string;
+  listenVfkit?: string;
+  listenStdio?: string;
+  sshPort?: string;
+  pcap?: string;
 }
 
 const collect = (value: string, before: string[] = []): string[] => [...before, value];
@@ -61,6 +68,14 @@ export function addNetCommand(program: Command): void {
       "address that leads to the host's loopback (default: the last of the subnet)",
     )
     .option('--mtu <bytes>', 'largest IP packet (default: 1500)')
+    .option('--listen-vpnkit <url>', 'where machines with the handshake of VPNKit plug in, unix:///path')
+    .option('--ethernet <path>', "the same by VPNKit's flag, a path")
+    .option('--listen-qemu <url>', "where QEMU's -netdev stream plugs in, unix:///path or tcp://address:port")
+    .option('--listen-bess <url>', 'where packets of a SOCK_SEQPACKET socket come in, unixpacket:///path')
+    .option('--listen-vfkit <url>', 'where vfkit plugs in, unixgram:///path')
+    .option('--listen-stdio <any>', 'a machine speaks on standard input and output')
+    .option('--ssh-port <port>', "host port of the first machine's ssh, -1 for none (default: 2222)")
+    .option('--pcap <file>', 'write all frames to a file or pipe for Wireshark')
     .option('--netns <pid|path>', 'attach a network namespace (repeatable)', collect)
     .option('--interface <name>', 'name of the interface in attached namespaces (default: tap0)')
     .option(
@@ -80,7 +95,9 @@ export function addNetCommand(program: Command): void {
     .option('--debug', 'log more')
     .action(async (flags: NetFlags) => {
       try {
-        await run(await configure(flags));
+        const config = await configure(flags);
+        const { runNetwork } = await import('./api/run.ts');
+        await runNetwork(config);
       } catch (error) {
         if (!(error instanceof DrydockError)) throw error;
         process.stderr.write(`drydock net: ${error.message}\n`);
@@ -100,7 +117,14 @@ async function configure(flags: NetFlags): Promise<NetConfig> {
     });
     file = parseNetFile(content);
   }
-  return resolveNetConfig(mergeFlags(file, flags));
+  const merged = mergeFlags(file, flags);
+  const sshPort = flags.sshPort === undefined ? undefined : Number(flags.sshPort);
+  if (flags.config !== undefined && sshPort !== undefined)
+    throw new DrydockError(
+      'ERR_NET_CONFIG_INVALID',
+      '--ssh-port does not go with --config. Put "127.0.0.1:PORT: GUEST:22" into stack.forwards of the file.',
+    );
+  return resolveNetConfig(flags.config === undefined ? withMachineDefaults(merged, sshPort) : merged);
 }
 
 /** Flags over a file. Pure. */
@@ -111,12 +135,21 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
   if (flags.gatewayIP !== undefined) stack.gatewayIP = flags.gatewayIP;
   if (flags.hostIP !== undefined) stack.hostIP = flags.hostIP;
   if (flags.dns) stack.dnsUpstreams = flags.dns;
+  if (flags.pcap !== undefined) stack['capture-file'] = flags.pcap;
+  const interfaces = { ...file.interfaces };
+  if (flags.ethernet !== undefined) interfaces.vpnkit = `unix://${flags.ethernet}`;
+  if (flags.listenVpnkit !== undefined) interfaces.vpnkit = flags.listenVpnkit;
+  if (flags.listenQemu !== undefined) interfaces.qemu = flags.listenQemu;
+  if (flags.listenBess !== undefined) interfaces.bess = flags.listenBess;
+  if (flags.listenVfkit !== undefined) interfaces.vfkit = flags.listenVfkit;
+  if (flags.listenStdio !== undefined) interfaces.stdio = flags.listenStdio;
   if (flags.domain !== undefined) stack.domain = flags.domain;
   if (flags.forward)
     stack.forwards = { ...stack.forwards, ...Object.fromEntries(flags.forward.map(splitForward)) };
   return {
     ...file,
     stack,
+    ...(Object.keys(interfaces).length > 0 && { interfaces }),
     ...(flags.listen && { listen: flags.listen }),
     ...(flags.services !== undefined && { services: flags.services }),
     ...(flags.debug && { 'log-level': 'debug' }),
@@ -136,97 +169,4 @@ function splitForward(text: string): [string, string] {
       `"${text}" is no forward. Give one like 127.0.0.1:8080=192.168.127.2:80, or udp:… for UDP.`,
     );
   return [local, remote];
-}
-
-/** What runs, and how it ends. */
-interface Running {
-  network: Network;
-  servers: Server[];
-  forwarder: Forwarder;
-}
-
-async function run(config: NetConfig): Promise<void> {
-  const log: Logger = pino(
-    { level: config.logLevel },
-    config.logFile === undefined ? process.stderr : createWriteStream(config.logFile, { flags: 'a' }),
-  );
-  const ended = new Promise<string>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
-  });
-  const network = await createNetwork({
-    name: 'net',
-    subnet: config.subnet,
-    gateway: config.gatewayIp,
-    mtuBytes: config.mtuBytes,
-    searchDomains: config.searchDomains,
-    hostAddresses: [config.hostIp],
-    ...(config.gatewayMac !== undefined && { gatewayMac: config.gatewayMac }),
-    ...(config.upstreams && { dnsUpstreams: config.upstreams }),
-    ...(config.domain !== undefined && { domain: config.domain }),
-    log,
-  });
-  const running: Running = {
-    network,
-    servers: [],
-    forwarder: new Forwarder(network, (address, port) => network.dial(address, port)),
-  };
-  try {
-    await start(running, config, log);
-    if (config.pidFile !== undefined) await writeFile(config.pidFile, `${process.pid}\n`);
-    log.info({ subnet: network.subnet, gateway: network.gateway }, 'the network is ready');
-    log.info({ signal: await ended }, 'ending');
-  } finally {
-    await stop(running, config);
-  }
-}
-
-async function start(
-  { network, servers, forwarder }: Running,
-  config: NetConfig,
-  log: Logger,
-): Promise<void> {
-  await network.setPolicy(config.policy);
-  for (const zone of config.zones) await network.addZone(zoneOfConfig(zone));
-  for (const [address, mac] of Object.entries(config.staticLeases)) await network.reserve(address, mac);
-  for (const namespace of config.namespaces) {
-    const isPid = /^\d+$/.test(namespace);
-    const guest = await network.attach({
-      ...(isPid ? { pid: Number(namespace) } : { namespacePath: namespace }),
-      interfaceName: config.interfaceName,
-      names: [],
-    });
-    log.info({ namespace, address: guest.address, mac: guest.mac }, 'attached');
-  }
-  for (const [key, remote] of Object.entries(config.forwards)) {
-    const [, protocol = 'tcp', local] = /^(?:(tcp|udp|unix):)?(.*)$/.exec(key) ?? [];
-    await forwarder.expose({ protocol: protocol as ExposeProtocol, local: local!, remote });
-  }
-  const endpoints = config.services === undefined ? config.listen : [...config.listen, config.services];
-  for (const endpoint of endpoints) {
-    const server = createControlServer({
-      network,
-      forwarder,
-      dial: (address, port) => network.dial(address, port),
-      gatewayMac: network.gatewayMac,
-      log,
-    });
-    await listenAt(server, endpoint);
-    servers.push(server);
-    log.info({ endpoint }, 'control API');
-  }
-}
-
-async function stop({ network, servers, forwarder }: Running, config: NetConfig): Promise<void> {
-  await Promise.all(
-    servers.map(
-      (server) =>
-        new Promise((resolve) => {
-          server.close(resolve);
-          server.closeAllConnections();
-        }),
-    ),
-  );
-  await forwarder.close();
-  await network.close();
-  if (config.pidFile !== undefined) await rm(config.pidFile, { force: true });
 }

@@ -5,8 +5,15 @@
  */
 import { parse } from 'yaml';
 import { DrydockError, errorMessage } from '#common/errors';
+import type { LinkProtocol } from './link/listeners.ts';
 import { type PolicyAction, type PolicyConfig, type PolicyRule, policyFaults } from './service/policy.ts';
 import { formatIpv4, netmask, parseAddress, parseIpv4, parseMac } from './wire/address.ts';
+
+/** What gvproxy's clients take for granted when there is no file: its MAC addresses, and a forward to the guest's ssh. */
+const GATEWAY_MAC_DEFAULT = '5a:94:ef:e4:0c:dd';
+const MACHINE_MAC_DEFAULT = '5a:94:ef:e4:0c:ee';
+const MACHINE_UUID_DEFAULT = 'c3d68012-0208-11ea-9fd7-f2189899ab08';
+const SSH_PORT_DEFAULT = 2222;
 
 /** Names as in gvproxy's file: a record is a name below the zone, or a pattern of such names, and its address. */
 export interface ZoneConfig {
@@ -27,7 +34,7 @@ export interface NetConfig {
   mtuBytes: number;
   subnet: string;
   gatewayIp: string;
-  gatewayMac: string | undefined;
+  gatewayMac: string;
   /** Address by which guests reach the host's loopback, besides the gateway's own. */
   hostIp: string;
   zones: ZoneConfig[];
@@ -39,6 +46,13 @@ export interface NetConfig {
   upstreams: string[] | undefined;
   domain: string | undefined;
   policy: PolicyConfig;
+  /** MAC address by the uuid of a machine that speaks VPNKit's handshake. */
+  machineMacs: Record<string, string>;
+  captureFile: string | undefined;
+  /** Where machines plug in. */
+  links: { protocol: LinkProtocol; url: string }[];
+  /** A machine speaks LE16 framing on standard input and output. */
+  stdio: boolean;
   /** Network namespaces to attach: a pid, or the path of the namespace's file. */
   namespaces: string[];
   interfaceName: string;
@@ -129,6 +143,7 @@ export interface NetFile {
   'log-file'?: string;
   'pid-file'?: string;
   'ec2-metadata-access'?: boolean;
+  interfaces?: { vpnkit?: string; qemu?: string; bess?: string; stdio?: string; vfkit?: string };
   stack?: StackFile;
   namespaces?: string[];
   interface?: string;
@@ -145,6 +160,8 @@ export interface StackFile {
   dnsSearchDomains?: string[];
   forwards?: Record<string, string>;
   dhcpStaticLeases?: Record<string, string>;
+  vpnKitUUIDMacAddresses?: Record<string, string>;
+  'capture-file'?: string;
   ec2MetadataAccess?: boolean;
   blockAllOutbound?: boolean;
   dnsUpstreams?: string[];
@@ -166,6 +183,7 @@ const readFile: Reader<NetFile> = mapping({
   'log-file': text,
   'pid-file': text,
   'ec2-metadata-access': bool,
+  interfaces: mapping({ vpnkit: text, qemu: text, bess: text, stdio: text, vfkit: text }),
   stack: mapping({
     mtu: whole,
     subnet: text,
@@ -176,6 +194,8 @@ const readFile: Reader<NetFile> = mapping({
     dnsSearchDomains: list(text),
     forwards: textMap,
     dhcpStaticLeases: textMap,
+    vpnKitUUIDMacAddresses: textMap,
+    'capture-file': text,
     ec2MetadataAccess: bool,
     blockAllOutbound: bool,
     // Ours:
@@ -245,6 +265,32 @@ export function compilePattern(pattern: string, path: string): RegExp {
 }
 
 /**
+ * What gvproxy adds when it is started without a file: the first guest has a known address and MAC, and its port 22 is published.
+ * @param sshPort -1: no forward. Undefined: 2222, when a machine can plug in.
+ */
+export function withMachineDefaults(file: NetFile, sshPort: number | undefined): NetFile {
+  if (sshPort !== undefined && sshPort !== -1 && !(sshPort >= 1024 && sshPort <= 65535))
+    throw invalid('ssh-port', `is ${sshPort}, not from 1024 to 65535, or -1 for none`);
+  const stack = file.stack ?? {};
+  const [network = ''] = (stack.subnet ?? SUBNET_DEFAULT).split('/');
+  const first = parseIpv4(network);
+  if (first === undefined || (sshPort === undefined && !file.interfaces && !file.listen)) return file;
+  const machine = formatIpv4(first + 2);
+  return {
+    ...file,
+    stack: {
+      ...stack,
+      dhcpStaticLeases: { [machine]: MACHINE_MAC_DEFAULT },
+      vpnKitUUIDMacAddresses: { [MACHINE_UUID_DEFAULT]: MACHINE_MAC_DEFAULT },
+      forwards: {
+        ...(sshPort === -1 ? {} : { [`127.0.0.1:${sshPort ?? SSH_PORT_DEFAULT}`]: `${machine}:22` }),
+        ...stack.forwards,
+      },
+    },
+  };
+}
+
+/**
  * Fills in defaults and checks what belongs together.
  * @throws DrydockError ERR_NET_CONFIG_INVALID
  */
@@ -293,7 +339,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     mtuBytes: stack.mtu ?? MTU_BYTES_DEFAULT,
     subnet,
     gatewayIp,
-    gatewayMac: stack.gatewayMacAddress,
+    gatewayMac: stack.gatewayMacAddress ?? GATEWAY_MAC_DEFAULT,
     hostIp,
     zones: (stack.dns ?? defaultZones(gatewayIp, hostIp)).map((shape, index) =>
       readZone(shape, `stack.dns[${index}]`),
@@ -304,6 +350,13 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     upstreams: stack.dnsUpstreams,
     domain: stack.domain,
     policy,
+    machineMacs: stack.vpnKitUUIDMacAddresses ?? {},
+    captureFile: stack['capture-file'],
+    links: (['vpnkit', 'qemu', 'bess', 'vfkit'] as const).flatMap((protocol) => {
+      const url = file.interfaces?.[protocol];
+      return url === undefined ? [] : [{ protocol, url }];
+    }),
+    stdio: file.interfaces?.stdio !== undefined,
     namespaces: file.namespaces ?? [],
     interfaceName: file.interface ?? 'tap0',
   };

@@ -33,6 +33,8 @@ export interface NetworkOptions {
   gatewayMac?: string;
   /** Further addresses of the subnet that lead to the host's loopback, as the gateway's own does. */
   hostAddresses?: string[];
+  /** MAC addresses of machines that join by VPNKit's handshake, by their uuid. */
+  machineMacs?: Record<string, string>;
   /** Largest IP packet on the guests' links. Default 65520 for TAPs in namespaces. */
   mtuBytes?: number;
   /** Resolvers to forward to, as `address` or `address#port`; default: the host's resolv.conf, followed as it changes. */

@@ -17,12 +17,15 @@ export class Machines implements VmnetRegistry {
   readonly #macs = new Map<string, number>();
   #count = 0;
 
-  constructor(leases: LeasePool) {
+  /** @param macs MAC addresses that are settled beforehand, by uuid in lower case. */
+  constructor(leases: LeasePool, macs: Iterable<readonly [string, number]> = []) {
     this.#leases = leases;
+    for (const [uuid, mac] of macs) this.#macs.set(uuid, mac);
   }
 
   admit(uuid: string, preferredIpv4: number | undefined): number | string {
-    const known = uuid === '' ? undefined : this.#macs.get(uuid);
+    const name = uuid.toLowerCase();
+    const known = name === '' ? undefined : this.#macs.get(name);
     if (known === undefined && this.#macs.size >= MACHINES_MAX) return 'Too many machines';
     const mac = known ?? MAC_BASE + this.#count + 1;
     if (preferredIpv4 !== undefined) {
@@ -33,7 +36,7 @@ export class Machines implements VmnetRegistry {
       }
     }
     if (known === undefined) this.#count++;
-    if (uuid !== '') this.#macs.set(uuid, mac);
+    if (name !== '') this.#macs.set(name, mac);
     return mac;
   }
 }

@@ -18,6 +18,7 @@ export interface WorkerSettings extends NetworkPlan {
   name: string;
   gatewayMac: number;
   hostAddresses: number[];
+  machineMacs: [uuid: string, mac: number][];
   mtuBytes: number;
   domain: string | undefined;
   searchDomains: string[];

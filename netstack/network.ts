@@ -127,6 +127,10 @@ class WorkerNetwork implements Network {
       name: options.name,
       gatewayMac: options.gatewayMac === undefined ? dockerMac(plan.gateway) : requireMac(options.gatewayMac),
       hostAddresses: (options.hostAddresses ?? []).map((text) => requireIpv4(text, 'host')),
+      machineMacs: Object.entries(options.machineMacs ?? {}).map(([uuid, mac]) => [
+        uuid.toLowerCase(),
+        requireMac(mac),
+      ]),
       domain: options.domain,
       searchDomains: options.searchDomains ?? [],
       internal: options.internal ?? false,

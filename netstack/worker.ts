@@ -132,7 +132,7 @@ class NetworkThread {
       fabric: this.#switch,
       log,
       mtuBytes: settings.mtuBytes,
-      registry: new Machines(leases),
+      registry: new Machines(leases, settings.machineMacs),
       wire: (link) => this.#wire(link),
     });
     this.#publisher = new Publisher({ host: this.#host, stack: this.#stack, log, now });

@@ -9,16 +9,17 @@ import { DrydockError } from '#common/errors';
 import { nullLog } from '#common/log';
 import type { Network, PublishOptions } from '../index.ts';
 import type { Zone } from '../service/dns/names.ts';
-import { BODY_BYTES_MAX, createControlServer } from './control.ts';
+import { BODY_BYTES_MAX, type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { Forwarder, parseEndpoint } from './forwarder.ts';
 
 let folder: string;
-let server: http.Server;
+let control: ControlServer;
 let forwarder: Forwarder;
 let zones: Zone[];
 let published: (PublishOptions & { close: () => Promise<void> })[];
 let guest: net.Server;
+const plugged: net.Socket[] = [];
 
 /** The parts of a network that the API uses, played by the test; dialling reaches an echo server of this process. */
 function fakeNetwork(): Network {
@@ -73,13 +74,20 @@ beforeEach(async () => {
   await once(guest, 'listening');
   const network = fakeNetwork();
   forwarder = new Forwarder(network, dial);
-  server = createControlServer({ network, forwarder, dial, gatewayMac: '5a:94:ef:e4:0c:dd', log: nullLog });
-  await listenAt(server, `unix://${folder}/s`);
+  control = createControlServer({
+    network,
+    forwarder,
+    dial,
+    gatewayMac: '5a:94:ef:e4:0c:dd',
+    log: nullLog,
+    connect: (stream) => plugged.push(stream),
+  });
+  await listenAt(control.server, `unix://${folder}/s`);
 });
 afterEach(async () => {
   await forwarder.close();
-  server.closeAllConnections();
-  server.close();
+  for (const stream of plugged.splice(0)) stream.destroy();
+  await control.close();
   guest.close();
   rmSync(folder, { recursive: true });
 });
@@ -212,6 +220,55 @@ describe("gvproxy's paths", () => {
     let heard = '';
     for await (const chunk of client) heard += chunk;
     expect(heard).toBe('heard words');
+  });
+});
+
+describe('POST /connect', () => {
+  const request = 'POST /connect HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\n';
+
+  test('gives the connection away with every byte, also when it comes in pieces with frames behind it', async () => {
+    for (const pieces of [
+      [`${request}frames`],
+      ['POST /con', 'nect HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\nframes'],
+    ]) {
+      const client = net.connect(`${folder}/s`);
+      for (const piece of pieces) {
+        client.write(piece);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      await vi.waitFor(() => expect(plugged).toHaveLength(1));
+      const [stream] = plugged.splice(0);
+      let heard = '';
+      stream!.on('data', (chunk) => {
+        heard += chunk;
+      });
+      await vi.waitFor(() => expect(heard).toBe(`${request}frames`));
+      client.destroy();
+      stream!.destroy();
+    }
+  });
+
+  test('other requests go to HTTP, also when their first bytes are alike', async () => {
+    expect((await call('POST', '/nothing')).status).toBe(404);
+    expect((await call('POST', '/con')).status).toBe(404);
+    expect(plugged).toEqual([]);
+  });
+
+  test('a server without it knows no such path', async () => {
+    const network = fakeNetwork();
+    const services = createControlServer({ network, forwarder, dial, gatewayMac: '', log: nullLog });
+    await listenAt(services.server, `unix://${folder}/services`);
+    const asked = http.request({
+      socketPath: `${folder}/services`,
+      method: 'POST',
+      path: '/connect',
+      agent: false,
+    });
+    asked.end();
+    const [response] = (await once(asked, 'response')) as [http.IncomingMessage];
+    response.resume();
+    expect(response.statusCode).toBe(404);
+    await services.close();
   });
 });
 

@@ -5,11 +5,11 @@
  *
  * Whoever can connect to it controls the network; its sockets are for their owner alone.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type Server, type Socket } from 'node:net';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
-import type { Network } from '../index.ts';
+import type { Network, RunningCapture } from '../index.ts';
 import type { PolicyConfig } from '../service/policy.ts';
 import { type Dial, type ExposeProtocol, type Forwarder, joinStreams } from './forwarder.ts';
 import { formatMetrics } from './metrics.ts';
@@ -28,7 +28,19 @@ export interface ControlOptions {
   /** MAC address of the gateway, shown among the leases as gvproxy does. */
   gatewayMac: string;
   log: Log;
+  /** Takes machines that come with `POST /connect`; without it there is no such path. */
+  connect?: (stream: Socket) => void;
 }
+
+/** A control server: listen with `server`, end with `close`. */
+export interface ControlServer {
+  readonly server: Server;
+  /** Ends listening and every connection that is still HTTP. */
+  close(): Promise<void>;
+}
+
+/** How the request of a machine begins (`POST /connect`), as Go's client writes it. */
+const CONNECT_HEAD = 'POST /connect ';
 
 interface Answer {
   status?: number;
@@ -77,6 +89,7 @@ function routes({ network, forwarder, gatewayMac }: ControlOptions): Route[] {
       ...(await network.leases()).map(({ address, mac }) => [address, mac]),
     ]),
   });
+  const captures: RunningCapture[] = [];
   return [
     { method: 'GET', path: '/services/forwarder/all', answer: async () => ({ json: forwarder.all() }) },
     {
@@ -136,6 +149,32 @@ function routes({ network, forwarder, gatewayMac }: ControlOptions): Route[] {
     },
     { method: 'GET', path: '/policy/denied', answer: async () => ({ json: await network.denied() }) },
     {
+      method: 'POST',
+      path: '/capture',
+      answer: async (body) => {
+        if (captures.length > 0)
+          throw new DrydockError(
+            'ERR_CAPTURE_RUNNING',
+            'A capture is running already. DELETE /capture ends it.',
+          );
+        const filter = (body as { filter?: unknown } | null)?.filter;
+        if (filter !== undefined && typeof filter !== 'string') throw bodyInvalid('"filter" is a text.');
+        captures.push(
+          await network.capture({ path: field(body, 'path'), ...(filter !== undefined && { filter }) }),
+        );
+        return {};
+      },
+    },
+    {
+      method: 'DELETE',
+      path: '/capture',
+      answer: async () => {
+        const capture = captures.pop();
+        if (!capture) throw new DrydockError('ERR_CAPTURE_NONE', 'No capture is running.');
+        return { json: await capture.close() };
+      },
+    },
+    {
       method: 'GET',
       path: '/metrics',
       answer: async () => ({ text: formatMetrics(network.name, await network.stats()) }),
@@ -144,9 +183,9 @@ function routes({ network, forwarder, gatewayMac }: ControlOptions): Route[] {
 }
 
 /** Makes the API's server; the caller lets it listen. */
-export function createControlServer(options: ControlOptions): Server {
+export function createControlServer(options: ControlOptions): ControlServer {
   const table = routes(options);
-  const server = createServer(
+  const http = createHttpServer(
     { requestTimeout: REQUEST_MS_MAX, headersTimeout: REQUEST_MS_MAX },
     (request, response) => {
       // Pages of a browser on this machine can reach a TCP endpoint, and text/plain needs no preflight.
@@ -165,7 +204,42 @@ export function createControlServer(options: ControlOptions): Server {
       });
     },
   );
-  return server;
+  const { connect } = options;
+  const fresh = new Set<Socket>();
+  // Bytes that follow a machine's request are frames, which an HTTP parser must never see: the first bytes of a
+  // connection decide who gets it.
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    fresh.add(socket);
+    const forget = (): void => {
+      fresh.delete(socket);
+    };
+    const end = (): void => void socket.destroy();
+    let head = Buffer.alloc(0);
+    const look = (): void => {
+      for (let chunk = socket.read(); chunk; chunk = socket.read())
+        head = Buffer.concat([head, chunk as Buffer]);
+      if (head.length === 0) return;
+      const text = head.toString('latin1', 0, CONNECT_HEAD.length);
+      if (connect && text.length < CONNECT_HEAD.length && CONNECT_HEAD.startsWith(text)) return;
+      socket.off('readable', look).off('error', end).off('close', forget).off('end', end);
+      socket.setTimeout(0);
+      socket.unshift(head);
+      forget();
+      if (connect && text === CONNECT_HEAD) connect(socket);
+      else http.emit('connection', socket);
+    };
+    socket.setTimeout(REQUEST_MS_MAX, end);
+    socket.on('readable', look).on('error', end).on('close', forget).on('end', end);
+  });
+  return {
+    server,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        http.closeAllConnections();
+        for (const socket of fresh) socket.destroy();
+      }),
+  };
 }
 
 async function answer(
@@ -185,7 +259,8 @@ async function answer(
     return;
   }
   try {
-    const body = route.method === 'GET' ? undefined : await readJson(request);
+    const hasBody = route.method === 'POST' || route.method === 'PUT';
+    const body = hasBody ? await readJson(request) : undefined;
     const { status = 200, json, text } = await route.answer(body, url.searchParams);
     send(response, status, text ?? (json === undefined ? '' : `${JSON.stringify(json)}\n`));
   } catch (error) {

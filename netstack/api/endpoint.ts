@@ -1,7 +1,7 @@
 /**
  * Where a control server listens: `unix:///path` or `tcp://address:port`, as gvproxy writes it.
  */
-import type { Server } from 'node:http';
+import type { Server } from 'node:net';
 import { DrydockError, errorCode } from '#common/errors';
 import { listenUnix, parseEndpoint } from './forwarder.ts';
 

@@ -1,0 +1,133 @@
+/**
+ * Runs the network of a configuration: makes it, lets machines and namespaces in, publishes, serves the control API, and takes
+ * everything down again.
+ */
+import { createWriteStream } from 'node:fs';
+import { rm, writeFile } from 'node:fs/promises';
+import { type Logger, pino } from 'pino';
+import type { NetConfig } from '../config.ts';
+import { createNetwork, type Network } from '../index.ts';
+import { type ControlServer, createControlServer } from './control.ts';
+import { listenAt } from './endpoint.ts';
+import { type ExposeProtocol, Forwarder } from './forwarder.ts';
+import { zoneOfConfig } from './zones.ts';
+
+/** What runs. */
+interface Running {
+  network: Network;
+  servers: ControlServer[];
+  forwarder: Forwarder;
+}
+
+/** Runs until SIGINT or SIGTERM, or until the machine on standard input has gone. */
+export async function runNetwork(config: NetConfig): Promise<void> {
+  const log = openLog(config);
+  const ended = new Promise<string>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
+  });
+  const network = await createNetwork({
+    name: 'net',
+    subnet: config.subnet,
+    gateway: config.gatewayIp,
+    gatewayMac: config.gatewayMac,
+    mtuBytes: config.mtuBytes,
+    searchDomains: config.searchDomains,
+    hostAddresses: [config.hostIp],
+    machineMacs: config.machineMacs,
+    ...(config.upstreams && { dnsUpstreams: config.upstreams }),
+    ...(config.domain !== undefined && { domain: config.domain }),
+    log,
+  });
+  const running: Running = {
+    network,
+    servers: [],
+    forwarder: new Forwarder(network, (address, port) => network.dial(address, port)),
+  };
+  try {
+    await configure(running, config);
+    const gone = await plugIn(network, config, log);
+    await serve(running, config, log);
+    if (config.pidFile !== undefined) await writeFile(config.pidFile, `${process.pid}\n`);
+    log.info({ subnet: network.subnet, gateway: network.gateway }, 'the network is ready');
+    log.info({ reason: await Promise.race([ended, gone]) }, 'ending');
+  } finally {
+    await stop(running, config);
+  }
+}
+
+/** A machine on standard output must hear frames only: the log goes to standard error. */
+function openLog({ logLevel, logFile }: NetConfig): Logger {
+  if (logFile === undefined) return pino({ level: logLevel }, process.stderr);
+  const file = createWriteStream(logFile, { flags: 'a' });
+  file.on('error', (error) => process.stderr.write(`drydock net: log file: ${error.message}\n`));
+  return pino({ level: logLevel }, file);
+}
+
+async function configure({ network, forwarder }: Running, config: NetConfig): Promise<void> {
+  await network.setPolicy(config.policy);
+  for (const zone of config.zones) await network.addZone(zoneOfConfig(zone));
+  for (const [address, mac] of Object.entries(config.staticLeases)) await network.reserve(address, mac);
+  for (const [key, remote] of Object.entries(config.forwards)) {
+    const [, protocol = 'tcp', local] = /^(?:(tcp|udp|unix):)?(.*)$/.exec(key) ?? [];
+    await forwarder.expose({ protocol: protocol as ExposeProtocol, local: local!, remote });
+  }
+  if (config.captureFile !== undefined) await network.capture({ path: config.captureFile });
+}
+
+/** Lets guests in. The promise is the end of the machine on standard input, if there is to be one. */
+async function plugIn(network: Network, config: NetConfig, log: Logger): Promise<Promise<string>> {
+  for (const namespace of config.namespaces) {
+    const isPid = /^\d+$/.test(namespace);
+    const guest = await network.attach({
+      ...(isPid ? { pid: Number(namespace) } : { namespacePath: namespace }),
+      interfaceName: config.interfaceName,
+      names: [],
+    });
+    log.info({ namespace, address: guest.address, mac: guest.mac }, 'attached');
+  }
+  for (const { protocol, url } of config.links) {
+    const { url: listening } = await network.listenLink(protocol, url);
+    log.info({ protocol, url: listening }, 'machines may plug in');
+  }
+  if (!config.stdio) return new Promise(() => {});
+  const { gone } = await network.plugDescriptors('hyperkit', 0, 1);
+  return gone.then(() => 'the machine on standard input has gone');
+}
+
+async function serve(
+  { network, servers, forwarder }: Running,
+  config: NetConfig,
+  log: Logger,
+): Promise<void> {
+  // As in gvproxy, a machine that comes by /connect speaks the protocol of the process.
+  const protocol = config.links.some((link) => link.protocol === 'qemu') ? 'qemu' : 'hyperkit';
+  const open = async (endpoint: string, machines: boolean): Promise<void> => {
+    const control = createControlServer({
+      network,
+      forwarder,
+      dial: (address, port) => network.dial(address, port),
+      gatewayMac: network.gatewayMac,
+      log,
+      ...(machines && {
+        connect: (stream) => {
+          network.plugStream(protocol === 'qemu' ? 'qemu' : 'connect', stream).catch((error: unknown) => {
+            log.warn({ err: error }, 'a machine could not be plugged in');
+            stream.destroy();
+          });
+        },
+      }),
+    });
+    await listenAt(control.server, endpoint);
+    servers.push(control);
+    log.info({ endpoint }, 'control API');
+  };
+  for (const endpoint of config.listen) await open(endpoint, true);
+  if (config.services !== undefined) await open(config.services, false);
+}
+
+async function stop({ network, servers, forwarder }: Running, config: NetConfig): Promise<void> {
+  await Promise.all(servers.map((server) => server.close()));
+  await forwarder.close();
+  await network.close();
+  if (config.pidFile !== undefined) await rm(config.pidFile, { force: true });
+}
