@@ -84,7 +84,12 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
   app.setErrorHandler((error, request, reply) => {
     const { status, message } = answerFor(error);
     context.log[status >= 500 ? 'error' : 'debug'](
-      { method: request.method, url: request.url, status, error: status >= 500 ? error : message },
+      {
+        method: request.method,
+        url: request.url,
+        status,
+        error: error instanceof DrydockError ? message : error,
+      },
       'request failed',
     );
     if (status === 304) return reply.code(304).send();

@@ -21,7 +21,7 @@ import type { Log } from '#common/log';
 import { emitConfigFile, hostArchitecture, hostOs } from './config-file.ts';
 import { type ElfNeeds, findLibraries, libraryFolders } from './elf.ts';
 import { HostTree } from './host-tree.ts';
-import type { Images } from './images.ts';
+import type { Library } from './library.ts';
 import type { Image } from './store.ts';
 
 /** The image's name in familiar form. */
@@ -218,7 +218,11 @@ function addOwnFiles(tree: HostTree): void {
  * Makes sure that the image exists and is of the tools that this host has now.
  * @throws DrydockError ERR_HOST_IMAGE, saying which tool is missing.
  */
-export async function ensureHostImage({ library }: Images, log: Log, clock: Clock): Promise<Image> {
+export async function ensureHostImage(
+  { library }: { library: Library },
+  log: Log,
+  clock: Clock,
+): Promise<Image> {
   const startedMs = clock.now();
   const tree = pickHostTree();
   const fingerprint = `${RECIPE}-${tree.fingerprint().slice(0, 32)}`;

@@ -7,11 +7,19 @@ import { DrydockError } from '#common/errors';
 import { archivedImages, type SpooledArchive, spoolArchive } from './archive.ts';
 import { applyChangeLines } from './changes.ts';
 import { type ConfigFile, emitConfigFile, hostArchitecture, hostOs, parseConfigFile } from './config-file.ts';
+import { ensureHostImage, HOST_IMAGE } from './host-image.ts';
 import { LAYERS_MAX } from './layers.ts';
 import type { Lease, Library } from './library.ts';
 import { parsePlatform, selectsPlatform } from './platform.ts';
 import type { ImageRecord } from './records.ts';
-import { formatFamiliar, formatNormal, parseReference, parseTagged, type Reference } from './reference.ts';
+import {
+  DEFAULT_TAG,
+  formatFamiliar,
+  formatNormal,
+  parseReference,
+  parseTagged,
+  type Reference,
+} from './reference.ts';
 import type { Credentials } from './registry/auth.ts';
 import type { FetchedDescriptor } from './registry/distribution.ts';
 import type { Registries } from './registry/index.ts';
@@ -185,10 +193,18 @@ export class Images implements ImageStore {
     });
   }
 
-  pull(
+  async pull(
     reference: string,
     request: RegistryRequest & { platform?: string; allTags?: boolean },
   ): Promise<string[]> {
+    // No registry has it: it is this host's.
+    if (formatFamiliar(parseTagged(reference)) === HOST_IMAGE) {
+      request.progress({ status: "Building from this host's own programs", id: DEFAULT_TAG });
+      const { log, clock } = this.library.parts;
+      const image = await ensureHostImage(this, log, clock);
+      request.progress({ status: `Status: Image is up to date for ${HOST_IMAGE}` });
+      return [image.id];
+    }
     return this.#registries.pull(reference, request);
   }
 

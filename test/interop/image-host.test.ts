@@ -1,6 +1,7 @@
 /** The image made of this host's own programs: what is in it runs by itself, and nothing private is. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, lstatSync, readFileSync, readlinkSync } from 'node:fs';
+import { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#common/clock';
 import { nullLog } from '#common/log';
@@ -20,6 +21,18 @@ beforeAll(async () => {
   root = await store.roots.mount('host');
 });
 afterAll(() => store.dispose());
+
+/** Repeats what compares two looks at the host, should somebody install programs in between. */
+async function undisturbed(work: () => Promise<void>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    const before = pickHostTree().fingerprint();
+    try {
+      return await work();
+    } catch (error) {
+      if (attempt === 5 || pickHostTree().fingerprint() === before) throw error;
+    }
+  }
+}
 
 const run = (script: string): string =>
   execFileSync('chroot', [root, '/bin/sh', '-c', script], {
@@ -74,29 +87,36 @@ describe('the host image', () => {
   });
 
   it('is found again instead of being built again', async () => {
-    const again = await ensureHostImage(store.images, nullLog, systemClock);
-    expect(again).toEqual(image);
+    await undisturbed(async () => {
+      const found = await ensureHostImage(store.images, nullLog, systemClock);
+      expect(await ensureHostImage(store.images, nullLog, systemClock)).toEqual(found);
+    });
   });
 
   it('is built again when the tools have changed, and its forerunner goes', async () => {
     const other = await testImages();
     try {
-      await other.images.importRoot(
-        (await import('node:stream')).Readable.from([Buffer.alloc(1024)]),
-        { reference: 'drydock/host:latest', changes: ['LABEL io.drydock.host.fingerprint=old'] },
+      const empty = Readable.from([Buffer.alloc(1024)]);
+      const changes = ['LABEL io.drydock.host.fingerprint=old'];
+      const old = await other.images.importRoot(
+        empty,
+        { reference: 'drydock/host:latest', changes },
         () => {},
       );
       const built = await ensureHostImage(other.images, nullLog, systemClock);
-      expect(built.diffIds).toEqual(image.diffIds);
-      expect(await other.images.list()).toHaveLength(1);
+      expect(built.tags).toEqual(['drydock/host:latest']);
+      expect((await other.images.list()).map(({ id }) => id)).toEqual([built.id]);
+      expect(built.id).not.toBe(old.id);
     } finally {
       await other.dispose();
     }
   });
 
   it('has the same bytes whenever it is made of the same files', async () => {
-    const tar = await readAll(pickHostTree().tar());
-    expect(digestOf(tar)).toBe(image.diffIds[0]);
+    await undisturbed(async () => {
+      const digest = async (): Promise<string> => digestOf(await readAll(pickHostTree().tar()));
+      expect(await digest()).toBe(await digest());
+    });
   });
 
   it('is refused with the missing part named when node can not be taken along', () => {
