@@ -87,7 +87,7 @@ beforeEach(async () => {
 afterEach(async () => {
   await forwarder.close();
   for (const stream of plugged.splice(0)) stream.destroy();
-  await control.close();
+  await control.close().catch(() => {});
   guest.close();
   rmSync(folder, { recursive: true });
 });
@@ -270,6 +270,24 @@ describe('POST /connect', () => {
     expect(response.statusCode).toBe(404);
     await services.close();
   });
+});
+
+test('a connection is gone when its client has gone, or when the server ends, whatever it was used for', async () => {
+  const count = (): Promise<number> =>
+    new Promise((resolve, reject) =>
+      control.server.getConnections((error, n) => (error ? reject(error) : resolve(n))),
+    );
+  await call('GET', '/leases');
+  const idle = net.connect(`${folder}/s`);
+  const half = net.connect({ path: `${folder}/s`, allowHalfOpen: true });
+  half.end('GET /leases HTTP/1.1\r\nHost: x\r\n\r\n').resume();
+  const tunnel = net.connect(`${folder}/s`);
+  tunnel.on('error', () => {}).write('GET /tunnel?ip=192.168.127.2&port=80 HTTP/1.1\r\nHost: x\r\n\r\n');
+  await once(tunnel, 'data');
+  idle.destroy();
+  await vi.waitFor(async () => expect(await count()).toBe(1));
+  await control.close();
+  await once(tunnel, 'close');
 });
 
 describe('our own paths', () => {

@@ -35,7 +35,7 @@ export interface ControlOptions {
 /** A control server: listen with `server`, end with `close`. */
 export interface ControlServer {
   readonly server: Server;
-  /** Ends listening and every connection that is still HTTP. */
+  /** Ends listening and every connection, whatever it has become. */
   close(): Promise<void>;
 }
 
@@ -205,14 +205,12 @@ export function createControlServer(options: ControlOptions): ControlServer {
     },
   );
   const { connect } = options;
-  const fresh = new Set<Socket>();
+  const open = new Set<Socket>();
   // Bytes that follow a machine's request are frames, which an HTTP parser must never see: the first bytes of a
   // connection decide who gets it.
   const server = createServer({ allowHalfOpen: true }, (socket) => {
-    fresh.add(socket);
-    const forget = (): void => {
-      fresh.delete(socket);
-    };
+    open.add(socket);
+    socket.on('close', () => open.delete(socket));
     const end = (): void => void socket.destroy();
     let head = Buffer.alloc(0);
     const look = (): void => {
@@ -221,23 +219,21 @@ export function createControlServer(options: ControlOptions): ControlServer {
       if (head.length === 0) return;
       const text = head.toString('latin1', 0, CONNECT_HEAD.length);
       if (connect && text.length < CONNECT_HEAD.length && CONNECT_HEAD.startsWith(text)) return;
-      socket.off('readable', look).off('error', end).off('close', forget).off('end', end);
+      socket.off('readable', look).off('error', end).off('end', end);
       socket.setTimeout(0);
       socket.unshift(head);
-      forget();
       if (connect && text === CONNECT_HEAD) connect(socket);
       else http.emit('connection', socket);
     };
     socket.setTimeout(REQUEST_MS_MAX, end);
-    socket.on('readable', look).on('error', end).on('close', forget).on('end', end);
+    socket.on('readable', look).on('error', end).on('end', end);
   });
   return {
     server,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
-        http.closeAllConnections();
-        for (const socket of fresh) socket.destroy();
+        for (const socket of open) socket.destroy();
       }),
   };
 }
