@@ -24,6 +24,10 @@ const FAST_WINDOW_MS = 10;
 export class Receiver {
   readonly #context: TcpContext;
   readonly #ring: Ring;
+  /** How large the ring was when it was last in full use: a busy connection gets that at once. */
+  #ringBytes = 0;
+  /** Most bytes held since the ring was last empty. */
+  #peak = 0;
   /** Next byte for the host. */
   #readSeq = 0;
   /** RCV.NXT: next byte from the peer. */
@@ -175,9 +179,24 @@ export class Receiver {
   #store(seq: number, buf: Uint8Array, off: number, len: number): boolean {
     const end = seqMax((seq + len) | 0, this.#filledEnd());
     const filled = seqDiff(this.#filledEnd(), this.#readSeq);
-    if (!this.#ring.reserve(seqDiff(end, this.#readSeq), this.#readSeq, filled)) return false;
+    const needed = seqDiff(end, this.#readSeq);
+    const wanted = this.#ring.capacity === 0 ? Math.max(needed, this.#ringBytes) : needed;
+    if (!this.#ring.reserve(wanted, this.#readSeq, filled)) return false;
     this.#ring.write(seq, buf, off, len);
+    if (needed > this.#peak) this.#peak = needed;
     return true;
+  }
+
+  /** Gives the ring back when nothing is in it. */
+  #releaseIfEmpty(): void {
+    if (this.#readSeq !== this.#nextSeq || this.#rangeCount > 0) return;
+    // Memory follows use: up at once, down by halves.
+    this.#ringBytes = Math.max(
+      4 * this.#peak < this.#ringBytes ? this.#ringBytes >> 1 : this.#ringBytes,
+      this.#peak,
+    );
+    this.#peak = 0;
+    this.#ring.release();
   }
 
   /** End of the last byte held, in order or not. */
@@ -325,7 +344,7 @@ export class Receiver {
   /** The host took bytes; asks for an ACK when the window has opened well. */
   consumed(now: number, count: number): void {
     this.#readSeq = (this.#readSeq + count) | 0;
-    if (this.#readSeq === this.#nextSeq && this.#rangeCount === 0) this.#ring.release();
+    this.#releaseIfEmpty();
     this.#grow(now);
     // A window update on its own is only for a peer that is about to stop: ACKs of data tell it to any other.
     const remaining = Math.max(seqDiff(this.#offeredEdge, this.#nextSeq), 0);
@@ -356,7 +375,7 @@ export class Receiver {
   forgetGaps(): void {
     this.#rangeCount = 0;
     this.#ranges = undefined;
-    if (this.readableBytes === 0) this.#ring.release();
+    this.#releaseIfEmpty();
   }
 
   /** Gives all memory back. */

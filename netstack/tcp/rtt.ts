@@ -27,6 +27,7 @@ export class RttEstimator {
 
   /** The time-out with its back-off. */
   get rtoMs(): number {
+    if (this.#backoff === 0) return this.#baseRtoMs;
     return Math.min(this.#baseRtoMs * 2 ** this.#backoff, this.#config.rtoMsMax);
   }
 

@@ -25,7 +25,9 @@ function makeContext(config = {}) {
 /** Two connections and a queue of frames each way; frames are slots of a few big buffers, so that the bench makes no garbage. */
 class Pair {
   now = 0;
-  constructor(path, { timestamps = true, direct = false } = {}) {
+  constructor(path, { timestamps = true, direct = false, lose = 0 } = {}) {
+    this.lose = lose;
+    this.untilLoss = lose;
     this.a = new TcpConnection(makeContext({ timestamps }), path, 1, 2, 1000);
     this.b = new TcpConnection(makeContext({ timestamps }), path, 2, 1, 2000);
     this.slots = new Uint8Array(66_000 * 128);
@@ -55,6 +57,10 @@ class Pair {
 
   #push(seg) {
     if (this.count === 128) return false;
+    if (this.lose && seg.payloadEnd > seg.payloadOff && --this.untilLoss === 0) {
+      this.untilLoss = this.lose;
+      return true;
+    }
     const off = this.count * 66_000;
     const head = emitTcp(seg, this.slots, off);
     const len = seg.payloadEnd - seg.payloadOff;
@@ -213,6 +219,7 @@ function idleMemory(count) {
 
 const rows = [
   measure('bulk, 1460-byte segments, buffered', 'segment', bulk(plain)),
+  measure('the same, every 100th lost', 'segment', bulk(plain, { lose: 100 })),
   measure('bulk, super-segments, buffered', 'segment', bulk(offload)),
   measure('bulk, super-segments, taken from the frame', 'segment', bulk(offload, { direct: true })),
   measure('one byte there, ACK back', 'exchange', requestResponse(plain)),

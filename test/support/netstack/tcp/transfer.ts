@@ -271,6 +271,24 @@ const receiveWindow: Cases = {
     < . 1461:1461(0) ack 101 win 65535
     memory 0
   `,
+  'memory follows use: up at once, down by halves': `${ACCEPTED}
+    < . 1:20001(20000) ack 1 win 65535
+    > . 1:1(0) ack 20001
+    memory 32768
+    read 20000
+    memory 0
+    < . 20001:20101(100) ack 1 win 65535
+    memory 32768
+    read 100
+    < . 20101:20201(100) ack 1 win 65535
+    memory 16384
+    read 100
+    < . 20201:20301(100) ack 1 win 65535
+    memory 8192
+    read 100
+    +40 > . 1:1(0) ack 20301
+    memory 0
+  `,
   'without memory a segment is dropped, and its retransmission taken later': [
     `${ACCEPTED}
     write 100
