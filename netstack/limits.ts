@@ -29,6 +29,8 @@ export const TCP_PENDING_MAX = 4096;
 export const TCP_PENDING_PER_GUEST = 1024;
 /** Bytes of all TCP buffers of a stack. */
 export const TCP_BUFFER_BYTES_MAX: number = 512 * 1024 * 1024;
+/** Bytes of the TCP buffers of one guest. At the limit its connections read no more, and drop what would need more. */
+export const TCP_BUFFER_BYTES_PER_GUEST: number = 128 * 1024 * 1024;
 /** Bytes of free TCP buffers kept for reuse. */
 export const TCP_BUFFER_KEPT_BYTES_MAX: number = 32 * 1024 * 1024;
 

@@ -142,6 +142,8 @@ export class Stack {
       hostLoopback: options.hostLoopback ?? true,
       egress: options.egress ?? ALLOW_ALL,
       relayedGroups: options.relayedGroups ?? [],
+      // A datagram mapping is remade by the next packet; a pending connect is asked for again.
+      shed: () => this.#udpNat.shed() || this.#pings.shed() || this.#tcp.shed(),
     };
     this.#arp = new Arp(this.#context, this.#mac);
     this.#ndp = new Ndp(this.#context, this.#mac, options.ipv6?.router);

@@ -24,6 +24,8 @@ export interface StackContext {
   readonly guests: Guests;
   /** Guests reach the host's loopback at the gateway's address. */
   readonly hostLoopback: boolean;
+  /** The process has no descriptor left: gives up what can best be spared; false when there is none. */
+  readonly shed: () => boolean;
   readonly egress: EgressPolicy;
   /** Multicast groups whose datagrams go out. */
   readonly relayedGroups: readonly MulticastGroup[];

@@ -3,6 +3,7 @@
  * address; it is remembered while it has any flow.
  */
 import type { Rng } from '#common/rng';
+import type { TcpContext } from '../tcp/context.ts';
 import { type Aged, AgeList } from './age-list.ts';
 import { type Entry, keyAddress, NO_ADDRESS, Table } from './table.ts';
 
@@ -21,6 +22,8 @@ export class Guest implements Entry {
   readonly pending: AgeList<Aged> = new AgeList();
   readonly mappings: AgeList<Aged> = new AgeList();
   readonly pings: AgeList<Aged> = new AgeList();
+  /** What its connections share, made with the first of them. */
+  tcp: TcpContext | undefined;
 
   constructor(addr: Uint8Array, off: number) {
     this.near = keyAddress(addr, off);

@@ -218,21 +218,35 @@ export class Pings {
   #pingOf(packet: Packet, ident: number): Ping | undefined {
     const known = this.#table.find(packet.src, 0, ident);
     if (known) return known;
-    const { guests, host, now } = this.#context;
+    const { guests, shed } = this.#context;
     const holder = guests.of(packet.src, 0);
     if (holder.pings.size >= PINGS_PER_GUEST) this.#evict(holder.pings.oldest as Ping);
     else if (this.#table.size >= PINGS_MAX) this.#evict(guests.oldestOfHeaviest('pings') as Ping);
+    let ping = this.#open(packet, ident);
+    if (ping === 'EMFILE' && shed()) ping = this.#open(packet, ident);
+    return typeof ping === 'string' ? undefined : ping;
+  }
+
+  #open(packet: Packet, ident: number): Ping | HostError {
+    const { guests, host, now } = this.#context;
     const guest = guests.of(packet.src, 0);
     const ping = new Ping(this, this.#nextId++, guest, ident, packet.srcMac, now);
     const socket = host.openPing(packet.ipv4 ? 4 : 6, ping);
     if (typeof socket === 'string') {
       guests.release(guest);
-      return undefined;
+      return socket;
     }
     ping.socket = socket;
     guest.pings.add(ping);
     this.#table.add(ping);
     return ping;
+  }
+
+  /** Gives up the least recently used socket of the guest that has the most; false when there is none. */
+  shed(): boolean {
+    const ping = this.#context.guests.oldestOfHeaviest('pings') as Ping | undefined;
+    if (ping) this.#evict(ping);
+    return ping !== undefined;
   }
 
   #evict(ping: Ping): void {

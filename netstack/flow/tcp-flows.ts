@@ -15,13 +15,14 @@ import type { TcpTemplate } from '../ip/output.ts';
 import type { Packet } from '../ip/packet.ts';
 import {
   TCP_BUFFER_BYTES_MAX,
+  TCP_BUFFER_BYTES_PER_GUEST,
   TCP_BUFFER_KEPT_BYTES_MAX,
   TCP_FLOWS_MAX,
   TCP_FLOWS_PER_GUEST,
   TCP_PENDING_MAX,
   TCP_PENDING_PER_GUEST,
 } from '../limits.ts';
-import { BufferPool } from '../tcp/buffer-pool.ts';
+import { BufferPool, BufferShare } from '../tcp/buffer-pool.ts';
 import { type TcpConfig, tcpDefaults } from '../tcp/config.ts';
 import { TcpConnection, type TcpPath } from '../tcp/connection.ts';
 import { ChallengeBudget, newTcpCounters, type TcpContext, type TcpCounters } from '../tcp/context.ts';
@@ -46,6 +47,7 @@ const PORTS = 65_536 - PORT_FIRST;
 
 export class TcpFlows implements FlowOwner {
   readonly #context: StackContext;
+  readonly #pool: BufferPool;
   readonly #tcp: TcpContext;
   readonly #isn: InitialSequence;
   readonly #table: Table<TcpFlow>;
@@ -65,9 +67,10 @@ export class TcpFlows implements FlowOwner {
     this.#table = new Table(context.rng);
     this.#isn = new InitialSequence(context.rng);
     this.#nextPort = context.rng.uint32() % PORTS;
+    this.#pool = new BufferPool({ bytesMax: TCP_BUFFER_BYTES_MAX, keptBytesMax: TCP_BUFFER_KEPT_BYTES_MAX });
     this.#tcp = {
       config: { ...tcpDefaults, ...config },
-      pool: new BufferPool({ bytesMax: TCP_BUFFER_BYTES_MAX, keptBytesMax: TCP_BUFFER_KEPT_BYTES_MAX }),
+      pool: this.#pool,
       counters: newTcpCounters(),
       challenges: new ChallengeBudget(),
     };
@@ -85,7 +88,7 @@ export class TcpFlows implements FlowOwner {
 
   /** Memory in the buffers of all connections. */
   get bufferBytes(): number {
-    return this.#tcp.pool.usedBytes;
+    return this.#pool.usedBytes;
   }
 
   get tcpCounters(): TcpCounters {
@@ -199,6 +202,13 @@ export class TcpFlows implements FlowOwner {
       else end?.closed('refused');
       this.#end(flow);
     }
+  }
+
+  /** Gives up the oldest pending flow of the guest that has the most, to free its socket; false when there is none. */
+  shed(): boolean {
+    const flow = this.#context.guests.oldestOfHeaviest('pending') as TcpFlow | undefined;
+    if (flow) this.#evict(flow);
+    return flow !== undefined;
   }
 
   /** Ends all flows of a guest without a word to it. */
@@ -357,7 +367,10 @@ export class TcpFlows implements FlowOwner {
     const end = new HostEnd(flow, false);
     flow.end = end;
     const ttl = loopback ? 0 : packet.ttl - 1;
-    const stream = host.connect(loopback ?? flow.far, 0, flow.farPort, ttl, end);
+    const connect = (): HostStream | HostError =>
+      host.connect(loopback ?? flow.far, 0, flow.farPort, ttl, end);
+    let stream = connect();
+    if (stream === 'EMFILE' && this.#context.shed()) stream = connect();
     if (typeof stream === 'string') end.failed(stream);
     else end.attach(stream);
   }
@@ -422,8 +435,11 @@ export class TcpFlows implements FlowOwner {
     else if (this.#pending >= TCP_PENDING_MAX) this.#evict(guests.oldestOfHeaviest('pending') as TcpFlow);
     const isn = this.#isn.next(this.now, far, farOff, farPort, near, nearOff, nearPort);
     const path = isMapped(near, nearOff) ? this.#pathIpv4 : this.#pathIpv6;
-    const conn = new TcpConnection(this.#tcp, path, farPort, nearPort, isn);
-    const flow = new TcpFlow(this, this.#nextId++, guests.of(near, nearOff), conn, far, farOff, initiator);
+    // The eviction may have been the guest's last flow.
+    const holder = guests.of(near, nearOff);
+    holder.tcp ??= { ...this.#tcp, pool: new BufferShare(this.#pool, TCP_BUFFER_BYTES_PER_GUEST) };
+    const conn = new TcpConnection(holder.tcp, path, farPort, nearPort, isn);
+    const flow = new TcpFlow(this, this.#nextId++, holder, conn, far, farOff, initiator);
     flow.guest.tcpFlows++;
     flow.guest.pending.add(flow);
     this.#pending++;

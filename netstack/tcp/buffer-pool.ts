@@ -25,7 +25,54 @@ export function blockBytesFor(bytes: number): number {
   return 1 << (32 - Math.clz32(bytes - 1));
 }
 
-export class BufferPool {
+/** What connections need of a pool: the pool itself, or a guest's share of it. */
+export interface Buffers {
+  /** Bytes in the hands of connections. */
+  readonly usedBytes: number;
+  /** True when whoever can do without more should. */
+  readonly scarce: boolean;
+  /** A block of at least `bytes` with arbitrary contents, or undefined at the limit. */
+  acquire(bytes: number): Uint8Array | undefined;
+  /** Gives a block back; its holder must not touch it again. */
+  release(block: Uint8Array): void;
+}
+
+/** A part of a pool: so much of it and no more, so that one guest cannot hold the memory of all. */
+export class BufferShare implements Buffers {
+  readonly #pool: BufferPool;
+  readonly #bytesMax: number;
+  #usedBytes = 0;
+
+  constructor(pool: BufferPool, bytesMax: number) {
+    this.#pool = pool;
+    this.#bytesMax = bytesMax;
+  }
+
+  get usedBytes(): number {
+    return this.#usedBytes;
+  }
+
+  get scarce(): boolean {
+    return this.#usedBytes * 2 > this.#bytesMax || this.#pool.scarce;
+  }
+
+  acquire(bytes: number): Uint8Array | undefined {
+    if (this.#usedBytes + blockBytesFor(bytes) > this.#bytesMax) {
+      this.#pool.refusals++;
+      return undefined;
+    }
+    const block = this.#pool.acquire(bytes);
+    if (block) this.#usedBytes += block.length;
+    return block;
+  }
+
+  release(block: Uint8Array): void {
+    this.#usedBytes -= block.length;
+    this.#pool.release(block);
+  }
+}
+
+export class BufferPool implements Buffers {
   readonly #bytesMax: number;
   readonly #keptBytesMax: number;
   readonly #allocate: (bytes: number) => Uint8Array;

@@ -1,5 +1,5 @@
 /** What all connections of one stack share: settings, memory, counters, and the budget of challenge ACKs. */
-import type { BufferPool } from './buffer-pool.ts';
+import type { Buffers } from './buffer-pool.ts';
 import type { TcpConfig } from './config.ts';
 import { CHALLENGE_ACKS_PER_SECOND } from './limits.ts';
 
@@ -82,7 +82,7 @@ export class ChallengeBudget {
 /** Made once per stack and given to every connection. */
 export interface TcpContext {
   config: TcpConfig;
-  pool: BufferPool;
+  pool: Buffers;
   counters: TcpCounters;
   challenges: ChallengeBudget;
 }

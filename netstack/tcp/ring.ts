@@ -3,15 +3,15 @@
  * two, so that there is no head or tail to keep. The owner knows which range is filled. The block comes from the pool, may
  * be absent, and is replaced by a larger one when more must fit.
  */
-import type { BufferPool } from './buffer-pool.ts';
+import type { Buffers } from './buffer-pool.ts';
 
 const NO_BLOCK: Uint8Array = new Uint8Array(0);
 
 export class Ring {
-  readonly #pool: BufferPool;
+  readonly #pool: Buffers;
   #block: Uint8Array = NO_BLOCK;
 
-  constructor(pool: BufferPool) {
+  constructor(pool: Buffers) {
     this.#pool = pool;
   }
 

@@ -279,11 +279,20 @@ export class UdpNat {
   #mappingOf(packet: Packet, header: UdpRepr): UdpMapping | undefined {
     const known = this.#table.find(packet.src, 0, header.srcPort);
     if (known) return known;
-    const { addressing, counters, guests, host, now } = this.#context;
+    const { counters, guests, shed } = this.#context;
     const holder = guests.of(packet.src, 0);
     if (holder.mappings.size >= UDP_MAPPINGS_PER_GUEST) this.#evict(holder.mappings.oldest as UdpMapping);
     else if (this.#table.size >= UDP_MAPPINGS_MAX)
       this.#evict(guests.oldestOfHeaviest('mappings') as UdpMapping);
+    let mapping = this.#open(packet, header);
+    if (mapping === 'EMFILE' && shed()) mapping = this.#open(packet, header);
+    if (typeof mapping !== 'string') return mapping;
+    counters.udpHostErrors++;
+    return undefined;
+  }
+
+  #open(packet: Packet, header: UdpRepr): UdpMapping | HostError {
+    const { addressing, counters, guests, host, now } = this.#context;
     const guest = guests.of(packet.src, 0);
     const mapping = new UdpMapping(
       this,
@@ -296,15 +305,21 @@ export class UdpNat {
     );
     const socket = host.openDatagram(packet.ipv4 ? 4 : 6, undefined, 0, 0, mapping);
     if (typeof socket === 'string') {
-      counters.udpHostErrors++;
       guests.release(guest);
-      return undefined;
+      return socket;
     }
     mapping.socket = socket;
     guest.mappings.add(mapping);
     this.#table.add(mapping);
     counters.udpMappingsOpened++;
     return mapping;
+  }
+
+  /** Gives up the least recently used mapping of the guest that has the most; false when there is none. */
+  shed(): boolean {
+    const mapping = this.#context.guests.oldestOfHeaviest('mappings') as UdpMapping | undefined;
+    if (mapping) this.#evict(mapping);
+    return mapping !== undefined;
   }
 
   #evict(mapping: UdpMapping): void {

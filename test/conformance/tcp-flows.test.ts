@@ -854,6 +854,38 @@ conform('limits', [
     },
   ],
   [
+    'limits',
+    "one guest's buffers are bounded, and another still moves bytes",
+    () => {
+      const bench = new Bench({ mtuBytes: 65_520 });
+      // Hosts that send without end to a guest that acknowledges nothing, by connections that the path makes large.
+      for (let port = 1; port <= 3000; port++) {
+        bench.open(SERVER, 80, port);
+        const stream = bench.host.streams.at(-1)!;
+        stream.read = (_buf, _off, len) => len;
+        stream.sink.readable();
+        bench.turn();
+      }
+      expect(bench.count('tcpBufferBytes')).toBeGreaterThan(100 * 1024 * 1024);
+      expect(bench.count('tcpBufferBytes')).toBeLessThanOrEqual(128 * 1024 * 1024);
+      bench.host.onConnect = () => 'accept';
+      const ports = { sourcePort: 6000, destinationPort: 80 };
+      const fields = { src: NEIGHBOUR };
+      bench.deliver(
+        bench.tcp(SERVER, { ...ports, flags: TCP_SYN, sequence: 1000, mss: 1460 }, undefined, fields),
+      );
+      const synAck = bench.turn().find((each) => each.dst === NEIGHBOUR);
+      const acknowledgment = (synAck!.tcp!.sequence + 1) | 0;
+      bench.deliver(
+        bench.tcp(SERVER, { ...ports, flags: TCP_ACK, sequence: 1001, acknowledgment }, undefined, fields),
+      );
+      bench.turn();
+      bench.host.streams.at(-1)!.push(pattern(1000));
+      const carried = bench.turn().filter((each) => each.dst === NEIGHBOUR);
+      expect(payloadOf(carried)).toEqual(pattern(1000));
+    },
+  ],
+  [
     'flows',
     'each flow is shown with its ends, age, bytes and round-trip time',
     () => {

@@ -2,6 +2,7 @@
 import { expect } from 'vitest';
 import { MAC_BROADCAST } from '../../netstack/wire/address.ts';
 import { PROTOCOL_UDP } from '../../netstack/wire/ipv4.ts';
+import { TCP_SYN } from '../../netstack/wire/tcp.ts';
 import { address, Bench, GATEWAY, GATEWAY_MAC, GUEST, GUEST_MAC, SERVER } from '../support/netstack/bench.ts';
 import { bytes, concat, icmpMessage, ipPacket, pattern, udpDatagram } from '../support/netstack/frames.ts';
 import { conform } from './conform.ts';
@@ -377,6 +378,25 @@ conform('UDP mappings', [
       expect(bench.count('udpMappings')).toBe(8192);
       expect(bench.host.datagrams[0]?.isClosed).toBe(false);
       expect(bench.count('udpMappingsEvicted')).toBe(1);
+    },
+  ],
+  [
+    'limits',
+    'when the process has no descriptors left, the guest with the most gives one up',
+    () => {
+      const bench = new Bench();
+      bench.host.socketsMax = 50;
+      for (let srcPort = 1; srcPort <= 80; srcPort++)
+        bench.deliver(bench.udp(SERVER, 9000, bytes('a'), { srcPort }));
+      expect(bench.host.open).toBe(50);
+      bench.exchange(bench.udp(SERVER, 9000, bytes('b'), { src: NEIGHBOUR }));
+      bench.exchange(bench.ping(SERVER, pattern(8), { src: NEIGHBOUR }));
+      bench.exchange(bench.tcp(SERVER, { flags: TCP_SYN, sequence: 1 }, undefined, { src: NEIGHBOUR }));
+      expect(bench.host.open).toBe(50);
+      expect(bench.count('udpMappings')).toBe(48);
+      expect(bench.host.datagrams.at(-1)?.isClosed).toBe(false);
+      expect(bench.host.pings[0]?.isClosed).toBe(false);
+      expect(bench.host.streams[0]?.isClosed).toBe(false);
     },
   ],
   [

@@ -249,6 +249,8 @@ export class ScriptedHost implements Host {
   onConnect: ((address: string, port: number) => HostError | 'accept' | undefined) | undefined;
   /** When set, no socket can be opened. */
   exhausted: HostError | undefined;
+  /** Most sockets open at once. */
+  socketsMax: number = Number.POSITIVE_INFINITY;
   #nextPort = 40_000;
 
   connect(
@@ -258,7 +260,8 @@ export class ScriptedHost implements Host {
     ttl: number,
     sink: StreamSink,
   ): HostStream | HostError {
-    if (this.exhausted) return this.exhausted;
+    const trouble = this.#trouble();
+    if (trouble) return trouble;
     const stream = new ScriptedStream(formatAddress(addr, addrOff), port, ttl, sink);
     this.streams.push(stream);
     const decision = this.onConnect?.(stream.address, port);
@@ -269,6 +272,11 @@ export class ScriptedHost implements Host {
   }
 
   readonly #accepting: ScriptedStream[] = [];
+
+  #trouble(): HostError | undefined {
+    if (this.exhausted) return this.exhausted;
+    return this.socketsMax < Number.POSITIVE_INFINITY && this.open >= this.socketsMax ? 'EMFILE' : undefined;
+  }
 
   /** Delivers the accepts that onConnect decided on. */
   settle(): void {
@@ -281,7 +289,8 @@ export class ScriptedHost implements Host {
     port: number,
     sink: ListenSink,
   ): (Closable & { readonly port: number }) | HostError {
-    if (this.exhausted) return this.exhausted;
+    const trouble = this.#trouble();
+    if (trouble) return trouble;
     const listener = new ScriptedListener(port || this.#nextPort++, sink);
     this.listeners.push(listener);
     return listener;
@@ -294,14 +303,16 @@ export class ScriptedHost implements Host {
     port: number,
     sink: DatagramSink,
   ): HostDatagram | HostError {
-    if (this.exhausted) return this.exhausted;
+    const trouble = this.#trouble();
+    if (trouble) return trouble;
     const datagram = new ScriptedDatagram(port || this.#nextPort++, sink);
     this.datagrams.push(datagram);
     return datagram;
   }
 
   openPing(_family: 4 | 6, sink: PingSink): HostPing | HostError {
-    if (this.exhausted) return this.exhausted;
+    const trouble = this.#trouble();
+    if (trouble) return trouble;
     const ping = new ScriptedPing(sink);
     this.pings.push(ping);
     return ping;
