@@ -46,7 +46,7 @@ const argument = (
 export const DEFAULT_SECCOMP_PROFILE: SeccompProfile = {
   defaultAction: 'SCMP_ACT_ERRNO',
   defaultErrnoRet: EPERM,
-  architectures: ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86', 'SCMP_ARCH_AARCH64'],
+  architectures: ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86', 'SCMP_ARCH_X32', 'SCMP_ARCH_AARCH64', 'SCMP_ARCH_ARM'],
   syscalls: [
     allow(SYSCALLS.filter(({ gate }) => gate === '').map(({ name }) => name)),
     ...SYSCALLS.filter(({ gate }) => /^[A-Z]/.test(gate)).flatMap(({ name, gate }) =>

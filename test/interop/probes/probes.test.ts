@@ -1,0 +1,172 @@
+/**
+ * Known ways out of a jail, tried in jails of each runtime. The table in docs/reference/escape-probes.md is made of
+ * the results; a test fails when it is not up to date (write it anew with UPDATE_DOCS=1).
+ *
+ * The same probes in a privileged jail that shares the host's processes show that they can get through at all.
+ */
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { createServer, type Server } from 'node:net';
+import { hostname } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ALL_CAPABILITIES } from '../../../daemon/runtime/index.ts';
+import type { JailMount } from '../../../daemon/runtime/runtime.ts';
+import { Jails, ociCommand, type SpecChanges } from '../jails.ts';
+
+interface Result {
+  group: string;
+  id: string;
+  technique: string;
+  outcome: 'held' | 'open' | 'absent';
+  how: string;
+}
+
+const PROBES_MIN = 150;
+/** What other runtimes leave open, and why it is no way out. */
+const KNOWN: Record<string, Record<string, string>> = {
+  runc: {
+    'chmod of a mask': 'its masks are the null device of the container itself, not the host’s',
+    'c 10:200': 'it lets every container open TUN, which is of no use without CAP_NET_ADMIN',
+  },
+};
+const repository = fileURLToPath(new URL('../../..', import.meta.url));
+const table = `${repository}docs/reference/escape-probes.md`;
+const unique = `drydock-probe-${randomBytes(4).toString('hex')}`;
+const results = new Map<string, Result[]>();
+const servers: Server[] = [];
+let host: string;
+let segment: string;
+
+const listen = (where: { port: number; host: string } | string): Promise<Server> =>
+  new Promise((resolve) => {
+    const server: Server = createServer((socket) => socket.destroy()).listen(where, () => resolve(server));
+    servers.push(server);
+  });
+
+beforeAll(async () => {
+  const tcp = await listen({ port: 0, host: '127.0.0.1' });
+  await listen(`\0${unique}`);
+  segment = /id: (\d+)/.exec(execFileSync('ipcmk', ['-M', '4096']).toString())![1]!;
+  writeFileSync(`/dev/shm/${unique}`, '');
+  const marker = `/tmp/${unique}`;
+  writeFileSync(marker, '');
+  process.env.PROBE_SECRET = unique;
+  const port = (tcp.address() as AddressInfo).port;
+  host = JSON.stringify({
+    port,
+    abstract: unique,
+    pid: process.pid,
+    secret: unique,
+    shm: unique,
+    marker,
+    hostname: hostname(),
+  });
+});
+afterAll(() => {
+  for (const server of servers) server.close();
+  execFileSync('ipcrm', ['-m', segment]);
+  rmSync(`/dev/shm/${unique}`);
+  rmSync(`/tmp/${unique}`);
+});
+
+async function probe(jails: Jails, changes: SpecChanges = {}): Promise<Result[]> {
+  const bind = (source: string, target: string): JailMount => ({
+    kind: 'bind',
+    source,
+    target,
+    readOnly: true,
+    options: [],
+  });
+  const env = ['PATH=/usr/bin:/bin:/usr/sbin:/sbin', `PROBE_HOST=${host}`];
+  const mounts = [
+    ...['dist', 'node_modules', 'test', 'package.json'].map((name) =>
+      bind(`${repository}${name}`, `/probe/${name}`),
+    ),
+    bind(process.execPath, '/probe/node'),
+  ];
+  return jails.withJail({ ...changes, mounts }, async (jail) => {
+    const privileged = jails.spec([], changes).privileged;
+    const outcome = await jails.exec(jail, ['/probe/node', '/probe/test/interop/probes/probes.mjs'], {
+      env,
+      ...(privileged && { capabilities: [...ALL_CAPABILITIES] }),
+    });
+    expect([outcome.stderr, outcome.status]).toEqual(['', { code: 0, oomKilled: false }]);
+    return JSON.parse(outcome.stdout);
+  });
+}
+
+describe.each(['linux', 'runc', 'crun'])('in a jail of %s', (name) => {
+  const oci = name === 'linux' ? undefined : ociCommand(name);
+  const jails = new Jails(oci && { oci });
+  beforeAll(() => jails.open());
+  afterAll(async () => {
+    await jails.close();
+    oci?.remove();
+  });
+
+  it('no known way out is open', async () => {
+    const found = await probe(jails);
+    results.set(name, found);
+    const known = KNOWN[name] ?? {};
+    expect(found.filter(({ id, outcome }) => outcome === 'open' && !(id in known))).toEqual([]);
+    expect(found.length).toBeGreaterThanOrEqual(PROBES_MIN);
+    expect(found.filter(({ outcome }) => outcome === 'held').length).toBeGreaterThanOrEqual(PROBES_MIN);
+  });
+});
+
+describe('the probes', () => {
+  it('get through where nothing is confined', async () => {
+    const jails = new Jails();
+    await jails.open();
+    try {
+      const host = 'host' as const;
+      // Not the network: a mistake in a probe would be the machine's.
+      const namespaces = { network: 'private' as const, pid: host, ipc: host, uts: host, cgroup: host };
+      const found = await probe(jails, { privileged: true, namespaces });
+      const open = found.filter(({ outcome }) => outcome === 'open');
+      expect(open.length).toBeGreaterThanOrEqual(PROBES_MIN / 2);
+      for (const group of ['sysctl', 'device', 'mount', 'namespace', 'syscall', 'capability', 'process'])
+        expect(open.map((result) => result.group)).toContain(group);
+    } finally {
+      await jails.close();
+    }
+  });
+
+  it('are the ones that the documentation lists', () => {
+    const text = render();
+    if (process.env.UPDATE_DOCS) writeFileSync(table, text);
+    expect(readFileSync(table, 'utf8')).toBe(text);
+  });
+});
+
+/** The page: what holds is the same on every kernel, how it holds is not. */
+function render(): string {
+  const [linux = [], ...others] = [...results.values()];
+  const rows = linux.map(({ group, id, technique }, index) => {
+    const marks = [linux, ...others].map((list) => (list[index]!.outcome === 'open' ? 'OPEN' : 'held'));
+    return `| ${group} | \`${id}\` | ${technique} | ${marks.join(' | ')} |`;
+  });
+  const names = [...results.keys()];
+  const notes = Object.entries(KNOWN).flatMap(([name, known]) =>
+    Object.entries(known).map(([id, why]) => `- ${name}, \`${id}\`: ${why}.`),
+  );
+  return `# Ways out of a container, tried
+
+Known ways out of a container or into the host's kernel, each tried as root inside a container with the default
+settings, for Drydock's own runtime (\`linux\`) and for OCI runtimes that get the same specification from Drydock.
+"held" means refused by the kernel, or nothing there to attack. The page is made by \`test/interop/probes\`; CI fails
+when a probe gets through, or when this page is not what it finds. The same probes get through in a privileged
+container with the host's process namespace, so they can fail.
+
+${linux.length} probes. Known differences:
+
+${notes.join('\n')}
+
+| group | probe | what it would give | ${names.join(' | ')} |
+| --- | --- | --- | ${names.map(() => '---').join(' | ')} |
+${rows.join('\n')}
+`;
+}
