@@ -24,6 +24,7 @@ interface NetFlags {
   debug?: boolean;
   mtu?: string;
   subnet?: string;
+  subnet6?: string;
   gatewayIP?: string;
   hostIP?: string;
   pidFile?: string;
@@ -62,6 +63,7 @@ export function addNetCommand(program: Command): void {
     .option('--listen <url>', 'control endpoint, unix:///path or tcp://address:port (repeatable)', collect)
     .option('--services <url>', 'control endpoint without /connect')
     .option('--subnet <cidr>', 'IPv4 subnet (default: 192.168.127.0/24)')
+    .option('--subnet6 <cidr>', 'IPv6 subnet, like fd00:1::/64 (default: none)')
     .option('--gatewayIP <address>', "the gateway's address (default: the first of the subnet)")
     .option(
       '--hostIP <address>',
@@ -132,6 +134,7 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
   const stack: StackFile = { ...file.stack };
   if (flags.mtu !== undefined) stack.mtu = Number(flags.mtu);
   if (flags.subnet !== undefined) stack.subnet = flags.subnet;
+  if (flags.subnet6 !== undefined) stack.subnet6 = flags.subnet6;
   if (flags.gatewayIP !== undefined) stack.gatewayIP = flags.gatewayIP;
   if (flags.hostIP !== undefined) stack.hostIP = flags.hostIP;
   if (flags.dns) stack.dnsUpstreams = flags.dns;

@@ -33,6 +33,8 @@ export interface NetConfig {
   pidFile: string | undefined;
   mtuBytes: number;
   subnet: string;
+  /** IPv6 subnet in CIDR form; undefined: none. */
+  subnet6: string | undefined;
   gatewayIp: string;
   gatewayMac: string;
   /** Address by which guests reach the host's loopback, besides the gateway's own. */
@@ -153,6 +155,7 @@ export interface NetFile {
 export interface StackFile {
   mtu?: number;
   subnet?: string;
+  subnet6?: string;
   gatewayIP?: string;
   gatewayMacAddress?: string;
   hostIP?: string;
@@ -187,6 +190,7 @@ const readFile: Reader<NetFile> = mapping({
   stack: mapping({
     mtu: whole,
     subnet: text,
+    subnet6: text,
     gatewayIP: text,
     gatewayMacAddress: text,
     hostIP: text,
@@ -338,6 +342,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     pidFile: file['pid-file'],
     mtuBytes: stack.mtu ?? MTU_BYTES_DEFAULT,
     subnet,
+    subnet6: stack.subnet6,
     gatewayIp,
     gatewayMac: stack.gatewayMacAddress ?? GATEWAY_MAC_DEFAULT,
     hostIp,

@@ -80,7 +80,10 @@ class NetworkThread {
     this.#host = new NativeHost(this.#poller, log, now);
     this.#switch = new Switch({ uplinkMac, mtuBytes: settings.mtuBytes, now });
     const ipv4 = { address: settings.gateway, prefixLength: settings.prefixLength };
-    const ipv6 = settings.ipv6 && { ...settings.ipv6, router: { searchDomains: settings.searchDomains } };
+    const ipv6 = settings.ipv6 && {
+      ...settings.ipv6,
+      router: { searchDomains: settings.searchDomains, managed: true, other: true },
+    };
     const mac = new Uint8Array(6);
     putMac(mac, 0, uplinkMac);
     this.#stack = new Stack({
@@ -112,6 +115,7 @@ class NetworkThread {
       ipv4,
       ...(settings.ipv6 && { ipv6: settings.ipv6 }),
       pool: leases,
+      mac: uplinkMac,
       mtuBytes: settings.mtuBytes,
       policy: this.#policy,
       searchDomains: settings.searchDomains,

@@ -29,6 +29,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     name: 'net',
     subnet: config.subnet,
     gateway: config.gatewayIp,
+    ...(config.subnet6 !== undefined && { subnet6: config.subnet6 }),
     gatewayMac: config.gatewayMac,
     mtuBytes: config.mtuBytes,
     searchDomains: config.searchDomains,

@@ -130,6 +130,7 @@ class Bench {
       log: nullLog,
       ipv4: { address: GATEWAY, prefixLength: 16 },
       pool: this.pool,
+      mac: 0x020000000001,
       domain: 'lan.test',
       mtuBytes: 1500,
     });

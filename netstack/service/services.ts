@@ -10,11 +10,21 @@ import type { Rng } from '#common/rng';
 import type { Host } from '../flow/host.ts';
 import type { UdpOrigin, UdpSocket } from '../flow/inside.ts';
 import type { StackSurface } from '../stack.ts';
-import { formatAddress, get32, isMapped, mapped, samePrefix } from '../wire/address.ts';
+import {
+  formatAddress,
+  get32,
+  getMac,
+  isMapped,
+  isMulticastIpv6,
+  mapped,
+  samePrefix,
+} from '../wire/address.ts';
 import { DHCP_SERVER_PORT } from '../wire/dhcp.ts';
+import { DHCPV6_SERVER_PORT } from '../wire/dhcpv6.ts';
 import { DNS_PORT } from '../wire/dns.ts';
 import { NTP_PORT } from '../wire/ntp.ts';
 import { DhcpServer } from './dhcp-server.ts';
+import { Dhcpv6Server } from './dhcpv6-server.ts';
 import { HostDnsDriver } from './dns/driver.ts';
 import { type NameSource, NameTable, type Zone } from './dns/names.ts';
 import { DnsResolver } from './dns/resolver.ts';
@@ -32,6 +42,8 @@ export interface ServicesOptions {
   /** The gateway, at which the services answer. */
   ipv4: { address: number; prefixLength: number };
   ipv6?: { address: Uint8Array; prefixLength: number };
+  /** The gateway's MAC address. */
+  mac: number;
   /** Who holds which address; its owner attaches guests to it. */
   pool: LeasePool;
   /** Largest packet on the guests' links, told by DHCP. */
@@ -125,6 +137,22 @@ function makeDhcp(options: ServicesOptions): DhcpServer {
   });
 }
 
+function makeDhcpv6(options: ServicesOptions): Dhcpv6Server | undefined {
+  const { ipv4, ipv6, pool, mac } = options;
+  if (!ipv6) return undefined;
+  return new Dhcpv6Server({
+    pool,
+    mac,
+    prefix: ipv6.address,
+    prefixLength: ipv6.prefixLength,
+    ipv4,
+    dnsServers: [ipv6.address],
+    ntpServers: [ipv6.address],
+    ...(options.leaseMs !== undefined && { leaseMs: options.leaseMs }),
+    ...(options.searchDomains && { searchDomains: options.searchDomains }),
+  });
+}
+
 /** Binds a service to a port of the stack, or says that somebody has it. */
 function bindUdp(
   stack: StackSurface,
@@ -170,6 +198,7 @@ export function attachServices(stack: StackSurface, host: Host, options: Service
   driver.attach(dns);
   const streams = new DnsStreamServer(dns, now);
   const dhcp = makeDhcp(options);
+  const dhcpv6 = makeDhcpv6(options);
   const ntp = new NtpServer({
     wallMs: () => clock.wallMs(),
     quality: options.clockQuality ?? (() => CLOCK_UNKNOWN),
@@ -191,6 +220,15 @@ export function attachServices(stack: StackSurface, host: Host, options: Service
       if (reply)
         socket.send(reply.bytes, 0, reply.bytes.length, mapped(reply.address), 0, reply.port, reply.mac);
     }),
+    ...(dhcpv6
+      ? [
+          bindUdp(stack, DHCPV6_SERVER_PORT, (socket, at, buf, off, len, from) => {
+            const mac = getMac(from.mac, 0);
+            const reply = dhcpv6.receive(at, buf, off, off + len, mac, isMulticastIpv6(from.toAddr, 0));
+            if (reply) socket.send(reply, 0, reply.length, from.addr, 0, from.port, from.mac);
+          }),
+        ]
+      : []),
     bindUdp(stack, NTP_PORT, (socket, _at, buf, off, len, from) => {
       const reply = ntp.receive(buf, off, off + len);
       if (reply) socket.send(reply, 0, reply.length, from.addr, 0, from.port);
@@ -221,7 +259,13 @@ export function attachServices(stack: StackSurface, host: Host, options: Service
       streams.poll(at);
     },
     pollAt: () => Math.min(driver.pollAt(), dns.pollAt(), streams.pollAt()),
-    counters: () => ({ ...dhcp.counters, ...dns.counters, ...streams.counters, ...ntp.counters }),
+    counters: () => ({
+      ...dhcp.counters,
+      ...dhcpv6?.counters,
+      ...dns.counters,
+      ...streams.counters,
+      ...ntp.counters,
+    }),
     close() {
       streams.close();
       dns.close();

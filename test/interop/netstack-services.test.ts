@@ -117,6 +117,7 @@ describe.skipIf(
     network = await createNetwork({
       name: 'services',
       subnet: SUBNET,
+      subnet6: 'fd00:214::/64',
       mtuBytes: 1500,
       domain: 'lan.test',
       searchDomains: ['lan.test', 'example.test'],
@@ -151,9 +152,10 @@ describe.skipIf(
       expect(await dig('+short', 'host.docker.internal')).toBe(GATEWAY);
     });
 
-    test('a known name without an IPv6 address is NOERROR, an unknown one NXDOMAIN, and neither leaves', async () => {
+    test('a known name without a record of a type is NOERROR, an unknown one NXDOMAIN, and neither leaves', async () => {
       upstream.asked.length = 0;
-      expect(await dig('web', 'AAAA')).toMatch(/status: NOERROR[\s\S]*ANSWER: 0/);
+      expect(await dig('+short', 'web', 'AAAA')).toBe('fd00:214::2');
+      expect(await dig('web', 'MX')).toMatch(/status: NOERROR[\s\S]*ANSWER: 0/);
       expect(await dig('nosuch')).toMatch(/status: NXDOMAIN/);
       expect(await dig('nosuch.lan.test')).toMatch(/status: NXDOMAIN/);
       expect(upstream.asked).toEqual([]);
@@ -241,25 +243,25 @@ describe.skipIf(
     });
   });
 
-  describe('DHCP', () => {
-    /** A script that a DHCP client calls with what it has learnt; it keeps that and touches nothing. */
-    function recorder(): { script: string; heard: () => Record<string, string> } {
-      const script = join(folder, 'recorder');
-      const file = join(folder, 'heard');
-      writeFileSync(file, '');
-      writeFileSync(script, `#!/bin/sh\n{ echo "event=$1$reason"; env; } >> ${file}\n`);
-      chmodSync(script, 0o755);
-      return {
-        script,
-        heard: () =>
-          Object.fromEntries(
-            readFileSync(file, 'utf8')
-              .split('\n')
-              .map((line) => [line.split('=', 1)[0]!, line.slice(line.indexOf('=') + 1)]),
-          ),
-      };
-    }
+  /** A script that a DHCP client calls with what it has learnt; it keeps that and touches nothing. */
+  function recorder(): { script: string; heard: () => Record<string, string> } {
+    const script = join(folder, 'recorder');
+    const file = join(folder, 'heard');
+    writeFileSync(file, '');
+    writeFileSync(script, `#!/bin/sh\n{ echo "event=$1$reason"; env; } >> ${file}\n`);
+    chmodSync(script, 0o755);
+    return {
+      script,
+      heard: () =>
+        Object.fromEntries(
+          readFileSync(file, 'utf8')
+            .split('\n')
+            .map((line) => [line.split('=', 1)[0]!, line.slice(line.indexOf('=') + 1)]),
+        ),
+    };
+  }
 
+  describe('DHCP', () => {
     test('udhcpc gets the address of the attachment and the parameters that it asks for', async () => {
       const { script, heard } = recorder();
       const { code, stderr } = await guest.run(
@@ -314,6 +316,35 @@ describe.skipIf(
       });
       const released = await guest.run('dhclient', '-r', '-v', ...files, 'eth0');
       expect(released.stderr).toMatch(/DHCPRELEASE/);
+    });
+  });
+
+  describe('DHCPv6', () => {
+    test('dhclient -6 is bound to the address that goes with the IPv4 one, and is told the parameters', async () => {
+      const { script, heard } = recorder();
+      const files = ['-lf', join(folder, 'leases6'), '-pf', join(folder, 'pid6'), '-sf', script];
+      const { code, stderr } = await guest.run('dhclient', '-6', '-1', '-v', ...files, 'eth0');
+      expect({ code, stderr }).toMatchObject({
+        code: 0,
+        stderr: expect.stringMatching(/RCV: Reply message on eth0/),
+      });
+      expect(heard()).toMatchObject({
+        new_ip6_address: 'fd00:214::2',
+        new_dhcp6_name_servers: 'fd00:214::1',
+        new_dhcp6_domain_search: 'lan.test. example.test.',
+      });
+      expect((await guest.run('dhclient', '-6', '-r', '-v', ...files, 'eth0')).stderr).toMatch(
+        /XMT: Release/,
+      );
+    });
+
+    test('dhclient -6 -S is told the parameters alone', async () => {
+      const { script, heard } = recorder();
+      const files = ['-lf', join(folder, 'leasesS'), '-pf', join(folder, 'pidS'), '-sf', script];
+      const { code } = await guest.run('dhclient', '-6', '-S', '-1', '-v', ...files, 'eth0');
+      expect(code).toBe(0);
+      expect(heard()).toMatchObject({ new_dhcp6_name_servers: 'fd00:214::1' });
+      await guest.run('dhclient', '-6', '-S', '-x', ...files, 'eth0');
     });
   });
 
