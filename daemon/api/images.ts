@@ -17,6 +17,8 @@ const LIST_FILTERS = new Set(['dangling', 'label', 'before', 'since', 'reference
 const PRUNE_FILTERS = new Set(['dangling', 'label', 'label!', 'until']);
 /** Since this version an image without names has empty lists, before it had `<none>:<none>`. */
 const EMPTY_NAMES_MINOR = 43;
+/** ContainerConfig left the API with this version. */
+const NO_CONTAINER_CONFIG_MINOR = 45;
 /** VirtualSize left the API with this version. */
 const NO_VIRTUAL_SIZE_MINOR = 44;
 
@@ -82,6 +84,8 @@ function inspect(image: Image, { images, roots }: ApiContext, minor: number): ob
     DockerVersion: '',
     Author: image.author ?? '',
     Config: image.config,
+    // docker-compose 1.x reads the volumes of the old container's image from it.
+    ...(minor < NO_CONTAINER_CONFIG_MINOR && { Container: '', ContainerConfig: image.config }),
     Architecture: image.architecture,
     ...(image.variant !== undefined && { Variant: image.variant }),
     Os: image.os,

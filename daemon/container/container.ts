@@ -88,10 +88,13 @@ export class Container {
     };
   }
 
-  /** Tells clients that the container's process has ended, or that a start has failed. */
+  /**
+   * Tells clients that the container's process has ended, or that a start has failed. Those that wait for `not-running`
+   * are told also when a policy will start it again (moby: State.SetRestarting).
+   */
   notifyExit(error = ''): void {
     for (const waiter of this.#waiters) {
-      if (waiter.condition === 'removed' || (waiter.condition === 'not-running' && this.up)) continue;
+      if (waiter.condition === 'removed') continue;
       this.#waiters.delete(waiter);
       waiter.resolve(this.#result(error));
     }
