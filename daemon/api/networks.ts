@@ -87,7 +87,7 @@ function networkView(context: ApiContext, record: NetworkRecord, endpoints: bool
     Scope: 'local',
     Driver: record.driver,
     EnableIPv4: true,
-    EnableIPv6: false,
+    EnableIPv6: record.enableIPv6,
     IPAM: {
       Driver: record.ipam.Driver,
       Options: record.ipam.Options,
@@ -106,7 +106,9 @@ function networkView(context: ApiContext, record: NetworkRecord, endpoints: bool
           EndpointID: settings.EndpointID ?? '',
           MacAddress: settings.MacAddress ?? '',
           IPv4Address: `${settings.IPAddress}/${settings.IPPrefixLen}`,
-          IPv6Address: '',
+          IPv6Address: settings.GlobalIPv6Address
+            ? `${settings.GlobalIPv6Address}/${settings.GlobalIPv6PrefixLen}`
+            : '',
         },
       ]),
     ),

@@ -83,13 +83,10 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ message: 'page not found' }));
   app.setErrorHandler((error, request, reply) => {
     const { status, message } = answerFor(error);
+    // An operating error says all by its text; only a bug needs its stack.
+    const known = error instanceof DrydockError;
     context.log[status >= 500 ? 'error' : 'debug'](
-      {
-        method: request.method,
-        url: request.url,
-        status,
-        error: error instanceof DrydockError ? message : error,
-      },
+      { method: request.method, url: request.url, status, error: known ? message : error },
       'request failed',
     );
     if (status === 304) return reply.code(304).send();

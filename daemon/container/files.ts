@@ -41,9 +41,10 @@ export function hostsText(
     if (address !== '') lines.push(`${address}\t${match[1]}`);
   }
   lines.push(...links);
-  for (const { IPAddress } of Object.values(networks))
-    if (IPAddress && Hostname)
-      lines.push(`${IPAddress}\t${Domainname ? `${Hostname}.${Domainname} ` : ''}${Hostname}`);
+  const names = `${Domainname ? `${Hostname}.${Domainname} ` : ''}${Hostname}`;
+  for (const { IPAddress, GlobalIPv6Address } of Object.values(networks))
+    for (const address of [IPAddress, GlobalIPv6Address])
+      if (address && Hostname) lines.push(`${address}\t${names}`);
   return LOOPBACK_HOSTS + lines.map((line) => `${line}\n`).join('');
 }
 

@@ -81,9 +81,9 @@ function endpointView(settings: EndpointSettings): object {
     Gateway: settings.Gateway ?? '',
     IPAddress: settings.IPAddress ?? '',
     IPPrefixLen: settings.IPPrefixLen ?? 0,
-    IPv6Gateway: '',
-    GlobalIPv6Address: '',
-    GlobalIPv6PrefixLen: 0,
+    IPv6Gateway: settings.IPv6Gateway ?? '',
+    GlobalIPv6Address: settings.GlobalIPv6Address ?? '',
+    GlobalIPv6PrefixLen: settings.GlobalIPv6PrefixLen ?? 0,
     DNSNames: settings.DNSNames ?? null,
   };
 }

@@ -247,10 +247,12 @@ export class ContainerService {
     }
   }
 
-  /** What a record names must exist: networks, and containers to share namespaces with. */
+  /**
+   * Containers to share namespaces with must exist. A network need not yet: as in dockerd that is found at the start, and
+   * a 404 at create would make the CLI pull the image.
+   */
   #checkNamed(record: ContainerRecord): void {
-    const { networks, hostConfig } = record;
-    for (const name of Object.keys(networks)) this.#deps.networks.find(name);
+    const { hostConfig } = record;
     for (const mode of [hostConfig.NetworkMode, hostConfig.PidMode, hostConfig.IpcMode])
       if (mode?.startsWith('container:')) this.find(mode.slice('container:'.length));
   }

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { seededRng } from '#common/rng';
 import { portWishes } from './ports.ts';
 import { newNetwork } from './record.ts';
 import {
@@ -11,6 +12,7 @@ import {
   parseSubnet,
   type Subnet,
 } from './subnets.ts';
+import { randomSubnet6 } from './subnets6.ts';
 
 describe('subnets', () => {
   it('an address survives formatting and parsing', () => {
@@ -85,7 +87,13 @@ describe('published ports', () => {
 });
 
 describe('a new network', () => {
-  const facts = { id: 'i', created: 'c', used: [parseSubnet('172.17.0.0/16')] };
+  const facts = {
+    id: 'i',
+    created: 'c',
+    used: [parseSubnet('172.17.0.0/16')],
+    used6: ['fd00:9::/64'],
+    freshSubnet6: () => randomSubnet6(seededRng(1)),
+  };
 
   it('gets the next free subnet and its first address as gateway', () => {
     expect(newNetwork({ Name: 'n' }, facts)).toMatchObject({
@@ -104,6 +112,19 @@ describe('a new network', () => {
     });
   });
 
+  it('with IPv6 gets a subnet of its own, or the one that is asked for', () => {
+    const [, own] = newNetwork({ Name: 'n', EnableIPv6: true }, facts).ipam.Config;
+    expect(own!.Subnet).toMatch(/^fd[0-9a-f:]+::\/64$/);
+    expect(own!.Gateway).toBe(own!.Subnet.replace('/64', '1'));
+    const asked = { Subnet: 'FD00:1:0:0:5::/64' };
+    expect(newNetwork({ Name: 'n', EnableIPv6: true, IPAM: { Config: [asked] } }, facts).ipam.Config).toEqual(
+      [
+        { Subnet: '172.18.0.0/16', Gateway: '172.18.0.1' },
+        { Subnet: 'fd00:1::/64', Gateway: 'fd00:1::1' },
+      ],
+    );
+  });
+
   it.each([
     [{ Name: '' }, /invalid network name/],
     [{ Name: 'a/b' }, /invalid network name/],
@@ -116,7 +137,13 @@ describe('a new network', () => {
       /no matching subnet for gateway/,
     ],
     [{ Name: 'n', IPAM: { Config: [{ Gateway: '10.0.1.1' }] } }, /needs a subnet/],
-    [{ Name: 'n', EnableIPv6: true }, /IPv6 networks are not supported/],
+    [{ Name: 'n', EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fd00:9:0:0:1::/80' }] } }, /Pool overlaps/],
+    [
+      { Name: 'n', EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fd00:1::/64', Gateway: 'fd00:2::1' }] } },
+      /no matching subnet/,
+    ],
+    [{ Name: 'n', IPAM: { Config: [{ Subnet: 'fd00:1::/64' }] } }, /IPv6 is not enabled/],
+    [{ Name: 'n', EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fd00:1::/127' }] } }, /invalid subnet/],
   ])('%j is refused', (request, message) => {
     expect(() => newNetwork(request, facts)).toThrow(message);
   });

@@ -10,6 +10,7 @@ import {
   parseSubnet,
   type Subnet,
 } from './subnets.ts';
+import { canonicalAddress6, contains6, overlaps6, parseSubnet6 } from './subnets6.ts';
 
 /** The body of POST /networks/create. */
 export interface CreateNetworkRequest {
@@ -50,6 +51,7 @@ export interface NetworkRecord {
   attachable: boolean;
   /** Made by the daemon; can't be removed. */
   predefined: boolean;
+  enableIPv6: boolean;
   /** The user chose the subnet, so containers may have fixed addresses. */
   userSubnet: boolean;
   ipam: {
@@ -72,14 +74,22 @@ function invalid(message: string): DrydockError {
   return new DrydockError('ERR_BAD_PARAMETER', message);
 }
 
+/** What is decided outside. */
+export interface NetworkFacts {
+  id: string;
+  created: string;
+  /** Subnets that the network must not overlap. */
+  used: Subnet[];
+  used6: string[];
+  /** A subnet for a network that asks for IPv6 and names none. */
+  freshSubnet6: () => string;
+}
+
 /**
  * Makes a record. `used` are the subnets that a chosen one must not overlap.
  * @throws ERR_BAD_PARAMETER, ERR_FORBIDDEN, ERR_NOT_IMPLEMENTED, ERR_PLUGIN_NOT_FOUND
  */
-export function newNetwork(
-  request: CreateNetworkRequest,
-  facts: { id: string; created: string; used: Subnet[] },
-): NetworkRecord {
+export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): NetworkRecord {
   const name = (request.Name ?? '').trim();
   if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(name))
     throw invalid(
@@ -97,11 +107,12 @@ export function newNetwork(
     internal: request.Internal === true,
     attachable: request.Attachable === true,
     predefined: isPredefined,
+    enableIPv6: request.EnableIPv6 === true,
     userSubnet: (request.IPAM?.Config?.length ?? 0) > 0,
     ipam: {
       Driver: request.IPAM?.Driver || 'default',
       Options: request.IPAM?.Options ?? null,
-      Config: bridge ? [subnetOf(request.IPAM?.Config ?? [], facts.used)] : [],
+      Config: bridge ? subnets(request, facts) : [],
     },
     options: { ...request.Options },
     labels: { ...request.Labels },
@@ -120,8 +131,6 @@ function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPred
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${driver}" not found`);
   if (request.IPAM?.Driver && request.IPAM.Driver !== 'default')
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${request.IPAM.Driver}" not found`);
-  if (request.EnableIPv6)
-    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'IPv6 networks are not supported: leave --ipv6 out');
   if (request.EnableIPv4 === false)
     throw new DrydockError('ERR_NOT_IMPLEMENTED', 'a network without IPv4 is not supported');
   if (request.ConfigOnly || request.ConfigFrom?.Network)
@@ -129,23 +138,7 @@ function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPred
 }
 
 function subnetOf(configs: IpamConfig[], used: Subnet[]): { Subnet: string; Gateway: string } {
-  if (configs.length > 1)
-    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'a network with several subnets is not supported');
   const [asked = {}] = configs;
-  if (asked.IPRange)
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'an IP range inside the subnet is not supported: leave --ip-range out',
-    );
-  if (Object.keys(asked.AuxiliaryAddresses ?? {}).length > 0)
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'auxiliary addresses are not supported: leave --aux-address out',
-    );
-  if (asked.Subnet?.includes(':'))
-    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'IPv6 networks are not supported: give an IPv4 subnet');
-  if (asked.Gateway && !asked.Subnet)
-    throw invalid(`invalid network config: gateway ${asked.Gateway} needs a subnet: give --subnet too`);
   const subnet = asked.Subnet ? parseSubnet(asked.Subnet) : chooseSubnet(used);
   if (asked.Subnet && used.some((other) => overlaps(other, subnet)))
     throw new DrydockError(
@@ -154,7 +147,56 @@ function subnetOf(configs: IpamConfig[], used: Subnet[]): { Subnet: string; Gate
     );
   const gateway = asked.Gateway || firstAddress(subnet);
   const address = parseAddress(gateway);
-  if (address === undefined || !contains(subnet, address))
-    throw invalid(`invalid network config: no matching subnet for gateway ${gateway}`);
+  if (address === undefined || !contains(subnet, address)) throw noSubnetFor(gateway);
   return { Subnet: formatSubnet(subnet), Gateway: gateway };
+}
+
+function subnet6Of(configs: IpamConfig[], facts: NetworkFacts): { Subnet: string; Gateway: string } {
+  const [asked = {}] = configs;
+  const { subnet, first } = parseSubnet6(asked.Subnet ?? facts.freshSubnet6());
+  if (facts.used6.some((other) => overlaps6(other, subnet)))
+    throw new DrydockError(
+      'ERR_FORBIDDEN',
+      'invalid pool request: Pool overlaps with other one on this address space',
+    );
+  const gateway = asked.Gateway ? canonicalAddress6(asked.Gateway) : first;
+  if (!contains6(subnet, gateway)) throw noSubnetFor(gateway);
+  return { Subnet: subnet, Gateway: gateway };
+}
+
+function noSubnetFor(gateway: string): DrydockError {
+  return invalid(`invalid network config: no matching subnet for gateway ${gateway}`);
+}
+
+/** The subnets of a bridge network: one of IPv4, and one of IPv6 when that is on. */
+function subnets(request: CreateNetworkRequest, facts: NetworkFacts): { Subnet: string; Gateway: string }[] {
+  const configs = request.IPAM?.Config ?? [];
+  for (const config of configs) refuseUnsupportedIpam(config);
+  const of6 = configs.filter((config) => (config.Subnet ?? config.Gateway ?? '').includes(':'));
+  const of4 = configs.filter((config) => !of6.includes(config));
+  if (of4.length > 1 || of6.length > 1)
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      'a network with several subnets of one family is not supported',
+    );
+  if (of6.length > 0 && !request.EnableIPv6)
+    throw invalid(
+      'invalid network config: IPv6 is not enabled: give --ipv6 too, or leave the IPv6 subnet out',
+    );
+  return [subnetOf(of4, facts.used), ...(request.EnableIPv6 ? [subnet6Of(of6, facts)] : [])];
+}
+
+function refuseUnsupportedIpam(config: IpamConfig): void {
+  if (config.IPRange)
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      'an IP range inside the subnet is not supported: leave --ip-range out',
+    );
+  if (Object.keys(config.AuxiliaryAddresses ?? {}).length > 0)
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      'auxiliary addresses are not supported: leave --aux-address out',
+    );
+  if (config.Gateway && !config.Subnet)
+    throw invalid(`invalid network config: gateway ${config.Gateway} needs a subnet: give --subnet too`);
 }

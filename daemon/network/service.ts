@@ -3,7 +3,7 @@
  * container starts and ended with its last; `host` and `none` need none. This service keeps the networks' records, gives
  * running containers their endpoints and published ports, and takes them away again.
  */
-import { isIPv4 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
 import type { Clock } from '#common/clock';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
@@ -14,8 +14,15 @@ import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import type { EventBus } from '../events/bus.ts';
 import type { RecordFolder } from '../store/atomic.ts';
 import { formatGuestPort, type PortWish, portWishes } from './ports.ts';
-import { type CreateNetworkRequest, type NetworkRecord, newNetwork, predefined } from './record.ts';
+import {
+  type CreateNetworkRequest,
+  type NetworkFacts,
+  type NetworkRecord,
+  newNetwork,
+  predefined,
+} from './record.ts';
 import { contains, parseAddress, parseSubnet, type Subnet } from './subnets.ts';
+import { contains6, randomSubnet6 } from './subnets6.ts';
 
 /** What the service works with. */
 export interface NetworkDeps {
@@ -68,8 +75,11 @@ export class NetworkService {
     }
   }
 
-  #facts(used: Subnet[]): { id: string; created: string; used: Subnet[] } {
+  #facts(used: Subnet[]): NetworkFacts {
+    const { rng } = this.#deps;
     return {
+      used6: this.list().flatMap((n) => configOf(n, 6)?.Subnet ?? []),
+      freshSubnet6: () => randomSubnet6(rng),
       id: newId(this.#deps.rng),
       created: new Date(this.#deps.clock.wallMs()).toISOString(),
       used,
@@ -88,7 +98,10 @@ export class NetworkService {
   }
 
   #ownSubnets(): Subnet[] {
-    return this.list().flatMap((n) => n.ipam.Config.map((c) => parseSubnet(c.Subnet)));
+    return this.list().flatMap((n) => {
+      const config = configOf(n, 4);
+      return config ? [parseSubnet(config.Subnet)] : [];
+    });
   }
 
   async #add(record: NetworkRecord): Promise<void> {
@@ -178,7 +191,7 @@ export class NetworkService {
 
   /** Addresses of the name servers of a container's networks. */
   gateways(record: ContainerRecord): string[] {
-    return Object.keys(record.networks).flatMap((name) => this.find(name).ipam.Config.map((c) => c.Gateway));
+    return Object.keys(record.networks).flatMap((name) => configOf(this.find(name), 4)?.Gateway ?? []);
   }
 
   /** Real ports of a running container, in the form of NetworkSettings.Ports. */
@@ -195,11 +208,13 @@ export class NetworkService {
   #liveOf(record: NetworkRecord): Live {
     const existing = this.#live.get(record.id);
     if (existing) return existing;
-    const [config] = record.ipam.Config;
+    const config = configOf(record, 4)!;
+    const config6 = configOf(record, 6);
     const options: NetworkOptions = {
       name: record.name,
-      subnet: config!.Subnet,
-      gateway: config!.Gateway,
+      subnet: config.Subnet,
+      gateway: config.Gateway,
+      ...(config6 && { subnet6: config6.Subnet, gateway6: config6.Gateway }),
       internal: record.internal,
       log: this.#deps.log.child({ network: record.name }),
     };
@@ -266,6 +281,7 @@ export class NetworkService {
       interfaceName: this.#interfaceName(record.id),
       names,
       ...(asked.IPAMConfig?.IPv4Address && { address: asked.IPAMConfig.IPv4Address }),
+      ...(asked.IPAMConfig?.IPv6Address && { address6: asked.IPAMConfig.IPv6Address }),
       ...(asked.MacAddress && { mac: asked.MacAddress }),
     });
     const settings: EndpointSettings = {
@@ -274,6 +290,11 @@ export class NetworkService {
       IPAddress: attachment.address,
       IPPrefixLen: attachment.prefixLength,
       MacAddress: attachment.mac,
+      ...(attachment.ipv6 && {
+        GlobalIPv6Address: attachment.ipv6.address,
+        GlobalIPv6PrefixLen: attachment.ipv6.prefixLength,
+        IPv6Gateway: network.internal ? '' : attachment.ipv6.gateway,
+      }),
       DNSNames: names,
     };
     live.endpoints.set(record.id, { attachment, settings, containerName: record.name });
@@ -425,33 +446,31 @@ export function dnsNames(record: ContainerRecord, asked: EndpointSettings): stri
   ].filter((name) => name !== '');
 }
 
+/** A network's subnet of one family. */
+export function configOf(
+  network: NetworkRecord,
+  family: 4 | 6,
+): { Subnet: string; Gateway: string } | undefined {
+  return network.ipam.Config.find((config) => config.Subnet.includes(':') === (family === 6));
+}
+
 /** Refuses fixed addresses where docker does. */
 export function checkAddress(network: NetworkRecord, asked: EndpointSettings): void {
-  const address = asked.IPAMConfig?.IPv4Address ?? '';
-  if (asked.IPAMConfig?.IPv6Address)
-    throw new DrydockError(
-      'ERR_BAD_PARAMETER',
-      `invalid endpoint settings: network ${network.name} has no IPv6 subnet`,
-    );
-  if (address === '') return;
-  if (!isIPv4(address))
-    throw new DrydockError(
-      'ERR_BAD_PARAMETER',
-      `invalid endpoint settings: invalid IPv4 address: ${address}`,
-    );
-  if (network.predefined)
-    throw new DrydockError(
-      'ERR_BAD_PARAMETER',
-      'invalid endpoint settings: user specified IP address is supported on user defined networks only',
-    );
+  const { IPv4Address: address = '', IPv6Address: address6 = '' } = asked.IPAMConfig ?? {};
+  const bad = (text: string): DrydockError =>
+    new DrydockError('ERR_BAD_PARAMETER', `invalid endpoint settings: ${text}`);
+  if (address === '' && address6 === '') return;
+  if (address !== '' && !isIPv4(address)) throw bad(`invalid IPv4 address: ${address}`);
+  if (address6 !== '' && !isIPv6(address6)) throw bad(`invalid IPv6 address: ${address6}`);
+  if (network.predefined) throw bad('user specified IP address is supported on user defined networks only');
   if (!network.userSubnet)
-    throw new DrydockError(
-      'ERR_BAD_PARAMETER',
-      'invalid endpoint settings: user specified IP address is supported only when connecting to networks with user configured subnets',
+    throw bad(
+      'user specified IP address is supported only when connecting to networks with user configured subnets',
     );
-  if (!network.ipam.Config.some((c) => contains(parseSubnet(c.Subnet), parseAddress(address)!)))
-    throw new DrydockError(
-      'ERR_BAD_PARAMETER',
-      `invalid endpoint settings: no configured subnet contains IP address ${address}`,
-    );
+  const config = configOf(network, 4);
+  if (address !== '' && !(config && contains(parseSubnet(config.Subnet), parseAddress(address)!)))
+    throw bad(`no configured subnet contains IP address ${address}`);
+  const config6 = configOf(network, 6);
+  if (address6 !== '' && !(config6 && contains6(config6.Subnet, address6)))
+    throw bad(`no configured subnet contains IP address ${address6}`);
 }
