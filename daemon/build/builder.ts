@@ -518,7 +518,7 @@ function scriptOf({ text, heredocs }: Instruction): string {
   const [first] = heredocs;
   if (!first) return text;
   const bodies = heredocs.map(({ name, content }) => `${content}${name}`).join('\n');
-  if (!/^<<-?["']?\w+["']?$/.test(text.trim())) return `${text}\n${bodies}`;
+  if (!/^<<-?\S+$/.test(text.trim())) return `${text}\n${bodies}`;
   if (!first.content.startsWith('#!')) return first.content;
   // A script for another interpreter: written down, run, and removed before the layer is made.
   const end = `DRYDOCK_${digestOf(first.content).slice(7, 23)}`;

@@ -134,8 +134,11 @@ export async function prepareCopy(parts: CopyParts, request: CopyRequest): Promi
 
 /** Says which instruction failed, as docker does. */
 function buildError({ instruction }: CopyRequest, error: unknown): unknown {
-  if (!(error instanceof DrydockError) || error.code !== 'ERR_BUILD') return error;
-  return new DrydockError('ERR_BUILD', `${instruction} failed: ${error.message}`, { cause: error });
+  if (!(error instanceof DrydockError) || !['ERR_BUILD', 'ERR_BAD_ARCHIVE'].includes(error.code))
+    return error;
+  // What the extractor says of an archive is here said of files.
+  const message = error.message.replace(/^invalid tar archive: (.*)\. Nothing of it was kept.*$/s, '$1');
+  return new DrydockError('ERR_BUILD', `${instruction} failed: ${message}`, { cause: error });
 }
 
 async function produce(
@@ -165,7 +168,6 @@ async function produce(
           whiteouts: 'none',
           bytesMax: LAYER_BYTES_MAX,
           prefix: latin1(cleanPath(request.destination)),
-          durable: false,
         });
       return await images.library.addLayer(roots.pack(id), lease);
     } catch (error) {
@@ -198,7 +200,9 @@ async function findSources(
   const tree = new Tree(sourceRoot);
   try {
     for (const source of request.sources) {
-      const heredoc = request.heredocs.find(({ name }) => new RegExp(`^<<-?["']?${name}["']?$`).test(source));
+      const heredoc = request.heredocs.find(
+        ({ name }) => source.replace(/^<<-?/, '').replace(/["']/g, '') === name && source.startsWith('<<'),
+      );
       if (heredoc) files.push(await writeHeredoc(request.scratchPath, heredoc));
       else if (request.instruction === 'ADD' && isUrl(source)) files.push(await download(source, request));
       else

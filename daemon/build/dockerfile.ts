@@ -139,12 +139,13 @@ function takeFlags(rest: string): { flags: [string, string][]; text: string } {
   }
 }
 
+/** `<<NAME`, `<<-NAME`, `<<"NAME"`, where it is no shift and no here-string. */
+const HEREDOC = /(?<![<\w])<<(-?)(["']?)([^\s<>"';|&()]+)\2(?=[\s>;|&]|$)/g;
+
 /** Reads the bodies of the here-documents that an instruction's line announces. */
 function readHeredocs(rest: string, line: number, cursor: Cursor): Heredoc[] {
   const found: Heredoc[] = [];
-  for (const [, dash, quote, name] of rest.matchAll(
-    /(?<![<\w])<<(-?)(["']?)([A-Za-z_][A-Za-z0-9_]*)\2(?=\s|$)/g,
-  )) {
+  for (const [, dash, quote, name] of rest.matchAll(HEREDOC)) {
     const body: string[] = [];
     for (;;) {
       const next = cursor.lines[cursor.at++];

@@ -97,7 +97,6 @@ export class Builds {
       whiteouts: 'none',
       bytesMax: LAYER_BYTES_MAX,
       prefix: '',
-      durable: false,
     });
     await rm(archivePath);
     return contextPath;

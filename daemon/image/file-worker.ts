@@ -8,6 +8,7 @@ import { closeSync, createReadStream, lstatSync, openSync, readdirSync, readSync
 import { parentPort } from 'node:worker_threads';
 import { errorCode, errorMessage } from '#common/errors';
 import { type ByteString, syncFileSystem } from '#common/native/layer-fs';
+import { errnoName } from '#common/native/libc';
 import { type Compression, decompressor } from './compression.ts';
 import { entryComponents } from './entry-path.ts';
 import { extractionError, LayerExtractor, type WhiteoutForm } from './extract.ts';
@@ -24,8 +25,6 @@ export interface UnpackJob {
   bytesMax: number;
   /** Folder inside the target below which all entries go; a byte string without slashes at its ends. */
   prefix: ByteString;
-  /** Whether the files must be on the disk when the answer comes. */
-  durable: boolean;
 }
 
 /** A file or folder to copy. */
@@ -52,7 +51,13 @@ export interface HashJob {
   items: CopyItem[];
 }
 
-export type FileJob = UnpackJob | CopyJob | HashJob;
+/** Writes everything of the file system that holds a path to its disk. */
+export interface SyncJob {
+  kind: 'sync';
+  path: string;
+}
+
+export type FileJob = UnpackJob | CopyJob | HashJob | SyncJob;
 
 export interface UnpackResult {
   diffId: string;
@@ -125,11 +130,6 @@ async function unpack(job: UnpackJob): Promise<UnpackResult> {
     });
     reader.finish();
     const { bytes, entries } = extractor.finish();
-    if (job.durable) {
-      const fd = openSync(job.targetPath, 'r');
-      syncFileSystem(fd);
-      closeSync(fd);
-    }
     return { diffId: `sha256:${hash.digest('hex')}`, bytes, entries, tarBytes };
   } finally {
     extractor.close();
@@ -190,11 +190,19 @@ function hash(job: HashJob): string {
   return digest.digest('hex');
 }
 
+function sync({ path }: SyncJob): void {
+  const fd = openSync(path, 'r');
+  const done = syncFileSystem(fd);
+  closeSync(fd);
+  if (done < 0) throw new Error(`syncfs ${path}: ${errnoName(-done)}`);
+}
+
 async function run(job: FileJob): Promise<FileJobResult> {
   try {
     if (job.kind === 'unpack') return { unpacked: await unpack(job) };
     if (job.kind === 'hash') return { digest: hash(job) };
-    copy(job);
+    if (job.kind === 'sync') sync(job);
+    else copy(job);
     return {};
   } catch (reason) {
     const error = extractionError(reason);

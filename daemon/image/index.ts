@@ -1,5 +1,6 @@
 /** Images and the root file systems of containers: opens what is in the data root and puts the parts together. */
-import { mkdir, statfs } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { mkdir, readFile, statfs } from 'node:fs/promises';
 import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
@@ -67,6 +68,8 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     root: driverRoot,
     content,
     workers,
+    clock,
+    bootId: await bootId(),
     whiteouts: driverName === 'overlay2' ? 'overlay' : 'files',
     log,
     bytesMax: options.layerBytesMax ?? LAYER_BYTES_MAX,
@@ -106,10 +109,17 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     roots,
     driverStatus: driverName === 'overlay2' ? await overlayStatus(dataRoot) : [],
     async close() {
+      layers.close();
       await workers.close();
       await overlay?.close();
     },
   };
+}
+
+/** Names this run of the machine; where the system does not tell, no two runs are the same. */
+async function bootId(): Promise<string> {
+  const text = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => randomUUID());
+  return text.trim();
 }
 
 function driverError(problem: string): DrydockError {

@@ -3,11 +3,16 @@
  * images that share a layer anywhere share its folder. A folder gets its name only when it is complete and its digest
  * is right; a layer that is missing (another driver before, a removed folder) is unpacked again from its blob.
  *
+ * Unpacked files are not synced one layer after the other: that would wait for all that the whole machine has to
+ * write. A layer is marked as synced some time later; after a crash of the machine (another boot id) those without the
+ * mark are unpacked again from their blobs, which were synced. A killed daemon loses nothing either way.
+ *
  * Layout: `layers/HEX/{diff/,layer.json}`, and `l/SHORT`, symlinks to the diff folders: the options of mount(2) must
  * fit one page, and 128 full paths would not.
  */
 import { mkdir, mkdtemp, open, readdir, readlink, rename, rm, symlink, unlink } from 'node:fs/promises';
-import { DrydockError } from '#common/errors';
+import type { Clock, Timer } from '#common/clock';
+import { DrydockError, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import { type Compression, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import type { Blob, ContentStore } from './content.ts';
@@ -33,7 +38,14 @@ export interface Layer {
 
 interface LayerFile extends Layer {
   shortName: string;
+  /** The run of the machine in which it was unpacked. */
+  bootId: string;
+  /** Whether its files are known to be on the disk. */
+  synced: boolean;
 }
+
+/** How long after an unpacking the files are synced: by then builds and pulls are mostly through. */
+const SYNC_MS = 5000;
 
 /** The folder of unpacked layers. */
 export class LayerStore {
@@ -46,12 +58,17 @@ export class LayerStore {
   /** Unpackings under way, by blob digest. */
   readonly #pending = new Map<string, Promise<Layer>>();
   readonly #bytesMax: number;
+  readonly #bootId: string;
+  readonly #clock: Clock;
+  #syncTimer: Timer | undefined;
 
   constructor(parts: {
     root: string;
     content: ContentStore;
     whiteouts: WhiteoutForm;
     workers: FileWorkers;
+    bootId: string;
+    clock: Clock;
     log: Log;
     bytesMax: number;
   }) {
@@ -61,6 +78,8 @@ export class LayerStore {
     this.#whiteouts = parts.whiteouts;
     this.#log = parts.log;
     this.#bytesMax = parts.bytesMax;
+    this.#bootId = parts.bootId;
+    this.#clock = parts.clock;
   }
 
   /** Reads what is there, and removes what was in the making when the last daemon ended. */
@@ -72,7 +91,8 @@ export class LayerStore {
       const file = name.startsWith(TEMPORARY_PREFIX)
         ? undefined
         : await readJson<LayerFile>(`${folder}/layer.json`);
-      if (file?.diffId === `sha256:${name}`) this.#layers.set(file.diffId, file);
+      const isWhole = file?.synced || file?.bootId === this.#bootId;
+      if (isWhole && file?.diffId === `sha256:${name}`) this.#layers.set(file.diffId, file);
       else await this.#sweepFolder(folder);
     }
     const links = new Set(await readdir(`${this.#root}/l`));
@@ -80,6 +100,11 @@ export class LayerStore {
       if (!links.delete(layer.shortName) || !(await this.#linkIsRight(layer))) await this.#link(layer);
     }
     for (const name of links) await unlink(`${this.#root}/l/${name}`);
+    this.#scheduleSync();
+  }
+
+  close(): void {
+    this.#syncTimer?.cancel();
   }
 
   get(diffId: string): Layer | undefined {
@@ -148,7 +173,6 @@ export class LayerStore {
         whiteouts: this.#whiteouts,
         bytesMax: this.#bytesMax,
         prefix: '',
-        durable: true,
       });
       if (expected !== undefined && result.diffId !== expected) throw mismatch(result.diffId, expected);
       const layer: LayerFile = {
@@ -156,6 +180,8 @@ export class LayerStore {
         bytes: result.bytes,
         tarBytes: result.tarBytes,
         shortName: this.#freeShortName(result.diffId),
+        bootId: this.#bootId,
+        synced: false,
       };
       if (this.#layers.has(layer.diffId)) return layer; // the same files in another compression
       await writeJson(`${temporary}/layer.json`, layer);
@@ -163,9 +189,35 @@ export class LayerStore {
       await syncFolder(`${this.#root}/layers`);
       await this.#link(layer);
       this.#layers.set(layer.diffId, layer);
+      this.#scheduleSync();
       return layer;
     } finally {
       await rm(temporary, { recursive: true, force: true });
+    }
+  }
+
+  #scheduleSync(): void {
+    const isNeeded = [...this.#layers.values()].some((layer) => !layer.synced);
+    if (!isNeeded || this.#syncTimer) return;
+    this.#syncTimer = this.#clock.arm(this.#clock.now() + SYNC_MS, () => {
+      this.#sync()
+        .catch((error: unknown) =>
+          this.#log.warn({ error: errorMessage(error) }, 'layers could not be synced'),
+        )
+        .finally(() => {
+          this.#syncTimer = undefined;
+        });
+    });
+  }
+
+  /** Marks as synced what was unpacked before the sync began. */
+  async #sync(): Promise<void> {
+    const waiting = [...this.#layers.values()].filter((layer) => !layer.synced);
+    await this.#workers.sync(this.#root);
+    for (const layer of waiting) {
+      if (this.#layers.get(layer.diffId) !== layer) continue;
+      await writeJson(`${this.#folder(layer.diffId)}/layer.json`, { ...layer, synced: true });
+      layer.synced = true;
     }
   }
 

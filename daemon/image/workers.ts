@@ -37,6 +37,11 @@ export class FileWorkers {
     return (await this.#run({ ...job, kind: 'hash' })).digest!;
   }
 
+  /** Writes everything of the file system that holds `path` to its disk. */
+  async sync(path: string): Promise<void> {
+    await this.#run({ kind: 'sync', path });
+  }
+
   async close(): Promise<void> {
     await Promise.all([...this.#workers].map((worker) => worker.terminate()));
   }
