@@ -242,10 +242,10 @@ export function setNoDelay(fd: number): void {
   setInt(fd, SOL_TCP, TCP_NODELAY, 1);
 }
 
-/** Chooses the congestion control of a stream. Returns false when the kernel has none of this name. */
-export function setCongestionControl(fd: number, name: string): boolean {
+/** Chooses the congestion control of a stream, if the kernel has one of this name. */
+export function setCongestionControl(fd: number, name: string): void {
   scratch.cString(OPTION_OFF, name);
-  return setsockopt(fd, SOL_TCP, TCP_CONGESTION, base + OPTION_OFF, name.length) === 0;
+  setsockopt(fd, SOL_TCP, TCP_CONGESTION, base + OPTION_OFF, name.length);
 }
 
 /** Lets a listener take a port whose old connections linger in TIME_WAIT. */

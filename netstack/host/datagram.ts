@@ -9,10 +9,8 @@ import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
 import type { DatagramSink, HostDatagram, HostError } from '../flow/host.ts';
 import { hostError, hostIcmpError } from './errors.ts';
-import type { Poller } from './poller.ts';
+import { Burst, type Poller } from './poller.ts';
 
-/** Datagrams read from one socket in one turn of the loop. */
-const DATAGRAMS_PER_TURN = 64;
 /** Queued errors read in one turn. */
 const ERRORS_PER_TURN = 64;
 /** Largest UDP payload, and a byte over. */
@@ -81,6 +79,7 @@ class NativeDatagram implements HostDatagram {
   readonly #family: 4 | 6;
   readonly #poller: Poller;
   readonly #sink: DatagramSink;
+  readonly #burst: Burst;
   #fd: number;
   #ttl = 0;
   #drainWaits = false;
@@ -91,22 +90,26 @@ class NativeDatagram implements HostDatagram {
     this.port = port;
     this.#poller = poller;
     this.#sink = sink;
+    this.#burst = new Burst(poller);
   }
 
   events(mask: number): void {
     if (mask & EPOLLERR) this.#drain();
-    if (!(mask & EPOLLIN)) return;
-    for (let i = 0; i < DATAGRAMS_PER_TURN && this.#fd >= 0; i++) {
-      const len = socket.receiveFrom(this.#fd, buffer, 0, DATAGRAM_BYTES_MAX, received);
-      if (len >= 0) {
-        this.#sink.datagram(buffer, 0, len, received.addr, 0, received.port, received.ttl);
-        continue;
-      }
-      // An ICMP error is also told as the errno of the next call, once; the queue has the whole story.
-      if (errnoName(socket.socketErrno()) === 'EAGAIN') return;
-      this.#drain();
-    }
+    if (mask & EPOLLIN) this.#burst.run(this.#readOne);
   }
+
+  readonly #readOne = (): boolean => {
+    if (this.#fd < 0) return false;
+    const len = socket.receiveFrom(this.#fd, buffer, 0, DATAGRAM_BYTES_MAX, received);
+    if (len >= 0) {
+      this.#sink.datagram(buffer, 0, len, received.addr, 0, received.port, received.ttl);
+      return true;
+    }
+    // An ICMP error is also told as the errno of the next call, once; the queue has the whole story.
+    if (errnoName(socket.socketErrno()) === 'EAGAIN') return false;
+    this.#drain();
+    return true;
+  };
 
   #drain(): void {
     if (this.#fd < 0) return;
@@ -150,7 +153,7 @@ class NativeDatagram implements HostDatagram {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#poller.unwatch(this.#fd);
+    this.#poller.forget(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
   }

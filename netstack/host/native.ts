@@ -39,6 +39,9 @@ const LISTEN_BACKLOG = 4096;
 /** How long a listener rests when the process has no descriptors left. */
 const ACCEPT_REST_MS = 100;
 
+/** Bytes after which a connection counts as bulk. */
+const BULK_BYTES = 256 * 1024;
+
 const STREAM_EVENTS = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0;
 
 /** Sockets of the kernel, for the loop of one thread. */
@@ -47,7 +50,6 @@ export class NativeHost implements Host {
   readonly #log: Log;
   readonly #now: () => number;
   readonly #resting = new Map<Listener, number>();
-  #cubic = true;
 
   /** @param now monotonic milliseconds, as of the loop's turn. */
   constructor(poller: Poller, log: Log, now: () => number) {
@@ -80,9 +82,6 @@ export class NativeHost implements Host {
     } catch (error) {
       return hostError((error as SyscallError).code);
     }
-    socket.setNoDelay(fd);
-    // A control that probes for bandwidth (BBR, the default of some hosts) halves the speed of loopback.
-    if (local && this.#cubic) this.#cubic = socket.setCongestionControl(fd, 'cubic');
     if (!local) socket.setErrorQueue(fd, family, true);
     if (ttl !== 0) socket.setTtl(fd, family, ttl);
     const result = socket.connect(fd, addr, addrOff, port);
@@ -97,7 +96,7 @@ export class NativeHost implements Host {
       if (!local) socket.setErrorQueue(connected, family, false);
       if (ttl !== 0) socket.setTtl(connected, family, -1);
     };
-    const stream = new NativeStream(fd, this.#poller, restore);
+    const stream = new NativeStream(fd, this.#poller, local, restore);
     stream.sink = sink;
     try {
       this.#poller.watch(fd, STREAM_EVENTS, (mask) => stream.events(mask));
@@ -140,9 +139,7 @@ export class NativeHost implements Host {
   }
 
   #accepted(fd: number, peer: Uint8Array, peerPort: number, sink: ListenSink): void {
-    socket.setNoDelay(fd);
-    if (this.#cubic && isLoopback(peer, 0)) this.#cubic = socket.setCongestionControl(fd, 'cubic');
-    this.adopt(fd, (stream) => sink.accepted(stream, peer, 0, peerPort));
+    this.#admit(fd, isLoopback(peer, 0), (stream) => sink.accepted(stream, peer, 0, peerPort));
   }
 
   /**
@@ -150,7 +147,11 @@ export class NativeHost implements Host {
    * returns the sink of its events.
    */
   adopt(fd: number, sinkFor: (stream: HostStream) => StreamSink): void {
-    const stream = new NativeStream(fd, this.#poller, undefined);
+    this.#admit(fd, false, sinkFor);
+  }
+
+  #admit(fd: number, local: boolean, sinkFor: (stream: HostStream) => StreamSink): void {
+    const stream = new NativeStream(fd, this.#poller, local, undefined);
     stream.sink = sinkFor(stream);
     if (stream.closed) return;
     try {
@@ -196,12 +197,17 @@ class NativeStream implements HostStream {
   #failing = false;
   /** A short read emptied the socket; until the next edge there is nothing to ask the kernel for. */
   #drained = false;
+  #hasWritten = false;
+  #noDelay = false;
+  /** Bytes to write until the socket is tuned for bulk. */
+  #untuned: number;
   /** The peer's end has been announced, after which no edge comes. */
   #ended = false;
 
-  constructor(fd: number, poller: Poller, connecting: ((fd: number) => void) | undefined) {
+  constructor(fd: number, poller: Poller, local: boolean, connecting: ((fd: number) => void) | undefined) {
     this.#fd = fd;
     this.#poller = poller;
+    this.#untuned = local ? BULK_BYTES : Number.POSITIVE_INFINITY;
     this.#connecting = connecting;
   }
 
@@ -270,6 +276,7 @@ class NativeStream implements HostStream {
 
   write(buf: Uint8Array, off: number, len: number): number {
     if (this.#fd < 0 || this.#failing || len === 0) return 0;
+    this.#tune(len);
     const count = socket.send(this.#fd, buf, off, len);
     if (count === len) return count;
     this.#wantsWritable = true;
@@ -277,6 +284,25 @@ class NativeStream implements HostStream {
     const code = errnoName(socket.socketErrno());
     if (code !== 'EAGAIN' && code !== 'EINTR') this.#failLater(hostError(code));
     return 0;
+  }
+
+  /**
+   * Options are set when they begin to matter, since most connections are short: Nagle's algorithm holds back nothing
+   * before a second write, and congestion control nothing before the first windows.
+   */
+  #tune(len: number): void {
+    if (!this.#hasWritten) this.#hasWritten = true;
+    else if (!this.#noDelay) {
+      this.#noDelay = true;
+      socket.setNoDelay(this.#fd);
+    }
+    if (this.#untuned === Number.POSITIVE_INFINITY) return;
+    this.#untuned -= len;
+    if (this.#untuned > 0) return;
+    this.#untuned = Number.POSITIVE_INFINITY;
+    // A control that probes for bandwidth (BBR, the default of some hosts) halves the speed of loopback. Where there is
+    // no cubic, the host's choice stands.
+    socket.setCongestionControl(this.#fd, 'cubic');
   }
 
   shutdown(): void {
@@ -291,7 +317,7 @@ class NativeStream implements HostStream {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#poller.unwatch(this.#fd);
+    this.#poller.forget(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
     this.sink = IDLE_SINK;

@@ -131,7 +131,7 @@ class NativePing implements HostPing {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#poller.unwatch(this.#fd);
+    this.#poller.forget(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
   }

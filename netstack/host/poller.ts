@@ -2,11 +2,47 @@
  * One blocking wait for everything that a network's thread attends to. Descriptors come and go while a batch of events is
  * dispatched, and the kernel gives a closed number to the next socket at once; so every registration has a tag, and an
  * event that was collected for an earlier holder of the number is dropped.
+ *
+ * To fall asleep and be woken costs more than to look a few times whether an answer has come, as long as answers come
+ * quickly. Whether they do is learnt from the last sleeps, so an idle or a slow network costs no looking.
  */
 import { Epoll } from '#common/native/epoll';
 
 /** Most events that one wait brings. */
 const EVENTS_MAX = 256;
+/** How often the kernel is asked again before the thread sleeps. */
+const LOOKS = 12;
+/** A sleep that ended within this time would have been better spent looking. */
+const SHORT_SLEEP_MS = 0.05;
+/** Looking is given up after this many looks in vain, and taken up again after half as many short sleeps. */
+const CONFIDENCE_MAX = 8;
+
+/** Most things read from one descriptor in one turn, so that a busy one cannot starve the others. */
+const BURST_MAX = 64;
+
+/**
+ * How many things to read from a level-triggered descriptor before the kernel must be asked whether there are more. To read
+ * on until it says no costs one call in vain each time; where one thing comes at a time, as in a conversation, that is every
+ * second call. So as many are read as came last time; if more wait, the next look tells so at once, and the number grows.
+ */
+export class Burst {
+  readonly #poller: Poller;
+  #expected = 1;
+
+  constructor(poller: Poller) {
+    this.#poller = poller;
+  }
+
+  /** Calls `readOne` until it returns false, which means that there is nothing more, or as often as seems good. */
+  run(readOne: () => boolean): void {
+    if (!this.#poller.idled) this.#expected = Math.min(BURST_MAX, this.#expected * 2);
+    for (let i = 0; i < this.#expected; i++) {
+      if (readOne()) continue;
+      this.#expected = Math.max(1, i);
+      return;
+    }
+  }
+}
 
 /** Called with the EPOLL* bits. */
 export type EventHandler = (mask: number) => void;
@@ -22,6 +58,9 @@ export class Poller {
   readonly #registrations: (Registration | undefined)[] = [];
   #nextTag = 1;
   #count = 0;
+  #idled = false;
+  /** How much recent experience speaks for looking before sleeping. */
+  #confidence = 0;
   #deferred: (() => void)[] = [];
 
   /** @throws SyscallError */
@@ -32,13 +71,23 @@ export class Poller {
     this.#registrations[fd] = { tag, handler };
   }
 
+  /** True when the last wait found nothing at first: what it brought has come meanwhile. */
+  get idled(): boolean {
+    return this.#idled;
+  }
+
   /** Changes the events of a watched descriptor. @throws SyscallError */
   modify(fd: number, events: number): void {
     const registration = this.#registrations[fd];
     if (registration) this.#epoll.modify(fd, events, registration.tag);
   }
 
-  /** Call before closing the descriptor. */
+  /** Call before closing a descriptor that has no duplicate: the kernel then stops watching by itself. */
+  forget(fd: number): void {
+    this.#registrations[fd] = undefined;
+  }
+
+  /** Stops watching a descriptor that stays open. */
   unwatch(fd: number): void {
     if (!this.#registrations[fd]) return;
     this.#registrations[fd] = undefined;
@@ -52,7 +101,22 @@ export class Poller {
 
   /** Waits up to `timeoutMs` for events, and not at all when something was deferred. @throws SyscallError */
   wait(timeoutMs: number): void {
-    this.#count = this.#epoll.wait(this.#deferred.length > 0 ? 0 : timeoutMs);
+    this.#count = this.#epoll.wait(0);
+    this.#idled = this.#count === 0;
+    if (!this.#idled || timeoutMs <= 0 || this.#deferred.length > 0) return;
+    if (this.#confidence >= CONFIDENCE_MAX / 2) {
+      for (let i = 1; i < LOOKS; i++) {
+        this.#count = this.#epoll.wait(0);
+        if (this.#count === 0) continue;
+        this.#confidence = Math.min(CONFIDENCE_MAX, this.#confidence + 1);
+        return;
+      }
+      this.#confidence--;
+    }
+    const before = performance.now();
+    this.#count = this.#epoll.wait(timeoutMs);
+    if (performance.now() - before > SHORT_SLEEP_MS) this.#confidence = Math.max(0, this.#confidence - 1);
+    else this.#confidence = Math.min(CONFIDENCE_MAX, this.#confidence + 1);
   }
 
   /** Hands out what the last wait brought, and does what was deferred. */

@@ -111,7 +111,7 @@ export class PacketLink implements Link {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#poller.unwatch(this.#fd);
+    this.#poller.forget(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
   }

@@ -7,11 +7,9 @@
 import { EPOLLIN } from '#common/native/epoll';
 import { close } from '#common/native/socket';
 import { readFrame, type Tap, writeFrame } from '#common/native/tap';
-import type { Poller } from '../host/poller.ts';
+import { Burst, type Poller } from '../host/poller.ts';
 import { FRAME_BYTES_MAX, type FrameSink, type Link, VNET_HDR_LEN } from './link.ts';
 
-/** Frames read from one device in one turn of the loop, so that one guest cannot starve the others. */
-const FRAMES_PER_TURN = 64;
 /** Shortest Ethernet frame worth a look: its header. */
 const ETHERNET_HEADER_LEN = 14;
 
@@ -33,13 +31,14 @@ export class TapLink implements Link {
   }
 
   start(sink: FrameSink): void {
-    this.#poller.watch(this.#fd, EPOLLIN, () => {
-      for (let i = 0; i < FRAMES_PER_TURN && this.#fd >= 0; i++) {
-        const length = readFrame(this.#fd, buffer, 0, FRAME_BYTES_MAX);
-        if (length < 0) return;
-        if (length >= VNET_HDR_LEN + ETHERNET_HEADER_LEN) sink.frame(buffer, 0, length);
-      }
-    });
+    const burst = new Burst(this.#poller);
+    const readOne = (): boolean => {
+      if (this.#fd < 0) return false;
+      const length = readFrame(this.#fd, buffer, 0, FRAME_BYTES_MAX);
+      if (length >= VNET_HDR_LEN + ETHERNET_HEADER_LEN) sink.frame(buffer, 0, length);
+      return length >= 0;
+    };
+    this.#poller.watch(this.#fd, EPOLLIN, () => burst.run(readOne));
   }
 
   send(
@@ -58,7 +57,7 @@ export class TapLink implements Link {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#poller.unwatch(this.#fd);
+    this.#poller.forget(this.#fd);
     close(this.#fd);
     this.#fd = -1;
   }
