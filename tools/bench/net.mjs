@@ -82,8 +82,9 @@ async function run(contenders, chosen) {
     const samples = new Map(contenders.map((peer) => [peer.name, []]));
     for (let round = 0; round < Number(options.rounds); round++) {
       for (const peer of contenders) {
+        if (measure.published ? !peer.publishes : peer.onlyPublishes) continue;
         try {
-          await withPeer(peer, measure.mtu, async (running) => {
+          await withPeer(peer, measure.mtu, measure.published, async (running) => {
             if (measure.only && !measure.only(running)) return;
             samples.get(peer.name).push(await measure.run(running, Number(options.seconds)));
           });

@@ -8,7 +8,6 @@ import { cpuSeconds, inNetns, residentBytes } from './peers.mjs';
 const local = (name) => fileURLToPath(new URL(`./${name}`, import.meta.url));
 const IPERF_PORT = 5398;
 const ECHO_PORT = 5399;
-const PUBLISHED_PORT = 5397;
 
 /** Nothing that is measured takes this long; what does is broken, and must not stop the rest. */
 const TIMEOUT_MS = 30_000;
@@ -113,38 +112,66 @@ const echo = (name, mode, parallel, unit) => ({
     ),
 });
 
-/** A client of the host's loopback through a published port to a server in the namespace; ours and docker-proxy. */
-const published = (name, flags) => ({
+/** The port that is published, and what it leads to. */
+const PUBLISHED = { port: 5397, guestPort: IPERF_PORT };
+
+/** A program on the host's side, which is another namespace for a peer that has a wire. */
+const onHost = (peer, ...command) =>
+  peer.clientNetns ? inNetns(peer.clientNetns, ...command) : [command[0], command.slice(1)];
+
+/** A client of the host's loopback, through a published port, to a server in the namespace. */
+const publishedBulk = (name, flags) => ({
   name,
   mtu: 65520,
   unit: 'Gbit/s',
-  only: (peer) => peer.publish !== undefined,
-  async run(peer, seconds) {
-    const inside = { ...peer, serverNetns: peer.netns };
-    await peer.publish(PUBLISHED_PORT, IPERF_PORT);
-    return withServer(
-      inside,
+  published: PUBLISHED,
+  run: (peer, seconds) =>
+    withServer(
+      { serverNetns: peer.netns },
       ['iperf3', '-s', '--forceflush', '-p', String(IPERF_PORT)],
       /listening/,
       async () => {
+        const before = cpuSeconds(peer.pid);
         const client = [
           '-c',
-          peer.publishedAt ?? '127.0.0.1',
+          '127.0.0.1',
           '-p',
-          String(PUBLISHED_PORT),
+          String(PUBLISHED.port),
           '-t',
           String(seconds),
           '-J',
           ...flags,
         ];
-        const [program, args] = peer.clientNetns
-          ? inNetns(peer.clientNetns, 'iperf3', ...client)
-          : ['iperf3', client];
-        const report = JSON.parse(await output(program, args));
-        return { value: report.end.sum_received.bits_per_second / 1e9 };
+        const report = JSON.parse(await output(...onHost(peer, 'iperf3', ...client)));
+        const { bytes, bits_per_second: rate } = report.end.sum_received;
+        return { value: rate / 1e9, cpuPerGb: (cpuSeconds(peer.pid) - before) / (bytes / 1e9) };
       },
-    );
-  },
+    ),
+});
+
+const publishedEcho = (name, mode, parallel) => ({
+  name,
+  mtu: 65520,
+  unit: '/s',
+  published: PUBLISHED,
+  run: (peer, seconds) =>
+    withServer(
+      { serverNetns: peer.netns },
+      [process.execPath, local('echo.mjs'), '0.0.0.0', String(IPERF_PORT)],
+      /up/,
+      async () => {
+        const probe = [
+          local('probe.mjs'),
+          mode,
+          '127.0.0.1',
+          String(PUBLISHED.port),
+          String(seconds),
+          String(parallel),
+        ];
+        const report = JSON.parse(await output(...onHost(peer, process.execPath, ...probe)));
+        return { value: report.count / report.seconds, p50Us: report.p50Us, p99Us: report.p99Us };
+      },
+    ),
 });
 
 /** Memory of the peer's process, idle and with open connections. */
@@ -205,8 +232,10 @@ export const measures = [
   echo('New connections, 32 at once', 'crr', 32, '/s'),
   echo('UDP echo, 64 bytes', 'udp', 1, '/s'),
   echo('UDP echo, 64 bytes, 32 at once', 'udp', 32, '/s'),
-  published('Published port, in', []),
-  published('Published port, out', ['-R']),
+  publishedBulk('Published port, in', []),
+  publishedBulk('Published port, out', ['-R']),
+  publishedEcho('Published port, round trips', 'rr', 1),
+  publishedEcho('Published port, new connections', 'crr', 1),
   memory('Memory, idle', 0),
   memory('Memory, 1,000 connections', 1000),
   memory('Memory, 10,000 connections', 10_000),

@@ -2,7 +2,7 @@
 // from there; its process is what CPU time and memory are counted of.
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const TICKS_PER_SECOND = 100;
@@ -45,19 +45,15 @@ function end(child) {
 const drydock = (name, root) => ({
   name,
   available: () => true,
-  async start(netns, mtu) {
-    const child = spawn(process.execPath, [self, root, netns, String(mtu)], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
+  publishes: true,
+  async start(netns, mtu, published) {
+    const settings = JSON.stringify({ root, netns, mtu, published });
+    const child = spawn(process.execPath, [self, settings], { stdio: ['pipe', 'pipe', 'inherit'] });
     const [line] = await once(child.stdout, 'data');
     const { gateway } = JSON.parse(line);
     return {
       gateway,
       pid: child.pid,
-      async publish(port, guestPort) {
-        child.stdin.write(`${JSON.stringify({ port, guestPort })}\n`);
-        await once(child.stdout, 'data');
-      },
       async stop() {
         child.stdin.end();
         await once(child, 'close');
@@ -69,30 +65,15 @@ const drydock = (name, root) => ({
 const pasta = {
   name: 'pasta',
   available: () => has('pasta'),
-  async start(netns, mtu, publish = []) {
+  publishes: true,
+  async start(netns, mtu, published) {
+    const ports = published ? `${published.port}:${published.guestPort}` : 'none';
     const child = spawn(
       'pasta',
       [
-        '-f',
-        '-q',
-        '--config-net',
-        '--runas',
-        '0',
-        '-m',
-        String(mtu),
-        '-T',
-        'none',
-        '-U',
-        'none',
-        '-u',
-        'none',
-      ].concat([
-        '-t',
-        publish.length === 0 ? 'none' : publish.join(','),
-        '--netns-only',
-        '--netns',
-        `/run/netns/${netns}`,
-      ]),
+        ...['-f', '-q', '--config-net', '--runas', '0', '-m', String(mtu), '-t', ports],
+        ...['-T', 'none', '-U', 'none', '-u', 'none', '--netns-only', '--netns', `/run/netns/${netns}`],
+      ],
       { stdio: ['ignore', 'ignore', 'inherit'] },
     );
     const gateway = await until(() => gatewayOf(netns), 'pasta');
@@ -114,38 +95,54 @@ const slirp = {
   },
 };
 
-/** No proxy: the kernel's veth between two namespaces, as the limit of what a wire can do. */
-const veth = {
-  name: 'veth',
-  available: () => true,
-  async start(netns, mtu) {
-    const far = `${netns}-far`;
-    ip('netns', 'add', far);
-    ip(
-      'link',
-      'add',
-      'eth0',
-      'mtu',
-      String(Math.min(mtu, 65520)),
-      'netns',
-      netns,
-      'type',
-      'veth',
-      'peer',
-      'name',
-      'eth0',
-      'netns',
-      far,
+/** The kernel's wire between the namespace and another that plays the host. */
+async function makeVeth(netns, mtu) {
+  const far = `${netns}-far`;
+  ip('netns', 'add', far);
+  const [near, peer] = [
+    ['eth0', 'netns', netns],
+    ['eth0', 'netns', far],
+  ];
+  ip('link', 'add', ...near, 'type', 'veth', 'peer', 'name', ...peer);
+  for (const [where, address] of [
+    [netns, '10.99.0.2/24'],
+    [far, '10.99.0.1/24'],
+  ]) {
+    ip('-n', where, 'addr', 'add', address, 'dev', 'eth0');
+    ip('-n', where, 'link', 'set', 'eth0', 'up', 'mtu', String(mtu));
+    ip('-n', where, 'link', 'set', 'lo', 'up');
+  }
+  return { gateway: '10.99.0.1', serverNetns: far, stop: async () => ip('netns', 'del', far) };
+}
+
+/** No proxy: the limit of what a wire can do. */
+const veth = { name: 'veth', available: () => true, start: makeVeth };
+
+/** What publishes ports of docker's containers where iptables does not: a process per port, over a veth. */
+const dockerProxy = {
+  name: 'docker-proxy',
+  available: () => has('docker-proxy'),
+  publishes: true,
+  onlyPublishes: true,
+  async start(netns, mtu, { port, guestPort }) {
+    const wire = await makeVeth(netns, mtu);
+    const [program, args] = inNetns(
+      wire.serverNetns,
+      ...['docker-proxy', '-proto', 'tcp', '-host-ip', '127.0.0.1', '-host-port', String(port)],
+      ...['-container-ip', '10.99.0.2', '-container-port', String(guestPort)],
     );
-    for (const [where, address] of [
-      [netns, '10.99.0.2/24'],
-      [far, '10.99.0.1/24'],
-    ]) {
-      ip('-n', where, 'addr', 'add', address, 'dev', 'eth0');
-      ip('-n', where, 'link', 'set', 'eth0', 'up', 'mtu', String(mtu));
-      ip('-n', where, 'link', 'set', 'lo', 'up');
-    }
-    return { gateway: '10.99.0.1', serverNetns: far, stop: async () => ip('netns', 'del', far) };
+    // Its descriptor 3 tells whether it listens.
+    const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit', 'pipe'] });
+    await once(child.stdio[3], 'data');
+    return {
+      ...wire,
+      clientNetns: wire.serverNetns,
+      pid: child.pid,
+      async stop() {
+        await end(child);
+        await wire.stop();
+      },
+    };
   },
 };
 
@@ -161,24 +158,21 @@ const loopback = {
 
 export const peers = (root, against) => [
   drydock('drydock', root),
-  ...(against ? [drydock('drydock (before)', against)] : [pasta, slirp, veth, loopback]),
+  ...(against ? [drydock('drydock (before)', against)] : [pasta, slirp, dockerProxy, veth, loopback]),
 ];
 
 let count = 0;
 
 /** Runs `action` on a fresh namespace with the peer in it, and leaves nothing. */
-export async function withPeer(peer, mtu, action) {
+export async function withPeer(peer, mtu, published, action) {
   const netns = `ddbench-${process.pid}-${count++}`;
   ip('netns', 'add', netns);
   let running;
   try {
-    running = await peer.start(netns, mtu);
+    running = await peer.start(netns, mtu, published);
     return await action({ ...running, netns });
   } finally {
     await running?.stop();
     ip('netns', 'del', netns);
   }
 }
-
-/** Descriptors of a process, to see that connections are gone. */
-export const descriptorCount = (pid) => readdirSync(`/proc/${pid}/fd`).length;
