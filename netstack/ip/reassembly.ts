@@ -7,14 +7,13 @@
  */
 import type { Rng } from '#common/rng';
 import { type Aged, AgeList } from '../flow/age-list.ts';
-import { type Entry, keyAddress, Table } from '../flow/table.ts';
+import { type Entry, keyAddress, NO_ADDRESS, Table } from '../flow/table.ts';
 import {
   FRAGMENTS_PER_DATAGRAM,
   REASSEMBLIES_MAX,
   REASSEMBLY_BYTES_MAX,
   REASSEMBLY_BYTES_PER_SOURCE,
 } from '../limits.ts';
-import { sameAddress } from '../wire/address.ts';
 import { IPV4_BYTES_MAX, IPV4_LEN } from '../wire/ipv4.ts';
 import type { StackCounters } from './counters.ts';
 import type { Packet } from './packet.ts';
@@ -23,7 +22,10 @@ import type { Packet } from './packet.ts';
 export const REASSEMBLY_MS = 60_000;
 /** Room for the header before the payload: Ethernet is not kept, IPv6's 40 bytes are the longest header kept. */
 const HEADER_ROOM = 64;
-const BUFFER_BYTES_MIN = 4096;
+const NO_BYTES: Uint8Array = new Uint8Array(0);
+const BUFFER_BYTES_MIN = 2048;
+/** Smallest buffers kept for reuse: a flood of first fragments needs one after the other. */
+const SPARE_BUFFERS_MAX = 64;
 
 /** What a fragment says about itself. */
 export interface FragmentInfo {
@@ -32,6 +34,32 @@ export interface FragmentInfo {
   offset: number;
   more: boolean;
   protocol: number;
+}
+
+/** A source of fragments, and its unfinished datagrams. */
+class Source implements Entry {
+  readonly near: Uint8Array;
+  readonly nearPort = 0;
+  readonly far: Uint8Array = NO_ADDRESS;
+  readonly farPort = 0;
+  nextInBucket: Entry | undefined;
+  bytes = 0;
+  readonly ages: AgeList<SourceMember> = new AgeList();
+
+  constructor(addr: Uint8Array) {
+    this.near = keyAddress(addr, 0);
+  }
+}
+
+/** The place of a datagram in the list of its source; its own links are for the list of all. */
+class SourceMember implements Aged {
+  older: Aged | undefined;
+  newer: Aged | undefined;
+  readonly assembly: Assembly;
+
+  constructor(assembly: Assembly) {
+    this.assembly = assembly;
+  }
 }
 
 /** A datagram being put together. */
@@ -46,8 +74,10 @@ export class Assembly implements Entry, Aged {
   readonly ident: number;
   readonly protocol: number;
   readonly dueAt: number;
+  readonly source: Source;
+  readonly member: SourceMember;
   /** Header room, then payload. */
-  buf: Uint8Array = new Uint8Array(HEADER_ROOM + BUFFER_BYTES_MIN);
+  buf: Uint8Array;
   /** Received ranges in order, as start and end. */
   readonly ranges: number[] = [];
   /** Length of the payload, -1 before the last fragment has come. */
@@ -58,7 +88,10 @@ export class Assembly implements Entry, Aged {
   /** The given-up datagram's later fragments are dropped until it times out (RFC 5722 section 4). */
   poisoned = false;
 
-  constructor(packet: Packet, info: FragmentInfo, now: number) {
+  constructor(packet: Packet, info: FragmentInfo, now: number, source: Source, buf: Uint8Array) {
+    this.source = source;
+    this.member = new SourceMember(this);
+    this.buf = buf;
     this.near = keyAddress(packet.src, 0);
     this.far = keyAddress(packet.dst, 0);
     this.nearPort = info.ident & 0xffff;
@@ -91,12 +124,17 @@ export class Reassembly {
   readonly #counters: StackCounters;
   readonly #table: Table<Assembly>;
   readonly #ages = new AgeList<Assembly>();
+  readonly #sources: Table<Source>;
+  readonly #spare: Uint8Array[] = [];
+  /** The buffer of the datagram that was completed last: its taker is done with it when the next fragment comes. */
+  #finished: Uint8Array | undefined;
   readonly #timedOut: (assembly: Assembly) => void;
   #bytes = 0;
 
   /** @param timedOut told of each datagram that was not completed in time. */
   constructor(rng: Rng, counters: StackCounters, timedOut: (assembly: Assembly) => void) {
     this.#table = new Table(rng);
+    this.#sources = new Table(rng);
     this.#counters = counters;
     this.#timedOut = timedOut;
   }
@@ -124,12 +162,9 @@ export class Reassembly {
       this.#counters.ipReassemblyRefused++;
       return undefined;
     }
-    if (!assembly) {
-      assembly = new Assembly(packet, info, now);
-      this.#table.add(assembly);
-      this.#ages.add(assembly);
-      this.#bytes += assembly.buf.length;
-    }
+    if (this.#finished) this.#recycle(this.#finished);
+    this.#finished = undefined;
+    assembly ??= this.#begin(now, packet, info);
     const fits = this.#claim(assembly, info.offset, end, info.more);
     if (fits === 'duplicate') return undefined;
     if (fits === 'refused') {
@@ -147,16 +182,44 @@ export class Reassembly {
       return undefined;
     }
     this.#drop(assembly);
+    this.#finished = assembly.buf;
     this.#counters.ipReassembled++;
     return assembly;
+  }
+
+  #begin(now: number, packet: Packet, info: FragmentInfo): Assembly {
+    let source = this.#sources.find(packet.src, 0, 0);
+    if (!source) {
+      source = new Source(packet.src);
+      this.#sources.add(source);
+    }
+    const buf = this.#spare.pop() ?? new Uint8Array(HEADER_ROOM + BUFFER_BYTES_MIN);
+    const assembly = new Assembly(packet, info, now, source, buf);
+    this.#table.add(assembly);
+    this.#ages.add(assembly);
+    source.ages.add(assembly.member);
+    this.#charge(assembly, buf.length);
+    return assembly;
+  }
+
+  #charge(assembly: Assembly, bytes: number): void {
+    this.#bytes += bytes;
+    assembly.source.bytes += bytes;
+  }
+
+  #recycle(buf: Uint8Array): void {
+    if (buf.length === HEADER_ROOM + BUFFER_BYTES_MIN && this.#spare.length < SPARE_BUFFERS_MAX)
+      this.#spare.push(buf);
   }
 
   poll(now: number): void {
     for (let oldest = this.#ages.oldest; oldest && oldest.dueAt <= now; oldest = this.#ages.oldest) {
       this.#drop(oldest);
-      if (oldest.poisoned) continue;
-      this.#counters.ipReassemblyTimeouts++;
-      this.#timedOut(oldest);
+      if (!oldest.poisoned) {
+        this.#counters.ipReassemblyTimeouts++;
+        this.#timedOut(oldest);
+      }
+      this.#recycle(oldest.buf);
     }
   }
 
@@ -193,21 +256,14 @@ export class Reassembly {
     while (size < bytes) size *= 2;
     const grown = new Uint8Array(Math.min(size, HEADER_ROOM + IPV4_BYTES_MAX + 1));
     grown.set(assembly.buf);
-    this.#bytes += grown.length - assembly.buf.length;
+    this.#charge(assembly, grown.length - assembly.buf.length);
+    this.#recycle(assembly.buf);
     assembly.buf = grown;
   }
 
   /** Keeps the limits by giving up the oldest: of the same source first, then of all. */
-  #makeRoom(newest: Assembly): void {
-    let own = 0;
-    let ownOldest: Assembly | undefined;
-    if (this.#bytes > REASSEMBLY_BYTES_PER_SOURCE)
-      for (let at = this.#ages.oldest; at; at = at.newer as Assembly | undefined)
-        if (sameAddress(at.near, 0, newest.near, 0)) {
-          own += at.buf.length;
-          ownOldest ??= at;
-        }
-    if (own > REASSEMBLY_BYTES_PER_SOURCE && ownOldest) this.#evict(ownOldest);
+  #makeRoom({ source }: Assembly): void {
+    if (source.bytes > REASSEMBLY_BYTES_PER_SOURCE) this.#evict(source.ages.oldest!.assembly);
     while (this.#ages.oldest && (this.#bytes > REASSEMBLY_BYTES_MAX || this.#ages.size > REASSEMBLIES_MAX))
       this.#evict(this.#ages.oldest);
   }
@@ -215,12 +271,14 @@ export class Reassembly {
   #evict(assembly: Assembly): void {
     this.#counters.ipReassemblyEvicted++;
     this.#drop(assembly);
+    this.#recycle(assembly.buf);
   }
 
   #poison(assembly: Assembly): void {
     this.#counters.ipReassemblyRefused++;
-    this.#bytes -= assembly.buf.length;
-    assembly.buf = new Uint8Array(0);
+    this.#charge(assembly, -assembly.buf.length);
+    this.#recycle(assembly.buf);
+    assembly.buf = NO_BYTES;
     assembly.ranges.length = 0;
     assembly.poisoned = true;
   }
@@ -228,7 +286,10 @@ export class Reassembly {
   #drop(assembly: Assembly): void {
     this.#table.remove(assembly);
     this.#ages.remove(assembly);
-    this.#bytes -= assembly.buf.length;
+    const { source } = assembly;
+    source.ages.remove(assembly.member);
+    this.#charge(assembly, -assembly.buf.length);
+    if (source.ages.size === 0) this.#sources.remove(source);
   }
 }
 
