@@ -46,8 +46,8 @@ function size(request: FastifyRequest): { h: number; w: number } {
 }
 
 /** Only a client that upgrades is told of multiplexed frames by their own type (moby: since 1.42). */
-function streamType(request: FastifyRequest, terminal: boolean): string {
-  return !terminal && apiVersion(request) >= 42 && request.headers.upgrade !== undefined ? MULTIPLEXED : RAW;
+function streamType(request: FastifyRequest, raw: boolean): string {
+  return !raw && apiVersion(request) >= 42 && request.headers.upgrade !== undefined ? MULTIPLEXED : RAW;
 }
 
 async function attachRoute(context: ApiContext, request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -74,6 +74,7 @@ async function attachRoute(context: ApiContext, request: FastifyRequest, reply: 
     ...streams,
     stdin: flag(request, 'stdin') && config.OpenStdin === true,
     terminal,
+    framed: !terminal,
     closeStdin: config.StdinOnce === true,
     detachKeys,
     ...(prologue && { prologue }),
@@ -239,8 +240,9 @@ async function execStart(
     await execs.start(instance, undefined, body.ConsoleSize);
     return reply.code(200).send();
   }
-  const terminal = wish.Tty === true;
-  const { input, output } = hijack(request, reply, streamType(request, terminal));
+  // Not whether the process has a terminal but what the start says decides about frames, as in moby.
+  const framed = body.Tty !== true;
+  const { input, output } = hijack(request, reply, streamType(request, !framed));
   try {
     await execs.start(
       instance,
@@ -250,6 +252,7 @@ async function execStart(
         stdin: wish.AttachStdin === true,
         stdout: wish.AttachStdout === true,
         stderr: wish.AttachStderr === true,
+        framed,
         detachKeys,
       },
       body.ConsoleSize,
@@ -257,7 +260,7 @@ async function execStart(
   } catch (error) {
     // The status is out already, so the text goes where the process's output would have gone.
     const data = Buffer.from(`${errorMessage(error)}\r\n`);
-    if (!terminal) output.write(frameHeader(1, data.length));
+    if (framed) output.write(frameHeader(1, data.length));
     output.end(data);
   }
 }

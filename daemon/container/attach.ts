@@ -14,8 +14,10 @@ export interface AttachRequest {
   stdin: boolean;
   stdout: boolean;
   stderr: boolean;
-  /** Raw bytes; else each chunk gets docker's 8-byte frame header. */
+  /** The process has a terminal: detach keys work, and the end of input is not the process's. */
   terminal: boolean;
+  /** Each chunk gets docker's 8-byte frame header. */
+  framed: boolean;
   /** The client's end of input is the process's. */
   closeStdin: boolean;
   detachKeys: Uint8Array;
@@ -75,7 +77,7 @@ export class DetachScanner {
   }
 }
 
-/** Writes output to a client, framed unless it is a terminal's. */
+/** Writes output to a client. */
 class ClientSink implements OutputSink {
   drained?: () => void;
   readonly #request: AttachRequest;
@@ -100,13 +102,13 @@ class ClientSink implements OutputSink {
   }
 
   write(stream: StreamNumber, chunk: Buffer): boolean {
-    const { output, terminal, stdout, stderr } = this.#request;
+    const { output, framed, stdout, stderr } = this.#request;
     if (!(stream === 1 ? stdout : stderr) || output.destroyed) return true;
     if (this.#held) {
       this.#held.push([stream, chunk]);
       return false;
     }
-    if (terminal) return output.write(chunk);
+    if (!framed) return output.write(chunk);
     output.cork();
     output.write(frameHeader(stream, chunk.length));
     const room = output.write(chunk);

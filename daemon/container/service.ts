@@ -264,6 +264,7 @@ export class ContainerService {
       etc: { hostname: '', hosts: '', 'resolv.conf': '' },
       mounts: [],
       pids: {},
+      linkEnvironment: [],
     });
     return this.#deps.runtime
       .report(spec)

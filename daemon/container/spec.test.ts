@@ -10,6 +10,7 @@ const PLACES: Places = {
   etc: { hostname: '/c/hostname', hosts: '/c/hosts', 'resolv.conf': '/c/resolv.conf' },
   mounts: [],
   pids: {},
+  linkEnvironment: [],
 };
 
 function record(request: CreateRequest): ContainerRecord {

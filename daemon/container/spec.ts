@@ -33,6 +33,8 @@ export interface Places {
   mounts: JailMount[];
   /** Processes of the containers that network, pid and ipc mode name. */
   pids: { network?: number; pid?: number; ipc?: number };
+  /** Variables that come from links. */
+  linkEnvironment: string[];
 }
 
 /** Where programs are looked up when the image says nothing. */
@@ -73,7 +75,7 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
     init: host.Init === true,
     process: {
       args: record.args,
-      env: environment(record),
+      env: environment(record, places.linkEnvironment),
       cwd: config.WorkingDir || '/',
       makeCwd: true,
       user: config.User ?? '',
@@ -142,10 +144,11 @@ export function jailLimits(host: HostConfig): JailLimits {
 }
 
 /** PATH, HOSTNAME and TERM first, so that the container's own entries win. */
-function environment(record: ContainerRecord): string[] {
+function environment(record: ContainerRecord, links: string[] = []): string[] {
   const { config } = record;
   const own = config.Env ?? [];
   const missing = [
+    ...links,
     PATH_DEFAULT,
     `HOSTNAME=${config.Hostname ?? ''}`,
     ...(config.Tty ? ['TERM=xterm'] : []),

@@ -18,6 +18,7 @@ import type { Container } from './container.ts';
 import { type DnsDefaults, etcPaths, hostsText, writeEtcFiles, writeInPlace } from './files.ts';
 import { HealthMonitor, newHealth, probeArgs } from './health.ts';
 import { isAlive, permit } from './lifecycle.ts';
+import { findLinks, linkEnvironment, linkHosts } from './links.ts';
 import { signalNumber } from './signals.ts';
 import { execProcess, jailSpec, type Places } from './spec.ts';
 import { ZERO_TIME } from './types.ts';
@@ -100,11 +101,13 @@ export class Supervisor {
     undo.push(() => roots.unmount(id));
     const rootPath = await roots.mount(id);
     undo.push(() => mounts.stop(id));
+    const links = this.#links(container);
     const places: Places = {
       rootPath,
       etc: etcPaths(this.#etcFolder(container)),
       mounts: await mounts.start(record),
       pids: this.#namespacePids(container),
+      linkEnvironment: linkEnvironment(links.environment, container.name),
     };
     const ownEtc = this.#etcFolder(container) === folder;
     if (ownEtc) await writeEtcFiles(folder, record, networks.gateways(record), this.#deps.dns);
@@ -114,7 +117,7 @@ export class Supervisor {
     undo.push(() => networks.stop(record));
     const connected = await networks.start(record, jail.pid);
     if (ownEtc && record.hostConfig.NetworkMode !== 'host')
-      await writeInPlace(places.etc.hosts, hostsText(record, connected));
+      await writeInPlace(places.etc.hosts, hostsText(record, connected, linkHosts(links.hosts)));
     return jail.start();
   }
 
@@ -130,7 +133,17 @@ export class Supervisor {
     const { record } = container;
     const folder = this.#deps.folderOf(container.id);
     if (!isAlive(record.state.status) || this.#etcFolder(container) !== folder) return;
-    await writeInPlace(etcPaths(folder).hosts, hostsText(record, this.#deps.networks.settings(record)));
+    await writeInPlace(
+      etcPaths(folder).hosts,
+      hostsText(record, this.#deps.networks.settings(record), linkHosts(this.#links(container).hosts)),
+    );
+  }
+
+  #links(container: Container): ReturnType<typeof findLinks> {
+    return findLinks(container.record, {
+      find: (reference) => this.#deps.find(reference).record,
+      endpoint: (record, network) => this.#deps.networks.settings(record)[network],
+    });
   }
 
   #namespacePids(container: Container): Places['pids'] {

@@ -173,8 +173,6 @@ function checkUnsupported(host: HostConfig): void {
     throw invalid(`unknown or invalid runtime name: ${host.Runtime}`);
   if (host.CpuRealtimePeriod || host.CpuRealtimeRuntime)
     throw invalid('Your kernel does not support CPU real-time scheduler');
-  if (host.VolumeDriver && host.VolumeDriver !== 'local')
-    throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${host.VolumeDriver}" not found`);
   if (host.Cgroup) throw invalid(`invalid cgroup spec: ${host.Cgroup}`);
 }
 

@@ -278,6 +278,9 @@ export function collectMounts(
     if (found.has(destination)) continue;
     found.set(destination, volumePoint({ name: '', destination, mode: '', readOnly: false, noCopy: false }));
   }
+  // --volume-driver is for what was not given as a --mount.
+  for (const point of found.values())
+    if (point.Type === 'volume' && !point.spec && host.VolumeDriver) point.Driver = host.VolumeDriver;
   // A mount inside another must come after it.
   return [...found.values()].sort((a, b) => depth(a.Destination) - depth(b.Destination));
 }

@@ -7,6 +7,7 @@ import {
   formatSubnet,
   overlaps,
   parseAddress,
+  parseRange,
   parseSubnet,
   type Subnet,
 } from './subnets.ts';
@@ -41,6 +42,9 @@ export interface IpamConfig {
   AuxiliaryAddresses?: Record<string, string>;
 }
 
+/** One subnet of a network, with what has been decided. */
+export type SubnetConfig = IpamConfig & { Subnet: string; Gateway: string };
+
 /** All that is kept of a network. */
 export interface NetworkRecord {
   id: string;
@@ -57,7 +61,7 @@ export interface NetworkRecord {
   ipam: {
     Driver: string;
     Options: Record<string, string> | null;
-    Config: { Subnet: string; Gateway: string }[];
+    Config: SubnetConfig[];
   };
   options: Record<string, string>;
   labels: Record<string, string>;
@@ -91,10 +95,9 @@ export interface NetworkFacts {
  */
 export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): NetworkRecord {
   const name = (request.Name ?? '').trim();
-  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(name))
-    throw invalid(
-      `invalid network name: ${JSON.stringify(name)}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
-    );
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused.
+  if (name === '' || /[/\x00-\x1f\x7f]/.test(name))
+    throw invalid(`invalid network name: ${JSON.stringify(name)}: it must not be empty or contain a slash`);
   const driver = request.Driver || 'bridge';
   const isPredefined = predefined.some((p) => p.Name === name);
   refuseUnsupported(request, driver, isPredefined);
@@ -137,7 +140,7 @@ function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPred
     throw new DrydockError('ERR_NOT_IMPLEMENTED', 'configuration-only networks are not supported');
 }
 
-function subnetOf(configs: IpamConfig[], used: Subnet[]): { Subnet: string; Gateway: string } {
+function subnetOf(configs: IpamConfig[], used: Subnet[]): SubnetConfig {
   const [asked = {}] = configs;
   const subnet = asked.Subnet ? parseSubnet(asked.Subnet) : chooseSubnet(used);
   if (asked.Subnet && used.some((other) => overlaps(other, subnet)))
@@ -148,10 +151,29 @@ function subnetOf(configs: IpamConfig[], used: Subnet[]): { Subnet: string; Gate
   const gateway = asked.Gateway || firstAddress(subnet);
   const address = parseAddress(gateway);
   if (address === undefined || !contains(subnet, address)) throw noSubnetFor(gateway);
-  return { Subnet: formatSubnet(subnet), Gateway: gateway };
+  return { Subnet: formatSubnet(subnet), Gateway: gateway, ...restrictions(asked, subnet) };
 }
 
-function subnet6Of(configs: IpamConfig[], facts: NetworkFacts): { Subnet: string; Gateway: string } {
+/** --ip-range and --aux-address: where containers get their addresses from, and which ones they never get. */
+function restrictions(asked: IpamConfig, subnet: Subnet): Pick<IpamConfig, 'IPRange' | 'AuxiliaryAddresses'> {
+  const found: Pick<IpamConfig, 'IPRange' | 'AuxiliaryAddresses'> = {};
+  if (asked.IPRange) {
+    const range = parseRange(asked.IPRange);
+    if (range.prefix < subnet.prefix || !contains(subnet, range.base))
+      throw invalid(`invalid network config: no matching subnet for range ${asked.IPRange}`);
+    found.IPRange = formatSubnet(range);
+  }
+  const reserved = Object.entries(asked.AuxiliaryAddresses ?? {});
+  for (const [, text] of reserved) {
+    const address = parseAddress(text);
+    if (address === undefined || !contains(subnet, address))
+      throw invalid(`invalid network config: no matching subnet for aux-address ${text}`);
+  }
+  if (reserved.length > 0) found.AuxiliaryAddresses = Object.fromEntries(reserved);
+  return found;
+}
+
+function subnet6Of(configs: IpamConfig[], facts: NetworkFacts): SubnetConfig {
   const [asked = {}] = configs;
   const { subnet, first } = parseSubnet6(asked.Subnet ?? facts.freshSubnet6());
   if (facts.used6.some((other) => overlaps6(other, subnet)))
@@ -169,9 +191,9 @@ function noSubnetFor(gateway: string): DrydockError {
 }
 
 /** The subnets of a bridge network: one of IPv4, and one of IPv6 when that is on. */
-function subnets(request: CreateNetworkRequest, facts: NetworkFacts): { Subnet: string; Gateway: string }[] {
+function subnets(request: CreateNetworkRequest, facts: NetworkFacts): SubnetConfig[] {
   const configs = request.IPAM?.Config ?? [];
-  for (const config of configs) refuseUnsupportedIpam(config);
+  for (const config of configs) checkIpam(config);
   const of6 = configs.filter((config) => (config.Subnet ?? config.Gateway ?? '').includes(':'));
   const of4 = configs.filter((config) => !of6.includes(config));
   if (of4.length > 1 || of6.length > 1)
@@ -186,17 +208,7 @@ function subnets(request: CreateNetworkRequest, facts: NetworkFacts): { Subnet: 
   return [subnetOf(of4, facts.used), ...(request.EnableIPv6 ? [subnet6Of(of6, facts)] : [])];
 }
 
-function refuseUnsupportedIpam(config: IpamConfig): void {
-  if (config.IPRange)
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'an IP range inside the subnet is not supported: leave --ip-range out',
-    );
-  if (Object.keys(config.AuxiliaryAddresses ?? {}).length > 0)
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'auxiliary addresses are not supported: leave --aux-address out',
-    );
+function checkIpam(config: IpamConfig): void {
   if (config.Gateway && !config.Subnet)
     throw invalid(`invalid network config: gateway ${config.Gateway} needs a subnet: give --subnet too`);
 }

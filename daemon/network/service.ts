@@ -20,8 +20,17 @@ import {
   type NetworkRecord,
   newNetwork,
   predefined,
+  type SubnetConfig,
 } from './record.ts';
-import { contains, parseAddress, parseSubnet, type Subnet } from './subnets.ts';
+import {
+  addressesOf,
+  contains,
+  formatAddress,
+  parseAddress,
+  parseRange,
+  parseSubnet,
+  type Subnet,
+} from './subnets.ts';
 import { contains6, randomSubnet6 } from './subnets6.ts';
 
 /** What the service works with. */
@@ -47,6 +56,8 @@ export interface Endpoint {
 interface Live {
   network: Promise<Network>;
   endpoints: Map<string, Endpoint>;
+  /** Addresses that an attachment under way is about to get. */
+  reserved: Set<string>;
 }
 
 /** Host names that lead to the host's loopback in every network, as Docker Desktop's. */
@@ -224,7 +235,7 @@ export class NetworkService {
       await made.setHostNames(Object.fromEntries(HOST_NAMES.map((name) => [name, made.gateway])));
       return made;
     });
-    const live: Live = { network, endpoints: new Map() };
+    const live: Live = { network, endpoints: new Map(), reserved: new Set() };
     this.#live.set(record.id, live);
     network.catch(() => this.#live.delete(record.id));
     return live;
@@ -276,14 +287,21 @@ export class NetworkService {
     checkAddress(network, asked);
     const live = this.#liveOf(network);
     const names = dnsNames(record, asked);
-    const attachment = await (await live.network).attach({
-      pid,
-      interfaceName: this.#interfaceName(record.id),
-      names,
-      ...(asked.IPAMConfig?.IPv4Address && { address: asked.IPAMConfig.IPv4Address }),
-      ...(asked.IPAMConfig?.IPv6Address && { address6: asked.IPAMConfig.IPv6Address }),
-      ...(asked.MacAddress && { mac: asked.MacAddress }),
-    });
+    const address = asked.IPAMConfig?.IPv4Address || this.#restrictedAddress(network, live);
+    if (address) live.reserved.add(address);
+    let attachment: Attachment;
+    try {
+      attachment = await (await live.network).attach({
+        pid,
+        interfaceName: this.#interfaceName(record.id),
+        names,
+        ...(address && { address }),
+        ...(asked.IPAMConfig?.IPv6Address && { address6: asked.IPAMConfig.IPv6Address }),
+        ...(asked.MacAddress && { mac: asked.MacAddress }),
+      });
+    } finally {
+      if (address) live.reserved.delete(address);
+    }
     const settings: EndpointSettings = {
       ...fixed,
       Gateway: network.internal ? '' : attachment.gateway,
@@ -300,6 +318,28 @@ export class NetworkService {
     live.endpoints.set(record.id, { attachment, settings, containerName: record.name });
     this.#event('connect', network, { container: record.id });
     return settings;
+  }
+
+  /** The next address of a network with --ip-range or --aux-address; without them the stack chooses. */
+  #restrictedAddress(network: NetworkRecord, live: Live): string | undefined {
+    const config = configOf(network, 4)!;
+    if (!config.IPRange && !config.AuxiliaryAddresses) return undefined;
+    const subnet = parseSubnet(config.Subnet);
+    const last = formatAddress(subnet.base + 2 ** (32 - subnet.prefix) - 1);
+    const taken = new Set([
+      formatAddress(subnet.base),
+      last,
+      config.Gateway,
+      ...Object.values(config.AuxiliaryAddresses ?? {}),
+      ...live.reserved,
+      ...[...live.endpoints.values()].map((e) => e.attachment.address),
+    ]);
+    for (const address of addressesOf(config.IPRange ? parseRange(config.IPRange) : subnet))
+      if (!taken.has(address)) return address;
+    throw new DrydockError(
+      'ERR_FORBIDDEN',
+      `no available IPv4 addresses on this network's address pools: ${network.name}`,
+    );
   }
 
   /** `eth0` and up: the first number that the container does not use yet. */
@@ -447,10 +487,7 @@ export function dnsNames(record: ContainerRecord, asked: EndpointSettings): stri
 }
 
 /** A network's subnet of one family. */
-export function configOf(
-  network: NetworkRecord,
-  family: 4 | 6,
-): { Subnet: string; Gateway: string } | undefined {
+export function configOf(network: NetworkRecord, family: 4 | 6): SubnetConfig | undefined {
   return network.ipam.Config.find((config) => config.Subnet.includes(':') === (family === 6));
 }
 

@@ -30,10 +30,24 @@ function size(prefix: number): number {
 
 /** Parses `a.b.c.d/n` and clears the host bits. @throws ERR_BAD_PARAMETER */
 export function parseSubnet(text: string): Subnet {
+  return parseCidr(text, 30);
+}
+
+/** The same for a part of a subnet, which may be a single address. */
+export function parseRange(text: string): Subnet {
+  return parseCidr(text, 32);
+}
+
+/** Addresses of a subnet, in order. */
+export function* addressesOf({ base, prefix }: Subnet): Generator<string> {
+  for (let address = base; address < base + size(prefix); address++) yield formatAddress(address);
+}
+
+function parseCidr(text: string, prefixMax: number): Subnet {
   const [address = '', bits = ''] = text.split('/');
   const number = parseAddress(address);
   const prefix = Number(bits);
-  if (number === undefined || !/^\d{1,2}$/.test(bits) || prefix > 30 || prefix < 1)
+  if (number === undefined || !/^\d{1,2}$/.test(bits) || prefix > prefixMax || prefix < 1)
     throw new DrydockError(
       'ERR_BAD_PARAMETER',
       `invalid subnet ${text}: an IPv4 subnet of /1 to /30 is needed`,

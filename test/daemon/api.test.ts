@@ -392,3 +392,36 @@ describe('resources', () => {
     expect(daemon.networks.guests).toBe(1);
   });
 });
+
+describe('addresses', () => {
+  beforeEach(async () => {
+    daemon = await fakeDaemon();
+  });
+  afterEach(() => daemon.close());
+
+  it('come from --ip-range and spare --aux-address and the gateway, also for starts at once', async () => {
+    await call('POST', '/networks/create', {
+      Name: 'narrow',
+      IPAM: {
+        Config: [
+          { Subnet: '10.1.0.0/24', IPRange: '10.1.0.0/29', AuxiliaryAddresses: { router: '10.1.0.3' } },
+        ],
+      },
+    });
+    const names = ['aa', 'bb', 'cc', 'dd', 'ee', 'ff'];
+    for (const name of names) await create(name, { HostConfig: { NetworkMode: 'narrow' } });
+    const answers = await Promise.all(names.map((name) => call('POST', `/containers/${name}/start`)));
+    expect(answers.map((a) => a.status).sort()).toEqual([204, 204, 204, 204, 204, 403]);
+    expect(daemon.networks.attached.map((a) => a.address).sort()).toEqual(
+      [2, 4, 5, 6, 7].map((n) => `10.1.0.${n}`),
+    );
+  });
+
+  it('a network that is missing is found at the start, as in dockerd', async () => {
+    await create('lost', { HostConfig: { NetworkMode: 'nope' } });
+    expect(await call('POST', '/containers/lost/start')).toEqual({
+      status: 404,
+      body: { message: 'network nope not found' },
+    });
+  });
+});
