@@ -18,7 +18,7 @@ export interface TcpConfig {
   nagle: boolean;
   /** Longest delay of an ACK (RFC 5681 section 4.2: at most 500). */
   delayedAckMs: number;
-  /** Bounds of the retransmission time-out (RFC 6298). 200 ms below, as Linux does, for RFC's one second. */
+  /** Bounds of the retransmission time-out (RFC 6298); the lower one is added to the round trip. 200 ms, as in Linux, for the RFC's second. */
   rtoMsMin: number;
   rtoMsMax: number;
   /** Time-out before the first measurement (RFC 6298 rule 2.1). */

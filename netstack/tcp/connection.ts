@@ -401,7 +401,7 @@ export class TcpConnection implements SegmentEmitter {
       return;
     }
     this.#context.counters.resetsIn++;
-    // All that was agreed has been delivered: an end, not a failure.
+    // Both sides have finished, and a peer that is through with its TIME-WAIT answers so: an end, not a failure.
     if (this.#state === 'time-wait' || this.#state === 'last-ack' || this.#state === 'closing') this.#close();
     else this.#fail('reset');
   }

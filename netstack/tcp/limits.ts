@@ -8,7 +8,7 @@ export const MSS_BYTES_MIN = 216;
 /** RFC 9293 MUST-15: the MSS of a peer that sends no MSS option, IPv4. (IPv6's 1220 is not below it in practice.) */
 export const MSS_BYTES_DEFAULT = 536;
 /** Out-of-order ranges kept per connection. A segment that would make one more is dropped and counted. */
-export const REASSEMBLY_RANGES_MAX = 64;
+export const REASSEMBLY_RANGES_MAX = 128;
 /** Segments in flight that are tracked per connection. At the limit no new one is sent until some are acknowledged. */
 export const SENT_SEGMENTS_MAX = 4096;
 /** Duplicate ACKs answered one by one to a peer without SACK, per batch; more would tell it nothing new. */

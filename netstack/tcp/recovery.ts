@@ -119,10 +119,15 @@ export class Recovery {
     }
     if (this.#sack) this.#takeSacks(now, seg, una, nxt);
     if (!Number.isNaN(board.rttMs)) rtt.sample(now, board.rttMs);
-    // RFC 7323 section 4.1: an echo measures even what was sent twice, if coarsely.
-    else if (advanced && echoMs !== undefined) rtt.sample(now, Math.max((Math.floor(now) | 0) - echoMs, 1));
+    else if (advanced && echoMs !== undefined) this.#sampleEcho(now, echoMs);
     if (this.#undoPossible && advanced && echoMs !== undefined) this.#undoIfNeedless(una, echoMs);
     this.#react(now, una, nxt, news);
+  }
+
+  /** RFC 7323 section 4.1: an echo measures even what was sent twice, if coarsely. One from the blue measures nothing. */
+  #sampleEcho(now: number, echoMs: number): void {
+    const rttMs = seqDiff(Math.floor(now) | 0, echoMs);
+    if (rttMs >= 0 && rttMs <= this.#context.config.rtoMsMax) this.rtt.sample(now, Math.max(rttMs, 1));
   }
 
   #takeSacks(now: number, seg: TcpSegment, una: number, nxt: number): void {

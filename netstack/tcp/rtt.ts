@@ -4,8 +4,6 @@
  */
 import type { TcpConfig } from './config.ts';
 
-/** Clock granularity G of RFC 6298: what timers can tell apart. */
-const GRANULARITY_MS = 1;
 /** How long a minimum counts (as in RFC 8985 section 6.1, "a windowed min"). */
 const MIN_WINDOW_MS = 300_000;
 
@@ -51,8 +49,9 @@ export class RttEstimator {
       this.#rttvarMs += (Math.abs(this.srttMs - rttMs) - this.#rttvarMs) / 4;
       this.srttMs += (rttMs - this.srttMs) / 8;
     }
-    const rto = this.srttMs + Math.max(GRANULARITY_MS, 4 * this.#rttvarMs);
-    this.#baseRtoMs = Math.min(Math.max(rto, this.#config.rtoMsMin), this.#config.rtoMsMax);
+    // The lower bound is for the variance, as in Linux: so the time-out always outlasts an ACK that is delayed by that much.
+    const rto = this.srttMs + Math.max(this.#config.rtoMsMin, 4 * this.#rttvarMs);
+    this.#baseRtoMs = Math.min(rto, this.#config.rtoMsMax);
     this.#backoff = 0;
   }
 

@@ -83,7 +83,7 @@ const timeouts: Cases = {
     +1 < . 1:1(0) ack 201 win 65535
     write 100
     > P. 201:301(100) ack 1
-    +200 > P. 201:301(100) ack 1
+    +200.2 > P. 201:301(100) ack 1
   `,
   'the time-out has an upper bound': [
     `${ACCEPTED}
@@ -102,7 +102,7 @@ const timeouts: Cases = {
     +150 write 100
     > P. 101:201(100) ack 1
     +10 < . 1:1(0) ack 101 win 65535
-    +200 > P. 101:201(100) ack 1
+    +220 > P. 101:201(100) ack 1   // srtt is 20
   `,
   '5681 3.1: after a time-out one segment is sent, then slow start': `${ACCEPTED}${TEN}
     +200 > . 1:1461(1460) ack 1
@@ -387,7 +387,7 @@ const rack: Cases = {
     > . 1:1461(1460) ack 1
     > P. 1461:2921(1460) ack 1
     +40 > P. 1461:2921(1460) ack 1
-    +200 > . 1:1461(1460) ack 1
+    +220 > . 1:1461(1460) ack 1
     count timeouts 1
   `,
   '8985 7.4: a probe that has repaired a loss reduces the window once': `
@@ -435,7 +435,7 @@ const rack: Cases = {
     +20 < . 1:1(0) ack 1 win 10000 <sack 2921:4381>
     +5 > . 1:1461(1460) ack 1
     > . 1461:2921(1460) ack 1
-    +200 > . 1:1461(1460) ack 1
+    +220 > . 1:1461(1460) ack 1
     +1 < . 1:1(0) ack 1461 win 10000 <sack 2921:4381>
     > . 1461:2921(1460) ack 1
     > P. 4381:5841(1460) ack 1
@@ -450,7 +450,7 @@ const rack: Cases = {
     +5 > . 1:1461(1460) ack 1
     +20 < . 1:1(0) ack 1461 win 10000
     > P. 2921:4381(1460) ack 1
-    +200 > . 1461:2921(1460) ack 1
+    +220 > . 1461:2921(1460) ack 1
     < . 1:1(0) ack 4381 win 10000
   `,
   'a partly SACKed super-segment is cut at segments only': [

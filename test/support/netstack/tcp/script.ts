@@ -339,7 +339,7 @@ export const ACCEPTED_STAMPS = `
   < . 1:1(0) ack 1 win 10000 <TS val 100 ecr 0>
 `;
 
-/** SACK on a wire with a round trip of 20 ms: the time-out is 200 ms, the tail loss probe comes after 40. */
+/** SACK on a wire with a round trip of 20 ms: the time-out is 220 ms, the tail loss probe comes after 40. */
 export const ACCEPTED_FAR = `
   < S 0:0(0) win 65535 <mss 1460,sackOK,wscale 7>
   accept
