@@ -10,13 +10,24 @@
  * Layout: `layers/HEX/{diff/,layer.json}`, and `l/SHORT`, symlinks to the diff folders: the options of mount(2) must
  * fit one page, and 128 full paths would not.
  */
-import { mkdir, mkdtemp, open, readdir, readlink, rename, rm, symlink, unlink } from 'node:fs/promises';
+import {
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readlink,
+  rename,
+  rm,
+  symlink,
+  unlink,
+  writeFile,
+} from 'node:fs/promises';
 import type { Clock, Timer } from '#common/clock';
 import { DrydockError, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import { type Compression, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import type { Blob, ContentStore } from './content.ts';
-import { readJson, syncFolder, writeJson } from './durable.ts';
+import { readJson, writeJson } from './durable.ts';
 import type { WhiteoutForm } from './extract.ts';
 import { badArchive } from './tar/reader.ts';
 import type { FileWorkers } from './workers.ts';
@@ -90,7 +101,7 @@ export class LayerStore {
       const folder = `${this.#root}/layers/${name}`;
       const file = name.startsWith(TEMPORARY_PREFIX)
         ? undefined
-        : await readJson<LayerFile>(`${folder}/layer.json`);
+        : await readJson<LayerFile>(`${folder}/layer.json`).catch(() => undefined);
       const isWhole = file?.synced || file?.bootId === this.#bootId;
       if (isWhole && file?.diffId === `sha256:${name}`) this.#layers.set(file.diffId, file);
       else await this.#sweepFolder(folder);
@@ -184,9 +195,8 @@ export class LayerStore {
         synced: false,
       };
       if (this.#layers.has(layer.diffId)) return layer; // the same files in another compression
-      await writeJson(`${temporary}/layer.json`, layer);
+      await writeFile(`${temporary}/layer.json`, JSON.stringify(layer));
       await rename(temporary, this.#folder(layer.diffId));
-      await syncFolder(`${this.#root}/layers`);
       await this.#link(layer);
       this.#layers.set(layer.diffId, layer);
       this.#scheduleSync();

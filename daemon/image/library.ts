@@ -221,7 +221,7 @@ export class Library {
     configBytes: Buffer,
     layers: LayerRecord[],
     lease: Lease,
-    parent?: string,
+    more: Pick<ImageRecord, 'parent' | 'cacheKey' | 'manifest'> = {},
   ): Promise<ImageRecord> {
     const { content, records } = this.parts;
     const id = digestOf(configBytes);
@@ -230,7 +230,7 @@ export class Library {
     if (known) return known;
     await content.put(configBytes);
     await this.#configOf(id);
-    const record: ImageRecord = { id, layers, ...(parent !== undefined && { parent }) };
+    const record: ImageRecord = { id, layers, ...more };
     await records.put(record);
     return record;
   }
@@ -271,11 +271,11 @@ export class Library {
       history: [...(base?.history ?? []), history],
       rootfs: { type: 'layers', diff_ids: layers.map((each) => each.diffId) },
     };
-    const record = await this.addImage(emitConfigFile(file), layers, step.lease, step.parentId);
-    if (step.cacheKey === undefined || record.cacheKey !== undefined) return record;
-    const keyed = { ...record, cacheKey: step.cacheKey };
-    await this.parts.records.put(keyed);
-    return keyed;
+    const { parentId, cacheKey } = step;
+    return this.addImage(emitConfigFile(file), layers, step.lease, {
+      ...(parentId !== undefined && { parent: parentId }),
+      ...(cacheKey !== undefined && { cacheKey }),
+    });
   }
 
   /** The record of a layer that some image has already: its blob is kept rather than a second form of it. */

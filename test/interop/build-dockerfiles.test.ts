@@ -22,6 +22,9 @@ import {
   tarOf,
   testImages,
 } from '../support/images.ts';
+import { lacking } from '../support/requirements.ts';
+
+const describeHere = describe.skipIf(lacking('root'));
 
 let store: TestImages;
 let builds: Builds;
@@ -124,7 +127,7 @@ const listing = (root: string, folder: string): string =>
     .replaceAll(' \n', '\n')
     .trim();
 
-describe('configuration', () => {
+describeHere('configuration', () => {
   const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
   it.each<[dockerfile: string, config: object, options?: Partial<BuildOptions>]>([
     ['FROM host\nENV A=1 B="2 3"\nENV C $A-$B', { Env: [PATH, 'A=1', 'B=2 3', 'C=1-2 3'] }],
@@ -186,7 +189,7 @@ describe('configuration', () => {
   });
 });
 
-describe('COPY and ADD', () => {
+describeHere('COPY and ADD', () => {
   it.each<[instruction: string, folder: string, files: string]>([
     ['COPY a.txt /x', '/x', '/ f644 0:0'],
     ['COPY a.txt /d/', '/d', '/ d755 0:0\n/a.txt f644 0:0'],
@@ -265,7 +268,7 @@ describe('COPY and ADD', () => {
   });
 });
 
-describe('RUN', () => {
+describeHere('RUN', () => {
   it.each<[instruction: string, path: string, content: string]>([
     ['RUN echo hi > /f', '/f', 'hi\n'],
     ['RUN ["sh", "-c", "echo $0 > /f", "x y"]', '/f', 'x y\n'],
@@ -309,7 +312,7 @@ describe('RUN', () => {
   });
 });
 
-describe('stages', () => {
+describeHere('stages', () => {
   it('give files to later ones, by name and by number', async () => {
     const { image } = await build(
       'FROM host AS One\nRUN echo 1 > /f\nFROM scratch AS two\nCOPY --from=one /f /a\nCOPY --from=0 /f /b\nFROM scratch\nCOPY --from=two / /all/',
@@ -349,7 +352,7 @@ describe('stages', () => {
   });
 });
 
-describe('the cache', () => {
+describeHere('the cache', () => {
   const steps = (output: string): number => output.split(' ---> Using cache').length - 1;
 
   it('gives the same image again, until something changes', async () => {
@@ -388,7 +391,7 @@ describe('the cache', () => {
   });
 });
 
-describe('the output', () => {
+describeHere('the output', () => {
   it('is that of docker’s classic builder', async () => {
     const { image, output, lines } = await build('FROM host\nRUN echo out\nENV OUT=1', {
       tags: ['said:1', 'said:2'],
@@ -417,7 +420,7 @@ describe('the output', () => {
   });
 });
 
-describe('bad Dockerfiles', () => {
+describeHere('bad Dockerfiles', () => {
   it.each<[dockerfile: string, message: string, options?: Partial<BuildOptions>]>([
     ['RUN x', 'No build stage in current context'],
     ['ENV A=b\nFROM host', 'no build stage in current context'],

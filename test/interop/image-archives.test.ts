@@ -18,6 +18,9 @@ import {
   tarOf,
   testImages,
 } from '../support/images.ts';
+import { lacking } from '../support/requirements.ts';
+
+const describeHere = describe.skipIf(lacking('root', 'zstd', 'tar'));
 
 let store: TestImages;
 beforeEach(async () => {
@@ -39,7 +42,7 @@ async function importTar(
   return store.images.importRoot(Readable.from(chunks(tar)), { changes: [], ...options }, () => {});
 }
 
-describe('load', () => {
+describeHere('load', () => {
   it.each<[string, (tar: Buffer) => Buffer]>([
     ['plain', (tar) => tar],
     ['gzip', (tar) => gzipSync(tar)],
@@ -124,7 +127,7 @@ describe('load', () => {
   });
 });
 
-describe('save', () => {
+describeHere('save', () => {
   it('and load again give the same image, digest by digest, from a compressed one too', async () => {
     const { image } = await load(
       store,
@@ -171,7 +174,7 @@ describe('save', () => {
   });
 });
 
-describe('import', () => {
+describeHere('import', () => {
   it('makes one layer of a tar that GNU tar wrote, with changes and message', async () => {
     const folder = `${store.dataRoot}/source`;
     mkdirSync(`${folder}/${'long-name-'.repeat(12)}`, { recursive: true });
@@ -226,7 +229,7 @@ describe('import', () => {
   });
 });
 
-describe('names', () => {
+describeHere('names', () => {
   it('resolve by tag, familiar and full, by digest, id and unique prefix', async () => {
     const { image } = await load(store, dockerArchive(LAYERS, { names: ['a:1'] }));
     for (const reference of [
@@ -264,7 +267,7 @@ describe('names', () => {
   });
 });
 
-describe('removal', () => {
+describeHere('removal', () => {
   it('untags while names are left, then deletes image, blobs and layers', async () => {
     const { image } = await load(store, dockerArchive(LAYERS, { names: ['a:1', 'a:2'] }));
     expect(await store.images.remove('a:1', free)).toEqual([{ Untagged: 'a:1' }]);
@@ -308,7 +311,7 @@ describe('removal', () => {
   });
 });
 
-describe('after a crash', () => {
+describeHere('after a crash', () => {
   it('half-made blobs, layers and records are swept, and images are all there', async () => {
     const { image } = await load(store, dockerArchive(LAYERS, { names: ['a'] }));
     await store.close();

@@ -14,6 +14,9 @@ import {
   type TestImages,
   testImages,
 } from '../support/images.ts';
+import { lacking } from '../support/requirements.ts';
+
+const describeHere = describe.skipIf(lacking('root'));
 
 const BASE: Entry[] = [
   directory('etc'),
@@ -57,7 +60,7 @@ function describeTree(root: string): string {
     .replace(/^(.* d \d+ \d+ \d+) .*$/gm, '$1');
 }
 
-describe.each<StorageDriver>(['overlay2', 'vfs'])('with the driver %s', (driver) => {
+describeHere.each<StorageDriver>(['overlay2', 'vfs'])('with the driver %s', (driver) => {
   it('changes are listed by path and kind', async () => {
     await written(driver);
     const changes = (await store.roots.changes('c')).map(({ path, kind }) => `${'CAD'[kind]} ${path}`);
@@ -119,7 +122,7 @@ describe.each<StorageDriver>(['overlay2', 'vfs'])('with the driver %s', (driver)
   });
 });
 
-describe('a commit', () => {
+describeHere('a commit', () => {
   it('of an untouched container is an empty layer', async () => {
     store = await testImages();
     const { image } = await load(store, dockerArchive([BASE], { names: ['base'] }));

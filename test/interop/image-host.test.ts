@@ -10,6 +10,9 @@ import { pickHostTree } from '../../daemon/image/host-image.ts';
 import { ensureHostImage } from '../../daemon/image/index.ts';
 import type { Image } from '../../daemon/image/store.ts';
 import { readAll, type TestImages, testImages } from '../support/images.ts';
+import { lacking } from '../support/requirements.ts';
+
+const describeHere = describe.skipIf(lacking('root'));
 
 let store: TestImages;
 let image: Image;
@@ -39,7 +42,7 @@ const run = (script: string): string =>
     env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
   }).toString();
 
-describe('the host image', () => {
+describeHere('the host image', () => {
   it('says in docker images and inspect what it is', () => {
     expect(image.tags).toEqual(['drydock/host:latest']);
     expect(image.comment).toContain("host's own programs");

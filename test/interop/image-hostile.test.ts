@@ -20,6 +20,9 @@ import {
   tarOf,
   testImages,
 } from '../support/images.ts';
+import { lacking } from '../support/requirements.ts';
+
+const describeHere = describe.skipIf(lacking('root'));
 
 let store: TestImages;
 let outside: string;
@@ -132,7 +135,7 @@ const CONTAINED: [what: string, layer: () => Entry[], inside: string[]][] = [
   ['the devices of the host', () => [[{ name: 'disk', type: 'block', major: 8, minor: 0 }]], ['disk']],
 ];
 
-describe('hostile layers', () => {
+describeHere('hostile layers', () => {
   it.each(REFUSED)('with %s are refused', async (_what, layer) => {
     await expect(load(store, dockerArchive([layer()]))).rejects.toMatchObject({ code: 'ERR_BAD_ARCHIVE' });
     expectUntouched();
@@ -235,7 +238,7 @@ const BAD_ARCHIVES: [what: string, archive: () => Buffer][] = [
   ['150 layers', () => dockerArchive(Array.from({ length: 150 }, (_, i) => [file(`f${i}`, '')]))],
 ];
 
-describe('hostile image archives', () => {
+describeHere('hostile image archives', () => {
   it.each(BAD_ARCHIVES)('with %s are refused, and nothing is kept', async (_what, archive) => {
     const loading = store.images.load(Readable.from(chunks(archive())), () => {});
     await expect(loading).rejects.toMatchObject({
@@ -268,7 +271,7 @@ describe('hostile image archives', () => {
   });
 });
 
-describe('bombs', () => {
+describeHere('bombs', () => {
   it('of compressed zeros end at the limit of unpacked bytes', async () => {
     const bomb = gzipSync(tarOf([file('zeros', Buffer.alloc(30 << 20))]));
     expect(bomb.length).toBeLessThan(100_000);

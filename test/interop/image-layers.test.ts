@@ -15,6 +15,9 @@ import {
   type TestImages,
   testImages,
 } from '../support/images.ts';
+import { lacking } from '../support/requirements.ts';
+
+const describeHere = describe.skipIf(lacking('root'));
 
 let store: TestImages;
 afterEach(() => store.dispose());
@@ -57,7 +60,7 @@ const UPPER: Entry[] = [
   file('.wh..wh.plnk', 'aufs'),
 ];
 
-describe.each<StorageDriver>(['overlay2', 'vfs'])('with the driver %s', (driver) => {
+describeHere.each<StorageDriver>(['overlay2', 'vfs'])('with the driver %s', (driver) => {
   it('deletions, opaque folders and changes of kind show in the container as the image means them', async () => {
     const root = await rootOf([LOWER, UPPER], driver);
     const names = readdirSync(root, { recursive: true }).sort();
@@ -134,7 +137,7 @@ describe.each<StorageDriver>(['overlay2', 'vfs'])('with the driver %s', (driver)
   });
 });
 
-describe('overlay roots', () => {
+describeHere('overlay roots', () => {
   it('a later entry of one layer replaces an earlier one of any kind', async () => {
     const root = await rootOf([
       [

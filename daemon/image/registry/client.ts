@@ -66,6 +66,21 @@ export class RepositoryClient {
     this.#actions = actions;
   }
 
+  /** Finds out how the registry is spoken to, before several requests at a time do. @throws TransportError */
+  async connect(): Promise<void> {
+    let failure: unknown;
+    for (const endpoint of this.#parts.endpoints) {
+      try {
+        (await this.#parts.transport.send({ method: 'GET', url: new URL('/v2/', endpoint) })).body.resume();
+        this.#endpoint = endpoint;
+        return;
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+    throw failure;
+  }
+
   /** A manifest by tag or digest, verified when it was asked for by digest. */
   async manifest(tagOrDigest: string, signal?: AbortSignal): Promise<FetchedManifest> {
     const answer = await this.#send('GET', `manifests/${tagOrDigest}`, {
@@ -177,24 +192,22 @@ export class RepositoryClient {
   /** Sends with what authorisation we have; on a challenge answers it and sends again, unless the body is spent. */
   async #raw(request: HttpRequest): Promise<HttpAnswer> {
     const { transport, credentials } = this.#parts;
-    const send = (): Promise<HttpAnswer> =>
+    const used = this.#authorization;
+    const send = (authorization: string | undefined): Promise<HttpAnswer> =>
       transport.send({
         ...request,
-        headers: {
-          ...request.headers,
-          ...(this.#authorization !== undefined && { Authorization: this.#authorization }),
-        },
+        headers: { ...request.headers, ...(authorization !== undefined && { Authorization: authorization }) },
       });
-    const answer = await send();
+    const answer = await send(used);
     const challenge = answer.headers['www-authenticate'];
     if (answer.status !== 401 || challenge === undefined) return answer;
     if (request.body !== undefined && !(request.body instanceof Buffer)) return answer;
     const scope = `repository:${this.#reference.path}:${this.#actions}`;
     const authorization = await answerChallenge(transport, parseChallenges(challenge), credentials, scope);
-    if (authorization === undefined || authorization === this.#authorization) return answer;
+    if (authorization === undefined || authorization === used) return answer;
     answer.body.resume();
     this.#authorization = authorization;
-    return send();
+    return send(authorization);
   }
 
   #location(answer: HttpAnswer): URL {

@@ -83,6 +83,7 @@ export class Registries {
     const names = this.#names(reference, request.allTags === true);
     request.progress({ status: `The push refers to repository [${repositoryOf(reference)}]` });
     await this.#with(reference, 'pull,push', request, async (client) => {
+      await client.connect();
       for (const [one, id] of names) {
         await pushImage({ client, library: this.#library, clock: this.#clock, ...request }, id, one);
         this.#library.emit('push', id, formatFamiliar(one));

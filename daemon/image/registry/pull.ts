@@ -61,10 +61,9 @@ export async function pullImage(parts: PullParts, reference: Reference): Promise
         `the image ${digest} has ${manifest.layers.length} layers and ${diffIds.length} diff ids (limit ${LAYERS_MAX})`,
       );
     const layers = await pullLayers(parts, manifest.layers, diffIds, lease);
-    const isNew = library.parts.records.get(manifest.config.digest) === undefined;
-    const record = await library.addImage(configBytes, layers, lease);
-    if (isNew)
-      await library.parts.records.put({ ...record, manifest: { ...stored, mediaType: manifest.mediaType } });
+    const record = await library.addImage(configBytes, layers, lease, {
+      manifest: { ...stored, mediaType: manifest.mediaType },
+    });
     const changed = await nameImage(library, record.id, reference, top.digest);
     progress({ status: `Digest: ${top.digest}` });
     const name = formatFamiliar(reference);
