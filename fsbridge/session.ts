@@ -10,7 +10,7 @@ import type { Memory } from './memory.ts';
 import { NO_REPLY, Server, type ServerOptions } from './ops/server.ts';
 import { operations } from './ops/table.ts';
 import { EINVAL, EIO, ENOSYS, ERRNO_MAX } from './wire/errno.ts';
-import { BATCH_FORGET, FORGET, INIT, INTERRUPT, NOTIFY_REPLY, OPCODE_LIMIT } from './wire/opcode.ts';
+import { BATCH_FORGET, FORGET, INIT, INTERRUPT, OPCODE_LIMIT } from './wire/opcode.ts';
 import { OUT_HEADER_BYTES, Request } from './wire/request.ts';
 import { putUint64 } from './wire/stat.ts';
 
@@ -81,7 +81,8 @@ export class Session {
     if (this.#started === (request.opcode === INIT)) return -EIO;
     if (request.length < 40 + operation.bytesMin) return -EINVAL;
     try {
-      const result = operation.run(this.server, request, reply);
+      const repeated = this.server.notifier?.answer(request, reply);
+      const result = repeated ?? operation.run(this.server, request, reply);
       if (request.opcode === INIT) this.#started = result > 0;
       return result;
     } catch (error) {
@@ -107,5 +108,5 @@ export class Session {
 
 /** Requests for which the protocol has no reply, not even an error. */
 function unanswered(opcode: number): boolean {
-  return opcode === FORGET || opcode === BATCH_FORGET || opcode === INTERRUPT || opcode === NOTIFY_REPLY;
+  return opcode === FORGET || opcode === BATCH_FORGET || opcode === INTERRUPT;
 }

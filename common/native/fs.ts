@@ -39,6 +39,7 @@ const c = {
   fchmod: cFunction('fchmod', 'int', ['int', 'uint']),
   fchmodat: cFunction('fchmodat', 'int', ['int', pointer, 'uint', 'int']),
   fchownat: cFunction('fchownat', 'int', ['int', pointer, 'uint', 'uint', 'int']),
+  truncate: cFunction('truncate64', 'int', [pointer, 'int64']),
   ftruncate: cFunction('ftruncate64', 'int', ['int', 'int64']),
   utimensat: cFunction('utimensat', 'int', ['int', pointer, pointer, 'int']),
   fsync: cFunction('fsync', 'int', ['int']),
@@ -152,6 +153,11 @@ export function fchownat(dirFd: number, path: number, uid: number, gid: number, 
   return outcome(c.fchownat(dirFd, path, uid, gid, flags));
 }
 
+/** Follows a symbolic link at the end of the path. */
+export function truncate(path: number, size: number): number {
+  return outcome(c.truncate(path, size));
+}
+
 export function ftruncate(fd: number, size: number): number {
   return outcome(c.ftruncate(fd, size));
 }
@@ -243,21 +249,23 @@ export const MOUNT_ATTR_RDONLY = 0x1;
 export const MOUNT_ATTR_NODEV = 0x4;
 export const MOUNT_ATTR_NOSYMFOLLOW = 0x200000;
 
-const AT_RECURSIVE = 0x8000;
+/** With the mounts below. */
+export const AT_RECURSIVE = 0x8000;
 const OPEN_TREE_CLONE = 1;
 const OPEN_TREE_CLOEXEC = 0o2000000;
 const MS_PRIVATE = 1 << 18;
 
 /**
- * A path descriptor of a copy of the mounts at and below `path`, as a recursive private bind mount that is mounted
- * nowhere: what is mounted later, anywhere, isn't seen through it. Needs CAP_SYS_ADMIN and Linux 5.12.
+ * A path descriptor of a copy of the mount at `path`, as a private bind mount that is mounted nowhere: what is mounted
+ * later, anywhere, isn't seen through it. Needs CAP_SYS_ADMIN and Linux 5.12.
  *
  * @param attributes MOUNT_ATTR_* that the copy gets in addition.
+ * @param depth AT_RECURSIVE or 0.
  */
-export function cloneTree(path: string, attributes: number): number {
+export function cloneTree(path: string, attributes: number, depth: number): number {
   const bytes = Buffer.from(`${path}\0`);
   const address = addressOf(bytes);
-  const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
+  const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | depth;
   const fd = outcome(c.syscall(SYS_OPEN_TREE, AT_FDCWD, address, flags, 0, 0, 0));
   if (fd < 0) return fd;
   // struct mount_attr: what to set, what to clear, propagation, user namespace.
@@ -265,7 +273,7 @@ export function cloneTree(path: string, attributes: number): number {
   const attrAddress = addressOf(new Uint8Array(attr.buffer));
   const empty = addressOf(bytes.subarray(bytes.length - 1));
   const changed = outcome(
-    c.syscall(SYS_MOUNT_SETATTR, fd, empty, AT_EMPTY_PATH | AT_RECURSIVE, attrAddress, attr.byteLength, 0),
+    c.syscall(SYS_MOUNT_SETATTR, fd, empty, AT_EMPTY_PATH | depth, attrAddress, attr.byteLength, 0),
   );
   if (changed === 0) return fd;
   close(fd);

@@ -2,6 +2,7 @@
  * The kernel's FUSE device: opening, mounting, the blocking loop's read and write, and the ioctls that give the kernel
  * a file to serve by itself (include/uapi/linux/fuse.h, Documentation/filesystems/fuse/).
  */
+import { openat } from './fs.ts';
 import { addressOf, cFunction, check, errno } from './libc.ts';
 
 const O_RDWR = 2;
@@ -10,6 +11,8 @@ const O_CLOEXEC = 0o2000000;
 export const MS_RDONLY = 1;
 export const MS_NOSUID = 2;
 export const MS_NODEV = 4;
+export const MS_REMOUNT = 0x20;
+export const MS_BIND = 0x1000;
 export const MNT_FORCE = 1;
 export const MNT_DETACH = 2;
 /** Refuses to follow a symbolic link at the mount point. */
@@ -27,6 +30,7 @@ const c = {
   poll: cFunction('poll', 'int', [pointer, 'uint64', 'int']),
   ioctl: cFunction('ioctl', 'int', ['int', 'uint64', pointer]),
   mount: cFunction('mount', 'int', ['string', 'string', 'string', 'uint64', 'string']),
+  syscall: cFunction('syscall', 'int64', ['int64', 'int64', 'int64', 'int64', 'int64', 'int64']),
   umount2: cFunction('umount2', 'int', ['string', 'int']),
 };
 
@@ -91,4 +95,36 @@ export function openBacking(fuseFd: number, fd: number): number {
 export function closeBacking(fuseFd: number, id: number): void {
   backing[0] = id;
   c.ioctl(fuseFd, BACKING_CLOSE, backingAddress);
+}
+
+const SYS_FSOPEN = 430;
+const SYS_FSCONFIG = 431;
+const SYS_FSMOUNT = 432;
+const FSCONFIG_CMD_CREATE = 6;
+const O_WRONLY_CLOEXEC = 0o2000001;
+
+/**
+ * Cuts the connection of the FUSE file system with this device minor, as by /sys/fs/fuse/connections/N/abort: its users
+ * get errors and its server's read fails with ENODEV. Works where that control file system isn't mounted, by mounting
+ * it nowhere. A negative errno on failure.
+ */
+export function abortConnection(minor: number): number {
+  const bytes = Buffer.from(`fusectl\x00${minor}/abort\x001`);
+  const base = addressOf(bytes);
+  const context: number = c.syscall(SYS_FSOPEN, base, 0, 0, 0, 0);
+  if (context < 0) return -errno();
+  let result: number = c.syscall(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
+  if (result === 0) result = c.syscall(SYS_FSMOUNT, context, 0, 0, 0, 0);
+  if (result < 0) result = -errno();
+  c.close(context);
+  if (result < 0) return result;
+  const mount = result;
+  const control = openat(mount, base + 8, O_WRONLY_CLOEXEC, 0);
+  if (control >= 0) {
+    const written: number = c.write(control, base + bytes.length - 1, 1);
+    result = written < 0 ? -errno() : 0;
+    c.close(control);
+  }
+  c.close(mount);
+  return control < 0 ? control : result;
 }

@@ -58,7 +58,10 @@ export function check(result: number, syscall: string, detail?: string): number 
   throw new SyscallError(syscall, errnoName(number), number, detail);
 }
 
-/** The address of the bytes of `view`, which must stay referenced for as long as the address is used. */
+/**
+ * The address of the bytes of `view`, which must stay referenced for as long as the address is used. A constant of a
+ * module that no function mentions isn't: the engine collects it.
+ */
 export function addressOf(view: Uint8Array): number {
   return Number(koffi.address(view));
 }

@@ -2,8 +2,8 @@
  * The kernel's device as a channel: one thread that blocks in read(2), handles the request and writes the reply.
  *
  * Nothing here returns to the event loop: a promise or a hop to another thread for each request would cost more than
- * the request. So whoever wants something of this thread must speak through the device too: a notification that makes
- * the kernel send a request (NOTIFY_RETRIEVE, notify/notify.ts) wakes it, and shared memory says what is wanted.
+ * the request. So whoever wants something of this thread sends it a request through the mount (notify/exchange.ts), or
+ * cuts the connection.
  */
 
 import type { Clock } from '#common/clock';

@@ -9,21 +9,23 @@
  * The server looks at the source through a private copy of its mounts, made before the target is mounted. So a source
  * that contains the target (`-v /:/host`) doesn't lead back into the mount, where the server would wait for itself.
  */
+import { readFileSync } from 'node:fs';
 import { lstat, realpath } from 'node:fs/promises';
 import { Worker } from 'node:worker_threads';
 import { compiledEntry } from '#common/entry';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
+import { openWatch } from '#common/native/fanotify';
 import * as nativeFs from '#common/native/fs';
 import * as fuse from '#common/native/fuse';
-import { addressOf, errnoName } from '#common/native/libc';
+import { errnoName } from '#common/native/libc';
 import { openRoot } from '../backing/posix-linux.ts';
-import { allocate } from '../memory.ts';
-import { ROOT_ID } from '../node/table.ts';
+import { Exchange } from '../notify/exchange.ts';
+import type { WatcherInput } from '../notify/watcher.ts';
 import { operations } from '../ops/table.ts';
 import { type Consistency, defaultPolicy, type Policy } from '../policy/options.ts';
-import { putKnock } from '../wire/notify.ts';
 import { type Control, control } from './control.ts';
+import { parseMountInfo } from './mountinfo.ts';
 import type { WorkerInput, WorkerMessage } from './worker.ts';
 
 /** What the kernel lists as the type of our mounts. */
@@ -68,6 +70,13 @@ export function liveTargets(): Set<string> {
   return new Set([...live].map((mount) => mount.target));
 }
 
+/** Where a mount is; `device` is its file system's as `major:minor`. */
+interface Place {
+  source: string;
+  target: string;
+  device: string;
+}
+
 class Mount implements BridgeMount {
   readonly source: string;
   readonly target: string;
@@ -76,11 +85,15 @@ class Mount implements BridgeMount {
   readonly #control: Control;
   readonly #worker: Worker;
   readonly #log: Log;
+  readonly #device: string;
+  #watcherEnded: Promise<void> = Promise.resolve();
   #mounted = true;
   #error: unknown;
   #unmounting: Promise<void> | undefined;
 
-  constructor(source: string, target: string, input: WorkerInput, shared: Control, log: Log) {
+  constructor(place: Place, input: WorkerInput, shared: Control, log: Log) {
+    const { source, target } = place;
+    this.#device = place.device;
     this.source = source;
     this.target = target;
     this.#fuseFd = input.fuseFd;
@@ -88,7 +101,7 @@ class Mount implements BridgeMount {
     this.#log = log;
     // Without the flags of this process, such as import conditions that would lead away from compiled code.
     this.#worker = new Worker(compiledEntry('fsbridge/mount/worker'), { workerData: input, execArgv: [] });
-    this.ended = new Promise((resolve) => {
+    const served = new Promise<void>((resolve) => {
       this.#worker.on('error', (error) => {
         this.#error = error;
         log.error({ error: errorMessage(error), target }, 'file server failed');
@@ -98,6 +111,7 @@ class Mount implements BridgeMount {
         resolve();
       });
     });
+    this.ended = served.then(() => this.#watcherEnded);
     live.add(this);
     if (live.size === 1) process.on('exit', stopAll);
   }
@@ -113,6 +127,17 @@ class Mount implements BridgeMount {
         const text = `The file server for ${this.source} ended before ${this.target} was in use; see the log.`;
         reject(new DrydockError('ERR_FS_SERVER', text, { cause: this.#error }));
       });
+    });
+  }
+
+  /** Starts the thread that tells of changes on the host. The mount is in use and served already. */
+  watchHost(input: WatcherInput): void {
+    const watcher = new Worker(compiledEntry('fsbridge/notify/watcher'), { workerData: input, execArgv: [] });
+    this.#watcherEnded = new Promise((resolve) => {
+      watcher.on('error', (error) => {
+        this.#log.error({ error: errorMessage(error), target: this.target }, 'watching the host failed');
+      });
+      watcher.on('exit', () => resolve());
     });
   }
 
@@ -163,12 +188,12 @@ class Mount implements BridgeMount {
     }
   }
 
-  /** Tells the thread to stop and wakes it. It closes the device, and with it the connection. */
+  /** Tells the thread to stop and cuts the connection, which wakes it. */
   #stop(): void {
     this.#control.stop();
     if (this.#control.closed()) return;
-    const memory = allocate(64, addressOf);
-    fuse.writeReply(this.#fuseFd, memory.address, putKnock(memory.words, ROOT_ID));
+    const result = fuse.abortConnection(Number(this.#device.split(':')[1]));
+    if (result < 0) this.#log.warn({ target: this.target, error: errnoName(-result) }, 'abort failed');
   }
 
   #finish(): void {
@@ -190,7 +215,7 @@ function openSource(source: string, target: string, policy: Policy): number {
     nativeFs.MOUNT_ATTR_NODEV |
     nativeFs.MOUNT_ATTR_NOSYMFOLLOW |
     (policy.readOnly ? nativeFs.MOUNT_ATTR_RDONLY : 0);
-  const copy = nativeFs.cloneTree(source, attributes);
+  const copy = nativeFs.cloneTree(source, attributes, nativeFs.AT_RECURSIVE);
   if (copy >= 0) return copy;
   if (`${target}/`.startsWith(source === '/' ? '/' : `${source}/`)) {
     throw new DrydockError(
@@ -248,23 +273,43 @@ export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMo
   let fuseFd = -1;
   try {
     fuseFd = fuse.openFuse();
-    const flags = fuse.MS_NOSUID | fuse.MS_NODEV | (policy.readOnly ? fuse.MS_RDONLY : 0);
     const rootMode = file ? '100000' : '40000';
     const data = `fd=${fuseFd},rootmode=${rootMode},user_id=0,group_id=0,allow_other,default_permissions`;
-    fuse.mountFs(source, target, FS_TYPE, flags, data);
+    fuse.mountFs(source, target, FS_TYPE, fuse.MS_NOSUID | fuse.MS_NODEV, data);
   } catch (error) {
     if (fuseFd >= 0) fuse.closeFd(fuseFd);
     nativeFs.close(rootFd);
     throw error;
   }
   const shared = control();
-  const input: WorkerInput = { fuseFd, rootFd, shared: shared.shared, policy };
-  const mount = new Mount(source, target, input, shared, options.log ?? nullLog);
+  // A single file has no folder to watch; its events are those of the folder that it was mounted from.
+  const watchFd = file ? -1 : openWatch();
+  const exchange = watchFd < 0 ? undefined : new Exchange();
+  const watch = exchange && { fd: watchFd, shared: exchange.shared };
+  const input: WorkerInput = { fuseFd, rootFd, shared: shared.shared, policy, watch };
+  const log = options.log ?? nullLog;
+  const device = deviceAt(target);
+  const mount = new Mount({ source, target, device }, input, shared, log);
   try {
     await mount.started();
+    if (watch !== undefined) {
+      // A private, writable way into the mount.
+      const treeFd = nativeFs.cloneTree(target, 0, 0);
+      mount.watchHost({ watchFd, fuseFd, treeFd, device, target, shared: watch.shared });
+    }
+    if (policy.readOnly) {
+      const flags = fuse.MS_REMOUNT | fuse.MS_BIND | fuse.MS_RDONLY | fuse.MS_NOSUID | fuse.MS_NODEV;
+      fuse.mountFs('', target, '', flags, '');
+    }
   } catch (error) {
     await mount.unmount();
     throw error;
   }
   return mount;
+}
+
+/** The device of the mount of ours that was just made at `target`. */
+function deviceAt(target: string): string {
+  const entries = parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8'));
+  return entries.findLast((entry) => entry.target === target && entry.type === FS_TYPE)?.device ?? '';
 }

@@ -5,12 +5,17 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { systemClock } from '#common/clock';
 import { errorMessage } from '#common/errors';
+import { threadId } from '#common/native/fanotify';
 import { close, takeOwnUmask } from '#common/native/fs';
 import { closeBacking, closeFd, openBacking } from '#common/native/fuse';
 import { addressOf } from '#common/native/libc';
 import { PosixFs } from '../backing/posix-linux.ts';
 import { serve } from '../channel/fd-linux.ts';
 import { allocate } from '../memory.ts';
+import { parseEvents } from '../notify/events.ts';
+import { Exchange } from '../notify/exchange.ts';
+import { Notifier } from '../notify/notifier.ts';
+import { FanotifyWatch } from '../notify/watch-linux.ts';
 import { WRITE_BYTES_MAX } from '../ops/init.ts';
 import type { Policy } from '../policy/options.ts';
 import { Session } from '../session.ts';
@@ -23,6 +28,8 @@ export interface WorkerInput {
   rootFd: number;
   shared: SharedArrayBuffer;
   policy: Policy;
+  /** For events of the host, where they can be had. */
+  watch: { fd: number; shared: SharedArrayBuffer } | undefined;
 }
 
 /** What the thread tells. */
@@ -54,6 +61,7 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
     counts: shared.counts,
     onBug: (error, operation) => tell({ kind: 'bug', operation, error: errorMessage(error) }),
   });
+  if (input.watch !== undefined) listen(session, input.watch);
   try {
     const failure = serve({
       fd: input.fuseFd,
@@ -71,6 +79,18 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
     closeFd(input.fuseFd);
     close(input.rootFd);
   }
+}
+
+/** Makes the session work with the watching thread. */
+function listen(session: Session, watch: { fd: number; shared: SharedArrayBuffer }): void {
+  const exchange = new Exchange(watch.shared);
+  const ownTid = threadId();
+  const turn = (): void => {
+    const events = exchange.takeEvents();
+    if (events !== undefined) exchange.putActions(notifier.plan(parseEvents(events), ownTid));
+  };
+  const notifier = new Notifier(session.server, new FanotifyWatch(watch.fd), () => exchange.watcherTid, turn);
+  session.server.watched(notifier);
 }
 
 const port = parentPort;

@@ -10,15 +10,18 @@ export class Handle {
   readonly id: number;
   readonly node: Node;
   readonly fd: number;
+  /** Whether it was opened for writing. */
+  readonly writable: boolean;
   /** The next open file of the same node. */
   next: Handle | undefined;
   /** For directories. */
   readonly stream: DirStream | undefined;
 
-  constructor(id: number, node: Node, fd: number, stream: DirStream | undefined) {
+  constructor(id: number, node: Node, fd: number, writable: boolean, stream: DirStream | undefined) {
     this.id = id;
     this.node = node;
     this.fd = fd;
+    this.writable = writable;
     this.stream = stream;
   }
 }
@@ -37,9 +40,9 @@ export class HandleTable {
     return this.#slots[id];
   }
 
-  open(node: Node, fd: number, stream?: DirStream): Handle {
+  open(node: Node, fd: number, writable: boolean, stream?: DirStream): Handle {
     const id = this.#free.pop() ?? this.#slots.length;
-    const handle = new Handle(id, node, fd, stream);
+    const handle = new Handle(id, node, fd, writable, stream);
     this.#slots[id] = handle;
     this.#size++;
     // A directory's handle can't stand in for its node: it is found by its path descriptor.

@@ -46,6 +46,8 @@ export class Node {
   handle: Handle | undefined;
   /** Id by which the kernel reads and writes the file itself while it is open, or 0: all opens of an inode must agree. */
   backingId = 0;
+  /** When the kernel last closed such a file that it may have written to, on the server's clock. */
+  wroteAtMs: number = Number.NEGATIVE_INFINITY;
 
   constructor(
     id: number,

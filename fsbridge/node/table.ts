@@ -37,6 +37,10 @@ export class NodeTable {
     return this.#byId.size;
   }
 
+  all(): IterableIterator<Node> {
+    return this.#byId.values();
+  }
+
   get(id: number): Node | undefined {
     return this.#byId.get(id);
   }

@@ -63,7 +63,7 @@ export function create(server: Server, request: Request, reply: Memory): number 
   if (fd < 0) return fd;
   const node = server.nodes.intern(host.stat, parent, name);
   server.putEntry(node, reply, BODY);
-  return server.entryBytes + putOpen(server, node, fd, reply, BODY + (server.entryBytes >> 2));
+  return server.entryBytes + putOpen(server, node, fd, flags, reply, BODY + (server.entryBytes >> 2));
 }
 
 /** As CREATE, for a file without a name; `flags` has O_TMPFILE, and the name on the wire means nothing. */
@@ -82,7 +82,7 @@ export function tmpfile(server: Server, request: Request, reply: Memory): number
   }
   const node = server.nodes.internUnnamed(host.stat);
   server.putEntry(node, reply, BODY);
-  return server.entryBytes + putOpen(server, node, fd, reply, BODY + (server.entryBytes >> 2));
+  return server.entryBytes + putOpen(server, node, fd, flags, reply, BODY + (server.entryBytes >> 2));
 }
 
 /** What MKNOD, MKDIR and SYMLINK share: make `name`, hand it over, reply with its entry. */

@@ -23,7 +23,7 @@ export function opendir(server: Server, request: Request, reply: Memory): number
   const fd = server.host.openDir(server.dir);
   if (fd < 0) return fd;
   const buffer = server.takeBuffer() ?? allocate(STREAM_BYTES, server.addressOf);
-  const handle = server.handles.open(node, fd, new DirStream(server.host, fd, buffer));
+  const handle = server.handles.open(node, fd, false, new DirStream(server.host, fd, buffer));
   server.givenHandle = handle;
   putUint64(reply.words, BODY, handle.id);
   reply.words[BODY + 2] = 0;
@@ -99,8 +99,10 @@ function putPlus(
   if (!dots) {
     const name = names.toString('latin1', start, start + nameLength);
     if (server.host.statAt(handle.fd, name) === 0) {
-      server.putEntry(server.nodes.intern(server.host.stat, handle.node, name), reply, at >> 2);
+      const node = server.nodes.intern(server.host.stat, handle.node, name);
+      server.putEntry(node, reply, at >> 2);
       server.givenNode = undefined;
+      server.notifier?.adopt(node, handle.fd, name);
       return;
     }
   }

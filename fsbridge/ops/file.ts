@@ -24,9 +24,16 @@ const FSYNC_DATA_ONLY = 1;
 const COPY_BYTES_MAX = 8 << 20;
 
 /** Makes a handle of `fd` and writes struct fuse_open_out at word `at`; its bytes. The host's stat is of the file. */
-export function putOpen(server: Server, node: Node, fd: number, reply: Memory, at: number): number {
+export function putOpen(
+  server: Server,
+  node: Node,
+  fd: number,
+  flags: number,
+  reply: Memory,
+  at: number,
+): number {
   const backingId = backingOf(server, node, fd);
-  const handle = server.handles.open(node, fd);
+  const handle = server.handles.open(node, fd, (flags & O_ACCMODE) !== 0);
   server.givenHandle = handle;
   const words = reply.words;
   putUint64(words, at, handle.id);
@@ -65,7 +72,7 @@ export function open(server: Server, request: Request, reply: Memory): number {
     server.host.close(fd);
     return -E.ESTALE;
   }
-  return putOpen(server, node, fd, reply, BODY);
+  return putOpen(server, node, fd, flags, reply, BODY);
 }
 
 /** struct fuse_read_in: fh, offset, size, ... */

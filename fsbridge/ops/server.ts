@@ -11,11 +11,12 @@ import { type Handle, HandleTable } from '../node/handles.ts';
 import { Locks } from '../node/locks.ts';
 import type { Node } from '../node/node.ts';
 import { NodeTable } from '../node/table.ts';
+import type { Notifier } from '../notify/notifier.ts';
 import { type Lifetimes, lifetimes, type Policy } from '../policy/options.ts';
 import * as E from '../wire/errno.ts';
 import type { Layout } from '../wire/layout.ts';
 import { OUT_HEADER_BYTES, type Request } from '../wire/request.ts';
-import { putUint64, S_IFDIR } from '../wire/stat.ts';
+import { MODE, NLINK, putUint64, S_IFDIR, S_IFMT } from '../wire/stat.ts';
 
 /** An operation's result when nothing is to be written: for FORGET, and for locks that wait. */
 export const NO_REPLY = -100_000;
@@ -29,6 +30,9 @@ export interface Backing {
   open(fd: number): number;
   close(id: number): void;
 }
+
+/** Longest life of the attributes of a file with several names. */
+const LINKED_ATTR_SEC = 1;
 
 /** Buffers kept for the next opendir. */
 const SPARE_BUFFERS_MAX = 16;
@@ -55,7 +59,7 @@ export class Server {
   readonly layout: Layout;
   readonly policy: Policy;
   readonly clock: Clock;
-  readonly lifetimes: Lifetimes;
+  lifetimes: Lifetimes;
   readonly addressOf: (view: Uint8Array) => number;
   readonly uid: number;
   readonly gid: number;
@@ -63,6 +67,8 @@ export class Server {
   readonly handles: HandleTable = new HandleTable();
   readonly dirs: Dirs;
   readonly locks: Locks;
+  /** Where changes on the host can be told. */
+  notifier: Notifier | undefined;
   /** What the kernel agreed to in INIT, or undefined when it serves no data by itself. */
   backing: Backing | undefined;
 
@@ -88,11 +94,11 @@ export class Server {
     this.uid = options.uid;
     this.gid = options.gid;
     this.backing = options.policy.passthrough ? options.backing : undefined;
-    this.lifetimes = lifetimes(options.policy.consistency);
+    this.lifetimes = lifetimes(options.policy.consistency, false);
     this.dirs = new Dirs(options.host, () => this.nodes);
     this.locks = new Locks(options.host, options.clock);
     options.host.statAt(options.host.root, '');
-    this.nodes = new NodeTable(options.host.stat, (node) => this.dirs.close(node));
+    this.nodes = new NodeTable(options.host.stat, (node) => this.#dropped(node));
     this.nodes.root.pathFd = options.host.root;
   }
 
@@ -174,17 +180,24 @@ export class Server {
     words[at + 3] = 0;
     words[at + 4] = this.lifetimes.entrySec;
     words[at + 5] = 0;
-    words[at + 6] = this.lifetimes.attrSec;
+    words[at + 6] = this.#attrSec();
     words[at + 7] = 0;
     words[at + 8] = 0;
     words[at + 9] = 0;
     this.layout.encodeAttr(this.host.stat, words, at + 10);
   }
 
+  /** How long the attributes in the host's stat are good: a file may be changed by a name in a folder that isn't watched. */
+  #attrSec(): number {
+    const { stat } = this.host;
+    const linked = stat[NLINK]! > 1 && (stat[MODE]! & S_IFMT) !== S_IFDIR;
+    return linked ? Math.min(this.lifetimes.attrSec, LINKED_ATTR_SEC) : this.lifetimes.attrSec;
+  }
+
   /** Writes struct fuse_attr_out at the body from the host's stat; its bytes. */
   putAttr(reply: Memory): number {
     const words = reply.words;
-    words[BODY] = this.lifetimes.attrSec;
+    words[BODY] = this.#attrSec();
     words[BODY + 1] = 0;
     words[BODY + 2] = 0;
     words[BODY + 3] = 0;
@@ -192,9 +205,11 @@ export class Server {
     return 16 + this.layout.attrBytes;
   }
 
-  /** Replies with the entry of what the host's stat tells of, called `name` in `parent`. */
+  /** Replies with the entry of what the host's stat tells of, called `name` in `parent`, which `dir` is of. */
   entry(parent: Node, name: string, reply: Memory): number {
-    this.putEntry(this.nodes.intern(this.host.stat, parent, name), reply, BODY);
+    const node = this.nodes.intern(this.host.stat, parent, name);
+    this.putEntry(node, reply, BODY);
+    this.notifier?.adopt(node, this.dir, name);
     return this.entryBytes;
   }
 
@@ -203,6 +218,7 @@ export class Server {
     const { node } = handle;
     this.handles.close(handle);
     this.host.close(handle.fd);
+    if (node.backingId > 0 && handle.writable) node.wroteAtMs = this.clock.now();
     if (node.backingId > 0 && node.handle === undefined) {
       this.backing?.close(node.backingId);
       node.backingId = 0;
@@ -227,6 +243,25 @@ export class Server {
     this.givenNode = undefined;
     if (handle !== undefined) this.closeHandle(handle);
     if (node !== undefined) this.nodes.forget(node, 1);
+  }
+
+  /** Changes on the host will be told from now on. */
+  watched(notifier: Notifier): void {
+    this.notifier = notifier;
+    this.lifetimes = lifetimes(this.policy.consistency, true);
+    notifier.adopt(this.nodes.root, this.host.root, '');
+  }
+
+  /** Some changes on the host aren't told: nothing may be remembered for long. */
+  unwatched(): void {
+    this.lifetimes = lifetimes(this.policy.consistency, false);
+  }
+
+  /** The kernel forgot a node: frees what the server has for it. */
+  #dropped(node: Node): void {
+    if (node.type !== S_IFDIR) return;
+    this.notifier?.drop(node);
+    this.dirs.close(node);
   }
 
   /** Closes everything. */

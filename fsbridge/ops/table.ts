@@ -9,7 +9,7 @@ import { init } from './init.ts';
 import * as lock from './lock.ts';
 import * as lookup from './lookup.ts';
 import * as names from './names.ts';
-import { NO_REPLY, type Operation } from './server.ts';
+import type { Operation } from './server.ts';
 import * as xattr from './xattr.ts';
 
 export interface Entry {
@@ -72,6 +72,5 @@ export const operations: readonly (Entry | undefined)[] = (() => {
   add(O.IOCTL, 'ioctl', 32, () => -ENOTTY);
   // The kernel's own answer, always ready, is right for regular files.
   add(O.POLL, 'poll', 24, () => -ENOSYS);
-  add(O.NOTIFY_REPLY, 'notify_reply', 0, () => NO_REPLY);
   return table;
 })();

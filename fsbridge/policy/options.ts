@@ -29,9 +29,18 @@ export interface Lifetimes {
   negativeSec: number;
 }
 
-/** What a mode lets the kernel keep (docker's documentation of osxfs caching). */
-export function lifetimes(consistency: Consistency): Lifetimes {
-  // Consistent: a change on the host must be seen by the next call, so nothing may be answered from memory.
+/** Where every change on the host is told, what the kernel remembers needs no other end. */
+const WATCHED_SEC = 3600;
+const UNWATCHED_SEC = 1;
+
+/**
+ * What a mode lets the kernel keep (docker's documentation of osxfs caching). Consistent: a change on the host must be
+ * seen by the next call, so nothing. Cached and delegated: it may lag, but not for ever.
+ *
+ * @param watched whether changes on the host are told (notify/).
+ */
+export function lifetimes(consistency: Consistency, watched: boolean): Lifetimes {
   if (consistency === 'consistent') return { entrySec: 0, attrSec: 0, negativeSec: 0 };
-  return { entrySec: 1, attrSec: 1, negativeSec: 0 };
+  const seconds = watched ? WATCHED_SEC : UNWATCHED_SEC;
+  return { entrySec: seconds, attrSec: seconds, negativeSec: seconds };
 }

@@ -36,7 +36,6 @@ export const INTERRUPT = 36;
 export const DESTROY = 38;
 export const IOCTL = 39;
 export const POLL = 40;
-export const NOTIFY_REPLY = 41;
 export const BATCH_FORGET = 42;
 export const FALLOCATE = 43;
 export const READDIRPLUS = 44;
