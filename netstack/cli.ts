@@ -11,6 +11,7 @@ import {
   type NetConfig,
   type NetFile,
   parseNetFile,
+  parseVpnkitHttp,
   resolveNetConfig,
   type StackFile,
   withMachineDefaults,
@@ -43,6 +44,7 @@ interface NetFlags {
   listenStdio?: string;
   sshPort?: string;
   pcap?: string;
+  http?: string;
 }
 
 const collect = (value: string, before: string[] = []): string[] => [...before, value];
@@ -78,6 +80,7 @@ export function addNetCommand(program: Command): void {
     .option('--listen-stdio <any>', 'a machine speaks on standard input and output')
     .option('--ssh-port <port>', "host port of the first machine's ssh, -1 for none (default: 2222)")
     .option('--pcap <file>', 'write all frames to a file or pipe for Wireshark')
+    .option('--http <file>', "upstream HTTP proxies, a file as VPNKit's")
     .option('--netns <pid|path>', 'attach a network namespace (repeatable)', collect)
     .option('--interface <name>', 'name of the interface in attached namespaces (default: tap0)')
     .option(
@@ -114,12 +117,11 @@ export function addNetCommand(program: Command): void {
 async function configure(flags: NetFlags): Promise<NetConfig> {
   let file: NetFile = {};
   if (flags.config !== undefined) {
-    const content = await readFile(flags.config, 'utf8').catch((error: unknown) => {
-      throw new DrydockError('ERR_NET_CONFIG_INVALID', `Cannot read ${flags.config}: ${errorMessage(error)}`);
-    });
-    file = parseNetFile(content);
+    file = parseNetFile(await readText(flags.config));
   }
   const merged = mergeFlags(file, flags);
+  if (flags.http !== undefined)
+    merged.stack = { ...merged.stack, httpProxy: parseVpnkitHttp(await readText(flags.http)) };
   const sshPort = flags.sshPort === undefined ? undefined : Number(flags.sshPort);
   if (flags.config !== undefined && sshPort !== undefined)
     throw new DrydockError(
@@ -127,6 +129,12 @@ async function configure(flags: NetFlags): Promise<NetConfig> {
       '--ssh-port does not go with --config. Put "127.0.0.1:PORT: GUEST:22" into stack.forwards of the file.',
     );
   return resolveNetConfig(flags.config === undefined ? withMachineDefaults(merged, sshPort) : merged);
+}
+
+function readText(path: string): Promise<string> {
+  return readFile(path, 'utf8').catch((error: unknown) => {
+    throw new DrydockError('ERR_NET_CONFIG_INVALID', `Cannot read ${path}: ${errorMessage(error)}`);
+  });
 }
 
 /** Flags over a file. Pure. */

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { mergeFlags } from './cli.ts';
-import { parseNetFile, resolveNetConfig } from './config.ts';
+import { parseNetFile, parseVpnkitHttp, resolveNetConfig } from './config.ts';
 
 const FILE = `
 listen: [unix:///run/net.sock]
@@ -91,6 +91,23 @@ describe('what is wrong is named by its place', () => {
     expect(() => parseNetFile('constructor: 1')).toThrow(/constructor is not known/);
     expect(() => parseNetFile('"__proto__": {listen: []}')).toThrow(/not known/);
   });
+});
+
+test("a file of VPNKit's --http leads ports 80 and 443, and others if it says so", () => {
+  expect(parseVpnkitHttp('{"http":"h:3128","https":"http://u:p@h:3128","exclude":"*.local"}')).toEqual({
+    port: 3128,
+    http: 'h:3128',
+    https: 'http://u:p@h:3128',
+    exclude: '*.local',
+    transparentHttpPorts: [80],
+    transparentHttpsPorts: [443],
+  });
+  expect(parseVpnkitHttp('{"http":"h:3128","transparent_http_ports":[8080]}')).toEqual({
+    port: 3128,
+    http: 'h:3128',
+    transparentHttpPorts: [8080],
+  });
+  expect(() => parseVpnkitHttp('{"allow_enabled": true}')).toThrow(/allow_enabled is not known/);
 });
 
 test('flags win over the file; its other forwards stay', () => {

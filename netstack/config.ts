@@ -5,6 +5,7 @@
  */
 import { parse } from 'yaml';
 import { DrydockError, errorMessage } from '#common/errors';
+import type { HttpProxyConfig } from './index.ts';
 import type { LinkProtocol } from './link/listeners.ts';
 import { type PolicyAction, type PolicyConfig, type PolicyRule, policyFaults } from './service/policy.ts';
 import { formatIpv4, netmask, parseAddress, parseIpv4, parseMac } from './wire/address.ts';
@@ -48,6 +49,7 @@ export interface NetConfig {
   upstreams: string[] | undefined;
   domain: string | undefined;
   policy: PolicyConfig;
+  httpProxy: HttpProxyConfig | undefined;
   /** MAC address by the uuid of a machine that speaks VPNKit's handshake. */
   machineMacs: Record<string, string>;
   captureFile: string | undefined;
@@ -169,6 +171,7 @@ export interface StackFile {
   blockAllOutbound?: boolean;
   dnsUpstreams?: string[];
   domain?: string;
+  httpProxy?: HttpProxyConfig;
   policy?: { default?: PolicyAction; rules?: Partial<PolicyRule>[]; metadata?: boolean };
 }
 
@@ -205,6 +208,14 @@ const readFile: Reader<NetFile> = mapping({
     // Ours:
     dnsUpstreams: list(text),
     domain: text,
+    httpProxy: mapping({
+      port: whole,
+      http: text,
+      https: text,
+      exclude: text,
+      transparentHttpPorts: list(whole),
+      transparentHttpsPorts: list(whole),
+    }),
     policy: mapping({ default: oneOf<PolicyAction>('allow', 'deny'), rules: list(rule), metadata: bool }),
   }),
   // Ours:
@@ -217,15 +228,17 @@ const readFile: Reader<NetFile> = mapping({
  * @throws DrydockError ERR_NET_CONFIG_INVALID
  */
 export function parseNetFile(content: string): NetFile {
-  let value: unknown;
+  return readFile(parseYaml(content), '');
+}
+
+function parseYaml(content: string): unknown {
   try {
-    value = parse(content, { maxAliasCount: 100 });
+    return parse(content, { maxAliasCount: 100 });
   } catch (error) {
     throw new DrydockError('ERR_NET_CONFIG_INVALID', `The configuration is no YAML: ${errorMessage(error)}`, {
       cause: error,
     });
   }
-  return readFile(value, '');
 }
 
 /** Zones that every gvproxy network has: how guests name the host and the gateway. */
@@ -266,6 +279,35 @@ export function compilePattern(pattern: string, path: string): RegExp {
   } catch (error) {
     throw invalid(path, `has a regexp that is none: ${errorMessage(error)}`);
   }
+}
+
+const vpnkitHttp = mapping({
+  http: text,
+  https: text,
+  exclude: text,
+  transparent_http_ports: list(whole),
+  transparent_https_ports: list(whole),
+});
+
+/**
+ * Reads the file of VPNKit's `--http`: upstream proxies, by which ports 80 and 443 go unless it says otherwise, and which the
+ * explicit proxy at VPNKit's port 3128 of the gateway uses.
+ * @throws DrydockError ERR_NET_CONFIG_INVALID
+ */
+export function parseVpnkitHttp(content: string): HttpProxyConfig {
+  const file = vpnkitHttp(parseYaml(content), '');
+  return {
+    port: 3128,
+    ...(file.http !== undefined && {
+      http: file.http,
+      transparentHttpPorts: file.transparent_http_ports ?? [80],
+    }),
+    ...(file.https !== undefined && {
+      https: file.https,
+      transparentHttpsPorts: file.transparent_https_ports ?? [443],
+    }),
+    ...(file.exclude !== undefined && { exclude: file.exclude }),
+  };
 }
 
 /**
@@ -355,6 +397,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     upstreams: stack.dnsUpstreams,
     domain: stack.domain,
     policy,
+    httpProxy: stack.httpProxy,
     machineMacs: stack.vpnKitUUIDMacAddresses ?? {},
     captureFile: stack['capture-file'],
     links: (['vpnkit', 'qemu', 'bess', 'vfkit'] as const).flatMap((protocol) => {

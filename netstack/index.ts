@@ -141,6 +141,21 @@ export interface LeaseInfo {
   leftMs: number;
 }
 
+/** HTTP proxies of a network. Upstream ones are `host:port` or `http://user:password@host:port`. */
+export interface HttpProxyConfig {
+  /** Port of the gateway at which guests have an explicit proxy; undefined: none. */
+  port?: number;
+  /** Upstream proxy for plain requests, and for connections to `transparentHttpPorts`. */
+  http?: string;
+  /** Upstream proxy for tunnels, and for connections to `transparentHttpsPorts`. */
+  https?: string;
+  /** Names, `*.suffix`, addresses and networks that are reached directly, with commas between. */
+  exclude?: string;
+  /** Destination ports that go by `http` without the guest's knowing. */
+  transparentHttpPorts?: number[];
+  transparentHttpsPorts?: number[];
+}
+
 /** A running network. */
 export interface Network {
   readonly name: string;
@@ -160,6 +175,12 @@ export interface Network {
    * @throws DrydockError ERR_POLICY_INVALID
    */
   setPolicy(policy: PolicyConfig): Promise<void>;
+  /**
+   * Offers guests an HTTP proxy at a port of the gateway, and leads their connections by an upstream proxy; again to change
+   * it, undefined to end it.
+   * @throws DrydockError ERR_PROXY_INVALID, ERR_PROXY_UNKNOWN
+   */
+  useHttpProxy(proxy: HttpProxyConfig | undefined): Promise<void>;
   /** What the policy has denied, latest last; `idleMs` since the last attempt. */
   denied(): Promise<(DeniedFlow & { idleMs: number })[]>;
   /** Keeps an address for the guest with this MAC (a static lease). @throws DrydockError ERR_ADDRESS_* */

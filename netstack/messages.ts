@@ -12,6 +12,7 @@ import type { NetworkPlan } from './plan.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
+import type { ProxyRoutes } from './service/proxied-host.ts';
 
 /** What a network's thread is started with. Addresses are numbers. */
 export interface WorkerSettings extends NetworkPlan {
@@ -78,6 +79,7 @@ export interface Commands {
   leases: { take: undefined; give: LeaseRow[] };
   flows: { take: undefined; give: FlowInfo[] };
   switchTable: { take: undefined; give: { mac: number; port: number }[] };
+  setProxyRoutes: { take: ProxyRoutes; give: undefined };
   /** Takes over one end of a socket pair, and writes one byte to it when the guest has accepted. */
   dial: { take: { fd: number; addr: Uint8Array; port: number }; give: undefined };
   listenLink: {

@@ -14,11 +14,14 @@ import { type Log, nullLog } from '#common/log';
 import { closeEventFd, kickEventFd, openEventFd } from '#common/native/epoll';
 import { close, duplicate, socketPair } from '#common/native/socket';
 import { TAP_MTU_MAX } from '#common/native/tap';
+import type { HttpProxy } from './api/http-proxy.ts';
+import { planProxy } from './api/http-proxy-plan.ts';
 import type { FlowInfo } from './flow/inside.ts';
 import { followResolvConf, RESOLV_CONF } from './host/resolv-conf.ts';
 import type {
   Attachment,
   AttachOptions,
+  HttpProxyConfig,
   LeaseInfo,
   LinkListening,
   Network,
@@ -44,7 +47,7 @@ import {
 import type { Zone } from './service/dns/names.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
 import { dockerMac } from './service/lease-pool.ts';
-import { type DeniedFlow, type PolicyConfig, policyFaults } from './service/policy.ts';
+import { type DeniedFlow, EgressRules, type PolicyConfig, policyFaults } from './service/policy.ts';
 import { formatEndpoint, formatIpv4, formatIpv6, formatMac } from './wire/address.ts';
 import { IPV6_MTU_MIN } from './wire/ipv6.ts';
 
@@ -99,6 +102,9 @@ class WorkerNetwork implements Network {
   readonly gatewayMac: string;
   readonly ready: Promise<void>;
   readonly #plan: NetworkPlan;
+  /** The policy as this thread's proxy needs it. */
+  readonly #policy: EgressRules = new EgressRules(() => performance.now());
+  #proxy: HttpProxy | undefined;
   readonly #log: Log;
   readonly #worker: Worker;
   readonly #port: MessagePort;
@@ -300,6 +306,18 @@ class WorkerNetwork implements Network {
     const faults = policyFaults(policy);
     if (faults.length > 0) throw new DrydockError('ERR_POLICY_INVALID', faults.join(' '));
     await this.#send('setPolicy', policy);
+    this.#policy.set(policy);
+  }
+
+  async useHttpProxy(config: HttpProxyConfig | undefined): Promise<void> {
+    const before = this.#proxy;
+    const planned = await planProxy(config ?? {}, this.#policy);
+    this.#proxy = planned.proxy;
+    try {
+      await this.#send('setProxyRoutes', planned.routes);
+    } finally {
+      await before?.close();
+    }
   }
 
   denied(): Promise<(DeniedFlow & { idleMs: number })[]> {
@@ -400,6 +418,7 @@ class WorkerNetwork implements Network {
       const closed = this.#send('close', undefined);
       await closed.catch(() => undefined);
     }
+    await this.#proxy?.close();
     this.stop();
     await this.#exited;
   }

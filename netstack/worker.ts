@@ -29,6 +29,7 @@ import { shadowedIpv4 } from './plan.ts';
 import { type Publication, Publisher } from './publish/publisher.ts';
 import { LeasePool } from './service/lease-pool.ts';
 import { EgressRules } from './service/policy.ts';
+import { ProxiedHost } from './service/proxied-host.ts';
 import { attachServices, DEFAULT_HOST_NAMES, type Services } from './service/services.ts';
 import { Stack } from './stack.ts';
 import { mapped, putMac } from './wire/address.ts';
@@ -55,6 +56,7 @@ class NetworkThread {
   readonly #services: Services;
   readonly #leases: LeasePool;
   readonly #policy: EgressRules;
+  readonly #proxied: ProxiedHost;
   readonly #guests: Guests;
   readonly #publisher: Publisher;
   readonly #publications = new Handles<Publication>();
@@ -86,8 +88,9 @@ class NetworkThread {
     };
     const mac = new Uint8Array(6);
     putMac(mac, 0, uplinkMac);
+    this.#proxied = new ProxiedHost(this.#host, (addr, off) => this.#policy.nameOf(addr, off));
     this.#stack = new Stack({
-      host: this.#host,
+      host: this.#proxied,
       link: this.#switch.uplink,
       rng: cryptoRng,
       log,
@@ -167,6 +170,10 @@ class NetworkThread {
       zones: () => [...this.#services.names.zones()],
       setPolicy: (policy) => {
         this.#policy.set(policy);
+        return undefined;
+      },
+      setProxyRoutes: (routes) => {
+        this.#proxied.setRoutes(routes);
         return undefined;
       },
       denied: () => this.#policy.denied().map((flow) => ({ ...flow, idleMs: this.#now - flow.at })),
@@ -304,6 +311,7 @@ class NetworkThread {
       ...this.#stack.counters,
       ...this.#services.counters(),
       ...this.#policy.counters,
+      ...this.#proxied.counters,
       ...linkCounters(this.#switch.counters()),
       guests: this.#guests.size,
       machines: this.#linkListeners.size,

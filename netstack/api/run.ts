@@ -66,6 +66,7 @@ function openLog({ logLevel, logFile }: NetConfig): Logger {
 
 async function configure({ network, forwarder }: Running, config: NetConfig): Promise<void> {
   await network.setPolicy(config.policy);
+  await network.useHttpProxy(config.httpProxy);
   for (const zone of config.zones) await network.addZone(zoneOfConfig(zone));
   for (const [address, mac] of Object.entries(config.staticLeases)) await network.reserve(address, mac);
   for (const [key, remote] of Object.entries(config.forwards)) {

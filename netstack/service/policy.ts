@@ -179,6 +179,11 @@ export class EgressRules implements EgressPolicy {
     }
   }
 
+  /** The name by which guests know an address, the latest if there are several. */
+  nameOf(addr: Uint8Array, off: number): string | undefined {
+    return this.#namesOf(formatAddress(addr, off)).at(-1);
+  }
+
   /** Names by which an address is known now. */
   #namesOf(key: string): string[] {
     const names = this.#learned.get(key);

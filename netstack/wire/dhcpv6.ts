@@ -5,7 +5,6 @@
  */
 import { copyBytes, get16, get32, put16, put32 } from './address.ts';
 
-export const DHCPV6_CLIENT_PORT = 546;
 export const DHCPV6_SERVER_PORT = 547;
 const HEADER_LEN = 4;
 /** Most options of one message or container. */

@@ -1,0 +1,292 @@
+/**
+ * A host whose connections may go by an HTTP proxy: transparently, so that guests need not know (as VPNKit's), and to the
+ * explicit proxy that this network offers its guests at a port of the gateway.
+ *
+ * A transparent connection is a `CONNECT` (RFC 9110 section 9.3.6) to the upstream proxy, by the name under which the guest
+ * knows the address if it asked our resolver, since proxies decide by name. The guest's connection is established when the
+ * proxy says so: a proxy's refusal is a refused connection.
+ *
+ * The explicit proxy is a server of the main thread on a loopback port. Only connections that begin with its secret are
+ * served there: the port is open to every user of this machine, the proxy and its credentials are not.
+ */
+import type {
+  Closable,
+  DatagramSink,
+  Host,
+  HostDatagram,
+  HostError,
+  HostIcmpError,
+  HostPing,
+  HostStream,
+  ListenSink,
+  PingSink,
+  StreamSink,
+} from '../flow/host.ts';
+import { formatAddress, isMapped, mapped, sameAddress, samePrefix } from '../wire/address.ts';
+
+/** Longest head of a proxy's answer. */
+const HEAD_BYTES_MAX = 8192;
+const LOOPBACK: Uint8Array = mapped(0x7f000001);
+
+/** Destinations that are reached directly. */
+export interface ProxyExcludes {
+  /** Names, and what is below them with a dot in front: `.local`. */
+  names: string[];
+  networks: { address: Uint8Array; prefixLength: number }[];
+}
+
+/** Destination ports that go by an upstream proxy without the guest's knowing. */
+export interface TransparentRoute {
+  ports: number[];
+  address: Uint8Array;
+  port: number;
+  /** `Basic …`, or undefined for a proxy without a password. */
+  authorization: string | undefined;
+}
+
+/** What goes by which proxy. */
+export interface ProxyRoutes {
+  transparent: TransparentRoute[];
+  excludes: ProxyExcludes;
+  explicit?: {
+    /** Port of the gateway, and so of the host's loopback, at which guests know the proxy. */
+    guestPort: number;
+    /** Where it is. */
+    hostPort: number;
+    secret: Uint8Array;
+  };
+}
+
+/** True for a destination that is not to go by a proxy. */
+export function isExcluded(
+  excludes: ProxyExcludes,
+  name: string | undefined,
+  addr: Uint8Array | undefined,
+  off: number,
+): boolean {
+  if (addr && excludes.networks.some((net) => samePrefix(net.address, 0, addr, off, net.prefixLength)))
+    return true;
+  return (
+    name !== undefined &&
+    excludes.names.some((own) => (own.startsWith('.') ? name.endsWith(own) : name === own))
+  );
+}
+
+/** A host with proxies before it. */
+export class ProxiedHost implements Host {
+  readonly #inner: Host;
+  readonly #nameOf: (addr: Uint8Array, off: number) => string | undefined;
+  #routes: ProxyRoutes = { transparent: [], excludes: { names: [], networks: [] } };
+  readonly counters: Record<string, number> = { proxy_transparent: 0, proxy_refused: 0, proxy_explicit: 0 };
+
+  /** @param nameOf the name by which guests know an address */
+  constructor(inner: Host, nameOf: (addr: Uint8Array, off: number) => string | undefined) {
+    this.#inner = inner;
+    this.#nameOf = nameOf;
+  }
+
+  /** Changes what goes by which proxy, for connections that begin from now on. */
+  setRoutes(routes: ProxyRoutes): void {
+    this.#routes = routes;
+  }
+
+  connect(
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    ttl: number,
+    sink: StreamSink,
+  ): HostStream | HostError {
+    const { transparent, excludes, explicit } = this.#routes;
+    if (explicit?.guestPort === port && sameAddress(addr, addrOff, LOOPBACK, 0)) {
+      this.counters.proxy_explicit!++;
+      return this.#prefaced(LOOPBACK, explicit.hostPort, explicit.secret, false, sink);
+    }
+    const route = transparent.find(({ ports }) => ports.includes(port));
+    const name = route && this.#nameOf(addr, addrOff);
+    if (!route || isLoopback(addr, addrOff) || isExcluded(excludes, name, addr, addrOff))
+      return this.#inner.connect(addr, addrOff, port, ttl, sink);
+    this.counters.proxy_transparent!++;
+    const host = name ?? hostText(addr, addrOff);
+    const head =
+      `CONNECT ${host}:${port} HTTP/1.1\r\nHost: ${host}:${port}\r\n` +
+      `${route.authorization === undefined ? '' : `Proxy-Authorization: ${route.authorization}\r\n`}\r\n`;
+    return this.#prefaced(route.address, route.port, new TextEncoder().encode(head), true, sink);
+  }
+
+  #prefaced(
+    addr: Uint8Array,
+    port: number,
+    preface: Uint8Array,
+    answered: boolean,
+    sink: StreamSink,
+  ): HostStream | HostError {
+    const stream = new PrefacedStream(preface, answered, sink, () => {
+      this.counters.proxy_refused!++;
+    });
+    const inner = this.#inner.connect(addr, 0, port, 0, stream);
+    if (typeof inner === 'string') return inner;
+    stream.attach(inner);
+    return stream;
+  }
+
+  listen(
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    sink: ListenSink,
+  ): (Closable & { readonly port: number }) | HostError {
+    return this.#inner.listen(addr, addrOff, port, sink);
+  }
+
+  openDatagram(
+    family: 4 | 6,
+    addr: Uint8Array | undefined,
+    addrOff: number,
+    port: number,
+    sink: DatagramSink,
+  ): HostDatagram | HostError {
+    return this.#inner.openDatagram(family, addr, addrOff, port, sink);
+  }
+
+  openPing(family: 4 | 6, sink: PingSink): HostPing | HostError {
+    return this.#inner.openPing(family, sink);
+  }
+}
+
+function isLoopback(addr: Uint8Array, off: number): boolean {
+  return isMapped(addr, off) ? addr[off + 12] === 127 : formatAddress(addr, off) === '::1';
+}
+
+function hostText(addr: Uint8Array, off: number): string {
+  const text = formatAddress(addr, off);
+  return text.includes(':') ? `[${text}]` : text;
+}
+
+/** A stream on which something is said, and may be answered, before it is the guest's. */
+class PrefacedStream implements HostStream, StreamSink {
+  readonly #preface: Uint8Array;
+  readonly #answered: boolean;
+  readonly #sink: StreamSink;
+  readonly #refused: () => void;
+  #inner: HostStream | undefined;
+  #sent = 0;
+  #isOpen = false;
+  #isOver = false;
+  /** The answer's head while it comes; then what came behind it, not yet read. */
+  #buffer: Uint8Array = new Uint8Array(0);
+
+  constructor(preface: Uint8Array, answered: boolean, sink: StreamSink, refused: () => void) {
+    this.#preface = preface;
+    this.#answered = answered;
+    this.#sink = sink;
+    this.#refused = refused;
+  }
+
+  attach(inner: HostStream): void {
+    this.#inner = inner;
+  }
+
+  connected(): void {
+    this.#speak();
+  }
+
+  writable(): void {
+    if (this.#isOpen) this.#sink.writable();
+    else this.#speak();
+  }
+
+  #speak(): void {
+    const left = this.#preface.length - this.#sent;
+    if (left > 0) this.#sent += this.#inner!.write(this.#preface, this.#sent, left);
+    if (this.#sent < this.#preface.length || this.#answered || this.#isOpen) return;
+    this.#open();
+  }
+
+  #open(): void {
+    this.#isOpen = true;
+    this.#sink.connected();
+    // Bytes behind the answer are here already, and the stream was not read to its end: say so once.
+    if (this.#answered && !this.#isOver) this.#sink.readable();
+  }
+
+  readable(): void {
+    if (this.#isOpen) this.#sink.readable();
+    else if (this.#answered) this.#listen();
+  }
+
+  /** Reads the answer's head (RFC 9112 section 4). */
+  #listen(): void {
+    const chunk = new Uint8Array(1024);
+    for (;;) {
+      const count = this.#inner!.read(chunk, 0, chunk.length);
+      if (count === 0) return;
+      if (count < 0) {
+        this.#refuse();
+        return;
+      }
+      const joined = new Uint8Array(this.#buffer.length + count);
+      joined.set(this.#buffer);
+      joined.set(chunk.subarray(0, count), this.#buffer.length);
+      this.#buffer = joined;
+      const end = headEnd(joined);
+      if (end < 0 && joined.length <= HEAD_BYTES_MAX) continue;
+      if (end >= 0 && this.#isSuccess(end)) {
+        this.#buffer = joined.slice(end);
+        this.#open();
+      } else this.#refuse();
+      return;
+    }
+  }
+
+  #isSuccess(end: number): boolean {
+    let status = '';
+    for (let i = 0; i < Math.min(end, 12); i++) status += String.fromCharCode(this.#buffer[i]!);
+    return /^HTTP\/1\.[01] 2\d\d$/.test(status);
+  }
+
+  #refuse(): void {
+    this.#isOver = true;
+    this.#refused();
+    this.#inner!.close();
+    this.#sink.failed('ECONNREFUSED');
+  }
+
+  failed(error: HostError, icmp?: HostIcmpError): void {
+    this.#isOver = true;
+    this.#sink.failed(error, icmp);
+  }
+
+  read(buf: Uint8Array, off: number, len: number): number {
+    const kept = Math.min(len, this.#buffer.length);
+    if (kept === 0) return this.#inner!.read(buf, off, len);
+    buf.set(this.#buffer.subarray(0, kept), off);
+    this.#buffer = this.#buffer.subarray(kept);
+    return kept;
+  }
+
+  write(buf: Uint8Array, off: number, len: number): number {
+    return this.#inner!.write(buf, off, len);
+  }
+
+  shutdown(): void {
+    this.#inner!.shutdown();
+  }
+
+  reset(): void {
+    this.#isOver = true;
+    this.#inner!.reset();
+  }
+
+  close(): void {
+    this.#isOver = true;
+    this.#inner!.close();
+  }
+}
+
+/** The offset behind the empty line that ends a head, or -1. */
+function headEnd(bytes: Uint8Array): number {
+  for (let i = 3; i < bytes.length; i++)
+    if (bytes[i] === 10 && bytes[i - 1] === 13 && bytes[i - 2] === 10 && bytes[i - 3] === 13) return i + 1;
+  return -1;
+}
