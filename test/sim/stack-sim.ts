@@ -37,6 +37,8 @@ export interface SimOptions {
   wire: WireOptions;
   ipv6: boolean;
   mtuBytes: number;
+  /** The wire carries super-frames and incomplete checksums as a TAP does; it must not corrupt then. */
+  offload: boolean;
   /** Clients that go from a to b, and from b to a. */
   connections: number;
   /** Most bytes in each direction of a connection. */
@@ -54,6 +56,52 @@ interface Event {
   atMs: number;
   order: number;
   run(): void;
+}
+
+/** What will happen, by time and then in the order in which it was planned: a binary heap. */
+class Agenda {
+  readonly #heap: Event[] = [];
+  #order = 0;
+
+  get size(): number {
+    return this.#heap.length;
+  }
+
+  nextAt(): number {
+    return this.#heap[0]?.atMs ?? Number.POSITIVE_INFINITY;
+  }
+
+  add(atMs: number, run: () => void): void {
+    const heap = this.#heap;
+    const event = { atMs, order: this.#order++, run };
+    let at = heap.push(event) - 1;
+    for (let parent = (at - 1) >> 1; at > 0 && before(event, heap[parent]!); parent = (at - 1) >> 1) {
+      heap[at] = heap[parent]!;
+      at = parent;
+    }
+    heap[at] = event;
+  }
+
+  /** Takes out the first event if its time has come. */
+  pop(now: number): Event | undefined {
+    const heap = this.#heap;
+    const first = heap[0];
+    if (!first || first.atMs > now) return undefined;
+    const last = heap.pop()!;
+    let at = 0;
+    for (let child = 1; child < heap.length; child = at * 2 + 1) {
+      if (child + 1 < heap.length && before(heap[child + 1]!, heap[child]!)) child++;
+      if (!before(heap[child]!, last)) break;
+      heap[at] = heap[child]!;
+      at = child;
+    }
+    if (heap.length > 0) heap[at] = last;
+    return first;
+  }
+}
+
+function before(x: Event, y: Event): boolean {
+  return x.atMs < y.atMs || (x.atMs === y.atMs && x.order < y.order);
 }
 
 /** A socket whose other end sends a known stream at its own pace and checks every byte that it gets. */
@@ -207,7 +255,7 @@ class SimHost implements Host {
 /** One stack and its end of the wire. */
 class Side implements Link {
   readonly mtuBytes: number;
-  readonly offload = false;
+  readonly offload: boolean;
   readonly host: SimHost;
   readonly stack: Stack;
   other: Side | undefined;
@@ -216,6 +264,7 @@ class Side implements Link {
   constructor(sim: StackSim, index: number, options: SimOptions) {
     this.#sim = sim;
     this.mtuBytes = options.mtuBytes;
+    this.offload = options.offload;
     this.host = new SimHost(sim);
     const mac = new Uint8Array(6);
     putMac(mac, 0, 0x020000000000 + index);
@@ -260,8 +309,7 @@ export class StackSim {
   readonly sockets: { name: string; socket: SimSocket }[] = [];
   echoes = 0;
   readonly #options: SimOptions;
-  #events: Event[] = [];
-  #order = 0;
+  readonly #events = new Agenda();
 
   constructor(seed: number, options: SimOptions) {
     this.rng = seededRng(seed);
@@ -273,7 +321,7 @@ export class StackSim {
   }
 
   after(ms: number, run: () => void): void {
-    this.#events.push({ atMs: this.now + ms, order: this.#order++, run });
+    this.#events.add(this.now + ms, run);
   }
 
   /** Puts a frame on the wire. */
@@ -344,7 +392,7 @@ export class StackSim {
       this.#datagrams(side, at + 1);
     }
     const done = (): boolean => this.sockets.every(({ socket }) => socket.closed);
-    this.#until(() => done() && this.#events.length === 0, 3_600_000);
+    this.#until(() => done() && this.#events.size === 0, 3_600_000);
     // Mappings, neighbours and unfinished reassemblies time out.
     const end = this.now + 1_200_000;
     this.#until(() => this.now >= end, end);
@@ -355,16 +403,13 @@ export class StackSim {
       if (steps > 500_000) throw new Error('the simulation does not come to an end');
       const [a, b] = this.sides;
       let next = Math.min(a.stack.pollAt(), b.stack.pollAt());
-      for (const event of this.#events) next = Math.min(next, event.atMs);
+      next = Math.min(next, this.#events.nextAt());
       if (next > limitMs) {
         this.now = limitMs;
         return;
       }
       this.now = Math.max(this.now, next);
-      const due = this.#events.filter((event) => event.atMs <= this.now);
-      this.#events = this.#events.filter((event) => event.atMs > this.now);
-      due.sort((x, y) => x.atMs - y.atMs || x.order - y.order);
-      for (const event of due) event.run();
+      for (let due = this.#events.pop(this.now); due; due = this.#events.pop(this.now)) due.run();
       for (const side of this.sides) side.stack.poll(this.now);
     }
   }

@@ -6,19 +6,21 @@ import { type SimOptions, StackSim } from './stack-sim.ts';
 const SEEDS = Number(process.env.SEEDS ?? 10_000);
 
 function randomOptions(rng: Rng): SimOptions {
+  const offload = below(rng, 3) === 0;
   return {
     wire: {
       loss: uniform(rng) < 0.3 ? 0 : uniform(rng) * 0.2,
       duplicate: uniform(rng) * 0.1,
       reorder: uniform(rng) < 0.5 ? 0 : uniform(rng) * 0.3,
-      corrupt: uniform(rng) < 0.5 ? 0 : uniform(rng) * 0.1,
+      corrupt: offload || uniform(rng) < 0.5 ? 0 : uniform(rng) * 0.1,
       delayMs: uniform(rng) * 20,
       jitterMs: uniform(rng) < 0.5 ? 0 : uniform(rng) * 10,
     },
     ipv6: below(rng, 2) === 0,
+    offload,
     mtuBytes: [1280, 1500, 9000, 65_520][below(rng, 4)]!,
     connections: 1 + below(rng, 2),
-    bytesMax: 1 + below(rng, 40_000),
+    bytesMax: 1 + below(rng, 20_000),
     datagrams: below(rng, 5),
   };
 }
@@ -58,6 +60,7 @@ test('on a good wire every datagram is echoed, in fragments or not', () => {
     wire,
     ipv6: true,
     mtuBytes: 1500,
+    offload: false,
     connections: 1,
     bytesMax: 1000,
     datagrams: 20,
