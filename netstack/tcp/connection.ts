@@ -286,7 +286,7 @@ export class TcpConnection implements SegmentEmitter {
     this.#stamps.start(now, seg, stamps);
     this.#liveness.heard(now);
     this.#rx.start(now, seg.sequence);
-    this.#rx.negotiated(this.#handshake.receiveShift, this.#ownMss);
+    this.#rx.negotiated(this.#handshake.receiveShift, this.#ownMss - (stamps ? STAMPS_LEN : 0));
     this.#applyMss(true);
   }
 
@@ -526,11 +526,9 @@ export class TcpConnection implements SegmentEmitter {
       case 'syn-received':
         return this.#outputHandshake(now);
       case 'time-wait':
-        if (now >= this.#timeWaitEndMs) {
-          this.#close();
-          return true;
-        }
-        return this.#outputAck(now);
+        if (!this.#outputAck(now)) return false;
+        if (now >= this.#timeWaitEndMs) this.#close();
+        return true;
       default:
         return this.#outputOpen(now);
     }

@@ -80,7 +80,7 @@ export class Receiver {
     this.#roundAtMs = now;
   }
 
-  /** Options are settled: our shift, and the segment size that the peer will use. */
+  /** Options are settled: our shift, and the payload of the peer's full segments. */
   negotiated(shift: number, mss: number): void {
     this.#shift = shift;
     this.#mss = mss;

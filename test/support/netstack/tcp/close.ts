@@ -138,6 +138,16 @@ const closing: Cases = {
     +700 state time-wait
     +400 dead
   `,
+  'the last ACK is sent even if there is no TIME-WAIT': [
+    `${ACCEPTED}
+    finish
+    > F. 1:1(0) ack 1
+    < F. 1:1(0) ack 2 win 65535
+    > . 2:2(0) ack 2
+    dead
+  `,
+    { config: { timeWaitMs: 0 } },
+  ],
   '9293 3.6.1: TIME-WAIT gives way to a SYN with a higher number': `${ACCEPTED}
     finish
     > F. 1:1(0) ack 1

@@ -17,6 +17,11 @@ const receiving: Cases = {
     > . 1:1(0) ack 2921
     read 2920
   `,
+  '5681 4.2: with timestamps a full segment is shorter, and the second is acknowledged all the same': `${ACCEPTED_STAMPS}
+    < . 1:1449(1448) ack 1 win 500 <TS val 100 ecr 0>
+    < . 1449:2897(1448) ack 1 win 500 <TS val 100 ecr 0>
+    > . 1:1(0) ack 2897
+  `,
   'small segments are acknowledged once for the delay, not each': `${ACCEPTED}
     < . 1:101(100) ack 1 win 65535
     +10 < . 101:201(100) ack 1 win 65535
