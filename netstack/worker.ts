@@ -272,6 +272,7 @@ class NetworkThread {
     this.#publisher.close();
     this.#services.close();
     this.#stack.close();
+    this.#host.close();
     this.#switch.close();
     this.#captures.closeAll();
     this.#poller.close();

@@ -28,6 +28,7 @@ const socketpairCall = cFunction('socketpair', 'int', ['int', 'int', 'int', 'int
 const readCall = cFunction('read', 'int', ['int', 'int64', 'int64']);
 const writeCall = cFunction('write', 'int', ['int', 'int64', 'int64']);
 const fcntl = cFunction('fcntl', 'int', ['int', 'int', '...']);
+const sendmsgCall = cFunction('sendmsg', 'int', ['int', 'int64', 'int']);
 const recvmsgCall = cFunction('recvmsg', 'int', ['int', 'int64', 'int']);
 
 // Linux include/linux/socket.h, include/uapi/asm-generic/socket.h, include/uapi/linux/{in,in6,tcp,icmp,icmpv6}.h
@@ -195,6 +196,25 @@ export function receive(fd: number, buf: Uint8Array, off: number, len: number): 
 /** Writes bytes of a stream: how many were taken, or -1. */
 export function send(fd: number, buf: Uint8Array, off: number, len: number): number {
   return sendCall(fd, addressIn(buf, off), len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/** Most pieces that {@link sendPieces} takes. */
+export const PIECES_MAX = 16;
+const pieces = new NativeMemory(MSGHDR_LEN + 16 * PIECES_MAX);
+pieces.setPointer(16, pieces.address + MSGHDR_LEN);
+
+/**
+ * Writes several pieces of one buffer to a stream with one call: `spans` holds offset and length of each, in turn. Returns
+ * how many bytes were taken, or -1.
+ */
+export function sendPieces(fd: number, buf: Uint8Array, spans: readonly number[]): number {
+  const start = addressIn(buf, 0);
+  for (let i = 0; i < spans.length; i += 2) {
+    pieces.setPointer(MSGHDR_LEN + 8 * i, start + spans[i]!);
+    pieces.setPointer(MSGHDR_LEN + 8 * i + 8, spans[i + 1]!);
+  }
+  pieces.setPointer(24, spans.length / 2);
+  return sendmsgCall(fd, pieces.address, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 /** Sends one datagram. Returns its length or -1. */

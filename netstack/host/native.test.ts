@@ -8,6 +8,7 @@ import type { DatagramSink, HostError, HostIcmpError, HostStream, StreamSink } f
 import { parseAddress } from '../wire/address.ts';
 import { NativeHost } from './native.ts';
 import { Poller } from './poller.ts';
+import { receiveRing } from './receive-ring.ts';
 
 const LOOPBACK = parseAddress('127.0.0.1')!;
 
@@ -213,6 +214,95 @@ describe('streams', () => {
     expect(sink.error).toBeUndefined();
     await until(() => sink.error !== undefined);
     expect(['ECONNRESET', 'EPIPE']).toContain(sink.error);
+  });
+});
+
+describe('writes from the receive ring', () => {
+  const PIECE = 60_000;
+
+  /** Writes `count` pieces from slots of the ring, each filled with its number, as frames of a batch would. */
+  function writePieces(stream: HostStream, first: number, count: number): number {
+    let taken = 0;
+    for (let i = 0; i < count; i++) {
+      const at = receiveRing.next();
+      receiveRing.bytes.fill(first + i, at, at + PIECE);
+      const written = stream.write(receiveRing.bytes, at, PIECE);
+      taken += written;
+      if (written < PIECE) break;
+    }
+    receiveRing.flush();
+    return taken;
+  }
+
+  test('arrive whole and in order, however many rounds the ring makes within a batch', async () => {
+    const parts: Buffer[] = [];
+    const port = await server((accepted) => accepted.on('data', (data) => parts.push(data)));
+    const sink = new Recorder();
+    const stream = connect(port, sink);
+    await until(() => sink.connects === 1);
+    expect(writePieces(stream, 1, 20)).toBe(20 * PIECE);
+    await until(() => parts.reduce((sum, part) => sum + part.length, 0) === 20 * PIECE);
+    const all = Buffer.concat(parts);
+    for (let i = 0; i < 20; i++) {
+      const piece = all.subarray(i * PIECE, (i + 1) * PIECE);
+      expect(piece.every((byte) => byte === 1 + i)).toBe(true);
+    }
+  });
+
+  test.each(['shutdown', 'close'] as const)(
+    'that a full socket refused go before %s(), and no more is taken meanwhile',
+    async (how) => {
+      let accepted: net.Socket | undefined;
+      const parts: Buffer[] = [];
+      let ended = false;
+      const port = await server((socket) => {
+        accepted = socket.pause();
+        socket.on('data', (data) => parts.push(data));
+        socket.on('end', () => {
+          ended = true;
+        });
+        socket.pause();
+      });
+      const sink = new Recorder();
+      const stream = connect(port, sink);
+      await until(() => sink.connects === 1 && accepted !== undefined);
+      let total = 0;
+      let number = 1;
+      for (;;) {
+        const taken = writePieces(stream, number, 4);
+        total += taken;
+        number = ((number + 3) % 128) + 1;
+        if (taken === 0) break;
+      }
+      expect(stream.write(new Uint8Array(10), 0, 10)).toBe(0);
+      stream[how]();
+      accepted!.resume();
+      await until(() => ended);
+      expect(parts.reduce((sum, part) => sum + part.length, 0)).toBe(total);
+      const all = Buffer.concat(parts);
+      for (let piece = 0; piece * PIECE < total; piece++) expect(all[piece * PIECE]).toBe((piece % 128) + 1);
+    },
+  );
+
+  test('of a stream that is reset are forgotten', async () => {
+    let received = 0;
+    const port = await server((socket) => {
+      socket.on('data', (data) => {
+        received += data.length;
+      });
+      socket.on('error', () => {});
+    });
+    const sink = new Recorder();
+    const stream = connect(port, sink);
+    await until(() => sink.connects === 1);
+    const at = receiveRing.next();
+    stream.write(receiveRing.bytes, at, PIECE);
+    stream.reset();
+    receiveRing.flush();
+    const other = new Recorder();
+    connect(port, other);
+    await until(() => other.connects === 1);
+    expect(received).toBe(0);
   });
 });
 

@@ -1,8 +1,8 @@
 /**
  * The host as the kernel has it: non-blocking sockets in one thread's loop.
  *
- * Streams are registered once, edge-triggered, for both directions: the core pulls until a socket is empty and pushes
- * until it is full, which is just what an edge tells about, and no flow ever costs an epoll_ctl after its first. Listeners
+ * Streams (host/stream.ts) are registered once, edge-triggered, for both directions: the core pulls until a socket is
+ * empty and pushes until it is full, which is just what an edge tells about, and no flow costs an epoll_ctl after its first. Listeners
  * and datagram sockets are level-triggered and read in bounded batches, so that one busy socket cannot starve the rest.
  *
  * The core must never be called from within its own call. What a read or write finds out about a socket's death is
@@ -11,7 +11,7 @@
 
 import { SyscallError } from '#common/errors';
 import type { Log } from '#common/log';
-import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '#common/native/epoll';
+import { EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
 import type {
@@ -20,17 +20,17 @@ import type {
   Host,
   HostDatagram,
   HostError,
-  HostIcmpError,
   HostPing,
   HostStream,
   ListenSink,
   PingSink,
   StreamSink,
 } from '../flow/host.ts';
-import { drainErrors, openNativeDatagram } from './datagram.ts';
+import { openNativeDatagram } from './datagram.ts';
 import { hostError } from './errors.ts';
 import { openNativePing } from './ping.ts';
 import type { Poller } from './poller.ts';
+import { closeLingering, NativeStream, STREAM_EVENTS } from './stream.ts';
 
 /** Connections accepted from one listener in one turn of the loop. */
 const ACCEPTS_PER_TURN = 64;
@@ -38,11 +38,6 @@ const ACCEPTS_PER_TURN = 64;
 const LISTEN_BACKLOG = 4096;
 /** How long a listener rests when the process has no descriptors left. */
 const ACCEPT_REST_MS = 100;
-
-/** Bytes after which a connection counts as bulk. */
-const BULK_BYTES = 256 * 1024;
-
-const STREAM_EVENTS = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0;
 
 /** Sockets of the kernel, for the loop of one thread. */
 export class NativeHost implements Host {
@@ -65,6 +60,11 @@ export class NativeHost implements Host {
       this.#resting.delete(listener);
       listener.resume();
     }
+  }
+
+  /** Cuts off what is closing but has bytes left for a peer that does not read. */
+  close(): void {
+    closeLingering();
   }
 
   connect(
@@ -182,146 +182,6 @@ function isLoopback(addr: Uint8Array, off: number): boolean {
   if (socket.isMapped(addr, off)) return addr[off + 12] === 127;
   for (let i = 0; i < 15; i++) if (addr[off + i] !== 0) return false;
   return addr[off + 15] === 1;
-}
-
-const IDLE_SINK: StreamSink = { connected() {}, readable() {}, writable() {}, failed() {} };
-
-/** A TCP socket. */
-class NativeStream implements HostStream {
-  sink: StreamSink = IDLE_SINK;
-  readonly #poller: Poller;
-  #fd: number;
-  /** Undoes on the socket what holds only while it connects; undefined once it is connected. */
-  #connecting: ((fd: number) => void) | undefined;
-  #wantsWritable = false;
-  #failing = false;
-  /** A short read emptied the socket; until the next edge there is nothing to ask the kernel for. */
-  #drained = false;
-  #hasWritten = false;
-  #noDelay = false;
-  /** Bytes to write until the socket is tuned for bulk. */
-  #untuned: number;
-  /** The peer's end has been announced, after which no edge comes. */
-  #ended = false;
-
-  constructor(fd: number, poller: Poller, local: boolean, connecting: ((fd: number) => void) | undefined) {
-    this.#fd = fd;
-    this.#poller = poller;
-    this.#untuned = local ? BULK_BYTES : Number.POSITIVE_INFINITY;
-    this.#connecting = connecting;
-  }
-
-  get closed(): boolean {
-    return this.#fd < 0;
-  }
-
-  events(mask: number): void {
-    if (mask & EPOLLERR || (this.#connecting && mask & EPOLLHUP)) {
-      let icmp: HostIcmpError | undefined;
-      if (this.#connecting) {
-        drainErrors(this.#fd, (error) => {
-          icmp = error;
-        });
-      }
-      const error = socket.pendingError(this.#fd);
-      if (error !== 0) {
-        this.fail(hostError(errnoName(error)), icmp);
-        return;
-      }
-    }
-    if (this.#connecting) {
-      if (!(mask & EPOLLOUT)) return;
-      this.#connecting(this.#fd);
-      this.#connecting = undefined;
-      this.sink.connected();
-    }
-    if (mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) {
-      this.#drained = false;
-      if (mask & (EPOLLRDHUP | EPOLLHUP)) this.#ended = true;
-      if (this.#fd >= 0) this.sink.readable();
-    }
-    if (mask & EPOLLOUT && this.#wantsWritable && this.#fd >= 0) {
-      this.#wantsWritable = false;
-      this.sink.writable();
-    }
-  }
-
-  /** Closes the socket and tells the sink why. */
-  fail(error: HostError, icmp?: HostIcmpError): void {
-    if (this.#fd < 0) return;
-    const { sink } = this;
-    this.close();
-    sink.failed(error, icmp);
-  }
-
-  #failLater(error: HostError): void {
-    if (this.#failing) return;
-    this.#failing = true;
-    this.#poller.defer(() => this.fail(error));
-  }
-
-  read(buf: Uint8Array, off: number, len: number): number {
-    if (this.#fd < 0 || this.#failing || this.#drained || len === 0) return 0;
-    const count = socket.receive(this.#fd, buf, off, len);
-    if (count > 0) {
-      this.#drained = count < len && !this.#ended;
-      return count;
-    }
-    if (count === 0) return -1;
-    const code = errnoName(socket.socketErrno());
-    if (code === 'EAGAIN') this.#drained = !this.#ended;
-    else if (code !== 'EINTR') this.#failLater(hostError(code));
-    return 0;
-  }
-
-  write(buf: Uint8Array, off: number, len: number): number {
-    if (this.#fd < 0 || this.#failing || len === 0) return 0;
-    this.#tune(len);
-    const count = socket.send(this.#fd, buf, off, len);
-    if (count === len) return count;
-    this.#wantsWritable = true;
-    if (count >= 0) return count;
-    const code = errnoName(socket.socketErrno());
-    if (code !== 'EAGAIN' && code !== 'EINTR') this.#failLater(hostError(code));
-    return 0;
-  }
-
-  /**
-   * Options are set when they begin to matter, since most connections are short: Nagle's algorithm holds back nothing
-   * before a second write, and congestion control nothing before the first windows.
-   */
-  #tune(len: number): void {
-    if (!this.#hasWritten) this.#hasWritten = true;
-    else if (!this.#noDelay) {
-      this.#noDelay = true;
-      socket.setNoDelay(this.#fd);
-    }
-    if (this.#untuned === Number.POSITIVE_INFINITY) return;
-    this.#untuned -= len;
-    if (this.#untuned > 0) return;
-    this.#untuned = Number.POSITIVE_INFINITY;
-    // A control that probes for bandwidth (BBR, the default of some hosts) halves the speed of loopback. Where there is
-    // no cubic, the host's choice stands.
-    socket.setCongestionControl(this.#fd, 'cubic');
-  }
-
-  shutdown(): void {
-    if (this.#fd >= 0) socket.shutdownWrite(this.#fd);
-  }
-
-  reset(): void {
-    if (this.#fd < 0) return;
-    socket.resetOnClose(this.#fd);
-    this.close();
-  }
-
-  close(): void {
-    if (this.#fd < 0) return;
-    this.#poller.forget(this.#fd);
-    socket.close(this.#fd);
-    this.#fd = -1;
-    this.sink = IDLE_SINK;
-  }
 }
 
 /** A listening TCP socket. */

@@ -8,13 +8,11 @@ import { EPOLLIN } from '#common/native/epoll';
 import { close } from '#common/native/socket';
 import { readFrame, type Tap, writeFrame } from '#common/native/tap';
 import { Burst, type Poller } from '../host/poller.ts';
+import { receiveRing } from '../host/receive-ring.ts';
 import { FRAME_BYTES_MAX, type FrameSink, type Link, VNET_HDR_LEN } from './link.ts';
 
 /** Shortest Ethernet frame worth a look: its header. */
 const ETHERNET_HEADER_LEN = 14;
-
-// A thread's devices take turns, and a frame is only valid during the sink's call: one buffer serves all.
-const buffer = new Uint8Array(new ArrayBuffer(FRAME_BYTES_MAX));
 
 /** A link over an open TAP, which it owns. */
 export class TapLink implements Link {
@@ -34,11 +32,15 @@ export class TapLink implements Link {
     const burst = new Burst(this.#poller);
     const readOne = (): boolean => {
       if (this.#fd < 0) return false;
-      const length = readFrame(this.#fd, buffer, 0, FRAME_BYTES_MAX);
-      if (length >= VNET_HDR_LEN + ETHERNET_HEADER_LEN) sink.frame(buffer, 0, length);
+      const at = receiveRing.next();
+      const length = readFrame(this.#fd, receiveRing.bytes, at, FRAME_BYTES_MAX);
+      if (length >= VNET_HDR_LEN + ETHERNET_HEADER_LEN) sink.frame(receiveRing.bytes, at, at + length);
       return length >= 0;
     };
-    this.#poller.watch(this.#fd, EPOLLIN, () => burst.run(readOne));
+    this.#poller.watch(this.#fd, EPOLLIN, () => {
+      burst.run(readOne);
+      receiveRing.flush();
+    });
   }
 
   send(

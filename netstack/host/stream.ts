@@ -1,0 +1,282 @@
+/**
+ * A TCP socket of the kernel. It is edge-triggered: the core is told once that bytes have come or that there is room
+ * again, and pulls and pushes until the socket says no.
+ *
+ * Pushes from a TAP's frames are gathered and written together when the batch of frames ends (host/receive-ring.ts). They
+ * count as taken at once; what the kernel then refuses is copied aside and goes first when it has room. How much may be
+ * aside, over all sockets, is bounded; beyond that nothing is gathered.
+ */
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '#common/native/epoll';
+import { errnoName } from '#common/native/libc';
+import * as socket from '#common/native/socket';
+import type { HostError, HostIcmpError, HostStream, StreamSink } from '../flow/host.ts';
+import { drainErrors } from './datagram.ts';
+import { hostError } from './errors.ts';
+import type { Poller } from './poller.ts';
+import { type Gatherer, receiveRing } from './receive-ring.ts';
+
+/** What a stream is to be watched for. */
+export const STREAM_EVENTS: number = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0;
+
+/** Bytes after which a connection counts as bulk. */
+const BULK_BYTES = 256 * 1024;
+/** Smaller pieces are written at once: they are somebody's question or answer. */
+const GATHER_BYTES_MIN = 16 * 1024;
+/** Bytes that wait aside, over all sockets of the thread. */
+const ASIDE_BYTES_MAX = 8 << 20;
+
+let asideBytes = 0;
+/** Closed by the core, with bytes aside that the peer has not taken. */
+const lingering = new Set<NativeStream>();
+
+/** Resets streams that could not be closed in order yet. */
+export function closeLingering(): void {
+  for (const stream of lingering) stream.reset();
+}
+
+const IDLE_SINK: StreamSink = { connected() {}, readable() {}, writable() {}, failed() {} };
+
+/** A TCP socket. */
+export class NativeStream implements HostStream, Gatherer {
+  sink: StreamSink = IDLE_SINK;
+  readonly #poller: Poller;
+  #fd: number;
+  /** Undoes on the socket what holds only while it connects; undefined once it is connected. */
+  #connecting: ((fd: number) => void) | undefined;
+  #wantsWritable = false;
+  #failing = false;
+  /** A short read emptied the socket; until the next edge there is nothing to ask the kernel for. */
+  #drained = false;
+  /** Offsets and lengths in the receive ring of what was taken in this batch. */
+  readonly #spans: number[] = [];
+  /** What the kernel refused of it. */
+  #aside: Uint8Array | undefined;
+  #asideAt = 0;
+  /** What to do once nothing is aside. */
+  #ending: { finish: () => void } | undefined;
+  #hasWritten = false;
+  #noDelay = false;
+  /** Bytes to write until the socket is tuned for bulk. */
+  #untuned: number;
+  /** The peer's end has been announced, after which no edge comes. */
+  #ended = false;
+
+  constructor(fd: number, poller: Poller, local: boolean, connecting: ((fd: number) => void) | undefined) {
+    this.#fd = fd;
+    this.#poller = poller;
+    this.#untuned = local ? BULK_BYTES : Number.POSITIVE_INFINITY;
+    this.#connecting = connecting;
+  }
+
+  get closed(): boolean {
+    return this.#fd < 0;
+  }
+
+  events(mask: number): void {
+    if (mask & EPOLLERR || (this.#connecting && mask & EPOLLHUP)) {
+      let icmp: HostIcmpError | undefined;
+      if (this.#connecting) {
+        drainErrors(this.#fd, (error) => {
+          icmp = error;
+        });
+      }
+      const error = socket.pendingError(this.#fd);
+      if (error !== 0) {
+        this.fail(hostError(errnoName(error)), icmp);
+        return;
+      }
+    }
+    if (this.#connecting) {
+      if (!(mask & EPOLLOUT)) return;
+      this.#connecting(this.#fd);
+      this.#connecting = undefined;
+      this.sink.connected();
+    }
+    if (mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) {
+      this.#drained = false;
+      if (mask & (EPOLLRDHUP | EPOLLHUP)) this.#ended = true;
+      if (this.#fd >= 0) this.sink.readable();
+    }
+    if (mask & EPOLLOUT && this.#fd >= 0 && this.#writeAside() && this.#wantsWritable && this.#fd >= 0) {
+      this.#wantsWritable = false;
+      this.sink.writable();
+    }
+  }
+
+  /** Closes the socket and tells the sink why. */
+  fail(error: HostError, icmp?: HostIcmpError): void {
+    if (this.#fd < 0) return;
+    const { sink } = this;
+    this.#closeNow();
+    sink.failed(error, icmp);
+  }
+
+  #failLater(error: HostError): void {
+    if (this.#failing) return;
+    this.#failing = true;
+    this.#poller.defer(() => this.fail(error));
+  }
+
+  read(buf: Uint8Array, off: number, len: number): number {
+    if (this.#fd < 0 || this.#failing || this.#drained || len === 0) return 0;
+    const count = socket.receive(this.#fd, buf, off, len);
+    if (count > 0) {
+      this.#drained = count < len && !this.#ended;
+      return count;
+    }
+    if (count === 0) return -1;
+    const code = errnoName(socket.socketErrno());
+    if (code === 'EAGAIN') this.#drained = !this.#ended;
+    else if (code !== 'EINTR') this.#failLater(hostError(code));
+    return 0;
+  }
+
+  write(buf: Uint8Array, off: number, len: number): number {
+    if (this.#fd < 0 || this.#failing || len === 0) return 0;
+    if (this.#aside) {
+      this.#wantsWritable = true;
+      return 0;
+    }
+    this.#tune(len);
+    if (buf === receiveRing.bytes && len >= GATHER_BYTES_MIN && this.#mayGather()) {
+      if (this.#spans.length === 0) receiveRing.hold(this);
+      this.#spans.push(off, len);
+      return len;
+    }
+    if (this.#spans.length > 0) {
+      this.flush();
+      if (this.#aside || this.#failing) {
+        this.#wantsWritable = true;
+        return 0;
+      }
+    }
+    const count = socket.send(this.#fd, buf, off, len);
+    if (count === len) return count;
+    this.#wantsWritable = true;
+    if (count >= 0) return count;
+    const code = errnoName(socket.socketErrno());
+    if (code !== 'EAGAIN' && code !== 'EINTR') this.#failLater(hostError(code));
+    return 0;
+  }
+
+  #mayGather(): boolean {
+    return asideBytes < ASIDE_BYTES_MAX && this.#spans.length < 2 * socket.PIECES_MAX;
+  }
+
+  /** Writes what was gathered. Called before the frames that it lies in are overwritten. */
+  flush(): void {
+    const spans = this.#spans;
+    if (spans.length === 0) return;
+    let total = 0;
+    for (let i = 1; i < spans.length; i += 2) total += spans[i]!;
+    let count = this.#fd < 0 || this.#failing ? total : socket.sendPieces(this.#fd, receiveRing.bytes, spans);
+    if (count < 0) {
+      const code = errnoName(socket.socketErrno());
+      if (code === 'EAGAIN' || code === 'EINTR') count = 0;
+      else {
+        this.#failLater(hostError(code));
+        count = total;
+      }
+    }
+    if (count < total) this.#putAside(spans, count, total - count);
+    spans.length = 0;
+  }
+
+  #putAside(spans: readonly number[], skip: number, length: number): void {
+    const aside = new Uint8Array(length);
+    let at = 0;
+    let past = skip;
+    for (let i = 0; i < spans.length; i += 2) {
+      const [off, len] = [spans[i]!, spans[i + 1]!];
+      const from = Math.min(len, past);
+      past -= from;
+      aside.set(receiveRing.bytes.subarray(off + from, off + len), at);
+      at += len - from;
+    }
+    this.#aside = aside;
+    this.#asideAt = 0;
+    asideBytes += length;
+  }
+
+  /** Writes what was put aside; true when nothing is left of it. */
+  #writeAside(): boolean {
+    const aside = this.#aside;
+    if (!aside) return true;
+    const count = socket.send(this.#fd, aside, this.#asideAt, aside.length - this.#asideAt);
+    if (count < 0) {
+      const code = errnoName(socket.socketErrno());
+      if (code !== 'EAGAIN' && code !== 'EINTR') this.#failLater(hostError(code));
+      return false;
+    }
+    this.#asideAt += count;
+    if (this.#asideAt < aside.length) return false;
+    this.#dropAside();
+    if (this.#ending) {
+      const { finish } = this.#ending;
+      this.#ending = undefined;
+      finish();
+    }
+    return true;
+  }
+
+  #dropAside(): void {
+    if (!this.#aside) return;
+    asideBytes -= this.#aside.length;
+    this.#aside = undefined;
+  }
+
+  /**
+   * Options are set when they begin to matter, since most connections are short: Nagle's algorithm holds back nothing
+   * before a second write, and congestion control nothing before the first windows.
+   */
+  #tune(len: number): void {
+    if (!this.#hasWritten) this.#hasWritten = true;
+    else if (!this.#noDelay) {
+      this.#noDelay = true;
+      socket.setNoDelay(this.#fd);
+    }
+    if (this.#untuned === Number.POSITIVE_INFINITY) return;
+    this.#untuned -= len;
+    if (this.#untuned > 0) return;
+    this.#untuned = Number.POSITIVE_INFINITY;
+    // A control that probes for bandwidth (BBR, the default of some hosts) halves the speed of loopback. Where there is
+    // no cubic, the host's choice stands.
+    socket.setCongestionControl(this.#fd, 'cubic');
+  }
+
+  shutdown(): void {
+    this.#afterAside(() => socket.shutdownWrite(this.#fd));
+  }
+
+  /** Ends something in its turn: after the bytes that were taken before. */
+  #afterAside(finish: () => void): void {
+    if (this.#fd < 0) return;
+    this.flush();
+    if (this.#aside && !this.#failing) this.#ending = { finish };
+    else finish();
+  }
+
+  reset(): void {
+    if (this.#fd < 0) return;
+    socket.resetOnClose(this.#fd);
+    this.#closeNow();
+  }
+
+  close(): void {
+    this.sink = IDLE_SINK;
+    this.#afterAside(() => this.#closeNow());
+    if (this.#fd >= 0) lingering.add(this);
+  }
+
+  #closeNow(): void {
+    if (this.#fd < 0) return;
+    lingering.delete(this);
+    this.#dropAside();
+    this.#ending = undefined;
+    this.#spans.length = 0;
+    this.#poller.forget(this.#fd);
+    socket.close(this.#fd);
+    this.#fd = -1;
+    this.sink = IDLE_SINK;
+  }
+}
