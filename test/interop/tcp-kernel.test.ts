@@ -7,8 +7,8 @@ import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
-import { createNetwork, type Network } from '#netstack';
-import { Netns } from '../support/netns.ts';
+import { createNetwork, type Network, type PublishedPort } from '#netstack';
+import { Netns, type Running } from '../support/netns.ts';
 import { lacking } from '../support/requirements.ts';
 
 const GATEWAY = '10.215.0.1';
@@ -165,6 +165,89 @@ END`);
       await lossy(2);
       await bothWays();
       await somethingLost();
+    });
+
+    test('16 transfers at once, up and down, are all whole', async () => {
+      const down = Array.from({ length: 8 }, () => shell(`curl -sS --max-time 40 ${url} | sha256sum`));
+      const up = Array.from({ length: 8 }, () =>
+        shell(
+          `f=$(mktemp); trap 'rm $f' EXIT; head -c 1000000 /dev/urandom > $f; sha256sum < $f | cut -c1-64; curl -sS --max-time 40 -H Expect: -T $f ${url}`,
+        ),
+      );
+      for (const sum of await Promise.all(down)) expect(sum.slice(0, 64)).toBe(digest);
+      for (const lines of await Promise.all(up)) {
+        const [sent, received] = lines.split('\n');
+        expect(received).toBe(sent);
+      }
+    });
+
+    describe('towards a server in the guest', () => {
+      let published: PublishedPort;
+      let inGuest: Running;
+
+      beforeAll(async () => {
+        // GET gives as many zeros as the path says, PUT answers with the digest of what it got.
+        inGuest = guest.start(
+          process.execPath,
+          '-e',
+          `require('node:http').createServer((request, response) => {
+            if (request.method === 'GET') return response.end(Buffer.alloc(Number(request.url.slice(1)), 'drydock '));
+            const hash = require('node:crypto').createHash('sha256');
+            request.on('data', (chunk) => hash.update(chunk));
+            request.on('end', () => response.end(hash.digest('hex')));
+          }).listen(8080, () => console.log('listening'))`,
+        );
+        await inGuest.line(/listening/);
+        published = await network.publish({
+          protocol: 'tcp',
+          hostAddress: '127.0.0.1',
+          hostPort: 0,
+          guestAddress: '10.215.0.2',
+          guestPort: 8080,
+        });
+      });
+
+      afterAll(async () => {
+        await published?.close();
+        inGuest?.kill();
+        await inGuest?.ended;
+      });
+
+      async function bothWaysIn(): Promise<void> {
+        const base = `http://127.0.0.1:${published.hostPort}`;
+        const got = Buffer.from(await (await fetch(`${base}/${BYTES}`)).arrayBuffer());
+        expect(got.equals(Buffer.alloc(BYTES, 'drydock '))).toBe(true);
+        const answer = await fetch(base, { method: 'PUT', body });
+        expect(await answer.text()).toBe(digest);
+      }
+
+      test('8 MiB go whole each way', bothWaysIn);
+
+      test('and over a wire that loses 2 % each way', async () => {
+        await shell('ip link set eth0 mtu 1500 gso_max_segs 8');
+        closers.push(() => shell('ip link set eth0 mtu 65520 gso_max_segs 65535'));
+        await lossy(2);
+        await bothWaysIn();
+        await somethingLost();
+      });
+
+      test('a SYN that is lost is sent again', async () => {
+        await lossy(undefined);
+        const socket = net.connect(published.hostPort, '127.0.0.1');
+        closers.push(() => socket.destroy());
+        // The first SYN is lost; the next one goes out a second after it.
+        await vi.waitFor(async () => {
+          const dropped = await shell("nft list chain netdev loss in | grep -c 'counter packets [1-9]'");
+          expect(dropped).toBe('1');
+        });
+        await shell('nft delete table netdev loss');
+        closers.shift();
+        socket.write('GET /10 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+        let text = '';
+        socket.on('data', (chunk) => (text += chunk));
+        await once(socket, 'end');
+        expect(text).toMatch(/^HTTP\/1.1 200 OK[\s\S]*drydock dr$/);
+      });
     });
 
     test('the kernel agrees to timestamps, SACK and window scaling', async () => {
