@@ -1,7 +1,7 @@
 /** POST /build, /commit and /build/prune (moby, api/server/router/build and container). */
 import { Readable } from 'node:stream';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorCode } from '#common/errors';
 import { containerRunner } from '../build/runner.ts';
 import type { BuildRequest } from '../build/service.ts';
 import type { ContainerConfig, HostConfig } from '../container/types.ts';
@@ -134,6 +134,11 @@ async function build(request: FastifyRequest, reply: FastifyReply, context: ApiC
   });
 }
 
+function ignoreConflict(error: unknown): false {
+  if (errorCode(error) !== 'ERR_CONFLICT') throw error;
+  return false;
+}
+
 /** POST /commit: the container is paused meanwhile, unless the client wishes otherwise. */
 async function commit(request: FastifyRequest, context: ApiContext): Promise<object> {
   const { containers, images } = context;
@@ -143,7 +148,8 @@ async function commit(request: FastifyRequest, context: ApiContext): Promise<obj
   const tag = text(request, 'tag');
   const { record } = container;
   const mustPause = flag(request, 'pause', true) && record.state.status === 'running';
-  if (mustPause) await containers.supervisor.pause(container);
+  // It may end before it is paused, which serves as well.
+  const paused = mustPause && (await containers.supervisor.pause(container).then(() => true, ignoreConflict));
   try {
     const image = await images.commit({
       containerId: container.id,
@@ -162,7 +168,7 @@ async function commit(request: FastifyRequest, context: ApiContext): Promise<obj
     });
     return { Id: image.id };
   } finally {
-    if (mustPause) await containers.supervisor.unpause(container);
+    if (paused) await containers.supervisor.unpause(container).catch(ignoreConflict);
   }
 }
 

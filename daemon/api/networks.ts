@@ -87,7 +87,7 @@ function networkView(context: ApiContext, record: NetworkRecord, endpoints: bool
     Scope: 'local',
     Driver: record.driver,
     EnableIPv4: true,
-    EnableIPv6: record.enableIPv6,
+    EnableIPv6: record.enableIPv6 === true,
     IPAM: {
       Driver: record.ipam.Driver,
       Options: record.ipam.Options,

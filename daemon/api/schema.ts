@@ -155,3 +155,39 @@ export const createVolumeBody: Schema = object({
   ...fields(textMap, 'DriverOpts Labels'),
   ClusterVolumeSpec: anything,
 });
+
+/**
+ * Gives fields the case that this API writes: Go's decoder takes `image` for `Image`, so clients send it. Keys of maps (labels,
+ * ports) stay as they are. Changes `value` in place.
+ */
+export function canonicalKeys(schema: Schema, value: unknown): void {
+  if (Array.isArray(value)) {
+    for (const item of value) canonicalKeys((schema.items ?? {}) as Schema, item);
+    return;
+  }
+  if (value === null || typeof value !== 'object') return;
+  const properties = schema.properties as Record<string, Schema> | undefined;
+  const object = value as Record<string, unknown>;
+  for (const key of Object.keys(object)) {
+    if (!properties) {
+      canonicalKeys((schema.additionalProperties ?? {}) as Schema, object[key]);
+      continue;
+    }
+    const name = Object.hasOwn(properties, key) ? key : namesOf(properties).get(key.toLowerCase());
+    if (name === undefined) continue;
+    canonicalKeys(properties[name]!, object[key]);
+    if (name === key) continue;
+    object[name] ??= object[key];
+    delete object[key];
+  }
+}
+
+const lowerCased = new WeakMap<object, Map<string, string>>();
+
+function namesOf(properties: Record<string, Schema>): Map<string, string> {
+  const known = lowerCased.get(properties);
+  if (known) return known;
+  const made = new Map(Object.keys(properties).map((name) => [name.toLowerCase(), name]));
+  lowerCased.set(properties, made);
+  return made;
+}

@@ -11,6 +11,7 @@ import { DrydockError } from '#common/errors';
 import { JSON_BODY_BYTES_MAX } from '../limits.ts';
 import type { ApiContext } from './context.ts';
 import { answerFor } from './errors.ts';
+import { canonicalKeys } from './schema.ts';
 
 /** Versions of the Engine API that are spoken: 1.24 to 1.51, as a dockerd 28. */
 export const API_MINOR_MIN = 24;
@@ -74,6 +75,10 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
     const asked = versions.get(request.raw);
     const refusal = asked === undefined ? undefined : refusedVersion(asked);
     if (refusal !== undefined) throw new DrydockError('ERR_BAD_PARAMETER', refusal);
+  });
+  app.addHook('preValidation', async (request) => {
+    const schema = request.routeOptions.schema?.body;
+    if (schema) canonicalKeys(schema as Record<string, unknown>, request.body);
   });
   // Without fastify's charset: the CLI takes an error's text out of a body only when this is its exact type.
   app.addHook('onSend', async (_request, reply) => {

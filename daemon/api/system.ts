@@ -158,16 +158,22 @@ function absentRoutes(app: FastifyInstance): void {
       throw new DrydockError('ERR_NOT_IMPLEMENTED', 'this daemon can not be part of a swarm');
     });
   app.get('/plugins', async () => []);
-  app.get('/plugins/:name/json', async (request) => {
+  const noPlugin = async (request: FastifyRequest): Promise<never> => {
     const { name } = request.params as { name: string };
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin ${JSON.stringify(name)} not found`);
-  });
+  };
+  app.get('/plugins/:name/json', noPlugin);
+  app.delete('/plugins/:name', noPlugin);
+  for (const verb of ['enable', 'disable', 'upgrade', 'push', 'set'])
+    app.post(`/plugins/:name/${verb}`, noPlugin);
+  app.put('/volumes/:name', notSwarm);
   app.get('/plugins/privileges', async () => {
     throw new DrydockError('ERR_NOT_IMPLEMENTED', 'this daemon does not install plugins');
   });
-  app.post('/plugins/pull', async () => {
-    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'this daemon does not install plugins');
-  });
+  for (const verb of ['pull', 'create'])
+    app.post(`/plugins/${verb}`, async () => {
+      throw new DrydockError('ERR_NOT_IMPLEMENTED', 'this daemon does not install plugins');
+    });
   for (const method of ['GET', 'POST'] as const)
     app.route({
       method,

@@ -1,7 +1,8 @@
 /** From a create request and an image to a container's record. Pure: names, ids and times are given. */
 import { DrydockError } from '#common/errors';
 import type { Image } from '../image/store.ts';
-import { parseGuestPort, portWishes } from '../network/ports.ts';
+import { formatGuestPort, parseGuestPort, portWishes } from '../network/ports.ts';
+import { DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS } from '../runtime/index.ts';
 import { newState } from './lifecycle.ts';
 import type {
   ContainerConfig,
@@ -53,7 +54,8 @@ export function createRecord(request: CreateRequest, facts: CreateFacts): Create
         ? 'Published ports are discarded when using host network mode'
         : 'Published ports are discarded when using none network mode',
     );
-  for (const port of Object.keys(config.ExposedPorts ?? {})) parseGuestPort(port);
+  config.ExposedPorts = withProtocols(config.ExposedPorts);
+  host.PortBindings = withProtocols(host.PortBindings);
   for (const wish of portWishes(host.PortBindings, undefined, false))
     config.ExposedPorts = { ...config.ExposedPorts, [`${wish.guest.port}/${wish.guest.protocol}`]: {} };
   const args = [...(config.Entrypoint ?? []), ...(config.Cmd ?? [])];
@@ -133,10 +135,20 @@ function withDefaults(request: HostConfig, facts: CreateFacts): HostConfig {
   host.LogConfig = host.LogConfig?.Type
     ? { Type: host.LogConfig.Type, Config: host.LogConfig.Config ?? {} }
     : { Type: facts.logConfig.Type, Config: { ...facts.logConfig.Config, ...host.LogConfig?.Config } };
-  host.PortBindings ??= {};
+  if (!host.Privileged && !host.SecurityOpt?.some((option) => /^systempaths[=:]unconfined$/.test(option))) {
+    host.MaskedPaths ??= [...DEFAULT_MASKED_PATHS];
+    host.ReadonlyPaths ??= [...DEFAULT_READONLY_PATHS];
+  }
   if ((host.Memory ?? 0) > 0 && !host.MemorySwap) host.MemorySwap = host.Memory! * 2;
   if (host.PidsLimit != null && host.PidsLimit <= 0) host.PidsLimit = null;
   return host;
+}
+
+/** Ports as keys are `80/tcp`, also when a client said `80`. */
+function withProtocols<T>(ports: Record<string, T> | null | undefined): Record<string, T> {
+  return Object.fromEntries(
+    Object.entries(ports ?? {}).map(([port, value]) => [formatGuestPort(parseGuestPort(port)), value]),
+  );
 }
 
 function checkNetworkMode(config: ContainerConfig, host: HostConfig): void {

@@ -2,7 +2,7 @@
  * Links, docker's oldest way to name a neighbour: lines in /etc/hosts on any network, and environment variables on the
  * default one (moby: daemon/links). Pure.
  */
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorCode } from '#common/errors';
 import { isAlive } from './lifecycle.ts';
 import type { ContainerRecord, EndpointSettings } from './types.ts';
 
@@ -28,7 +28,10 @@ export function parseLink(text: string): { name: string; alias: string } {
   return { name, alias: alias.slice(alias.lastIndexOf('/') + 1) };
 }
 
-/** Finds the neighbours of a container. @throws ERR_BAD_PARAMETER when one does not run, ERR_CONTAINER_NOT_FOUND */
+/**
+ * Finds the neighbours of a container. On a user network those that don't run are left out: their line comes when they start.
+ * @throws ERR_BAD_PARAMETER, ERR_CONTAINER_NOT_FOUND when one of the default network is missing
+ */
 export function findLinks(
   record: ContainerRecord,
   lookups: LinkLookups,
@@ -55,8 +58,23 @@ export function findLinks(
   const mode = record.hostConfig.NetworkMode ?? '';
   for (const text of record.hostConfig.Links ?? []) add(text, mode, mode === 'bridge');
   for (const [network, settings] of Object.entries(record.networks))
-    for (const text of settings.Links ?? []) add(text, network, false);
+    for (const text of settings.Links ?? []) if (runsOn(text, network, lookups)) add(text, network, false);
   return found;
+}
+
+function runsOn(text: string, network: string, lookups: LinkLookups): boolean {
+  try {
+    const other = lookups.find(parseLink(text).name);
+    return isAlive(other.state.status) && lookups.endpoint(other, network)?.IPAddress !== undefined;
+  } catch (error) {
+    if (errorCode(error) === 'ERR_CONTAINER_NOT_FOUND') return false;
+    throw error;
+  }
+}
+
+/** Whether a container has links that others' starts may complete. */
+export function hasOpenLinks(record: ContainerRecord): boolean {
+  return Object.values(record.networks).some((settings) => (settings.Links?.length ?? 0) > 0);
 }
 
 /** Lines of /etc/hosts. */

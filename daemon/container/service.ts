@@ -71,6 +71,7 @@ export class ContainerService {
       folderOf: (id) => deps.records.pathOf(id),
       save: (container) => this.#save(container),
       find: (reference) => this.find(reference),
+      all: () => this.list(),
       removeAfterExit: (container) => this.remove(container, { force: false, volumes: true }),
     });
   }

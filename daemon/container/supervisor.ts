@@ -18,7 +18,7 @@ import type { Container } from './container.ts';
 import { type DnsDefaults, etcPaths, hostsText, writeEtcFiles, writeInPlace } from './files.ts';
 import { HealthMonitor, newHealth, probeArgs } from './health.ts';
 import { isAlive, permit } from './lifecycle.ts';
-import { findLinks, linkEnvironment, linkHosts } from './links.ts';
+import { findLinks, hasOpenLinks, linkEnvironment, linkHosts } from './links.ts';
 import { signalNumber } from './signals.ts';
 import { execProcess, jailSpec, type Places } from './spec.ts';
 import { ZERO_TIME } from './types.ts';
@@ -38,6 +38,7 @@ export interface SupervisorDeps {
   save(container: Container): Promise<void>;
   /** Finds another container that a mode such as `container:NAME` names. */
   find(reference: string): Container;
+  all(): Container[];
   /** Removes a container whose run is over (--rm). */
   removeAfterExit(container: Container): Promise<void>;
 }
@@ -91,6 +92,8 @@ export class Supervisor {
       throw this.#startError(error);
     }
     this.event(container, 'start');
+    for (const other of this.#deps.all())
+      if (other !== container && hasOpenLinks(other.record)) await this.refreshHosts(other);
   }
 
   /** Acquires everything; each step leaves in `undo` how it is taken back. */

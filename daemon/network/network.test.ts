@@ -142,7 +142,6 @@ describe('a new network', () => {
       { Name: 'n', EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fd00:1::/64', Gateway: 'fd00:2::1' }] } },
       /no matching subnet/,
     ],
-    [{ Name: 'n', IPAM: { Config: [{ Subnet: 'fd00:1::/64' }] } }, /IPv6 is not enabled/],
     [{ Name: 'n', EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fd00:1::/127' }] } }, /invalid subnet/],
   ])('%j is refused', (request, message) => {
     expect(() => newNetwork(request, facts)).toThrow(message);

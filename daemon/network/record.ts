@@ -110,7 +110,7 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
     internal: request.Internal === true,
     attachable: request.Attachable === true,
     predefined: isPredefined,
-    enableIPv6: request.EnableIPv6 === true,
+    enableIPv6: wantsIPv6(request),
     userSubnet: (request.IPAM?.Config?.length ?? 0) > 0,
     ipam: {
       Driver: request.IPAM?.Driver || 'default',
@@ -190,6 +190,13 @@ function noSubnetFor(gateway: string): DrydockError {
   return invalid(`invalid network config: no matching subnet for gateway ${gateway}`);
 }
 
+/** An IPv6 subnet is a wish for IPv6, as --ipv6 is: dockerd would keep the subnet and use it for nothing. */
+function wantsIPv6(request: CreateNetworkRequest): boolean {
+  return (
+    request.EnableIPv6 === true || (request.IPAM?.Config ?? []).some((config) => config.Subnet?.includes(':'))
+  );
+}
+
 /** The subnets of a bridge network: one of IPv4, and one of IPv6 when that is on. */
 function subnets(request: CreateNetworkRequest, facts: NetworkFacts): SubnetConfig[] {
   const configs = request.IPAM?.Config ?? [];
@@ -201,11 +208,7 @@ function subnets(request: CreateNetworkRequest, facts: NetworkFacts): SubnetConf
       'ERR_NOT_IMPLEMENTED',
       'a network with several subnets of one family is not supported',
     );
-  if (of6.length > 0 && !request.EnableIPv6)
-    throw invalid(
-      'invalid network config: IPv6 is not enabled: give --ipv6 too, or leave the IPv6 subnet out',
-    );
-  return [subnetOf(of4, facts.used), ...(request.EnableIPv6 ? [subnet6Of(of6, facts)] : [])];
+  return [subnetOf(of4, facts.used), ...(wantsIPv6(request) ? [subnet6Of(of6, facts)] : [])];
 }
 
 function checkIpam(config: IpamConfig): void {

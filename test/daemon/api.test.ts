@@ -132,6 +132,21 @@ describe('requests', () => {
     expect((answer.body as { message: string }).message).toMatch(message);
   });
 
+  it('fields are known in any case, as Go reads them; keys of maps stay as they are', async () => {
+    const { status, body } = await call('POST', '/containers/create?name=cased', {
+      image: 'test',
+      CMD: ['ls'],
+      labels: { Cmd: 'x' },
+      hostConfig: { memory: 64 << 20, portBindings: { '80/tcp': [{ hostPort: '80' }] } },
+    });
+    expect(status, JSON.stringify(body)).toBe(201);
+    expect((await call('GET', '/containers/cased/json')).body).toMatchObject({
+      Path: 'ls',
+      Config: { Labels: { Cmd: 'x' } },
+      HostConfig: { Memory: 64 << 20, PortBindings: { '80/tcp': [{ HostPort: '80' }] } },
+    });
+  });
+
   it('an unknown image is 404 in the words that make the CLI pull it', async () => {
     expect(await call('POST', '/containers/create', { Image: 'nobody/has:it' })).toEqual({
       status: 404,
