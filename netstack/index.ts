@@ -52,6 +52,8 @@ export interface NetworkOptions {
   internal?: boolean;
   /** Makes the guests' wires bad, for tests. */
   faults?: FaultOptions;
+  /** Called when the MAC address of a virtual machine appears on the network, and when it has gone or been silent for long. */
+  onStation?: (event: { mac: string; present: boolean }) => void;
   log?: Log;
 }
 

@@ -115,4 +115,5 @@ export type Reply =
   | { id: number; error: { code: string | undefined; message: string } }
   | { log: 'debug' | 'info' | 'warn' | 'error'; fields: object; message: string }
   | { unplugged: number }
+  | { station: number; present: boolean }
   | { ready: true };

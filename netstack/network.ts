@@ -106,6 +106,7 @@ class WorkerNetwork implements Network {
   readonly #policy: EgressRules = new EgressRules(() => performance.now());
   #proxy: HttpProxy | undefined;
   readonly #log: Log;
+  readonly #onStation: NonNullable<NetworkOptions['onStation']>;
   readonly #worker: Worker;
   readonly #port: MessagePort;
   readonly #wakeFd: number = openEventFd();
@@ -125,6 +126,7 @@ class WorkerNetwork implements Network {
     this.gateway = formatIpv4(plan.gateway);
     this.#plan = plan;
     this.gatewayMac = options.gatewayMac?.toLowerCase() ?? formatMac(dockerMac(plan.gateway));
+    this.#onStation = options.onStation ?? (() => {});
     this.#log = (options.log ?? nullLog).child({ network: options.name });
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
@@ -182,6 +184,10 @@ class WorkerNetwork implements Network {
   #receive(reply: Reply): void {
     if ('log' in reply) {
       this.#log[reply.log](reply.fields, reply.message);
+      return;
+    }
+    if ('station' in reply) {
+      this.#onStation({ mac: formatMac(reply.station), present: reply.present });
       return;
     }
     if ('unplugged' in reply) {

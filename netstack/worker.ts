@@ -80,7 +80,12 @@ class NetworkThread {
     if (settings.internal) this.#policy.set({ default: 'deny', rules: [] });
     this.#faults = settings.faults && new Faults(settings.faults, cryptoRng, now);
     this.#host = new NativeHost(this.#poller, log, now);
-    this.#switch = new Switch({ uplinkMac, mtuBytes: settings.mtuBytes, now });
+    this.#switch = new Switch({
+      uplinkMac,
+      mtuBytes: settings.mtuBytes,
+      now,
+      stationChanged: (mac, present) => post(settings.port, { station: mac, present }),
+    });
     const ipv4 = { address: settings.gateway, prefixLength: settings.prefixLength };
     const ipv6 = settings.ipv6 && {
       ...settings.ipv6,

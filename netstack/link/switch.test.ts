@@ -255,6 +255,35 @@ describe('a learning port', () => {
     expect([...fabric.addresses()].map(({ mac }) => mac)).toEqual([GATEWAY, STRANGER]);
   });
 
+  test('tells which addresses come and go, once each', () => {
+    let nowMs = 0;
+    const changes: [number, boolean][] = [];
+    const fabric = new Switch({
+      uplinkMac: GATEWAY,
+      mtuBytes: 1500,
+      now: () => nowMs,
+      stationChanged: (mac, present) => changes.push([mac, present]),
+    });
+    const [a, b] = [new TestLink(), new TestLink()];
+    const port = fabric.addPort(a, undefined);
+    fabric.addPort(b, guardOf(B, B_IP));
+    a.inject(ipv4Frame(A, GATEWAY, A_IP));
+    a.inject(ipv4Frame(A, GATEWAY, A_IP));
+    a.inject(ipv4Frame(STRANGER, GATEWAY, A_IP));
+    b.inject(ipv4Frame(B, GATEWAY, B_IP));
+    expect(changes).toEqual([
+      [A, true],
+      [STRANGER, true],
+    ]);
+    nowMs = 300_001;
+    b.inject(ipv4Frame(B, A, B_IP));
+    port.close();
+    expect(changes.slice(2)).toEqual([
+      [A, false],
+      [STRANGER, false],
+    ]);
+  });
+
   test('may flood at a bounded rate', () => {
     const { a, b, portA, advance } = build({ guarded: false });
     for (let i = 0; i < 5000; i++) a.inject(arpFrame(A, A, A_IP));

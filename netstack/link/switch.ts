@@ -86,6 +86,7 @@ export class Switch {
   /** The stack's end of the uplink. */
   readonly uplink: Link;
   readonly #now: () => number;
+  readonly #stationChanged: (mac: number, present: boolean) => void;
   readonly #ports: Port[] = [];
   readonly #table = new Map<number, Entry>();
   readonly #uplinkPort: Port;
@@ -93,9 +94,18 @@ export class Switch {
   readonly #observers: FrameObserver[] = [];
   #toStack: FrameSink = { frame() {} };
 
-  /** @param uplinkMac the stack's MAC as a number. @param mtuBytes the stack's MTU. */
-  constructor(options: { uplinkMac: number; mtuBytes: number; now: () => number }) {
+  /**
+   * @param uplinkMac the stack's MAC as a number. @param mtuBytes the stack's MTU.
+   * @param stationChanged told of each MAC address that is learnt, and when it is forgotten.
+   */
+  constructor(options: {
+    uplinkMac: number;
+    mtuBytes: number;
+    now: () => number;
+    stationChanged?: (mac: number, present: boolean) => void;
+  }) {
     this.#now = options.now;
+    this.#stationChanged = options.stationChanged ?? (() => {});
     const inbound: Link = {
       mtuBytes: options.mtuBytes,
       offload: true,
@@ -153,7 +163,7 @@ export class Switch {
     const index = this.#ports.indexOf(port);
     if (index < 0) return;
     this.#ports.splice(index, 1);
-    for (const [key, entry] of this.#table) if (entry.port === port) this.#table.delete(key);
+    for (const [key, entry] of this.#table) if (entry.port === port) this.#forget(key, entry);
     addCounters(this.#retired, port.counters);
     port.link.close();
   }
@@ -196,16 +206,22 @@ export class Switch {
     if (port.learnt < LEARNT_PER_PORT_MAX) {
       this.#table.set(key, { port, seenMs: now });
       port.learnt++;
+      this.#stationChanged(key, true);
     }
     return true;
   }
 
   #expire(now: number): void {
     for (const [key, entry] of this.#table) {
-      if (now - entry.seenMs <= AGEING_MS) continue;
-      this.#table.delete(key);
-      entry.port.learnt--;
+      if (now - entry.seenMs > AGEING_MS) this.#forget(key, entry);
     }
+  }
+
+  #forget(key: number, entry: Entry): void {
+    this.#table.delete(key);
+    if (entry.seenMs === Number.POSITIVE_INFINITY) return;
+    entry.port.learnt--;
+    this.#stationChanged(key, false);
   }
 
   #forward(
@@ -223,10 +239,7 @@ export class Switch {
       const entry = this.#table.get(key);
       if (entry && this.#now() - entry.seenMs <= AGEING_MS)
         return entry.port !== from && entry.port.send(head, headOff, headLen, body, bodyOff, bodyLen);
-      if (entry) {
-        this.#table.delete(key);
-        entry.port.learnt--;
-      }
+      if (entry) this.#forget(key, entry);
     }
     const known = (head[destination]! & 1) === 0;
     if (from !== this.#uplinkPort && !from.mayFlood(this.#now())) {

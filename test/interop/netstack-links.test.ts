@@ -50,10 +50,16 @@ async function machine(wire: Omit<MachineWire, 'mtuBytes'>, address: string): Pr
 describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'tcpdump'))('machines', () => {
   let network: Network;
   let folder: string;
+  const stations: { mac: string; present: boolean }[] = [];
 
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'dd-links-'));
-    network = await createNetwork({ name: 'links', subnet: '10.220.0.0/24', mtuBytes: MTU });
+    network = await createNetwork({
+      name: 'links',
+      subnet: '10.220.0.0/24',
+      mtuBytes: MTU,
+      onStation: (event) => stations.push(event),
+    });
   });
 
   afterAll(async () => {
@@ -145,6 +151,10 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'tcpdump')
     client.destroy();
     await plugged.gone;
     await vi.waitFor(async () => expect((await network.stats()).machines).toBe(0));
+    expect(stations.filter(({ mac }) => mac === '02:50:00:00:00:0a').map(({ present }) => present)).toEqual([
+      true,
+      false,
+    ]);
   });
 
   test('a socket that another serves is not taken away; one left behind is replaced', async () => {
