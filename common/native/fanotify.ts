@@ -13,14 +13,12 @@ const FAN_MARK_REMOVE = 2;
 const FAN_MARK_DONT_FOLLOW = 4;
 const FAN_MARK_ONLYDIR = 8;
 
-/** Bits of an event's mask. */
-export const FAN_MODIFY = 0x2;
-export const FAN_ATTRIB = 0x4;
-export const FAN_CREATE = 0x100;
-export const FAN_DELETE = 0x200;
-export const FAN_Q_OVERFLOW = 0x4000;
-export const FAN_RENAME = 0x10000000;
-export const FAN_ONDIR = 0x40000000;
+const FAN_MODIFY = 0x2;
+const FAN_ATTRIB = 0x4;
+const FAN_CREATE = 0x100;
+const FAN_DELETE = 0x200;
+const FAN_RENAME = 0x10000000;
+const FAN_ONDIR = 0x40000000;
 const FAN_EVENT_ON_CHILD = 0x08000000;
 
 const WATCHED =

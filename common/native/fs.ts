@@ -36,7 +36,6 @@ const c = {
   unlinkat: cFunction('unlinkat', 'int', ['int', pointer, 'int']),
   renameat2: cFunction('renameat2', 'int', ['int', pointer, 'int', pointer, 'uint']),
   readlinkat: cFunction('readlinkat', 'int64', ['int', pointer, pointer, 'uint64']),
-  fchmod: cFunction('fchmod', 'int', ['int', 'uint']),
   fchmodat: cFunction('fchmodat', 'int', ['int', pointer, 'uint', 'int']),
   fchownat: cFunction('fchownat', 'int', ['int', pointer, 'uint', 'uint', 'int']),
   truncate: cFunction('truncate64', 'int', [pointer, 'int64']),
@@ -132,10 +131,6 @@ export function renameat2(
 
 export function readlinkat(dirFd: number, path: number, into: number, size: number): number {
   return outcome(c.readlinkat(dirFd, path, into, size));
-}
-
-export function fchmod(fd: number, mode: number): number {
-  return outcome(c.fchmod(fd, mode));
 }
 
 /** fchmodat(2) of the C library: follows a symbolic link at the end of the path. */

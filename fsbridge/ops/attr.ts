@@ -118,14 +118,16 @@ function truncate(server: Server, fd: number, size: number, kill: boolean): numb
 
 /**
  * Takes set-uid and set-gid away after a write by someone without CAP_FSETID: the host kernel sees the server write,
- * which may keep them (FUSE_HANDLE_KILLPRIV_V2).
+ * which may keep them (FUSE_HANDLE_KILLPRIV_V2). Leaves the file's attributes in the host's stat.
  */
 export function dropPrivilege(server: Server, fd: number): void {
   if (server.host.statAt(fd, '') < 0) return;
   const mode = server.host.stat[S.MODE]! & 0o7777;
   let keep = mode & ~S.S_ISUID;
   if ((mode & S.S_IXGRP) !== 0) keep &= ~S.S_ISGID;
-  if (keep !== mode) server.host.chmod(fd, '', keep);
+  if (keep === mode) return;
+  server.host.chmod(fd, '', keep);
+  server.host.statAt(fd, '');
 }
 
 function decodeTimes(request: Request): void {

@@ -9,7 +9,8 @@ import type { Memory } from '../memory.ts';
 import * as E from '../wire/errno.ts';
 import type { Request } from '../wire/request.ts';
 import * as S from '../wire/stat.ts';
-import { putOpen } from './file.ts';
+import { dropPrivilege } from './attr.ts';
+import { OPEN_KILL_SUIDGID, putOpen } from './file.ts';
 import { BODY, type Server } from './server.ts';
 
 const MODE_BITS = 0o7777;
@@ -59,6 +60,7 @@ export function create(server: Server, request: Request, reply: Memory): number 
   } else if (fd === -E.EEXIST && (flags & O_EXCL) === 0) {
     // Somebody on the host was faster than the kernel's lookup.
     fd = host.open(dir, name, flags & HOST_OPEN_FLAGS);
+    if (fd >= 0 && (request.u32(12) & OPEN_KILL_SUIDGID) !== 0) dropPrivilege(server, fd);
   }
   if (fd < 0) return fd;
   const node = server.nodes.intern(host.stat, parent, name);

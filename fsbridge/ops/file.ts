@@ -16,6 +16,8 @@ const FOPEN_KEEP_CACHE = 2;
 /** The kernel reads and writes the file itself; it refuses FOPEN_KEEP_CACHE beside it. */
 const FOPEN_PASSTHROUGH = 128;
 
+/** In open_flags of OPEN and CREATE: the file was truncated by someone whose writes take set-uid away. */
+export const OPEN_KILL_SUIDGID = 1;
 const WRITE_KILL_SUIDGID = 4;
 const WRITE_HEADER_BYTES = 40;
 const FSYNC_DATA_ONLY = 1;
@@ -72,6 +74,7 @@ export function open(server: Server, request: Request, reply: Memory): number {
     server.host.close(fd);
     return -E.ESTALE;
   }
+  if ((request.u32(4) & OPEN_KILL_SUIDGID) !== 0) dropPrivilege(server, fd);
   return putOpen(server, node, fd, flags, reply, BODY);
 }
 

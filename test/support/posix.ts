@@ -46,6 +46,11 @@ export function mknod(file: string, mode: number, device = 0): string {
   return outcome(fs.mknodat(fs.AT_FDCWD, path(file), mode, device));
 }
 
+/** Sets both times to now. */
+export function touch(file: string): string {
+  return outcome(fs.utimensat(fs.AT_FDCWD, path(file), 0, 0));
+}
+
 export function setXattr(file: string, name: string, value: string, flags = 0): string {
   const bytes = Buffer.from(value);
   keep.push(bytes);
