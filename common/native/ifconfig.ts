@@ -143,13 +143,19 @@ export function configureInterface(config: InterfaceConfig): void {
   if (ipv6) configureIpv6(name, ipv6);
 }
 
-/** struct rtentry, include/uapi/linux/route.h (LP64). */
+/** A guest on several networks goes out by its first one: each further interface's route is worth less. */
+function routeMetric(name: string): number {
+  return Number(/\d+$/.exec(name)?.[0] ?? 0);
+}
+
+/** struct rtentry, include/uapi/linux/route.h (LP64). Its metric counts from one. */
 function addDefaultRoute(fd: number, name: string, gateway: string): void {
   const route = new NativeMemory(120 + IFREQ_VALUE);
   putIpv4(route, 8, '0.0.0.0');
   putIpv4(route, 24, gateway);
   putIpv4(route, 40, '0.0.0.0');
   route.view.setUint16(56, RTF_UP | RTF_GATEWAY, true);
+  route.view.setInt16(80, routeMetric(name) + 1, true);
   route.setPointer(88, route.cString(120, name));
   check(ioctl(fd, SIOCADDRT, 'int64', route.address), 'ioctl SIOCADDRT', gateway);
 }
@@ -168,7 +174,7 @@ function configureIpv6(name: string, ipv6: NonNullable<InterfaceConfig['ipv6']>)
     if (!ipv6.gateway) return;
     const route = new NativeMemory(80);
     route.bytes.set(ipv6.gateway, 32);
-    route.view.setUint32(56, 1024, true);
+    route.view.setUint32(56, 1024 + routeMetric(name), true);
     route.view.setUint32(72, RTF_UP | RTF_GATEWAY, true);
     route.view.setInt32(76, index, true);
     check(ioctl(fd, SIOCADDRT, 'int64', route.address), 'ioctl SIOCADDRT', `${name} IPv6`);

@@ -169,6 +169,16 @@ describe('the log of a container', () => {
     expect(seen).toEqual(Array.from({ length: 40 }, (_, n) => `line ${n}\n`));
   });
 
+  it('rotates within one burst of output too', async () => {
+    const log = makeLog({ sizeMax: 1000, filesMax: 2 });
+    const sink = log.begin();
+    sink.write(1, Buffer.from(Array.from({ length: 500 }, (_, n) => `line ${n}\n`).join('')));
+    await end(log, sink);
+    expect((await readFile(log.path)).length).toBeLessThan(1100);
+    expect((await readFile(`${log.path}.1`)).length).toBeLessThan(1100);
+    expect((await lines(log)).at(-1)!.text).toBe('line 499\n');
+  });
+
   it('a damaged line is skipped', async () => {
     const log = makeLog();
     const sink = log.begin();

@@ -123,11 +123,10 @@ export class ContainerLog {
   async #writeOut(): Promise<void> {
     try {
       while (this.#lines.length > 0) {
-        const batch = Buffer.from(this.#lines.join(''));
+        const lines = this.#lines;
         this.#lines = [];
         this.#pendingBytes = 0;
-        if (this.#fileBytes >= this.#rotation.sizeMax) await this.#rotate();
-        await this.#append(batch);
+        await this.#writeLines(lines);
         for (const wake of this.#watchers) wake();
       }
     } catch (error) {
@@ -136,6 +135,20 @@ export class ContainerLog {
       this.#lines = [];
       this.#pendingBytes = 0;
     }
+  }
+
+  /** Writes lines in batches that end where the file is full. */
+  async #writeLines(lines: string[]): Promise<void> {
+    let batch = '';
+    for (const line of lines) {
+      if (this.#fileBytes + batch.length >= this.#rotation.sizeMax) {
+        await this.#append(Buffer.from(batch));
+        batch = '';
+        await this.#rotate();
+      }
+      batch += line;
+    }
+    await this.#append(Buffer.from(batch));
   }
 
   async #append(batch: Buffer): Promise<void> {
