@@ -366,6 +366,8 @@ export class Builder {
         `invalid name for build stage: ${JSON.stringify(match[2])}, name can't start with a number or contain symbols`,
       );
     const platform = new Map(instruction.flags).get('platform');
+    const finished = this.#stages.at(-1)?.imageId;
+    if (finished !== undefined) this.#parts.progress({ aux: { ID: finished } });
     const earlier = this.#stages.find((each) => each.name === base.toLowerCase());
     const stage: Stage = {
       name,

@@ -73,6 +73,7 @@ export interface FileJobResult {
 }
 
 const READ_BYTES = 1 << 20;
+const SET_ID_BITS = 0o6000;
 
 async function forEachChunk(job: UnpackJob, take: (chunk: Buffer) => void): Promise<void> {
   const transform = decompressor(job.compression);
@@ -136,21 +137,36 @@ async function unpack(job: UnpackJob): Promise<UnpackResult> {
   }
 }
 
-/** The items with all that is below them: where each comes from, and its header under its new name. */
-function* walk(items: readonly CopyItem[]): Generator<{ path: ByteString; header: TarHeader }> {
+/**
+ * The items with all that is below them: where each comes from, and its header under its new name. Further names of a
+ * file that was there already are links to the first, as they are in the source.
+ */
+function* walk(
+  items: readonly CopyItem[],
+  firstNames: Map<bigint, ByteString> = new Map(),
+): Generator<{ path: ByteString; header: TarHeader }> {
   for (const { source, target } of items) {
     const path = Buffer.from(source, 'latin1');
-    const header = headerOf(source, target, lstatSync(path, { bigint: true }));
+    const stats = lstatSync(path, { bigint: true });
+    const header = headerOf(source, target, stats);
     if (!header) continue;
+    const first = stats.isDirectory() || stats.nlink === 1n ? undefined : firstNames.get(stats.ino);
+    if (first !== undefined) {
+      yield {
+        path: source,
+        header: { ...header, type: 'link', linkName: first, size: 0, xattrs: new Map() },
+      };
+      continue;
+    }
+    if (stats.nlink > 1n) firstNames.set(stats.ino, target);
     yield { path: source, header };
     if (header.type !== 'directory') continue;
     const names = readdirSync(path, { encoding: 'latin1' }).sort();
-    yield* walk(
-      names.map((name) => ({
-        source: `${source}/${name}`,
-        target: target === '' ? name : `${target}/${name}`,
-      })),
-    );
+    const children = names.map((name) => ({
+      source: `${source}/${name}`,
+      target: target === '' ? name : `${target}/${name}`,
+    }));
+    yield* walk(children, firstNames);
   }
 }
 
@@ -163,6 +179,8 @@ function copy(job: CopyJob): void {
     for (const folder of job.folders) extractor.folder(folder);
     for (const { path, header } of walk(job.items)) {
       Object.assign(header, job.owner);
+      // Giving a file to an owner takes these bits away, in dockerd's classic builder as everywhere.
+      if (header.type === 'file') header.mode &= ~SET_ID_BITS;
       if (job.mode !== undefined && header.type !== 'symlink') header.mode = job.mode;
       extractor.entry(header);
       if (header.type === 'file') {

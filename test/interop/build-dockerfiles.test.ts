@@ -135,7 +135,7 @@ describeHere('configuration', () => {
     ['FROM scratch\nENV A=1', { Env: [PATH, 'A=1'] }],
     ['FROM host\nARG V=1\nENV A=$V', { Env: [PATH, 'A=1'] }],
     ['FROM host\nARG V=1\nENV A=$V', { Env: [PATH, 'A=9'] }, { buildArgs: new Map([['V', '9']]) }],
-    ['FROM host\nARG V\nENV A=${V:-none}', { Env: [PATH, 'A=none'] }],
+    ['FROM host\nARG V\nENV A=\x24{V:-none}', { Env: [PATH, 'A=none'] }],
     ['ARG V=1\nFROM host\nENV A=x$V', { Env: [PATH, 'A=x'] }],
     ['ARG V=1\nFROM host\nARG V\nENV A=x$V', { Env: [PATH, 'A=x1'] }],
     ['FROM host\nENV V=env\nARG V=arg\nENV A=$V', { Env: [PATH, 'V=env', 'A=env'] }],

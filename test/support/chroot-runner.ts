@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import type { StepRunner } from '../../daemon/build/runner.ts';
 import type { TestImages } from './images.ts';
+import { findProgram } from './requirements.ts';
 
 export function chrootRunner(store: TestImages): StepRunner {
   return {
@@ -12,7 +13,7 @@ export function chrootRunner(store: TestImages): StepRunner {
       const root = await store.roots.mount(containerId);
       const inside = ['sh', '-c', 'cd "$0" && exec "$@"', config.WorkingDir || '/', ...command];
       const user = config.User ? [`--userspec=${config.User}`] : [];
-      const child = spawn('chroot', [...user, root, ...inside], {
+      const child = spawn(findProgram('chroot')!, [...user, root, ...inside], {
         env: Object.fromEntries(env.map((entry) => entry.split(/=(.*)/s).slice(0, 2))),
         stdio: ['ignore', 'pipe', 'pipe'],
         signal,
