@@ -2,11 +2,12 @@
 import { type Command, Option } from 'commander';
 import type { Log } from '#common/log';
 import { mountFolder } from './mount/mount.ts';
-import type { Consistency } from './policy/options.ts';
+import type { Consistency, OwnershipMode } from './policy/options.ts';
 
 interface MountFlags {
   readOnly?: true;
   consistency: Consistency;
+  ownership: OwnershipMode;
   devices?: true;
   passthrough: boolean;
   stats?: true;
@@ -28,6 +29,7 @@ async function mountUntilSignal(source: string, target: string, flags: MountFlag
     target,
     readOnly: flags.readOnly === true,
     consistency: flags.consistency,
+    ownership: flags.ownership,
     devices: flags.devices === true,
     passthrough: flags.passthrough,
     log: stderrLog(),
@@ -57,6 +59,11 @@ export function addFsCommand(program: Command): void {
       new Option('--consistency <mode>', 'what the kernel may answer from memory')
         .choices(['consistent', 'cached', 'delegated'])
         .default('consistent'),
+    )
+    .addOption(
+      new Option('--ownership <mode>', 'show the owners of the host, or to every caller itself (as osxfs)')
+        .choices(['host', 'caller'])
+        .default('host'),
     )
     .option('--devices', 'allow mknod of device nodes (they can never be opened through the mount)')
     .option('--no-passthrough', 'serve the data of files here instead of letting the kernel do it')

@@ -5,4 +5,4 @@
 export type { BridgeMount, BridgeMountOptions } from './mount/mount.ts';
 export { mountFolder } from './mount/mount.ts';
 export { sweepMounts } from './mount/sweep.ts';
-export type { Consistency } from './policy/options.ts';
+export type { Consistency, OwnershipMode } from './policy/options.ts';

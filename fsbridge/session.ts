@@ -49,6 +49,8 @@ export class Session {
     server.givenHandle = undefined;
     if (!request.parse(memory, length)) return 0;
     const { opcode } = request;
+    server.callerUid = request.uid;
+    server.callerGid = request.gid;
     if (opcode < OPCODE_LIMIT) this.counts[opcode]!++;
     const result = this.#run(request, reply);
     return result === NO_REPLY || unanswered(opcode) ? 0 : this.#header(reply, request.unique, result);

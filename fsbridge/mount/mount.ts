@@ -23,7 +23,7 @@ import { openRoot } from '../backing/posix-linux.ts';
 import { Exchange } from '../notify/exchange.ts';
 import type { WatcherInput } from '../notify/watcher.ts';
 import { operations } from '../ops/table.ts';
-import { type Consistency, defaultPolicy, type Policy } from '../policy/options.ts';
+import { type Consistency, defaultPolicy, type OwnershipMode, type Policy } from '../policy/options.ts';
 import { type Control, control } from './control.ts';
 import { parseMountInfo } from './mountinfo.ts';
 import type { WorkerInput, WorkerMessage } from './worker.ts';
@@ -47,6 +47,8 @@ export interface BridgeMountOptions {
   devices?: boolean;
   /** Whether the kernel may read and write files itself where it can (FUSE passthrough). Default yes. */
   passthrough?: boolean;
+  /** Whose files are, default the host's owners (policy/options.ts). */
+  ownership?: OwnershipMode;
   log?: Log;
 }
 
@@ -268,13 +270,16 @@ export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMo
     consistency: options.consistency ?? defaultPolicy.consistency,
     devices: options.devices ?? defaultPolicy.devices,
     passthrough: options.passthrough ?? defaultPolicy.passthrough,
+    ownership: options.ownership ?? defaultPolicy.ownership,
   };
   const rootFd = openSource(source, target, policy);
   let fuseFd = -1;
   try {
     fuseFd = fuse.openFuse();
+    // Where everybody is the owner there is nothing to check: the host's own permissions are the server's.
+    const checks = policy.ownership === 'host' ? ',default_permissions' : '';
     const rootMode = file ? '100000' : '40000';
-    const data = `fd=${fuseFd},rootmode=${rootMode},user_id=0,group_id=0,allow_other,default_permissions`;
+    const data = `fd=${fuseFd},rootmode=${rootMode},user_id=0,group_id=0,allow_other${checks}`;
     fuse.mountFs(source, target, FS_TYPE, fuse.MS_NOSUID | fuse.MS_NODEV, data);
   } catch (error) {
     if (fuseFd >= 0) fuse.closeFd(fuseFd);

@@ -5,6 +5,7 @@
  * birth time, so that no descriptor has to pin it. A node keeps every name it was met under, since each may vanish
  * first; the first is used. Descriptors are kept only for open files, and for some directories (dirs.ts).
  */
+import type { Recorded } from '../policy/ownership.ts';
 import type { Handle } from './handles.ts';
 
 /** One name of a node. */
@@ -48,6 +49,9 @@ export class Node {
   backingId = 0;
   /** When the kernel last closed such a file that it may have written to, on the server's clock. */
   wroteAtMs: number = Number.NEGATIVE_INFINITY;
+
+  /** Who owns the file by a record of its own, if that was asked for (policy/ownership.ts). */
+  owner: Recorded | undefined;
 
   constructor(
     id: number,

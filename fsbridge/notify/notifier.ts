@@ -143,7 +143,7 @@ export class Notifier {
         for (const expected of this.#expected.values())
           if (expected.kind === 'vanish' && expected.node?.id === request.nodeId) {
             this.#statGhost(expected);
-            return this.#server.putAttr(reply);
+            return this.#server.putAttr(expected.node, reply);
           }
         return undefined;
       }
@@ -151,7 +151,7 @@ export class Notifier {
         const node = this.#server.nodes.get(request.nodeId);
         if (node === undefined) return -E.ESTALE;
         const result = this.#server.statNode(node);
-        return result < 0 ? result : this.#server.putAttr(reply);
+        return result < 0 ? result : this.#server.putAttr(node, reply);
       }
       case O.MKNOD:
         return this.#appear(request, request.name(16), reply);

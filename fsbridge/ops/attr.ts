@@ -2,6 +2,7 @@
 import { KEEP_ID, O_WRONLY, UTIME_NOW, UTIME_OMIT } from '../backing/host-fs.ts';
 import type { Memory } from '../memory.ts';
 import type { Node } from '../node/node.ts';
+import type { Ownership } from '../policy/ownership.ts';
 import * as E from '../wire/errno.ts';
 import type { SetAttr } from '../wire/layout.ts';
 import type { Request } from '../wire/request.ts';
@@ -38,7 +39,7 @@ function statRequested(server: Server, request: Request, flags: number, fh: numb
 
 export function getattr(server: Server, request: Request, reply: Memory): number {
   const result = statRequested(server, request, request.u32(0), request.u64(8));
-  return result < 0 ? result : server.putAttr(reply);
+  return result < 0 ? result : server.putAttr(server.nodes.get(request.nodeId)!, reply);
 }
 
 /** struct fuse_statx is struct statx, so that birth times reach the container. */
@@ -46,8 +47,10 @@ export function statx(server: Server, request: Request, reply: Memory): number {
   const result = statRequested(server, request, request.u32(0), request.u64(8));
   if (result < 0) return result;
   const words = reply.words;
+  const node = server.nodes.get(request.nodeId)!;
+  server.presentOwner(node);
   words.fill(0, BODY, BODY + STATX_HEAD_WORDS);
-  words[BODY] = server.lifetimes.attrSec;
+  words[BODY] = server.attrSec(node);
   words.set(server.host.stat, BODY + STATX_HEAD_WORDS);
   return STATX_OUT_BYTES;
 }
@@ -78,7 +81,10 @@ export function setattr(server: Server, request: Request, reply: Memory): number
   if (result >= 0 && (valid & (SET_UID | SET_GID)) !== 0) {
     const uid = (valid & SET_UID) !== 0 ? change.uid : KEEP_ID;
     const gid = (valid & SET_GID) !== 0 ? change.gid : KEEP_ID;
-    result = server.onNode(node, (dir, name) => server.host.chown(dir, name, uid, gid));
+    result =
+      server.ownership === undefined
+        ? server.onNode(node, (dir, name) => server.host.chown(dir, name, uid, gid))
+        : recordOwner(server, server.ownership, node, uid, gid);
   }
   if (result >= 0 && (valid & SET_MODE) !== 0) {
     const mode = change.mode & 0o7777;
@@ -90,7 +96,12 @@ export function setattr(server: Server, request: Request, reply: Memory): number
   }
   if (result < 0) return result;
   result = server.statNode(node);
-  return result < 0 ? result : server.putAttr(reply);
+  return result < 0 ? result : server.putAttr(node, reply);
+}
+
+function recordOwner(server: Server, ownership: Ownership, node: Node, uid: number, gid: number): number {
+  const result = server.statNode(node);
+  return result < 0 ? result : ownership.change(node, server.dir, server.name, uid, gid);
 }
 
 function resize(server: Server, node: Node): number {

@@ -21,7 +21,8 @@ const MODE_BITS = 0o7777;
  */
 function handOver(server: Server, request: Request, parentDir: number, dir: number, name: string): number {
   const { host } = server;
-  if (request.uid !== server.uid || request.gid !== server.gid) {
+  const given = server.ownership === undefined;
+  if (given && (request.uid !== server.uid || request.gid !== server.gid)) {
     let result = host.statAt(parentDir, '');
     if (result < 0) return result;
     const gid = (host.stat[S.MODE]! & S.S_ISGID) !== 0 ? KEEP_ID : request.gid;

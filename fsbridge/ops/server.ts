@@ -5,7 +5,7 @@
  */
 import type { Clock } from '#common/clock';
 import type { HostFs } from '../backing/host-fs.ts';
-import type { Memory } from '../memory.ts';
+import { allocate, type Memory } from '../memory.ts';
 import { Dirs } from '../node/dirs.ts';
 import { type Handle, HandleTable } from '../node/handles.ts';
 import { Locks } from '../node/locks.ts';
@@ -13,6 +13,7 @@ import type { Node } from '../node/node.ts';
 import { NodeTable } from '../node/table.ts';
 import type { Notifier } from '../notify/notifier.ts';
 import { type Lifetimes, lifetimes, type Policy } from '../policy/options.ts';
+import { Ownership } from '../policy/ownership.ts';
 import * as E from '../wire/errno.ts';
 import type { Layout } from '../wire/layout.ts';
 import { OUT_HEADER_BYTES, type Request } from '../wire/request.ts';
@@ -30,6 +31,9 @@ export interface Backing {
   open(fd: number): number;
   close(id: number): void;
 }
+
+/** Room for a recorded owner. */
+const OWNER_BYTES = 64;
 
 /** Longest life of the attributes of a file with several names. */
 const LINKED_ATTR_SEC = 1;
@@ -67,6 +71,11 @@ export class Server {
   readonly handles: HandleTable = new HandleTable();
   readonly dirs: Dirs;
   readonly locks: Locks;
+  /** Where owners are recorded beside the files. */
+  readonly ownership: Ownership | undefined;
+  /** Who asks now. */
+  callerUid = 0;
+  callerGid = 0;
   /** Where changes on the host can be told. */
   notifier: Notifier | undefined;
   /** What the kernel agreed to in INIT, or undefined when it serves no data by itself. */
@@ -95,6 +104,10 @@ export class Server {
     this.gid = options.gid;
     this.backing = options.policy.passthrough ? options.backing : undefined;
     this.lifetimes = lifetimes(options.policy.consistency, false);
+    this.ownership =
+      options.policy.ownership === 'caller'
+        ? new Ownership(this, allocate(OWNER_BYTES, options.addressOf))
+        : undefined;
     this.dirs = new Dirs(options.host, () => this.nodes);
     this.locks = new Locks(options.host, options.clock);
     options.host.statAt(options.host.root, '');
@@ -174,30 +187,46 @@ export class Server {
   putEntry(node: Node, reply: Memory, at: number): void {
     node.lookups++;
     this.givenNode = node;
+    this.presentOwner(node);
     const words = reply.words;
     putUint64(words, at, node.id);
     words[at + 2] = 0;
     words[at + 3] = 0;
     words[at + 4] = this.lifetimes.entrySec;
     words[at + 5] = 0;
-    words[at + 6] = this.#attrSec();
+    words[at + 6] = this.attrSec(node);
     words[at + 7] = 0;
     words[at + 8] = 0;
     words[at + 9] = 0;
     this.layout.encodeAttr(this.host.stat, words, at + 10);
   }
 
+  /** Puts the owner that the caller is to see into the host's stat. */
+  presentOwner(node: Node): void {
+    if (this.ownership === undefined) return;
+    const { dir, name } = this;
+    // Finding the node may open folders above it, and so look at them.
+    const stat = this.host.stat.slice();
+    const found = this.locate(node);
+    this.host.stat.set(stat);
+    if (found === 0) this.ownership.present(node, this.dir, this.name, this.callerUid, this.callerGid);
+    this.dir = dir;
+    this.name = name;
+  }
+
   /** How long the attributes in the host's stat are good: a file may be changed by a name in a folder that isn't watched. */
-  #attrSec(): number {
+  attrSec(node: Node): number {
     const { stat } = this.host;
+    if (this.ownership?.fixed(node) === false) return 0;
     const linked = stat[NLINK]! > 1 && (stat[MODE]! & S_IFMT) !== S_IFDIR;
     return linked ? Math.min(this.lifetimes.attrSec, LINKED_ATTR_SEC) : this.lifetimes.attrSec;
   }
 
   /** Writes struct fuse_attr_out at the body from the host's stat; its bytes. */
-  putAttr(reply: Memory): number {
+  putAttr(node: Node, reply: Memory): number {
+    this.presentOwner(node);
     const words = reply.words;
-    words[BODY] = this.#attrSec();
+    words[BODY] = this.attrSec(node);
     words[BODY + 1] = 0;
     words[BODY + 2] = 0;
     words[BODY + 3] = 0;

@@ -22,6 +22,7 @@ export function getxattr(server: Server, request: Request, reply: Memory): numbe
   const node = server.nodes.get(request.nodeId);
   if (attribute === undefined) return -E.EINVAL;
   if (node === undefined) return -E.ESTALE;
+  if (server.ownership?.hides(attribute) !== undefined) return -E.ENODATA;
   const refused = answersXattr(attribute);
   if (refused !== undefined) return refused;
   const size = Math.min(request.u32(0), XATTR_BYTES_MAX);
@@ -38,7 +39,7 @@ export function setxattr(server: Server, request: Request): number {
   if (attribute === undefined) return -E.EINVAL;
   if (node === undefined) return -E.ESTALE;
   if (server.policy.readOnly) return -E.EROFS;
-  const refused = answersXattr(attribute);
+  const refused = server.ownership?.hides(attribute) ?? answersXattr(attribute);
   if (refused !== undefined) return refused;
   const size = request.u32(0);
   const at = IN_HEADER_BYTES + request.after(server.layout.setxattrBytes, attribute);
@@ -53,10 +54,24 @@ export function listxattr(server: Server, request: Request, reply: Memory): numb
   const node = server.nodes.get(request.nodeId);
   if (node === undefined) return -E.ESTALE;
   const size = Math.min(request.u32(0), XATTR_BYTES_MAX);
-  const count = server.onNode(node, (dir, name) =>
-    server.host.listXattr(dir, name, reply, OUT_HEADER_BYTES, size),
+  // What is hidden makes the list shorter: it is read whole and then measured.
+  const room = server.ownership === undefined ? size : XATTR_BYTES_MAX;
+  let count = server.onNode(node, (dir, name) =>
+    server.host.listXattr(dir, name, reply, OUT_HEADER_BYTES, room),
   );
+  if (server.ownership !== undefined && count > 0) {
+    count = hide(`${server.ownership.attribute}\0`, reply, count);
+    if (size > 0 && count > size) return -E.ERANGE;
+  }
   return sized(size, count, reply);
+}
+
+/** Takes a name out of the list of `count` bytes in the reply's body; what is left. */
+function hide(name: string, reply: Memory, count: number): number {
+  const { bytes } = reply;
+  const list = bytes.toString('latin1', OUT_HEADER_BYTES, OUT_HEADER_BYTES + count);
+  const names = list.split(/(?<=\0)/);
+  return bytes.write(names.filter((each) => each !== name).join(''), OUT_HEADER_BYTES, 'latin1');
 }
 
 export function removexattr(server: Server, request: Request): number {
@@ -65,7 +80,7 @@ export function removexattr(server: Server, request: Request): number {
   if (attribute === undefined) return -E.EINVAL;
   if (node === undefined) return -E.ESTALE;
   if (server.policy.readOnly) return -E.EROFS;
-  const refused = answersXattr(attribute);
+  const refused = server.ownership?.hides(attribute) ?? answersXattr(attribute);
   if (refused !== undefined) return refused;
   return server.onNode(node, (dir, name) => server.host.removeXattr(dir, name, attribute));
 }

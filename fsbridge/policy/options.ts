@@ -5,6 +5,12 @@
 /** How strongly both sides see each other's changes, as in docker's `-v ...:cached`. */
 export type Consistency = 'consistent' | 'cached' | 'delegated';
 
+/**
+ * Whose files are: `host` shows the host's owners and changes them; `caller` shows everybody itself and records changes
+ * beside the file, as osxfs (policy/ownership.ts).
+ */
+export type OwnershipMode = 'host' | 'caller';
+
 export interface Policy {
   readOnly: boolean;
   consistency: Consistency;
@@ -12,6 +18,7 @@ export interface Policy {
   devices: boolean;
   /** Whether the kernel may read and write files itself where the channel can. */
   passthrough: boolean;
+  ownership: OwnershipMode;
 }
 
 export const defaultPolicy: Policy = {
@@ -19,6 +26,7 @@ export const defaultPolicy: Policy = {
   consistency: 'consistent',
   devices: false,
   passthrough: true,
+  ownership: 'host',
 };
 
 /** Seconds for which the kernel may answer by itself from what it was told. */

@@ -90,6 +90,23 @@ describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
     fs.closeSync(theirs);
   });
 
+  it('shows everybody itself as the owner when asked to, and what was changed to all', async () => {
+    const { guest, host } = await pair({ ownership: 'caller', consistency: 'cached' });
+    fs.writeFileSync(host('file'), 'x', { mode: 0o600 });
+    const seenBy = (id: number): number => posix.asUser(id, id, () => fs.statSync(guest('file')).uid);
+    expect([seenBy(1000), seenBy(1001), seenBy(0)]).toEqual([1000, 1001, 0]);
+    posix.asUser(1000, 1000, () => {
+      expect(fs.readFileSync(guest('file'), 'utf8')).toBe('x');
+      fs.mkdirSync(guest('dir'));
+      fs.writeFileSync(guest('dir', 'new'), 'y');
+      fs.chownSync(guest('dir', 'new'), 33, 33);
+    });
+    expect(posix.asUser(5, 5, () => fs.statSync(guest('dir', 'new')))).toMatchObject({ uid: 33, gid: 33 });
+    expect(fs.statSync(host('dir', 'new')).uid).toBe(0);
+    expect(posix.listXattr(guest('dir', 'new'))).toEqual([]);
+    expect(posix.listXattr(host('dir', 'new'))).toEqual(['user.com.docker.owner']);
+  });
+
   it('serves a single file at a single file', async () => {
     const { guest, host } = await pair({ file: 'content' });
     expect(fs.readFileSync(guest(), 'utf8')).toBe('content');
