@@ -72,11 +72,6 @@ function runsOn(text: string, network: string, lookups: LinkLookups): boolean {
   }
 }
 
-/** Whether a container has links that others' starts may complete. */
-export function hasOpenLinks(record: ContainerRecord): boolean {
-  return Object.values(record.networks).some((settings) => (settings.Links?.length ?? 0) > 0);
-}
-
 /** Lines of /etc/hosts. */
 export function linkHosts(links: Link[]): string[] {
   return links.map(({ alias, address, record }) => {

@@ -23,6 +23,7 @@ import type { DnsDefaults } from './files.ts';
 import { isAlive, permit, startsWithDaemon } from './lifecycle.ts';
 import { ContainerLog } from './logs.ts';
 import { newId, randomName } from './names.ts';
+import { Neighbours } from './neighbours.ts';
 import { jailLimits, jailSpec } from './spec.ts';
 import { Supervisor } from './supervisor.ts';
 import type { ContainerRecord, CreateRequest, EndpointSettings, HostConfig, MountPoint } from './types.ts';
@@ -51,6 +52,7 @@ export interface ContainerDeps {
 export class ContainerService {
   readonly supervisor: Supervisor;
   readonly #deps: ContainerDeps;
+  readonly #neighbours: Neighbours;
   readonly #containers = new Map<string, Container>();
   /** Names that a create is about to use. */
   readonly #reserved = new Map<string, string>();
@@ -59,6 +61,13 @@ export class ContainerService {
   constructor(deps: ContainerDeps) {
     this.#deps = deps;
     this.#stamps = new Stamps(deps.clock);
+    this.#neighbours = new Neighbours({
+      networks: deps.networks,
+      dns: deps.dns,
+      folderOf: (id) => this.folderOf(id),
+      find: (reference) => this.find(reference),
+      all: () => this.list(),
+    });
     this.supervisor = new Supervisor({
       runtime: deps.runtime,
       roots: deps.roots,
@@ -67,11 +76,9 @@ export class ContainerService {
       events: deps.events,
       clock: deps.clock,
       log: deps.log,
-      dns: deps.dns,
-      folderOf: (id) => deps.records.pathOf(id),
+      neighbours: this.#neighbours,
       save: (container) => this.#save(container),
       find: (reference) => this.find(reference),
-      all: () => this.list(),
       removeAfterExit: (container) => this.remove(container, { force: false, volumes: true }),
     });
   }
@@ -413,7 +420,7 @@ export class ContainerService {
         await networks.attach(record, network.name, asked, container.jail!.pid);
       record.networks[network.name] = asked;
       await this.#save(container);
-      await this.supervisor.refreshHosts(container);
+      await this.#neighbours.changed(container);
     });
   }
 
@@ -431,7 +438,7 @@ export class ContainerService {
       if (isAlive(record.state.status)) await this.#deps.networks.detach(record, network);
       delete record.networks[network.name];
       await this.#save(container);
-      await this.supervisor.refreshHosts(container);
+      await this.#neighbours.changed(container);
     });
   }
 

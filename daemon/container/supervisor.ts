@@ -15,10 +15,9 @@ import type { NetworkService } from '../network/service.ts';
 import type { ExitStatus, JailProcess, Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
 import type { Container } from './container.ts';
-import { type DnsDefaults, etcPaths, hostsText, writeEtcFiles, writeInPlace } from './files.ts';
 import { HealthMonitor, newHealth, probeArgs } from './health.ts';
 import { isAlive, permit } from './lifecycle.ts';
-import { findLinks, hasOpenLinks, linkEnvironment, linkHosts } from './links.ts';
+import type { Neighbours } from './neighbours.ts';
 import { signalNumber } from './signals.ts';
 import { execProcess, jailSpec, type Places } from './spec.ts';
 import { ZERO_TIME } from './types.ts';
@@ -32,13 +31,10 @@ export interface SupervisorDeps {
   events: EventBus;
   clock: Clock;
   log: Log;
-  dns: DnsDefaults;
-  /** A container's folder under the data root. */
-  folderOf(id: string): string;
+  neighbours: Neighbours;
   save(container: Container): Promise<void>;
   /** Finds another container that a mode such as `container:NAME` names. */
   find(reference: string): Container;
-  all(): Container[];
   /** Removes a container whose run is over (--rm). */
   removeAfterExit(container: Container): Promise<void>;
 }
@@ -92,61 +88,31 @@ export class Supervisor {
       throw this.#startError(error);
     }
     this.event(container, 'start');
-    for (const other of this.#deps.all())
-      if (other !== container && hasOpenLinks(other.record)) await this.refreshHosts(other);
+    await this.#deps.neighbours.changed(container);
   }
 
   /** Acquires everything; each step leaves in `undo` how it is taken back. */
   async #acquire(container: Container, undo: (() => Promise<unknown>)[]): Promise<JailProcess> {
-    const { runtime, roots, mounts, networks } = this.#deps;
+    const { runtime, roots, mounts, networks, neighbours } = this.#deps;
     const { record, id } = container;
-    const folder = this.#deps.folderOf(id);
     undo.push(() => roots.unmount(id));
     const rootPath = await roots.mount(id);
     undo.push(() => mounts.stop(id));
-    const links = this.#links(container);
     const places: Places = {
       rootPath,
-      etc: etcPaths(this.#etcFolder(container)),
+      etc: neighbours.paths(container),
       mounts: await mounts.start(record),
       pids: this.#namespacePids(container),
-      linkEnvironment: linkEnvironment(links.environment, container.name),
+      linkEnvironment: neighbours.environment(container),
     };
-    const ownEtc = this.#etcFolder(container) === folder;
-    if (ownEtc) await writeEtcFiles(folder, record, networks.gateways(record), this.#deps.dns);
+    await neighbours.prepare(container);
     const jail = await runtime.create(jailSpec(record, places));
     undo.push(() => jail.destroy());
     container.jail = jail;
     undo.push(() => networks.stop(record));
-    const connected = await networks.start(record, jail.pid);
-    if (ownEtc && record.hostConfig.NetworkMode !== 'host')
-      await writeInPlace(places.etc.hosts, hostsText(record, connected, linkHosts(links.hosts)));
+    await networks.start(record, jail.pid);
+    await neighbours.write(container);
     return jail.start();
-  }
-
-  /** A container in another's network shares that one's files, as in docker. */
-  #etcFolder(container: Container): string {
-    const mode = container.record.hostConfig.NetworkMode ?? '';
-    if (!mode.startsWith('container:')) return this.#deps.folderOf(container.id);
-    return this.#deps.folderOf(this.#deps.find(mode.slice('container:'.length)).id);
-  }
-
-  /** Writes a running container's addresses into its /etc/hosts again. */
-  async refreshHosts(container: Container): Promise<void> {
-    const { record } = container;
-    const folder = this.#deps.folderOf(container.id);
-    if (!isAlive(record.state.status) || this.#etcFolder(container) !== folder) return;
-    await writeInPlace(
-      etcPaths(folder).hosts,
-      hostsText(record, this.#deps.networks.settings(record), linkHosts(this.#links(container).hosts)),
-    );
-  }
-
-  #links(container: Container): ReturnType<typeof findLinks> {
-    return findLinks(container.record, {
-      find: (reference) => this.#deps.find(reference).record,
-      endpoint: (record, network) => this.#deps.networks.settings(record)[network],
-    });
   }
 
   #namespacePids(container: Container): Places['pids'] {
@@ -268,6 +234,11 @@ export class Supervisor {
       oomKilled: exit.oomKilled,
       finishedAt: this.#stamps.text(),
     });
+    await this.#deps.neighbours
+      .changed(container)
+      .catch((error) =>
+        this.#deps.log.warn({ container: container.id, error }, 'hosts files could not be written'),
+      );
     if (exit.oomKilled) this.event(container, 'oom');
     const delayMs = container.removed
       ? undefined

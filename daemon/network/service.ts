@@ -258,32 +258,24 @@ export class NetworkService {
   /**
    * Attaches a container that is about to run to all its networks and opens its ports. On failure nothing is left.
    * @param pid a process in the container's network namespace
-   * @returns what it got, by network name
    */
-  async start(record: ContainerRecord, pid: number): Promise<Record<string, EndpointSettings>> {
-    const networks: Record<string, EndpointSettings> = {};
+  async start(record: ContainerRecord, pid: number): Promise<void> {
     try {
       for (const [name, asked] of Object.entries(record.networks))
-        networks[name] = await this.attach(record, name, asked, pid);
+        await this.attach(record, name, asked, pid);
       await this.#publish(record);
     } catch (error) {
       await this.stop(record);
       throw error;
     }
-    return networks;
   }
 
   /** Attaches a container to one network. */
-  async attach(
-    record: ContainerRecord,
-    name: string,
-    asked: EndpointSettings,
-    pid: number,
-  ): Promise<EndpointSettings> {
+  async attach(record: ContainerRecord, name: string, asked: EndpointSettings, pid: number): Promise<void> {
     const network = this.find(name);
     const endpointId = newId(this.#deps.rng);
     const fixed = { ...asked, NetworkID: network.id, EndpointID: endpointId };
-    if (network.driver !== 'bridge') return fixed;
+    if (network.driver !== 'bridge') return;
     checkAddress(network, asked);
     const live = this.#liveOf(network);
     const names = dnsNames(record, asked);
@@ -317,7 +309,6 @@ export class NetworkService {
     };
     live.endpoints.set(record.id, { attachment, settings, containerName: record.name });
     this.#event('connect', network, { container: record.id });
-    return settings;
   }
 
   /** The next address of a network with --ip-range or --aux-address; without them the stack chooses. */

@@ -1,4 +1,5 @@
 /** The HTTP surface: versions, errors, bodies, queries, lists, and that events and summaries say what clients read. */
+import { readFile } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { eventually, type FakeDaemon, fakeDaemon } from '../support/daemon/fakes.ts';
 
@@ -438,5 +439,56 @@ describe('addresses', () => {
       status: 404,
       body: { message: 'network nope not found' },
     });
+  });
+});
+
+describe('names of neighbours', () => {
+  beforeEach(async () => {
+    daemon = await fakeDaemon();
+  });
+  afterEach(() => daemon.close());
+
+  const hosts = async (name: string): Promise<string> => {
+    const { HostsPath } = (await call('GET', `/containers/${name}/json`)).body as { HostsPath: string };
+    return readFile(HostsPath, 'utf8');
+  };
+
+  it('on a container’s further networks are in its hosts file, and come and go with them', async () => {
+    await call('POST', '/networks/create', { Name: 'back' });
+    await create('front');
+    await call('POST', '/networks/back/connect', { Container: 'front' });
+    await create('database', {
+      HostConfig: { NetworkMode: 'back' },
+      NetworkingConfig: { EndpointsConfig: { back: { Aliases: ['db'] } } },
+    });
+    await call('POST', '/containers/front/start');
+    expect(await hosts('front')).not.toContain('database');
+    await call('POST', '/containers/database/start');
+    expect(await hosts('front')).toMatch(/^172\.18\.0\.3\tdatabase db [0-9a-f]{12}$/m);
+    expect(await hosts('database')).not.toContain('front');
+    await call('POST', '/containers/database/kill');
+    expect(await hosts('front')).not.toContain('database');
+  });
+
+  it('links on a user network are completed when the neighbour starts', async () => {
+    await call('POST', '/networks/create', { Name: 'mine' });
+    await create('web', {
+      HostConfig: { NetworkMode: 'mine' },
+      NetworkingConfig: { EndpointsConfig: { mine: { Links: ['late:store'] } } },
+    });
+    await call('POST', '/containers/web/start');
+    await create('late', { HostConfig: { NetworkMode: 'mine' } });
+    await call('POST', '/containers/late/start');
+    expect(await hosts('web')).toMatch(/^172\.18\.0\.3\tstore [0-9a-f]{12} late$/m);
+  });
+
+  it('a link on the default network gives hosts and environment', async () => {
+    await create('db', { ExposedPorts: { '5432/tcp': {} } });
+    await create('web', { HostConfig: { Links: ['db:store'] } });
+    expect((await call('POST', '/containers/web/start')).status).toBe(400);
+    await call('POST', '/containers/db/start');
+    expect((await call('POST', '/containers/web/start')).status).toBe(204);
+    expect(daemon.runtime.last.spec.process.env).toContain('STORE_PORT=tcp://172.17.0.2:5432');
+    expect(await hosts('web')).toMatch(/^172\.17\.0\.2\tstore [0-9a-f]{12} db$/m);
   });
 });

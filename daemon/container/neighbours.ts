@@ -1,0 +1,93 @@
+/**
+ * What a container's /etc files say of others: its own addresses, its links, and the names of those it meets on further
+ * networks. Names of its first network are answered by that network's DNS, which is the one server that it asks; names of
+ * the others are lines in /etc/hosts, written again whenever a neighbour comes or goes.
+ */
+import type { NetworkService } from '../network/service.ts';
+import type { Container } from './container.ts';
+import { type DnsDefaults, etcPaths, hostsText, writeEtcFiles, writeInPlace } from './files.ts';
+import { isAlive } from './lifecycle.ts';
+import { findLinks, linkEnvironment, linkHosts } from './links.ts';
+
+/** What the service works with. */
+export interface NeighbourDeps {
+  networks: NetworkService;
+  dns: DnsDefaults;
+  /** A container's folder under the data root. */
+  folderOf(id: string): string;
+  find(reference: string): Container;
+  all(): Container[];
+}
+
+/** /etc files of containers. */
+export class Neighbours {
+  readonly #deps: NeighbourDeps;
+
+  constructor(deps: NeighbourDeps) {
+    this.#deps = deps;
+  }
+
+  /** A container in another's network shares that one's files, as in docker. */
+  #owner(container: Container): Container {
+    const mode = container.record.hostConfig.NetworkMode ?? '';
+    return mode.startsWith('container:') ? this.#deps.find(mode.slice('container:'.length)) : container;
+  }
+
+  #ownsFiles(container: Container): boolean {
+    return this.#owner(container) === container;
+  }
+
+  /** Host paths of a container's files. */
+  paths(container: Container): ReturnType<typeof etcPaths> {
+    return etcPaths(this.#deps.folderOf(this.#owner(container).id));
+  }
+
+  /** Writes the files of a container that is about to start; its addresses are not known yet. */
+  async prepare(container: Container): Promise<void> {
+    const { networks, dns, folderOf } = this.#deps;
+    if (!this.#ownsFiles(container)) return;
+    await writeEtcFiles(folderOf(container.id), container.record, networks.gateways(container.record), dns);
+  }
+
+  #links(container: Container): ReturnType<typeof findLinks> {
+    const { find, networks } = this.#deps;
+    return findLinks(container.record, {
+      find: (reference) => find(reference).record,
+      endpoint: (record, network) => networks.settings(record)[network],
+    });
+  }
+
+  /** Variables that a container gets from its links. @throws when a link can't be made */
+  environment(container: Container): string[] {
+    return linkEnvironment(this.#links(container).environment, container.name);
+  }
+
+  /** Writes /etc/hosts of a container that is attached to its networks. */
+  async write(container: Container): Promise<void> {
+    const { record } = container;
+    if (!this.#ownsFiles(container) || record.hostConfig.NetworkMode === 'host') return;
+    const settings = this.#deps.networks.settings(record);
+    const lines = [...linkHosts(this.#links(container).hosts), ...this.#furtherNames(container)];
+    await writeInPlace(this.paths(container).hosts, hostsText(record, settings, lines));
+  }
+
+  /** Names of those on a container's further networks. */
+  #furtherNames(container: Container): string[] {
+    const { networks } = this.#deps;
+    return Object.keys(container.record.networks)
+      .slice(1)
+      .flatMap((name) => [...networks.endpoints(networks.find(name).id)])
+      .filter(([id]) => id !== container.id)
+      .map(([, { settings }]) => `${settings.IPAddress}\t${(settings.DNSNames ?? []).join(' ')}`);
+  }
+
+  /** A container has come or gone, or changed its networks: those who know it by their files learn of it. */
+  async changed(container: Container): Promise<void> {
+    for (const other of this.#deps.all()) {
+      const { record } = other;
+      const several = Object.keys(record.networks).length > 1;
+      const linked = Object.values(record.networks).some((settings) => (settings.Links?.length ?? 0) > 0);
+      if (isAlive(record.state.status) && (other === container || several || linked)) await this.write(other);
+    }
+  }
+}
