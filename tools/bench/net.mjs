@@ -76,13 +76,24 @@ function summarise(samples) {
   };
 }
 
+/** Published ports are measured of those who publish, a machine's wire beside what carries plain frames too. */
+function fits(measure, peer) {
+  if (measure.vm) return peer.vm || peer.likeVm;
+  if (peer.vm) return false;
+  return measure.published ? peer.publishes : !peer.onlyPublishes;
+}
+
+/** One name may stand for two kinds of wire. */
+const namesOf = (contenders) => [...new Set(contenders.map(({ name }) => name))];
+
 async function run(contenders, chosen) {
   const results = [];
+  const names = namesOf(contenders);
   for (const measure of chosen) {
-    const samples = new Map(contenders.map((peer) => [peer.name, []]));
+    const samples = new Map(names.map((name) => [name, []]));
     for (let round = 0; round < Number(options.rounds); round++) {
       for (const peer of contenders) {
-        if (measure.published ? !peer.publishes : peer.onlyPublishes) continue;
+        if (!fits(measure, peer)) continue;
         try {
           await withPeer(peer, measure.mtu, measure.published, async (running) => {
             if (measure.only && !measure.only(running)) return;
@@ -95,15 +106,15 @@ async function run(contenders, chosen) {
     }
     const byPeer = Object.fromEntries([...samples].map(([name, list]) => [name, summarise(list)]));
     results.push({ measure: measure.name, unit: measure.unit, peers: byPeer });
-    if (!options.json) console.log(row(results.at(-1), contenders));
+    if (!options.json) console.log(row(results.at(-1), names));
   }
   return results;
 }
 
 const number = (value) => (value >= 100 ? Math.round(value).toLocaleString('en') : value.toFixed(2));
 
-function row({ measure, unit, peers: byPeer }, contenders) {
-  const cells = contenders.map(({ name }) => {
+function row({ measure, unit, peers: byPeer }, names) {
+  const cells = names.map((name) => {
     const found = byPeer[name];
     if (!found) return '-';
     const extra = found.cpuPerGb !== undefined ? ` ${found.cpuPerGb.toFixed(2)}s/GB` : '';
@@ -120,7 +131,12 @@ try {
     (peer) => peer.available() && (!wanted || wanted.includes(peer.name)),
   );
   const chosen = measures.filter(({ name }) => name.includes(options.only));
-  if (!options.json) console.log(`${''.padEnd(40)}${contenders.map(({ name }) => name.padEnd(36)).join('')}`);
+  if (!options.json)
+    console.log(
+      `${''.padEnd(40)}${namesOf(contenders)
+        .map((name) => name.padEnd(36))
+        .join('')}`,
+    );
   const results = await run(contenders, chosen);
   const document = {
     machine: {

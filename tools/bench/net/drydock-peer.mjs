@@ -2,14 +2,12 @@
 import { once } from 'node:events';
 import { pathToFileURL } from 'node:url';
 
-const { root, netns, mtu, published } = JSON.parse(process.argv[2]);
+const { root, netns, mtu, published, wire } = JSON.parse(process.argv[2]);
 const { createNetwork } = await import(pathToFileURL(`${root}/dist/netstack/index.js`));
 const network = await createNetwork({ name: 'bench', subnet: '10.98.0.0/24', mtuBytes: mtu });
-const guest = await network.attach({
-  namespacePath: `/run/netns/${netns}`,
-  interfaceName: 'eth0',
-  names: [],
-});
+const guest = wire
+  ? await network.listenLink('qemu', `unix://${wire}`)
+  : await network.attach({ namespacePath: `/run/netns/${netns}`, interfaceName: 'eth0', names: [] });
 if (published)
   await network.publish({
     protocol: 'tcp',

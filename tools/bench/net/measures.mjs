@@ -66,9 +66,10 @@ const iperfServer = (peer) => [
   peer.serverNetns ? peer.gateway : '127.0.0.1',
 ];
 
-const bulk = (name, mtu, flags) => ({
+const bulk = (name, mtu, flags, vm = false) => ({
   name,
   mtu,
+  vm,
   unit: 'Gbit/s',
   run: (peer, seconds) =>
     withServer(peer, iperfServer(peer), /listening/, async () => {
@@ -227,6 +228,8 @@ export const measures = [
   bulk('TCP down x8, MTU 65520', 65520, ['-P', '8', '-R']),
   bulk('TCP up, MTU 1500', 1500, []),
   bulk('TCP down, MTU 1500', 1500, ['-R']),
+  bulk('VM wire up, MTU 1500', 1500, [], true),
+  bulk('VM wire down, MTU 1500', 1500, ['-R'], true),
   echo('Round trips, 1 byte', 'rr', 1, '/s'),
   echo('New connections', 'crr', 1, '/s'),
   echo('New connections, 32 at once', 'crr', 32, '/s'),

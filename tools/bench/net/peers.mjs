@@ -3,10 +3,13 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const TICKS_PER_SECOND = 100;
 const PAGE_BYTES = 4096;
+const vmWire = fileURLToPath(new URL('./vm-wire.mjs', import.meta.url));
 const self = fileURLToPath(new URL('./drydock-peer.mjs', import.meta.url));
 
 const has = (program) => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
@@ -62,6 +65,34 @@ const drydock = (name, root) => ({
   },
 });
 
+/** We again, with a virtual machine's wire instead of a TAP of our own. */
+const drydockVm = (root) => ({
+  name: 'drydock',
+  available: () => true,
+  vm: true,
+  async start(netns, mtu) {
+    const wire = join(tmpdir(), `${netns}.sock`);
+    const child = spawn(process.execPath, [self, JSON.stringify({ root, netns, mtu, wire })], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    const [line] = await once(child.stdout, 'data');
+    const { gateway } = JSON.parse(line);
+    const [program, args] = inNetns(netns, process.execPath, vmWire, root, wire, '10.98.0.50/24', gateway);
+    const machine = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    await Promise.race([once(machine.stdout, 'data'), once(machine, 'close')]);
+    return {
+      gateway,
+      pid: child.pid,
+      async stop() {
+        machine.kill('SIGKILL');
+        await once(machine, 'close');
+        child.stdin.end();
+        await once(child, 'close');
+      },
+    };
+  },
+});
+
 const pasta = {
   name: 'pasta',
   available: () => has('pasta'),
@@ -83,6 +114,7 @@ const pasta = {
 
 const slirp = {
   name: 'slirp4netns',
+  likeVm: true,
   available: () => has('slirp4netns'),
   async start(netns, mtu) {
     const child = spawn(
@@ -158,6 +190,7 @@ const loopback = {
 
 export const peers = (root, against) => [
   drydock('drydock', root),
+  drydockVm(root),
   ...(against ? [drydock('drydock (before)', against)] : [pasta, slirp, dockerProxy, veth, loopback]),
 ];
 
