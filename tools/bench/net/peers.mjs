@@ -164,7 +164,7 @@ const dockerProxy = {
       ...['-container-ip', '10.99.0.2', '-container-port', String(guestPort)],
     );
     // Its descriptor 3 tells whether it listens.
-    const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit', 'pipe'] });
+    const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'ignore', 'pipe'] });
     await once(child.stdio[3], 'data');
     return {
       ...wire,
