@@ -58,6 +58,9 @@ const MTU_BYTES_MIN = 576;
 
 const MEMORY_MIB_MAX = 512;
 
+/** What the kernel takes (net/core/dev.c, dev_valid_name). */
+const INTERFACE_NAME = /^(?!\.{1,2}$)[^\s/:\0]{1,15}$/;
+
 interface Pending {
   resolve(value: unknown): void;
   reject(error: Error): void;
@@ -232,6 +235,11 @@ class WorkerNetwork implements Network {
   }
 
   async attach(options: AttachOptions): Promise<Attachment> {
+    if (!INTERFACE_NAME.test(options.interfaceName))
+      throw new DrydockError(
+        'ERR_INTERFACE_NAME',
+        `"${options.interfaceName}" is no name for an interface: 1 to 15 characters without spaces, slashes and colons.`,
+      );
     const namespacePath = options.namespacePath ?? `/proc/${options.pid}/ns/net`;
     const { id, address, address6, mac } = await this.#send('attach', {
       namespacePath,

@@ -11,6 +11,7 @@ import { systemClock } from '#common/clock';
 import { errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import { clearEventFd, EPOLLIN } from '#common/native/epoll';
+import { NamespaceLostError } from '#common/native/ifconfig';
 import { cryptoRng } from '#common/rng';
 import type { Closable } from './flow/host.ts';
 import { Guests } from './guests.ts';
@@ -307,6 +308,7 @@ class NetworkThread {
     try {
       return { id, result: this.#handlers[command](argument) };
     } catch (error) {
+      if (error instanceof NamespaceLostError) throw error;
       return { id, error: { code: errorCode(error), message: errorMessage(error) } };
     }
   }

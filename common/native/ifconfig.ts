@@ -32,12 +32,24 @@ const ARPHRD_ETHER = 1;
 const IFREQ_VALUE = 16;
 const IFREQ_LEN = 40;
 
+/** The thread could not come back from another network namespace, and must not go on there: let it end the thread. */
+export class NamespaceLostError extends Error {
+  override readonly name = 'NamespaceLostError';
+  constructor() {
+    super('the thread could not return to its own network namespace');
+  }
+}
+
+function comeBack(home: number): void {
+  if (setns(home, CLONE_NEWNET) < 0) throw new NamespaceLostError();
+}
+
 /**
  * Runs `action` with the calling thread in the network namespace of the file `path` (`/proc/PID/ns/net`,
- * `/run/netns/NAME`). `action` must be synchronous. A thread that could not come back would go on in the wrong
- * network, so that is an error that nothing may swallow.
+ * `/run/netns/NAME`). `action` must be synchronous.
  *
  * @throws SyscallError EPERM without CAP_SYS_ADMIN; ENOENT when the process has gone
+ * @throws NamespaceLostError
  */
 export function inNetworkNamespace<T>(path: string, action: () => T): T {
   const home = openSync('/proc/thread-self/ns/net', 'r');
@@ -51,7 +63,7 @@ export function inNetworkNamespace<T>(path: string, action: () => T): T {
     try {
       return action();
     } finally {
-      check(setns(home, CLONE_NEWNET), 'setns', 'home');
+      comeBack(home);
     }
   } finally {
     closeSync(home);

@@ -424,7 +424,11 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'dig'))(
         await netns.remove();
       });
 
-      test('an address or an interface in use is refused', async () => {
+      test('an address or an interface in use is refused, and so is a name that is none', async () => {
+        for (const interfaceName of ['', '..', 'eth/0', 'a-name-that-is-too-long'])
+          await expect(
+            network.attach({ namespacePath: a.path, names: [], interfaceName }),
+          ).rejects.toMatchObject({ code: 'ERR_INTERFACE_NAME' });
         const common = { namespacePath: a.path, names: [] };
         await expect(
           network.attach({ ...common, interfaceName: 'eth1', address: guestB.address }),
