@@ -46,11 +46,12 @@ export async function runNetwork(config: NetConfig): Promise<void> {
   };
   try {
     await configure(running, config);
-    const gone = await plugIn(network, config, log);
+    await letIn(network, config, log);
+    const gone = config.stdio ? plugStdio(network) : undefined;
     await serve(running, config, log);
     if (config.pidFile !== undefined) await writeFile(config.pidFile, `${process.pid}\n`);
     log.info({ subnet: network.subnet, gateway: network.gateway }, 'the network is ready');
-    log.info({ reason: await Promise.race([ended, gone]) }, 'ending');
+    log.info({ reason: await (gone ? Promise.race([ended, gone]) : ended) }, 'ending');
   } finally {
     await stop(running, config);
   }
@@ -76,8 +77,8 @@ async function configure({ network, forwarder }: Running, config: NetConfig): Pr
   if (config.captureFile !== undefined) await network.capture({ path: config.captureFile });
 }
 
-/** Lets guests in. The promise is the end of the machine on standard input, if there is to be one. */
-async function plugIn(network: Network, config: NetConfig, log: Logger): Promise<Promise<string>> {
+/** Lets guests in: attaches namespaces, and listens for machines. */
+async function letIn(network: Network, config: NetConfig, log: Logger): Promise<void> {
   for (const namespace of config.namespaces) {
     const isPid = /^\d+$/.test(namespace);
     const guest = await network.attach({
@@ -91,9 +92,13 @@ async function plugIn(network: Network, config: NetConfig, log: Logger): Promise
     const { url: listening } = await network.listenLink(protocol, url);
     log.info({ protocol, url: listening }, 'machines may plug in');
   }
-  if (!config.stdio) return new Promise(() => {});
+}
+
+/** Plugs in the machine on standard input and output; resolves when it has gone. */
+async function plugStdio(network: Network): Promise<string> {
   const { gone } = await network.plugDescriptors('hyperkit', 0, 1);
-  return gone.then(() => 'the machine on standard input has gone');
+  await gone;
+  return 'the machine on standard input has gone';
 }
 
 async function serve(
@@ -101,8 +106,6 @@ async function serve(
   config: NetConfig,
   log: Logger,
 ): Promise<void> {
-  // As in gvproxy, a machine that comes by /connect speaks the protocol of the process.
-  const protocol = config.links.some((link) => link.protocol === 'qemu') ? 'qemu' : 'hyperkit';
   const open = async (endpoint: string, machines: boolean): Promise<void> => {
     const control = createControlServer({
       network,
@@ -112,7 +115,7 @@ async function serve(
       log,
       ...(machines && {
         connect: (stream) => {
-          network.plugStream(protocol === 'qemu' ? 'qemu' : 'connect', stream).catch((error: unknown) => {
+          network.plugStream('connect', stream).catch((error: unknown) => {
             log.warn({ err: error }, 'a machine could not be plugged in');
             stream.destroy();
           });

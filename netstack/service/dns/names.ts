@@ -144,16 +144,14 @@ export class NameTable {
   lookup(now: number, name: string, type: number): NameAnswer | undefined {
     // RFC 6761 section 6.3: localhost never leaves.
     if (name === 'localhost' || isBelow(name, 'localhost')) return { addresses: LOCALHOST };
+    // What an operator says of a name goes before what is known of it by itself; what is said of a whole zone, after.
+    const zone = this.#zones.find((candidate) => isBelow(name, candidate.name));
+    const record = zone && recordOf(zone, name);
+    if (record) return { addresses: [record.address] };
     const own = this.#host.get(name) ?? this.#guest(now, name);
     if (own) return { addresses: own };
-    const zone = this.#zones.find((candidate) => isBelow(name, candidate.name));
-    if (zone) {
-      const label = zone.name === '' ? name : name.slice(0, -zone.name.length - 1);
-      const record = zone.records.find(({ name: own, pattern }) => own === label || pattern?.test(label));
-      const address = record?.address ?? zone.defaultAddress;
-      return address ? { addresses: [address] } : 'unknown-here';
-    }
-    return this.#isInternal(name, type) ? 'unknown-here' : undefined;
+    if (zone?.defaultAddress) return { addresses: [zone.defaultAddress] };
+    return zone || this.#isInternal(name, type) ? 'unknown-here' : undefined;
   }
 
   #guest(now: number, name: string): readonly Uint8Array[] | undefined {
@@ -201,6 +199,12 @@ export class NameTable {
   #fullName(name: string): string {
     return this.#domain === '' || name.includes('.') ? name : `${name}.${this.#domain}`;
   }
+}
+
+/** The first record of a zone that is for a name below it. */
+function recordOf(zone: Zone, name: string): ZoneRecord | undefined {
+  const label = zone.name === '' ? name : name.slice(0, -zone.name.length - 1);
+  return zone.records.find((record) => record.name === label || record.pattern?.test(label));
 }
 
 function mappedBytes(ipv4: Uint8Array): Uint8Array {
