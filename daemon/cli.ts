@@ -28,7 +28,7 @@ function commanderOption(option: DaemonOption): Option {
   const made = new Option(option.flags, option.help);
   if (option.kind === 'list')
     made.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value]);
-  if (option.kind === 'map')
+  if (option.kind === 'map' || option.kind === 'programs')
     made.argParser((value: string, before: Record<string, string> | undefined) => {
       const at = value.indexOf('=');
       return { ...before, [at < 0 ? value : value.slice(0, at)]: at < 0 ? '' : value.slice(at + 1) };

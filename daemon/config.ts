@@ -23,6 +23,9 @@ export interface DaemonConfig {
   labels: string[];
   logDriver: string;
   logOpts: Record<string, string>;
+  /** OCI runtimes by name: a path, or a name in PATH. */
+  runtimes: Record<string, string>;
+  defaultRuntime: string;
   shutdownTimeoutS: number;
   registryMirrors: string[];
   insecureRegistries: string[];
@@ -44,7 +47,7 @@ export interface DaemonOption {
   /** Key in daemon.json. */
   key: string;
   field: keyof DaemonConfig;
-  kind: 'text' | 'list' | 'map' | 'flag' | 'number';
+  kind: 'text' | 'list' | 'map' | 'programs' | 'flag' | 'number';
   help: string;
   /** Applied again on SIGHUP. */
   reload?: true;
@@ -64,6 +67,8 @@ export const DEFAULTS: DaemonConfig = {
   labels: [],
   logDriver: 'json-file',
   logOpts: {},
+  runtimes: {},
+  defaultRuntime: '',
   shutdownTimeoutS: SHUTDOWN_TIMEOUT_S,
   registryMirrors: [],
   insecureRegistries: [],
@@ -169,6 +174,20 @@ export const OPTIONS: readonly DaemonOption[] = [
     field: 'logOpts',
     kind: 'map',
     help: 'option of the log driver; repeatable',
+  },
+  {
+    flags: '--add-runtime <name=path>',
+    key: 'runtimes',
+    field: 'runtimes',
+    kind: 'programs',
+    help: 'an OCI runtime (runc, crun, runsc) for docker run --runtime NAME; repeatable',
+  },
+  {
+    flags: '--default-runtime <name>',
+    key: 'default-runtime',
+    field: 'defaultRuntime',
+    kind: 'text',
+    help: 'runtime of containers that name none (default drydock)',
   },
   {
     flags: '--shutdown-timeout <seconds>',
@@ -294,9 +313,23 @@ export function parseConfigFile(text: string): PartialConfig {
   return found;
 }
 
+/** `{"crun": {"path": "/usr/bin/crun"}}`, as dockerd has it. @returns paths by name */
+function programPaths(key: string, value: unknown): Record<string, string> {
+  const wrong = invalid(`${key} must be an object of objects with a path`);
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong;
+  const entries = Object.entries(value).map(([name, program]: [string, { path?: unknown } | null]) => {
+    if (typeof program?.path !== 'string') throw wrong;
+    const others = Object.keys(program).filter((field) => field !== 'path');
+    if (others.length > 0) throw invalid(`${key}: ${name}: ${others.join(', ')} is not supported, only path`);
+    return [name, program.path];
+  });
+  return Object.fromEntries(entries);
+}
+
 function checkValue(option: DaemonOption, value: unknown): unknown {
+  if (option.kind === 'programs') return programPaths(option.key, value);
   const strings = (list: unknown[]): boolean => list.every((v) => typeof v === 'string');
-  const fits: Record<DaemonOption['kind'], boolean> = {
+  const fits: Record<Exclude<DaemonOption['kind'], 'programs'>, boolean> = {
     text: typeof value === 'string',
     flag: typeof value === 'boolean',
     number: Number.isInteger(value),

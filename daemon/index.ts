@@ -123,7 +123,15 @@ async function openServices(config: DaemonConfig, version: string, log: Log, und
   undo.add('close the image store', () => opened.close());
   const builds = new Builds(opened.images, opened.roots, join(dataRoot, 'build'));
   await builds.open();
-  const runtime = createRuntime({ instance: instanceOf(dataRoot), execRoot, log, clock });
+  const { runtimes, defaultRuntime } = config;
+  const runtime = createRuntime({
+    instance: instanceOf(dataRoot),
+    execRoot,
+    log,
+    clock,
+    runtimes,
+    defaultRuntime,
+  });
   await runtime.open();
   undo.add('close the runtime', () => runtime.close());
   const mountsFolder = join(execRoot, 'mounts');

@@ -135,8 +135,8 @@ export class SystemService {
       Labels: deps.settings.labels,
       ExperimentalBuild: false,
       ServerVersion: deps.version,
-      Runtimes: { drydock: { path: 'drydock' } },
-      DefaultRuntime: 'drydock',
+      Runtimes: facts.runtimes,
+      DefaultRuntime: facts.defaultRuntime,
       Swarm: {
         NodeID: '',
         NodeAddr: '',

@@ -27,6 +27,7 @@ export interface CreateFacts {
   image: Image;
   /** Default log driver and its options. */
   logConfig: { Type: string; Config: Record<string, string> };
+  defaultRuntime: string;
   hostSize?: HostSize;
 }
 
@@ -127,7 +128,7 @@ function withDefaults(request: HostConfig, facts: CreateFacts): HostConfig {
   host.IpcMode ||= 'private';
   host.CgroupnsMode ||= host.Privileged ? 'host' : 'private';
   host.ShmSize ||= SHM_BYTES_DEFAULT;
-  host.Runtime ||= 'drydock';
+  host.Runtime ||= facts.defaultRuntime;
   host.RestartPolicy = {
     Name: host.RestartPolicy?.Name || 'no',
     MaximumRetryCount: host.RestartPolicy?.MaximumRetryCount ?? 0,

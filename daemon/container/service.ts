@@ -225,6 +225,7 @@ export class ContainerService {
       created: this.#stamps.text(),
       image,
       logConfig: this.#deps.logConfig,
+      defaultRuntime: this.#deps.runtime.info().defaultRuntime,
     });
     this.#checkNamed(record);
     const points = collectMounts(

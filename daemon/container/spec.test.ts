@@ -20,6 +20,7 @@ function record(request: CreateRequest): ContainerRecord {
     created: '2026-01-01T00:00:00Z',
     image: IMAGE,
     logConfig: { Type: 'json-file', Config: {} },
+    defaultRuntime: 'drydock',
     hostSize: { processors: 4, memoryBytes: 0 },
   }).record;
 }
@@ -63,6 +64,7 @@ describe('from a container’s configuration to its jail', () => {
         created: '',
         image,
         logConfig: { Type: 'none', Config: {} },
+        defaultRuntime: 'drydock',
       }).record.args;
     expect(args({})).toEqual(['ep', 'c']);
     expect(args({ Cmd: ['x'] })).toEqual(['ep', 'x']);
@@ -214,7 +216,6 @@ describe('what a create request may not say', () => {
     [{ HostConfig: { RestartPolicy: { Name: 'always', MaximumRetryCount: 3 } } }, /maximum retry count/],
     [{ HostConfig: { AutoRemove: true, RestartPolicy: { Name: 'always' } } }, /AutoRemove/],
     [{ HostConfig: { OomScoreAdj: 2000 } }, /oom score adj/],
-    [{ HostConfig: { Runtime: 'kata' } }, /unknown or invalid runtime name: kata/],
     [{ HostConfig: { UsernsMode: 'x' } }, /invalid user namespace mode/],
     [{ HostConfig: { DeviceRequests: [{}] } }, /device requests/],
     [{ HostConfig: { CgroupParent: '/x' } }, /cgroup parent is not supported/],
@@ -236,7 +237,14 @@ describe('what a create request may not say', () => {
   it('wishes about resources that can’t be met are warnings', () => {
     const { warnings } = createRecord(
       { Image: 'test', HostConfig: { KernelMemory: 1, OomKillDisable: true, BlkioDeviceReadBps: [{}] } },
-      { id: 'f'.repeat(64), name: 'n', created: '', image: IMAGE, logConfig: { Type: 'none', Config: {} } },
+      {
+        id: 'f'.repeat(64),
+        name: 'n',
+        created: '',
+        image: IMAGE,
+        logConfig: { Type: 'none', Config: {} },
+        defaultRuntime: 'drydock',
+      },
     );
     expect(warnings).toHaveLength(3);
   });

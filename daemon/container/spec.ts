@@ -51,6 +51,7 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
   const masks = privileged || security.unmasked;
   return {
     id: record.id,
+    ...(host.Runtime && { runtime: host.Runtime }),
     rootPath: places.rootPath,
     readOnlyRoot: host.ReadonlyRootfs === true,
     hostname: host.UTSMode === 'host' ? '' : (config.Hostname ?? ''),

@@ -169,8 +169,6 @@ function checkUnsupported(host: HostConfig): void {
       'ERR_NOT_IMPLEMENTED',
       'a cgroup parent is not supported: leave --cgroup-parent out',
     );
-  if (!['', 'drydock', 'runc', 'io.containerd.runc.v2'].includes(host.Runtime ?? ''))
-    throw invalid(`unknown or invalid runtime name: ${host.Runtime}`);
   if (host.CpuRealtimePeriod || host.CpuRealtimeRuntime)
     throw invalid('Your kernel does not support CPU real-time scheduler');
   if (host.Cgroup) throw invalid(`invalid cgroup spec: ${host.Cgroup}`);

@@ -5,6 +5,7 @@ import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
 import type { Runtime } from './runtime.ts';
+import { RuntimeSet } from './runtime-set.ts';
 
 /** How a runtime is made. */
 export interface RuntimeOptions {
@@ -14,8 +15,10 @@ export interface RuntimeOptions {
   execRoot: string;
   log: Log;
   clock: Clock;
-  /** An OCI runtime instead of our own. */
-  oci?: OciCommand;
+  /** OCI runtimes besides our own, by name: a path, or a name in PATH. */
+  runtimes?: Record<string, string>;
+  /** The one for containers that name none; our own when empty. */
+  defaultRuntime?: string;
 }
 
 /** A program that speaks the command line of runc. */
@@ -35,8 +38,13 @@ const oci = process.platform === 'linux' ? await import('./oci/oci-runtime.ts') 
  * @throws DrydockError ERR_PLATFORM where there is none.
  */
 export function createRuntime(options: RuntimeOptions): Runtime {
-  if (oci && options.oci) return new oci.OciRuntime(options.oci, options);
-  if (linux) return new linux.LinuxRuntime(options);
+  if (linux && oci) {
+    const others = Object.entries(options.runtimes ?? {}).map(
+      ([name, path]) =>
+        [name, { runtime: new oci.OciRuntime({ name, command: path }, options), path }] as const,
+    );
+    return new RuntimeSet(new linux.LinuxRuntime(options), new Map(others), options.defaultRuntime ?? '');
+  }
   throw new DrydockError(
     'ERR_PLATFORM',
     `Containers on ${process.platform} are not possible yet: run the daemon on Linux (x86-64 or arm64), version 5.12 or later.`,

@@ -132,6 +132,8 @@ export type NamespaceMode = 'private' | 'host' | { pid: number };
 export interface JailSpec {
   /** 64 hex digits. */
   id: string;
+  /** Name of the runtime; the default one when undefined. */
+  runtime?: string;
   /** The mounted root file system, on the host. */
   rootPath: string;
   readOnlyRoot: boolean;
@@ -241,7 +243,15 @@ export interface Runtime {
   /** What this runtime would give for this spec: security promises that can't be kept are errors in create(), wishes are warnings. */
   report(spec: JailSpec): JailReportRow[];
   /** Facts for `docker info`: cgroup version and driver, security options, kernel features. */
-  info(): { cgroupVersion: '1' | '2'; cgroupDriver: string; securityOptions: string[]; warnings: string[] };
+  info(): {
+    cgroupVersion: '1' | '2';
+    cgroupDriver: string;
+    securityOptions: string[];
+    warnings: string[];
+    /** By name. */
+    runtimes: Record<string, { path: string }>;
+    defaultRuntime: string;
+  };
   /** Removes what a killed daemon left (processes, cgroups) of containers that `known` names, and of any other of ours. Returns what was done, for the log. */
   sweep(known: { id: string; pid: number; startTime: string }[]): Promise<string[]>;
   /** Stops the spare launcher and frees what open() made. */

@@ -74,7 +74,7 @@ export class Jails {
       execRoot: join(this.#folder, 'exec'),
       log,
       clock: systemClock,
-      ...(oci && { oci }),
+      ...(oci && { runtimes: { [oci.name]: oci.command }, defaultRuntime: oci.name }),
     });
   }
 

@@ -98,6 +98,8 @@ export class LinuxRuntime implements Runtime {
       cgroupDriver: 'cgroupfs',
       securityOptions: ['name=seccomp,profile=builtin'],
       warnings: [],
+      runtimes: {},
+      defaultRuntime: this.name,
     };
   }
 

@@ -68,8 +68,8 @@ export class PipeSet {
       // The process may close its end at any time: that is its right and no error of ours.
       stdin.on('error', () => {});
     } else closeSync(stdinPipe.write);
-    const stdout = new Socket({ fd: stdoutPipe.read, readable: true, writable: false });
-    const stderr = new Socket({ fd: stderrPipe.read, readable: true, writable: false });
+    const stdout = openOutput(stdoutPipe.read);
+    const stderr = openOutput(stderrPipe.read);
     return {
       stdin,
       stdout,
@@ -80,6 +80,15 @@ export class PipeSet {
       },
     };
   }
+}
+
+/**
+ * A stream that reads nothing, not even the end, until somebody wants it. An ordinary Socket reads ahead, and one that
+ * meets the end with nothing before it emits `end` to nobody: whoever comes later would wait for ever.
+ */
+function openOutput(fd: number): Socket {
+  const options = { fd, readable: true, writable: false, manualStart: true };
+  return new Socket(options);
 }
 
 /** Reads of a terminal return at most a line buffer's worth. */

@@ -8,7 +8,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, constants as fsConstants, openSync, readFileSync } from 'node:fs';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '#common/clock';
@@ -50,7 +50,6 @@ import type {
 import { ociConfig, ociProcess, stringify } from './bundle.ts';
 
 const START_TIMEOUT_MS = 60_000;
-const END_TIMEOUT_MS = 30_000;
 const DELETE_TIMEOUT_MS = 30_000;
 
 /** See {@link Runtime}. */
@@ -76,7 +75,6 @@ export class OciRuntime implements Runtime {
         'ERR_OCI_RUNTIME',
         `The OCI runtime ${this.#command} cannot be run (${output.trim()}): install it or correct its path.`,
       );
-    this.#cgroups = openCgroups(this.#options.instance, this.#options.clock);
     this.#ownPidNamespace = openSync('/proc/self/ns/pid', 'r');
     this.#program = new LauncherProgram(this.#ownPidNamespace);
     await mkdir(this.#stateRoot, { recursive: true, mode: 0o700 });
@@ -129,27 +127,19 @@ export class OciRuntime implements Runtime {
       cgroupDriver: 'cgroupfs',
       securityOptions: ['name=seccomp,profile=builtin'],
       warnings: [],
+      runtimes: {},
+      defaultRuntime: this.name,
     };
   }
 
-  async sweep(known: { id: string; pid: number; startTime: string }[]): Promise<string[]> {
-    const cgroups = this.#requireCgroups();
+  async sweep(): Promise<string[]> {
+    const state = join(this.#stateRoot, 'state');
     const done: string[] = [];
-    for (const id of new Set([...known.map((one) => one.id), ...cgroups.list()])) {
+    for (const id of await readdir(state).catch(() => [])) {
       if (this.#jails.has(id)) continue;
-      const { code } = await runToEnd(this.#command, [
-        '--root',
-        join(this.#stateRoot, 'state'),
-        'delete',
-        '--force',
-        id,
-      ]);
+      const { code } = await runToEnd(this.#command, ['--root', state, 'delete', '--force', id]);
       if (code === 0) done.push(`deleted what ${this.name} had of container ${id.slice(0, 12)}`);
-      if (!cgroups.list().includes(id)) continue;
-      await waitUntil(this.#options.clock, `what is left of ${id} to end`, END_TIMEOUT_MS, () => {
-        cgroups.kill(id);
-        return cgroups.remove(id);
-      });
+      await rm(join(this.#stateRoot, 'bundles', id), { recursive: true, force: true });
     }
     return done;
   }
@@ -167,8 +157,9 @@ export class OciRuntime implements Runtime {
     return join(this.#options.execRoot, `oci-${this.name}`);
   }
 
+  /** Opened when first asked for: report() comes before open(). */
   #requireCgroups(): Cgroups {
-    if (!this.#cgroups) throw new Error('the runtime is not open');
+    this.#cgroups ??= openCgroups(this.#options.instance, this.#options.clock);
     return this.#cgroups;
   }
 
@@ -471,10 +462,15 @@ async function lastError(logFile: string): Promise<string> {
 function ociError(message: string, prefix: string): DrydockError {
   const text = message
     .replace(/^(runc|crun|exec|run|create)[a-z ]* failed: /, '')
-    .replace(/^unable to start container process: /, '');
+    .replace(/^unable to start container process: /, '')
+    // crun's wording, which docker's CLI would not know for exit code 127.
+    .replace(
+      /executable file `(.*)` not found in \$PATH.*/,
+      'exec: "$1": executable file not found in $$PATH',
+    );
   const full = `${prefix}: ${text}: unknown`;
   if (/unable to find (user|group) /.test(message)) return new DrydockError('ERR_USER_NOT_FOUND', message);
-  if (/executable file .*not found|no such file or directory/i.test(text))
+  if (/executable file not found|no such file or directory/i.test(text))
     return new DrydockError('ERR_EXEC_NOT_FOUND', full);
   if (/permission denied|is a directory/i.test(text)) return new DrydockError('ERR_EXEC_PERMISSION', full);
   return new DrydockError('ERR_JAIL', full);

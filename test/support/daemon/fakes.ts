@@ -180,7 +180,14 @@ export class FakeRuntime implements Runtime {
   }
 
   info(): ReturnType<Runtime['info']> {
-    return { cgroupVersion: '2', cgroupDriver: 'cgroupfs', securityOptions: ['name=seccomp'], warnings: [] };
+    return {
+      cgroupVersion: '2',
+      cgroupDriver: 'cgroupfs',
+      securityOptions: ['name=seccomp'],
+      warnings: [],
+      runtimes: { drydock: { path: 'drydock' } },
+      defaultRuntime: 'drydock',
+    };
   }
 
   async sweep(known: { id: string }[]): Promise<string[]> {

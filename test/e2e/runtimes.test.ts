@@ -1,0 +1,72 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { ociCommand } from '../interop/jails.ts';
+import { IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
+import { describeE2e } from '../support/e2e/session.ts';
+
+describeE2e('OCI runtimes by configuration', () => {
+  const crun = ociCommand('crun');
+  const address = TestDaemon.makeAddress();
+  let daemon: TestDaemon;
+  beforeAll(async () => {
+    const runtimes = ['real-runc=runc', `crun=${crun.command}`, 'missing=/no/such/runtime'];
+    daemon = await TestDaemon.launch(
+      address,
+      runtimes.flatMap((runtime) => ['--add-runtime', runtime]),
+    );
+  });
+  afterAll(async () => {
+    await daemon.stop('SIGTERM');
+    TestDaemon.forget(address);
+    crun.remove();
+  });
+
+  it('are listed with ours as the default', async () => {
+    const info = await daemon.ok([
+      'info',
+      '--format',
+      '{{.DefaultRuntime}} {{range $name, $_ := .Runtimes}}{{$name}} {{end}}',
+    ]);
+    expect(info).toBe('drydock crun drydock missing real-runc');
+  });
+
+  it.each(['real-runc', 'crun'])(
+    '%s runs containers with network, names, output, exec and exit code',
+    async (runtime) => {
+      const name = `by-${runtime}`;
+      await daemon.ok(['run', '-d', '--name', name, '--runtime', runtime, IMAGE, 'sleep', '1000']);
+      expect(await daemon.ok(['inspect', '-f', '{{.HostConfig.Runtime}}', name])).toBe(runtime);
+      const { stdout, code } = await daemon.run([
+        'exec',
+        '-u',
+        '1000',
+        name,
+        'sh',
+        '-c',
+        'id -u; ls /sys/class/net; exit 3',
+      ]);
+      expect([stdout, code]).toEqual(['1000\neth0\nlo\n', 3]);
+      await daemon.ok(['pause', name]);
+      await daemon.ok(['unpause', name]);
+      await daemon.ok(['kill', name]);
+      expect(await daemon.ok(['wait', name])).toBe('137');
+      await daemon.ok(['rm', name]);
+      const missing = await daemon.run(['run', '--rm', '--runtime', runtime, IMAGE, 'nowhere']);
+      expect(missing.code).toBe(127);
+      expect(missing.stderr).toMatch(/executable file .*not found/);
+    },
+  );
+
+  it('that are unknown or missing are said to be so, and ours goes on', async () => {
+    const unknown = await daemon.run(['run', '--rm', '--runtime', 'kata', IMAGE, 'true']);
+    expect([unknown.code, unknown.stderr]).toEqual([
+      125,
+      expect.stringContaining('unknown or invalid runtime name: kata'),
+    ]);
+    const missing = await daemon.run(['run', '--rm', '--runtime', 'missing', IMAGE, 'true']);
+    expect([missing.code, missing.stderr]).toEqual([
+      125,
+      expect.stringContaining('/no/such/runtime cannot be run'),
+    ]);
+    expect(await daemon.ok(['run', '--rm', IMAGE, 'echo', 'fine'])).toBe('fine');
+  });
+});
