@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream';
 import { Readable as ReadableStream } from 'node:stream';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { DrydockError, errorMessage } from '#common/errors';
-import { hasLabel, historyOf, isDangling, selectImages } from '../image/listing.ts';
+import { hasLabel, historyOf, isDangling, selectImages, sharedBytes } from '../image/listing.ts';
 import { DEFAULT_DOMAIN, parseReference } from '../image/reference.ts';
 import { type Credentials, credentialsOf, parseAuthHeader } from '../image/registry/auth.ts';
 import type { Image, Progress } from '../image/store.ts';
@@ -32,7 +32,7 @@ function nanoToIso(nano: bigint): string {
   return new Date(Number(nano / 1_000_000n)).toISOString();
 }
 
-function summary(image: Image, minor: number): object {
+function summary(image: Image, minor: number, shared: number): object {
   const none = minor < EMPTY_NAMES_MINOR && isDangling(image);
   return {
     Containers: -1,
@@ -42,7 +42,7 @@ function summary(image: Image, minor: number): object {
     ParentId: image.parent ?? '',
     RepoDigests: none ? ['<none>@<none>'] : image.digests,
     RepoTags: none ? ['<none>:<none>'] : image.tags,
-    SharedSize: -1,
+    SharedSize: shared,
     Size: image.sizeBytes,
     ...(minor < NO_VIRTUAL_SIZE_MINOR && { VirtualSize: image.sizeBytes }),
   };
@@ -56,7 +56,10 @@ async function list(request: FastifyRequest, { images, clock }: ApiContext): Pro
   };
   const until = found.get('until')?.[0];
   const untilIso = until === undefined ? undefined : nanoToIso(timestampNano(until, clock.wallMs()));
-  const selected = selectImages(await images.list(), {
+  const all = await images.list();
+  // Only when it is asked for: clients read -1 as not counted.
+  const shared = flag(request, 'shared-size') ? sharedBytes(all) : undefined;
+  const selected = selectImages(all, {
     all: flag(request, 'all'),
     dangling: booleanFilter(found, 'dangling'),
     labels: found.get('label') ?? [],
@@ -64,7 +67,7 @@ async function list(request: FastifyRequest, { images, clock }: ApiContext): Pro
     createdBefore: (await createdOf('before')) ?? untilIso,
     createdAfter: await createdOf('since'),
   });
-  return selected.map((image) => summary(image, apiVersion(request)));
+  return selected.map((image) => summary(image, apiVersion(request), shared?.get(image.id) ?? -1));
 }
 
 function inspect(image: Image, { images, roots }: ApiContext, minor: number): object {

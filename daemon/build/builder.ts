@@ -7,7 +7,6 @@ import { randomUUID } from 'node:crypto';
 import { DrydockError } from '#common/errors';
 import { applyChange, isChange, parseCommand, parseJsonForm, setEnv } from '../image/changes.ts';
 import type { ConfigFile } from '../image/config-file.ts';
-import { digestOf } from '../image/content.ts';
 import type { Images } from '../image/images.ts';
 import type { Lease } from '../image/library.ts';
 import { hostPlatform, parsePlatform, selectsPlatform } from '../image/platform.ts';
@@ -20,19 +19,13 @@ import { BuildArguments } from './arguments.ts';
 import { cacheKey, findCached } from './cache.ts';
 import { type CopyParts, type CopyRequest, folderLayer, prepareCopy } from './copy.ts';
 import { type Dockerfile, dockerfileError, type Instruction, parseDockerfile } from './dockerfile.ts';
+import { checkFlags, scriptOf, selectInstructions } from './plan.ts';
 import type { StepRunner } from './runner.ts';
 import { expandText, expandWord } from './words.ts';
 
 /** docker gives it to every image that has none. */
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const SCRATCH = 'scratch';
-/** Flags that only BuildKit knows, as dockerd's classic builder answers them. */
-const ACCEPTED_FLAGS: Record<string, string[]> = {
-  FROM: ['platform'],
-  COPY: ['from', 'chown', 'chmod'],
-  ADD: ['chown', 'chmod'],
-  RUN: [],
-};
 
 /** What a client wishes. */
 export interface BuildOptions {
@@ -107,7 +100,8 @@ export class Builder {
   async run(): Promise<string> {
     this.#dockerfile = parseDockerfile(this.#options.dockerfile);
     const names = this.#options.tags.map(parseTagged);
-    const instructions = this.#selectInstructions();
+    const { target, labels } = this.#options;
+    const instructions = selectInstructions(this.#dockerfile.instructions, target, labels);
     const { library } = this.#parts.images;
     return library.lease(async (lease) => {
       this.#lease = lease;
@@ -143,35 +137,9 @@ export class Builder {
     if (!this.#options.quiet) this.#parts.progress({ stream: text });
   }
 
-  /** The instructions up to the target stage, with the labels of the command line as the last. */
-  #selectInstructions(): Instruction[] {
-    const { instructions } = this.#dockerfile;
-    const { target, labels } = this.#options;
-    const starts = instructions.flatMap((each, index) => (each.name === 'FROM' ? [index] : []));
-    if (starts.length === 0)
-      throw new DrydockError('ERR_BAD_DOCKERFILE', 'No build stage in current context');
-    const early = instructions.slice(0, starts[0]).find((each) => each.name !== 'ARG');
-    if (early) throw dockerfileError(early.line, 'no build stage in current context');
-    let selected = instructions;
-    if (target !== '') {
-      const at = starts.findIndex(
-        (start, index) =>
-          stageName(instructions[start]!)?.toLowerCase() === target.toLowerCase() || String(index) === target,
-      );
-      if (at < 0)
-        throw new DrydockError('ERR_BAD_DOCKERFILE', `failed to reach build target ${target} in Dockerfile`);
-      selected = instructions.slice(0, starts[at + 1] ?? instructions.length);
-    }
-    const pairs = Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1));
-    if (pairs.length === 0) return selected;
-    const text = pairs.map(([key, value]) => `${quoted(key)}=${quoted(value)}`).join(' ');
-    const line = instructions.at(-1)!.line;
-    return [...selected, { name: 'LABEL', flags: [], text, heredocs: [], original: `LABEL ${text}`, line }];
-  }
-
   async #step(instruction: Instruction): Promise<void> {
     const { name } = instruction;
-    this.#checkFlags(instruction);
+    checkFlags(instruction);
     if (name === 'ARG' && this.#stages.length === 0) {
       this.#arguments.declareGlobal(instruction.text, (word) => this.#expand(word));
       return;
@@ -183,16 +151,6 @@ export class Builder {
     await this.#dispatch(instruction);
     const { imageId } = this.#stages.at(-1)!;
     if (imageId !== undefined) this.#say(` ---> ${short(imageId)}\n`);
-  }
-
-  #checkFlags({ name, flags }: Instruction): void {
-    for (const [flag] of flags) {
-      if (ACCEPTED_FLAGS[name]?.includes(flag)) continue;
-      throw new DrydockError(
-        'ERR_BAD_DOCKERFILE',
-        `the --${flag} option of ${name} requires BuildKit, which this daemon does not have: leave it out.`,
-      );
-    }
   }
 
   async #dispatch(instruction: Instruction): Promise<void> {
@@ -411,7 +369,7 @@ export class Builder {
     this.#say(`# Executing ${triggers.length} build trigger${triggers.length > 1 ? 's' : ''}\n`);
     for (const trigger of triggers) {
       const [instruction] = parseDockerfile(trigger).instructions;
-      this.#checkFlags(instruction!);
+      checkFlags(instruction!);
       await this.#dispatch(instruction!);
     }
     if (stage.imageId !== undefined) this.#say(` ---> ${short(stage.imageId)}\n`);
@@ -496,12 +454,6 @@ export class Builder {
 
 const short = (id: string): string => id.slice('sha256:'.length, 'sha256:'.length + 12);
 
-const quoted = (text: string): string => `"${text.replace(/(["\\$])/g, '\\$1').replaceAll('\n', '\\\n')}"`;
-
-function stageName(from: Instruction): string | undefined {
-  return /\s+AS\s+(\S+)$/i.exec(from.text)?.[1];
-}
-
 /** The arguments as the history shows them: lists in Go's form. */
 function shown(name: string, text: string, config: ImageConfig): string {
   const list =
@@ -513,16 +465,4 @@ function shown(name: string, text: string, config: ImageConfig): string {
           ? config.Shell
           : undefined;
   return list ? `[${list.map((item) => JSON.stringify(item)).join(' ')}]` : text;
-}
-
-/** The shell's text for RUN with its here-documents. */
-function scriptOf({ text, heredocs }: Instruction): string {
-  const [first] = heredocs;
-  if (!first) return text;
-  const bodies = heredocs.map(({ name, content }) => `${content}${name}`).join('\n');
-  if (!/^<<-?\S+$/.test(text.trim())) return `${text}\n${bodies}`;
-  if (!first.content.startsWith('#!')) return first.content;
-  // A script for another interpreter: written down, run, and removed before the layer is made.
-  const end = `DRYDOCK_${digestOf(first.content).slice(7, 23)}`;
-  return `f=$(mktemp) && cat > "$f" <<'${end}'\n${first.content}${end}\nchmod 700 "$f" && "$f"; e=$?; rm -f "$f"; exit $e`;
 }

@@ -55,11 +55,13 @@ export function containerRunner(containers: ContainerService, hostConfig: HostCo
         });
       });
       const gone = new Promise<never>((_, reject) => {
+        // The client may have gone while the container was made.
+        if (signal.aborted) reject(signal.reason as Error);
         signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
       });
       const ended = container.wait('next-exit', signal);
       const exited = (async (): Promise<number> => {
-        await containers.supervisor.start(container);
+        if (!signal.aborted) await containers.supervisor.start(container);
         const { StatusCode } = await Promise.race([ended, gone]);
         await drained;
         return StatusCode;

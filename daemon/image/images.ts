@@ -16,9 +16,11 @@ import {
   DEFAULT_TAG,
   formatFamiliar,
   formatNormal,
+  isDigest,
   parseReference,
   parseTagged,
   type Reference,
+  repositoryOf,
 } from './reference.ts';
 import type { Credentials } from './registry/auth.ts';
 import type { FetchedDescriptor } from './registry/distribution.ts';
@@ -146,13 +148,12 @@ export class Images implements ImageStore {
 
   async save(references: string[]): Promise<Readable> {
     const images = new Map<string, string[]>();
-    for (const reference of references) {
-      const { record, name } = this.library.resolve(reference);
-      const names = images.get(record.id) ?? [];
-      images.set(record.id, names);
-      if (name !== undefined) names.push(...this.#savedNames(reference, name));
-      this.library.emit('save', record.id);
-    }
+    for (const reference of references)
+      for (const { id, name } of this.#savedAs(reference)) {
+        const names = images.get(id) ?? [];
+        images.set(id, name === undefined ? names : [...names, name]);
+      }
+    for (const id of images.keys()) this.library.emit('save', id);
     const saved = await Promise.all(
       [...images].map(async ([id, names]) => ({
         id,
@@ -270,11 +271,22 @@ export class Images implements ImageStore {
     progress({ stream: `Loaded image: ${formatFamiliar(reference)}\n` });
   }
 
-  /** A repository without a tag means all of its tags. */
-  #savedNames(reference: string, name: string): string[] {
-    const asked = parseReference(reference);
-    if (asked.digest !== undefined) return [];
-    return [formatFamiliar(parseReference(name))];
+  /** What a reference means to `docker save`: a repository without a tag is all of its tags. */
+  #savedAs(reference: string): { id: string; name: string | undefined }[] {
+    const { records } = this.library.parts;
+    const isId = isDigest(reference) || isDigest(`sha256:${reference}`);
+    const asked = isId ? undefined : parseReference(reference);
+    if (asked && asked.tag === undefined && asked.digest === undefined) {
+      const all = records.references().flatMap(([name, id]) => {
+        const parsed = parseReference(name);
+        const isTag = parsed.digest === undefined && repositoryOf(parsed) === repositoryOf(asked);
+        return isTag ? [{ id, name: formatFamiliar(parsed) }] : [];
+      });
+      if (all.length > 0) return all;
+    }
+    const { record, name } = this.library.resolve(reference);
+    const isTag = name !== undefined && asked?.digest === undefined;
+    return [{ id: record.id, name: isTag ? formatFamiliar(parseReference(name)) : undefined }];
   }
 
   #facts(users: ImageUsers): Parameters<typeof planRemoval>[0] {

@@ -111,3 +111,16 @@ export function historyOf(image: Image, parentOf: (image: Image) => Image | unde
   }
   return items;
 }
+
+/** Bytes of each image's layers that other images have too, by image id. */
+export function sharedBytes(images: readonly Image[]): Map<string, number> {
+  const users = new Map<string, number>();
+  for (const { diffIds } of images)
+    for (const diffId of new Set(diffIds)) users.set(diffId, (users.get(diffId) ?? 0) + 1);
+  return new Map(
+    images.map(({ id, diffIds, layerBytes }) => [
+      id,
+      diffIds.reduce((sum, diffId, index) => sum + (users.get(diffId)! > 1 ? layerBytes[index]! : 0), 0),
+    ]),
+  );
+}

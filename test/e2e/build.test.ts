@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
-import { type Docker, type Finished, finish, IMAGE } from '../support/e2e/daemon.ts';
+import { type Docker, type Finished, finish, IMAGE, until } from '../support/e2e/daemon.ts';
 import { clis, describeE2e, sharedDocker, uniqueName } from '../support/e2e/session.ts';
 
 describeE2e.each(clis)('build and commit, $name', ({ cli }) => {
@@ -90,6 +90,28 @@ CMD ["cat", "/out", "/who"]
   ])('%j is refused: %s', async (dockerfile, message) => {
     const { code, stderr } = await build(dockerfile);
     expect([code, stderr]).toEqual([1, expect.stringContaining(message)]);
+  });
+
+  it.each([
+    ['while its container is made', 'Step 2/2'],
+    ['while its command runs', '\nstarted\n'],
+  ])('that is interrupted %s leaves no container and no file behind', async (_when, sign) => {
+    writeFileSync(join(folder, 'Dockerfile'), `FROM ${IMAGE}\nRUN echo started; sleep 1000\n`);
+    const environment = { ...docker.environment(), DOCKER_BUILDKIT: '0' };
+    const child = spawn(cli, ['build', folder], { env: environment, stdio: ['ignore', 'pipe', 'ignore'] });
+    await new Promise<void>((resolve) => {
+      let said = '';
+      child.stdout.on('data', (chunk) => {
+        said += String(chunk);
+        if (said.includes(sign)) resolve();
+      });
+    });
+    child.kill('SIGINT');
+    await until(
+      () => readdirSync(join(docker.address.dataRoot, 'build')).length === 0,
+      'the context is gone',
+    );
+    await until(async () => (await ok('ps', '-aq')) === '', 'the container of RUN is gone');
   });
 
   it('commit makes an image of a container, running or not', async () => {

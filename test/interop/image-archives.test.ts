@@ -163,6 +163,12 @@ describeHere('save', () => {
     expect(manifest.RepoTags).toEqual(['a:1']);
   });
 
+  it('of a repository without a tag has all of its tags', async () => {
+    await load(store, dockerArchive(LAYERS, { names: ['many:1', 'many:2', 'other:1'] }));
+    const saved = await readAll(await store.images.save(['many']));
+    expect(saved.toString('latin1')).toContain('"RepoTags":["many:1","many:2"]');
+  });
+
   it('of an image by id has no name; of an unknown one is an error', async () => {
     const { image } = await load(store, dockerArchive(LAYERS, { names: ['a:1'] }));
     const saved = await readAll(await store.images.save([image.id.slice(7, 19)]));
