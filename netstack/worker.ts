@@ -10,6 +10,7 @@ import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_
 import { systemClock } from '#common/clock';
 import { errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
+import { hostClockQuality } from '#common/native/clock';
 import { clearEventFd, EPOLLIN } from '#common/native/epoll';
 import { NamespaceLostError } from '#common/native/ifconfig';
 import { cryptoRng } from '#common/rng';
@@ -127,6 +128,7 @@ class NetworkThread {
       mac: uplinkMac,
       mtuBytes: settings.mtuBytes,
       policy: this.#policy,
+      clockQuality: hostClockQuality,
       searchDomains: settings.searchDomains,
       ...(settings.domain === undefined ? {} : { domain: settings.domain }),
     });
