@@ -2,7 +2,12 @@
  * A host folder, served to a container by a file server in userspace over the FUSE wire protocol.
  * This is the public surface of `drydock/fsbridge`.
  */
+export { MemoryFs } from './backing/memory-fs.ts';
+export { type FuseTMount, type FuseTOptions, findFuseT, serveFuseT } from './channel/fuse-t.ts';
 export type { BridgeMount, BridgeMountOptions } from './mount/mount.ts';
 export { mountFolder } from './mount/mount.ts';
 export { sweepMounts } from './mount/sweep.ts';
 export type { Consistency, OwnershipMode } from './policy/options.ts';
+export { Session } from './session.ts';
+export { darwinLayout } from './wire/layout-darwin.ts';
+export { linuxLayout } from './wire/layout-linux.ts';

@@ -32,7 +32,7 @@ import type { WorkerInput, WorkerMessage } from './worker.ts';
 export const FS_TYPE = 'fuse.drydock';
 
 /** How long an unmounted server may take to end by itself before it is told to stop. */
-const END_GRACE_MS = 2000;
+const END_GRACE_MS = 5000;
 
 /** What to mount, where and how. */
 export interface BridgeMountOptions {

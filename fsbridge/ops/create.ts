@@ -49,7 +49,7 @@ export function create(server: Server, request: Request, reply: Memory): number 
   const parent = server.parentOf(request);
   if (parent === undefined) return server.dir;
   const { host, dir } = server;
-  const flags = request.u32(0);
+  const flags = server.layout.openFlags(request.u32(0));
   let fd = host.create(dir, name, flags & HOST_OPEN_FLAGS, request.u32(4) & MODE_BITS);
   if (fd >= 0) {
     const result = handOver(server, request, dir, fd, '');
@@ -75,7 +75,7 @@ export function tmpfile(server: Server, request: Request, reply: Memory): number
   const parent = server.parentOf(request);
   if (parent === undefined) return server.dir;
   const { host, dir } = server;
-  const flags = request.u32(0) & (HOST_OPEN_FLAGS | O_EXCL);
+  const flags = server.layout.openFlags(request.u32(0)) & (HOST_OPEN_FLAGS | O_EXCL);
   const fd = host.createUnnamed(dir, flags, request.u32(4) & MODE_BITS);
   if (fd < 0) return fd;
   const result = handOver(server, request, dir, fd, '');

@@ -65,7 +65,7 @@ export function open(server: Server, request: Request, reply: Memory): number {
   const node = server.nodes.get(request.nodeId);
   if (node === undefined) return -E.ESTALE;
   if (node.type !== S_IFREG) return -E.EINVAL;
-  const flags = request.u32(0) & HOST_OPEN_FLAGS;
+  const flags = server.layout.openFlags(request.u32(0)) & HOST_OPEN_FLAGS;
   if (server.policy.readOnly && (flags & O_ACCMODE) !== 0) return -E.EROFS;
   const fd = server.onNode(node, (dir, name) => server.host.open(dir, name, flags));
   if (fd < 0) return fd;

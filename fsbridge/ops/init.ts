@@ -44,7 +44,7 @@ function wanted(server: Server, offered: bigint): bigint {
 export function init(server: Server, request: Request, reply: Memory): number {
   const offer = server.layout.decodeInit(request);
   if (offer === undefined || offer.major !== 7) return -E.EIO;
-  const flags = wanted(server, offer.flags);
+  const flags = wanted(server, offer.flags & server.layout.flags);
   const passthrough = (flags & F.PASSTHROUGH) !== 0n;
   if (!passthrough) server.backing = undefined;
   return server.layout.encodeInit(

@@ -45,8 +45,9 @@ export function setxattr(server: Server, request: Request): number {
   const at = IN_HEADER_BYTES + request.after(server.layout.setxattrBytes, attribute);
   if (size > XATTR_BYTES_MAX) return -E.E2BIG;
   if (at + size > request.length) return -E.EINVAL;
+  const flags = server.layout.xattrFlags(request.u32(4));
   return server.onNode(node, (dir, name) =>
-    server.host.setXattr(dir, name, attribute, request, at, size, request.u32(4)),
+    server.host.setXattr(dir, name, attribute, request, at, size, flags),
   );
 }
 

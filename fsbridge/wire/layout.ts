@@ -49,16 +49,19 @@ export interface Layout {
   readonly renameBytes: number;
   readonly setxattrBytes: number;
   readonly getxattrBytes: number;
-  /** Smallest SETATTR struct. */
-  readonly setattrBytes: number;
   /** Whether a lookup that fails may be answered by an entry with node 0, which the kernel may cache. */
   readonly negativeEntries: boolean;
+  /** Flags of INIT that mean on this wire what they mean on Linux's and that may be agreed to. */
+  readonly flags: bigint;
   /** Writes struct fuse_attr at word `at` of `out`. */
   encodeAttr(stat: Stat, out: Uint32Array, at: number): void;
   decodeSetAttr(request: Request, into: SetAttr): void;
   decodeInit(request: Request): InitRequest | undefined;
   /** Writes struct fuse_init_out at word `at`; its bytes. */
   encodeInit(reply: InitReply, out: Uint32Array, at: number): number;
+  /** Flags of an open, and of SETXATTR, as Linux's numbers. */
+  openFlags(flags: number): number;
+  xattrFlags(flags: number): number;
   /** The number of an error (see errno.ts) on this wire. */
   errno(error: number): number;
 }
