@@ -17,8 +17,6 @@ const LIST_FILTERS = new Set(['dangling', 'label', 'before', 'since', 'reference
 const PRUNE_FILTERS = new Set(['dangling', 'label', 'label!', 'until']);
 /** Since this version an image without names has empty lists, before it had `<none>:<none>`. */
 const EMPTY_NAMES_MINOR = 43;
-/** ContainerConfig left the API with this version. */
-const NO_CONTAINER_CONFIG_MINOR = 45;
 /** VirtualSize left the API with this version. */
 const NO_VIRTUAL_SIZE_MINOR = 44;
 
@@ -87,8 +85,8 @@ function inspect(image: Image, { images, roots }: ApiContext, minor: number): ob
     DockerVersion: '',
     Author: image.author ?? '',
     Config: image.config,
-    // docker-compose 1.x reads the volumes of the old container's image from it.
-    ...(minor < NO_CONTAINER_CONFIG_MINOR && { Container: '', ContainerConfig: image.config }),
+    // It left the API with 1.45, but docker-compose 1.x speaks the newest version and still reads it.
+    ContainerConfig: image.config,
     Architecture: image.architecture,
     ...(image.variant !== undefined && { Variant: image.variant }),
     Os: image.os,

@@ -412,12 +412,14 @@ export class NetworkService {
     opened: { wish: PortWish; port: PublishedPort }[],
   ): Promise<void> {
     const network = await place.network;
+    const { address, ipv6 } = place.endpoint.attachment;
     const open = (hostAddress: string, hostPort: number): Promise<PublishedPort> =>
       network.publish({
         protocol: wish.guest.protocol,
         hostAddress,
         hostPort,
-        guestAddress: place.endpoint.attachment.address,
+        // A client of IPv6 meets the guest's own IPv6 address, where it has one.
+        guestAddress: hostAddress.includes(':') ? (ipv6?.address ?? address) : address,
         guestPort: wish.guest.port,
       });
     const addresses = wish.hostAddress === '' ? ['0.0.0.0', '::'] : [wish.hostAddress];
