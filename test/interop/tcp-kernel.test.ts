@@ -236,10 +236,13 @@ END`);
         const socket = net.connect(published.hostPort, '127.0.0.1');
         closers.push(() => socket.destroy());
         // The first SYN is lost; the next one goes out a second after it.
-        await vi.waitFor(async () => {
-          const dropped = await shell("nft list chain netdev loss in | grep -c 'counter packets [1-9]'");
-          expect(dropped).toBe('1');
-        });
+        await vi.waitFor(
+          async () => {
+            const dropped = await shell("nft list chain netdev loss in | grep -c 'counter packets [1-9]'");
+            expect(dropped).toBe('1');
+          },
+          { timeout: 20_000, interval: 50 },
+        );
         await shell('nft delete table netdev loss');
         closers.shift();
         socket.write('GET /10 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
@@ -310,7 +313,10 @@ END`);
 
     test('a wire that is cut for a second goes on where it was', async () => {
       const sum = shell(`curl -sS --max-time 40 --limit-rate 4M ${url} | sha256sum`);
-      await vi.waitFor(async () => expect((await network.stats()).tcpFlows).toBe(1), { interval: 20 });
+      await vi.waitFor(async () => expect((await network.stats()).tcpFlows).toBe(1), {
+        timeout: 10_000,
+        interval: 20,
+      });
       await lossy(undefined);
       await shell('sleep 1; nft delete table netdev loss');
       closers.length = 0;
