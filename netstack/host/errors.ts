@@ -39,6 +39,16 @@ export function hostError(errnoName: string | undefined): HostError {
   return CLOSEST[errnoName] ?? 'EIO';
 }
 
+/** What an ICMP error does to a socket that is connecting; undefined: nothing, it tries on. */
+export const CONNECT_ERRORS: Readonly<Record<HostIcmpError['kind'], HostError | undefined>> = {
+  'port-unreachable': 'ECONNREFUSED',
+  'host-unreachable': 'EHOSTUNREACH',
+  'net-unreachable': 'ENETUNREACH',
+  prohibited: 'EACCES',
+  'ttl-exceeded': 'EHOSTUNREACH',
+  'too-big': undefined,
+};
+
 const ORIGIN_LOCAL = 1;
 const ORIGIN_ICMP = 2;
 const ORIGIN_ICMP6 = 3;

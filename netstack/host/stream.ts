@@ -11,7 +11,7 @@ import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
 import type { HostError, HostIcmpError, HostStream, StreamSink } from '../flow/host.ts';
 import { drainErrors } from './datagram.ts';
-import { hostError } from './errors.ts';
+import { CONNECT_ERRORS, hostError } from './errors.ts';
 import type { Poller } from './poller.ts';
 import { type Gatherer, receiveRing } from './receive-ring.ts';
 
@@ -74,15 +74,17 @@ export class NativeStream implements HostStream, Gatherer {
 
   events(mask: number): void {
     if (mask & EPOLLERR || (this.#connecting && mask & EPOLLHUP)) {
-      let icmp: HostIcmpError | undefined;
+      let icmp = undefined as HostIcmpError | undefined;
       if (this.#connecting) {
         drainErrors(this.#fd, (error) => {
           icmp = error;
         });
       }
       const error = socket.pendingError(this.#fd);
-      if (error !== 0) {
-        this.fail(hostError(errnoName(error)), icmp);
+      // Taking an ICMP error from the queue clears the socket's error too (net/core/skbuff.c, sock_dequeue_err_skb).
+      const reason = error === 0 ? icmp && CONNECT_ERRORS[icmp.kind] : hostError(errnoName(error));
+      if (reason) {
+        this.fail(reason, icmp);
         return;
       }
     }
