@@ -44,6 +44,7 @@ interface NetFlags {
   listenStdio?: string;
   sshPort?: string;
   pcap?: string;
+  leaseFile?: string;
   http?: string;
 }
 
@@ -96,6 +97,7 @@ export function addNetCommand(program: Command): void {
     )
     .option('--ec2-metadata-access', "let guests reach the cloud's metadata addresses")
     .option('--pid-file <file>', 'write the process id there once the network is ready')
+    .option('--lease-file <file>', "keep DHCP's leases there between runs")
     .option('--log-file <file>', 'log there instead of to standard error')
     .option('--debug', 'log more')
     .action(async (flags: NetFlags) => {
@@ -165,6 +167,7 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
     ...(flags.services !== undefined && { services: flags.services }),
     ...(flags.debug && { 'log-level': 'debug' }),
     ...(flags.pidFile !== undefined && { 'pid-file': flags.pidFile }),
+    ...(flags.leaseFile !== undefined && { 'lease-file': flags.leaseFile }),
     ...(flags.logFile !== undefined && { 'log-file': flags.logFile }),
     ...(flags.ec2MetadataAccess && { 'ec2-metadata-access': true }),
     ...(flags.netns && { namespaces: flags.netns }),

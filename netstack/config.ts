@@ -32,6 +32,8 @@ export interface NetConfig {
   logLevel: LogLevel;
   logFile: string | undefined;
   pidFile: string | undefined;
+  /** Where DHCP's leases are kept between runs. */
+  leaseFile: string | undefined;
   mtuBytes: number;
   subnet: string;
   /** IPv6 subnet in CIDR form; undefined: none. */
@@ -146,6 +148,7 @@ export interface NetFile {
   'log-level'?: LogLevel;
   'log-file'?: string;
   'pid-file'?: string;
+  'lease-file'?: string;
   'ec2-metadata-access'?: boolean;
   interfaces?: { vpnkit?: string; qemu?: string; bess?: string; stdio?: string; vfkit?: string };
   stack?: StackFile;
@@ -188,6 +191,7 @@ const readFile: Reader<NetFile> = mapping({
   'log-level': oneOf(...LOG_LEVELS),
   'log-file': text,
   'pid-file': text,
+  'lease-file': text,
   'ec2-metadata-access': bool,
   interfaces: mapping({ vpnkit: text, qemu: text, bess: text, stdio: text, vfkit: text }),
   stack: mapping({
@@ -382,6 +386,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     logLevel: file['log-level'] ?? 'info',
     logFile: file['log-file'],
     pidFile: file['pid-file'],
+    leaseFile: file['lease-file'],
     mtuBytes: stack.mtu ?? MTU_BYTES_DEFAULT,
     subnet,
     subnet6: stack.subnet6,

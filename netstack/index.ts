@@ -12,6 +12,7 @@ import type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureOptions } from './link/pcap.ts';
 import { startNetwork } from './network.ts';
 import type { Zone } from './service/dns/names.ts';
+import type { LeaseRecord } from './service/lease-pool.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
 
 /** How a network is made. */
@@ -189,6 +190,10 @@ export interface Network {
   reserve(address: string, mac: string, name?: string): Promise<void>;
   /** Addresses in use: attached guests and DHCP's leases. */
   leases(): Promise<LeaseInfo[]>;
+  /** DHCP's leases in force, to be kept between runs. */
+  keepLeases(): Promise<LeaseRecord[]>;
+  /** Takes kept leases back; those that ran out or do not fit are left out. Returns how many it took. */
+  restoreLeases(records: LeaseRecord[]): Promise<number>;
   flows(): Promise<FlowInfo[]>;
   /**
    * Connects into a guest from this process.

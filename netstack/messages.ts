@@ -11,6 +11,7 @@ import type { CaptureCounters, CaptureOptions } from './link/pcap.ts';
 import type { NetworkPlan } from './plan.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
+import type { LeaseRecord } from './service/lease-pool.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
 import type { ProxyRoutes } from './service/proxied-host.ts';
 
@@ -77,6 +78,8 @@ export interface Commands {
   denied: { take: undefined; give: (DeniedFlow & { idleMs: number })[] };
   reserve: { take: { address: number; mac: number; name: string | undefined }; give: undefined };
   leases: { take: undefined; give: LeaseRow[] };
+  keepLeases: { take: undefined; give: LeaseRecord[] };
+  restoreLeases: { take: LeaseRecord[]; give: number };
   flows: { take: undefined; give: FlowInfo[] };
   switchTable: { take: undefined; give: { mac: number; port: number }[] };
   setProxyRoutes: { take: ProxyRoutes; give: undefined };

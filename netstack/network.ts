@@ -46,7 +46,7 @@ import {
 } from './plan.ts';
 import type { Zone } from './service/dns/names.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
-import { dockerMac } from './service/lease-pool.ts';
+import { dockerMac, type LeaseRecord } from './service/lease-pool.ts';
 import { type DeniedFlow, EgressRules, type PolicyConfig, policyFaults } from './service/policy.ts';
 import { formatEndpoint, formatIpv4, formatIpv6, formatMac } from './wire/address.ts';
 import { IPV6_MTU_MIN } from './wire/ipv6.ts';
@@ -365,6 +365,14 @@ class WorkerNetwork implements Network {
       `Nobody accepts connections at ${formatEndpoint(addr, 0, port)} of network ${this.name}. Is the guest up, and its ` +
         'server listening on that address?',
     );
+  }
+
+  keepLeases(): Promise<LeaseRecord[]> {
+    return this.#send('keepLeases', undefined);
+  }
+
+  restoreLeases(records: LeaseRecord[]): Promise<number> {
+    return this.#send('restoreLeases', records);
   }
 
   flows(): Promise<FlowInfo[]> {

@@ -189,6 +189,8 @@ class NetworkThread {
         this.#leases.reserve(address, { mac }, name);
         return undefined;
       },
+      keepLeases: () => this.#leases.snapshot(this.#now, systemClock.wallMs()),
+      restoreLeases: (records) => this.#leases.restore(records, this.#now, systemClock.wallMs()),
       leases: () =>
         this.#leases.leases(this.#now).map(({ address, mac, name, state, expiresAt }) => ({
           address,

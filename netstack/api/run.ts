@@ -10,6 +10,7 @@ import { createNetwork, type Network } from '../index.ts';
 import { type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { type ExposeProtocol, Forwarder } from './forwarder.ts';
+import { keepLeaseFile } from './lease-file.ts';
 import { zoneOfConfig } from './zones.ts';
 
 /** What runs. */
@@ -17,6 +18,8 @@ interface Running {
   network: Network;
   servers: ControlServer[];
   forwarder: Forwarder;
+  /** Keeps the leases for the last time. */
+  keepLeases?: () => Promise<void>;
 }
 
 /** Runs until SIGINT or SIGTERM, or until the machine on standard input has gone. */
@@ -46,6 +49,8 @@ export async function runNetwork(config: NetConfig): Promise<void> {
   };
   try {
     await configure(running, config);
+    if (config.leaseFile !== undefined)
+      running.keepLeases = await keepLeaseFile(network, config.leaseFile, log);
     await letIn(network, config, log);
     const gone = config.stdio ? plugStdio(network) : undefined;
     await serve(running, config, log);
@@ -130,8 +135,9 @@ async function serve(
   if (config.services !== undefined) await open(config.services, false);
 }
 
-async function stop({ network, servers, forwarder }: Running, config: NetConfig): Promise<void> {
+async function stop({ network, servers, forwarder, keepLeases }: Running, config: NetConfig): Promise<void> {
   await Promise.all(servers.map((server) => server.close()));
+  await keepLeases?.();
   await forwarder.close();
   await network.close();
   if (config.pidFile !== undefined) await rm(config.pidFile, { force: true });

@@ -68,6 +68,8 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'udhcpc', 'dig', 'curl', '
         join(folder, 'pcap'),
         '-mtu=1500',
         '-debug',
+        '-lease-file',
+        join(folder, 'leases'),
       );
       await startMachine(machine, { protocol: 'qemu', path: join(folder, 'qemu.sock'), mtuBytes: 1500 });
       execFileSync('ip', ['-n', machine.name, 'link', 'set', 'dev', 'eth0', 'address', MACHINE_MAC]);
@@ -265,6 +267,9 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'udhcpc', 'dig', 'curl', '
       expect(await command.ended).toMatchObject({ code: 0 });
       for (const name of ['control.sock', 'services.sock', 'qemu.sock', 'pid'])
         expect(existsSync(join(folder, name))).toBe(false);
+      expect(JSON.parse(readFileSync(join(folder, 'leases'), 'utf8'))).toMatchObject([
+        { address: '192.168.127.3' },
+      ]);
       const captured = execFileSync('tcpdump', ['-nr', join(folder, 'pcap'), 'udp', 'port', '67'], {
         encoding: 'utf8',
         stdio: ['ignore', 'pipe', 'ignore'],
