@@ -126,10 +126,4 @@ export class BufferPool implements Buffers {
     this.#keptBytes += block.length;
     this.#free[31 - Math.clz32(block.length)]!.push(block);
   }
-
-  /** Lets go of all free blocks: for a stack that has become idle. */
-  trim(): void {
-    for (const blocks of this.#free) blocks.length = 0;
-    this.#keptBytes = 0;
-  }
 }

@@ -112,11 +112,6 @@ export class TcpConnection implements SegmentEmitter {
     return this.#tx.srttMs;
   }
 
-  /** Bytes from the host that the peer has not acknowledged. */
-  get unacknowledgedBytes(): number {
-    return this.#tx.bufferedBytes;
-  }
-
   /** Bytes that the host has not taken yet. */
   get readableBytes(): number {
     return this.#rx.readableBytes;

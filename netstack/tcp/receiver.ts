@@ -101,20 +101,11 @@ export class Receiver {
     return seqDiff(this.#nextSeq, this.#readSeq);
   }
 
-  get hasGaps(): boolean {
-    return this.#rangeCount > 0;
-  }
-
   /** RFC 9293 section 3.10.7.4, first check, for a segment of `len` sequence numbers. */
   acceptable(seq: number, len: number): boolean {
     const next = this.nextSeq;
     if (len === 0) return seq === next || (seqLe(next, seq) && seqLt(seq, this.#edge));
     return seqLt(next, (seq + len) | 0) && (seq === next || seqLt(seq, this.#edge));
-  }
-
-  /** Whether `seq` is in the window, for RST (RFC 5961 section 3.2). */
-  inWindow(seq: number): boolean {
-    return seqLe(this.nextSeq, seq) && (seq === this.nextSeq || seqLt(seq, this.#edge));
   }
 
   /** Takes the payload of an acceptable segment, and its FIN. */

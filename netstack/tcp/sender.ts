@@ -104,11 +104,6 @@ export class Sender {
     return seqDiff(this.nxt, this.una);
   }
 
-  /** Bytes in the buffer, sent or not. */
-  get bufferedBytes(): number {
-    return Math.max(seqDiff(this.#buffer.end, this.una), 0);
-  }
-
   get finQueued(): boolean {
     return this.#buffer.finished;
   }
