@@ -136,7 +136,10 @@ async function openServices(config: DaemonConfig, version: string, log: Log, und
   undo.add('close the runtime', () => runtime.close());
   const mountsFolder = join(execRoot, 'mounts');
   await mkdir(mountsFolder, { recursive: true, mode: 0o710 });
-  undo.add('remove the folder of mounts', () => rmdir(mountsFolder));
+  undo.add('remove the folder of mounts', async () => {
+    for (const path of await sweepMounts(mountsFolder)) log.warn({ path }, 'a mount was left over');
+    await rmdir(mountsFolder);
+  });
   const unmounted = (await sweepMounts(mountsFolder)).map((path) => `unmounted ${path}`);
   const services = await createServices({
     config,

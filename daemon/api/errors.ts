@@ -34,6 +34,7 @@ const STATUS: Readonly<Record<string, number>> = {
   ERR_BODY_TOO_LARGE: 413,
   ERR_NOT_IMPLEMENTED: 501,
   ERR_NOT_SWARM: 503,
+  ERR_SHUTTING_DOWN: 503,
   // What fastify itself finds wrong with a request.
   FST_ERR_CTP_BODY_TOO_LARGE: 413,
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: 400,

@@ -107,6 +107,7 @@ export class ExecService {
 
   /** Says whether an instance can be started now. Called before its client's connection is hijacked. */
   checkStart(instance: ExecInstance): void {
+    this.#supervisor.assertWorking();
     if (instance.running)
       throw new DrydockError('ERR_CONFLICT', `exec command ${instance.id} is already running`);
     if (instance.started)

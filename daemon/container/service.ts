@@ -57,6 +57,7 @@ export class ContainerService {
   /** Names that a create is about to use. */
   readonly #reserved = new Map<string, string>();
   readonly #stamps: Stamps;
+  readonly #creating = new Set<Promise<unknown>>();
 
   constructor(deps: ContainerDeps) {
     this.#deps = deps;
@@ -207,8 +208,22 @@ export class ContainerService {
     this.#reserved.set(name, id);
   }
 
-  /** Makes a container. @returns it and warnings for the client */
+  /** Makes a container. @returns it and warnings for the client @throws ERR_SHUTTING_DOWN and what the request deserves */
   async create(
+    wishedName: string,
+    request: CreateRequest,
+  ): Promise<{ container: Container; warnings: string[] }> {
+    this.supervisor.assertWorking();
+    const creating = this.#create(wishedName, request);
+    this.#creating.add(creating);
+    try {
+      return await creating;
+    } finally {
+      this.#creating.delete(creating);
+    }
+  }
+
+  async #create(
     wishedName: string,
     request: CreateRequest,
   ): Promise<{ container: Container; warnings: string[] }> {
@@ -407,6 +422,7 @@ export class ContainerService {
 
   /** Joins a container to a network, while it runs too. */
   async connect(container: Container, network: NetworkRecord, asked: EndpointSettings): Promise<void> {
+    this.supervisor.assertWorking();
     const { networks } = this.#deps;
     const { record } = container;
     checkJoinable(record, network);
@@ -445,6 +461,10 @@ export class ContainerService {
 
   /** Stops everything, all at once, when the daemon ends. */
   async shutdown(timeoutS: number): Promise<void> {
+    // What is under way ends first, well or not; a start that has waited for its turn is refused when it comes.
+    this.supervisor.refuseWork();
+    await Promise.allSettled(this.#creating);
+    await this.#idle();
     const running = this.list().filter((c) => c.up);
     await Promise.allSettled(
       running.map(async (container) => {
@@ -455,6 +475,11 @@ export class ContainerService {
         await this.#save(container);
       }),
     );
+    await this.#idle();
+  }
+
+  /** Resolves when no container has an operation under way. */
+  async #idle(): Promise<void> {
     await Promise.allSettled(this.list().map((c) => c.turns.take(async () => {})));
   }
 }

@@ -45,10 +45,25 @@ const SIGKILL = 9;
 export class Supervisor {
   readonly #deps: SupervisorDeps;
   readonly #stamps: Stamps;
+  #refusing = false;
 
   constructor(deps: SupervisorDeps) {
     this.#deps = deps;
     this.#stamps = new Stamps(deps.clock);
+  }
+
+  /** From now on nothing is made or started: the daemon ends. */
+  refuseWork(): void {
+    this.#refusing = true;
+  }
+
+  /** @throws ERR_SHUTTING_DOWN when the daemon ends */
+  assertWorking(): void {
+    if (this.#refusing)
+      throw new DrydockError(
+        'ERR_SHUTTING_DOWN',
+        'the daemon is shutting down: start it again, then try once more',
+      );
   }
 
   /** Publishes a container event with the attributes that docker's have. */
@@ -65,6 +80,7 @@ export class Supervisor {
   /** Starts a container. @throws DrydockError, after everything was taken back */
   start(container: Container): Promise<void> {
     return container.turns.take(async () => {
+      this.assertWorking();
       permit('start', container.record.state.status, container.id, container.name);
       container.restartTimer?.cancel();
       container.restartTimer = undefined;
@@ -269,7 +285,7 @@ export class Supervisor {
 
   async #restartByPolicy(container: Container): Promise<void> {
     await container.turns.take(async () => {
-      if (container.record.state.status !== 'restarting') return;
+      if (container.record.state.status !== 'restarting' || this.#refusing) return;
       container.restartTimer = undefined;
       container.record.state.restartCount++;
       await this.#startNow(container).catch((error) =>

@@ -240,6 +240,33 @@ describe('restart policies', () => {
   });
 });
 
+describe('when the daemon ends', () => {
+  it('creates and starts under way end first, later ones are refused, and nothing of the host is held', async () => {
+    const names = ['aa', 'bb', 'cc', 'dd'];
+    for (const name of names)
+      await create(name, {
+        HostConfig: { Binds: ['/tmp:/data'], RestartPolicy: { Name: 'always' }, PublishAllPorts: true },
+        ExposedPorts: { '80/tcp': {} },
+      });
+    const restarting = daemon.services.context.containers.find('dd');
+    await call('POST', '/containers/dd/start');
+    processOf().exit(1);
+    await eventually(() => restarting.restartTimer !== undefined, 'it waits to be restarted');
+    const starts = ['aa', 'bb', 'cc'].map((name) => call('POST', `/containers/${name}/start`));
+    const creates = [1, 2].map((n) => call('POST', `/containers/create?name=late-${n}`, { Image: 'test' }));
+    await eventually(() => daemon.roots.mounted.size > 0, 'a start is under way');
+    await daemon.services.context.containers.shutdown(1);
+    const answers = await Promise.all([...starts, ...creates]);
+    for (const { status } of answers) expect([201, 204, 503]).toContain(status);
+    expect(held()).toEqual(NOTHING);
+    expect((await call('POST', '/containers/aa/start')).status).toBe(503);
+    expect((await call('POST', '/containers/create', { Image: 'test' })).status).toBe(503);
+    daemon.clock.advance(60_000);
+    expect(held()).toEqual(NOTHING);
+    for (const name of names) expect((await state(name)).Running).toBe(false);
+  });
+});
+
 describe('after the daemon was killed', () => {
   it('containers that ran are exited, --rm ones are gone, and those with a policy start again', async () => {
     await create('plain');
