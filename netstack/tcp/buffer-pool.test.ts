@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { BufferPool, blockBytesFor } from './buffer-pool.ts';
+import { BufferPool, BufferShare, blockBytesFor } from './buffer-pool.ts';
 import { BLOCK_BYTES_MAX, BLOCK_BYTES_MIN } from './limits.ts';
 import { Ring } from './ring.ts';
 
@@ -92,5 +92,32 @@ describe('Ring', () => {
     ring.write(0, Uint8Array.of(1, 2, 3), 0, 3);
     expect(ring.reserve(8192, 0, 3)).toBe(false);
     expect([...ring.block.subarray(0, 3)]).toEqual([1, 2, 3]);
+  });
+});
+
+describe('BufferShare', () => {
+  test('gives no more than its part, whatever the pool has, and counts the refusal', () => {
+    const pool = new BufferPool({ bytesMax: 1 << 20, keptBytesMax: 0 });
+    const share = new BufferShare(pool, 16_384);
+    const block = share.acquire(16_384)!;
+    expect(share.acquire(1)).toBeUndefined();
+    expect([share.usedBytes, share.scarce, pool.usedBytes, pool.scarce, pool.refusals]).toEqual([
+      16_384,
+      true,
+      16_384,
+      false,
+      1,
+    ]);
+    share.release(block);
+    expect([share.usedBytes, share.scarce, pool.usedBytes]).toEqual([0, false, 0]);
+  });
+
+  test('is scarce with its pool, and gives nothing when that has nothing', () => {
+    const pool = new BufferPool({ bytesMax: 16_384, keptBytesMax: 0 });
+    const share = new BufferShare(pool, 1 << 20);
+    pool.acquire(16_384);
+    expect(share.scarce).toBe(true);
+    expect(share.acquire(4096)).toBeUndefined();
+    expect(share.usedBytes).toBe(0);
   });
 });
