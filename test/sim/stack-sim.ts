@@ -277,7 +277,13 @@ class Side implements Link {
       ipv4: { address: parseIpv4(`10.0.2.${index}`)!, prefixLength: 24 },
       ...(options.ipv6 ? { ipv6: { address: parseAddress(`fd00::${index}`)!, prefixLength: 64 } } : {}),
       // The wire is bad for minutes, but it is never cut.
-      tcp: { handshakeMsMax: 3_600_000, userTimeoutMs: 3_600_000, rtoMsMax: 5000 },
+      tcp: {
+        handshakeMsMax: 3_600_000,
+        userTimeoutMs: 3_600_000,
+        rtoMsMax: 5000,
+        receiveBytesInitial: 16 * 1024,
+        receiveBytesMax: 64 * 1024,
+      },
     });
   }
 

@@ -19,9 +19,9 @@ function randomOptions(rng: Rng): SimOptions {
     ipv6: below(rng, 2) === 0,
     offload,
     mtuBytes: [1280, 1500, 9000, 65_520][below(rng, 4)]!,
-    connections: 1 + below(rng, 2),
-    bytesMax: 1 + below(rng, 20_000),
-    datagrams: below(rng, 5),
+    connections: below(rng, 4) ? 1 : 2,
+    bytesMax: 1 + below(rng, 10_000),
+    datagrams: below(rng, 3),
   };
 }
 
