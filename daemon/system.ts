@@ -33,6 +33,28 @@ function architecture(): string {
   return ARCHITECTURES[process.arch] ?? process.arch;
 }
 
+/** A node that is in no swarm. */
+const NO_SWARM = {
+  NodeID: '',
+  NodeAddr: '',
+  LocalNodeState: 'inactive',
+  ControlAvailable: false,
+  Error: '',
+  RemoteManagers: null,
+};
+
+/** What the runtime uses of the kernel; without it the daemon would not have started. */
+const KERNEL_FEATURES = {
+  MemoryLimit: true,
+  SwapLimit: true,
+  CpuCfsPeriod: true,
+  CpuCfsQuota: true,
+  CPUShares: true,
+  CPUSet: true,
+  PidsLimit: true,
+  IPv4Forwarding: true,
+};
+
 /** The daemon about itself. */
 export class SystemService {
   readonly #deps: SystemDeps;
@@ -96,14 +118,7 @@ export class SystemService {
         Authorization: null,
         Log: ['json-file', 'local', 'none'],
       },
-      MemoryLimit: true,
-      SwapLimit: true,
-      CpuCfsPeriod: true,
-      CpuCfsQuota: true,
-      CPUShares: true,
-      CPUSet: true,
-      PidsLimit: true,
-      IPv4Forwarding: true,
+      ...KERNEL_FEATURES,
       Debug: deps.settings.debug,
       NFd: -1,
       OomKillDisable: false,
@@ -137,14 +152,7 @@ export class SystemService {
       ServerVersion: deps.version,
       Runtimes: facts.runtimes,
       DefaultRuntime: facts.defaultRuntime,
-      Swarm: {
-        NodeID: '',
-        NodeAddr: '',
-        LocalNodeState: 'inactive',
-        ControlAvailable: false,
-        Error: '',
-        RemoteManagers: null,
-      },
+      Swarm: NO_SWARM,
       LiveRestoreEnabled: false,
       Isolation: '',
       InitBinary: 'drydock',

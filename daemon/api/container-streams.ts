@@ -100,15 +100,28 @@ async function replay(
     signal: new AbortController().signal,
   };
   for await (const batch of readLog(container.log, query))
-    if (!output.write(encode(batch, terminal, false))) await drained(output);
+    if (!output.write(encode(batch, terminal, { timestamps: false, details: false }))) await drained(output);
+}
+
+/** `a=1,b=2`, sorted and escaped as moby does. */
+function attributesText(attributes: Record<string, string>): string {
+  return Object.entries(attributes)
+    .map(([key, value]) => `${encodeURIComponent(key)}=${encodeURIComponent(value)}`)
+    .sort()
+    .join(',');
 }
 
 /** A batch of log lines as the client gets them. */
-function encode(lines: LogLine[], terminal: boolean, timestamps: boolean): Buffer {
+function encode(
+  lines: LogLine[],
+  terminal: boolean,
+  { timestamps, details }: { timestamps: boolean; details: boolean },
+): Buffer {
   const parts: Buffer[] = [];
   for (const line of lines) {
     const stamp = timestamps ? `${nanoToRfc3339(rfc3339ToNano(line.time))} ` : '';
-    const data = Buffer.from(stamp + line.text);
+    const extra = details ? `${attributesText(line.attributes)} ` : '';
+    const data = Buffer.from(stamp + extra + line.text);
     if (!terminal) parts.push(frameHeader(line.stream === 'stdout' ? 1 : 2, data.length));
     parts.push(data);
   }
@@ -138,11 +151,12 @@ async function logs(context: ApiContext, request: FastifyRequest, reply: Fastify
   if (!container.log)
     throw new DrydockError('ERR_NOT_IMPLEMENTED', 'configured logging driver does not support reading');
   const terminal = container.record.config.Tty === true;
+  const wish = { timestamps: flag(request, 'timestamps'), details: flag(request, 'details') };
   const stream = openStream(reply, !terminal && apiVersion(request) >= 42 ? MULTIPLEXED : RAW);
   stream.once('close', () => gone.abort());
   try {
     for await (const batch of readLog(container.log, query))
-      if (!stream.write(encode(batch, terminal, flag(request, 'timestamps')))) await drained(stream);
+      if (!stream.write(encode(batch, terminal, wish))) await drained(stream);
   } catch (error) {
     context.log.warn({ container: container.id, error }, 'container log could not be read');
   }

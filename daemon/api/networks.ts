@@ -2,7 +2,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { EndpointSettings } from '../container/types.ts';
 import { labelMatches } from '../events/bus.ts';
-import type { CreateNetworkRequest, NetworkRecord } from '../network/record.ts';
+import { type CreateNetworkRequest, ignoredOptions, type NetworkRecord } from '../network/record.ts';
 import { pruneTest } from './containers.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
@@ -27,8 +27,9 @@ export function networkRoutes(app: FastifyInstance, context: ApiContext): void {
     networkView(context, networks.find((request.params as { id: string }).id), true);
   app.get('/networks/:id', inspect);
   app.post('/networks/create', { schema: { body: createNetworkBody } }, async (request, reply) => {
-    const record = await networks.create(jsonBody(request) as CreateNetworkRequest);
-    return reply.code(201).send({ Id: record.id, Warning: '' });
+    const body = jsonBody(request) as CreateNetworkRequest;
+    const record = await networks.create(body);
+    return reply.code(201).send({ Id: record.id, Warning: ignoredOptions(body) });
   });
   app.delete('/networks/:id', async (request, reply) => {
     await networks.remove((request.params as { id: string }).id);
@@ -37,13 +38,17 @@ export function networkRoutes(app: FastifyInstance, context: ApiContext): void {
   app.post('/networks/:id/connect', { schema: { body: connectBody } }, async (request, reply) => {
     const body = jsonBody(request) as { Container?: string; EndpointConfig?: EndpointSettings };
     const network = networks.find((request.params as { id: string }).id);
-    await containers.connect(containers.find(body.Container ?? ''), network, body.EndpointConfig ?? {});
+    await containers.memberships.connect(
+      containers.find(body.Container ?? ''),
+      network,
+      body.EndpointConfig ?? {},
+    );
     return reply.code(200).send();
   });
   app.post('/networks/:id/disconnect', { schema: { body: connectBody } }, async (request, reply) => {
     const body = jsonBody(request) as { Container?: string; Force?: boolean };
     const network = networks.find((request.params as { id: string }).id);
-    await containers.disconnect(containers.find(body.Container ?? ''), network);
+    await containers.memberships.disconnect(containers.find(body.Container ?? ''), network);
     return reply.code(200).send();
   });
   app.post('/networks/prune', (request) => prune(context, request));

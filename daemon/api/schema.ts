@@ -105,6 +105,7 @@ const endpoint = object({
   ...fields(text, 'MacAddress NetworkID EndpointID'),
   ...fields(texts, 'Links Aliases'),
   DriverOpts: textMap,
+  GwPriority: number,
   IPAMConfig: object({ ...fields(text, 'IPv4Address IPv6Address'), LinkLocalIPs: texts }),
 });
 

@@ -12,6 +12,8 @@ export interface LogLine {
   text: string;
   stream: 'stdout' | 'stderr';
   time: string;
+  /** For --details. */
+  attributes: Record<string, string>;
 }
 
 /** Which lines to read. */
@@ -174,8 +176,10 @@ async function* readFile(
 /** A damaged line (the machine lost power) is skipped. */
 function parseLine(line: string): LogLine | undefined {
   try {
-    const { log, stream, time } = JSON.parse(line);
-    return typeof log === 'string' && typeof time === 'string' ? { text: log, stream, time } : undefined;
+    const { log, stream, time, attrs } = JSON.parse(line);
+    return typeof log === 'string' && typeof time === 'string'
+      ? { text: log, stream, time, attributes: attrs ?? {} }
+      : undefined;
   } catch {
     return undefined;
   }

@@ -8,7 +8,7 @@ import { nullLog } from '#common/log';
 import { rfc3339ToNano } from '../stamps.ts';
 import type { OutputSink } from './io.ts';
 import { type LogLine, type LogQuery, readLog } from './log-reader.ts';
-import { ContainerLog, type LogRotation } from './logs.ts';
+import { ContainerLog, type LogFileOptions, logAttributes } from './logs.ts';
 
 let folder: string;
 let clock: ManualClock;
@@ -19,7 +19,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-const NO_ROTATION: LogRotation = { sizeMax: Number.POSITIVE_INFINITY, filesMax: 1 };
+const NO_ROTATION: LogFileOptions = { sizeMax: Number.POSITIVE_INFINITY, filesMax: 1 };
 
 function makeLog(rotation = NO_ROTATION): ContainerLog {
   return new ContainerLog(join(folder, 'log'), rotation, clock, nullLog);
@@ -177,6 +177,19 @@ describe('the log of a container', () => {
     expect((await readFile(log.path)).length).toBeLessThan(1100);
     expect((await readFile(`${log.path}.1`)).length).toBeLessThan(1100);
     expect((await lines(log)).at(-1)!.text).toBe('line 499\n');
+  });
+
+  it('has the labels, variables and tag that were asked for with each line', async () => {
+    const attributes = logAttributes(
+      { labels: 'a,none', 'env-regex': '^B', tag: '{{.Name}}/{{.ID}}' },
+      { id: 'f'.repeat(64), name: 'n', labels: { a: '1', x: '2' }, env: ['B1=b', 'C=c'] },
+    );
+    expect(attributes).toEqual({ a: '1', B1: 'b', tag: `n/${'f'.repeat(12)}` });
+    const log = makeLog({ ...NO_ROTATION, attributes });
+    const sink = log.begin();
+    sink.write(1, Buffer.from('x\n'));
+    await end(log, sink);
+    expect((await lines(log))[0]).toMatchObject({ text: 'x\n', attributes });
   });
 
   it('a damaged line is skipped', async () => {

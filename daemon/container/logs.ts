@@ -17,11 +17,13 @@ import type { OutputSink, StreamNumber } from './io.ts';
 const NEWLINE = 10;
 
 /** Log options that matter to the file. */
-export interface LogRotation {
+export interface LogFileOptions {
   /** Bytes after which the file is rotated; Infinity never. */
   sizeMax: number;
   /** How many files are kept, the current one included. */
   filesMax: number;
+  /** Written with each line, for `docker logs --details`. */
+  attributes?: Record<string, string>;
 }
 
 /** A log that is written while its container runs. */
@@ -29,7 +31,8 @@ export class ContainerLog {
   readonly path: string;
   readonly #stamps: Stamps;
   readonly #log: Log;
-  readonly #rotation: LogRotation;
+  readonly #options: LogFileOptions;
+  readonly #attributes: string;
   readonly #rests: [Buffer, Buffer] = [Buffer.alloc(0), Buffer.alloc(0)];
   #lines: string[] = [];
   #pendingBytes = 0;
@@ -41,9 +44,11 @@ export class ContainerLog {
   #open = false;
   #run = 0;
 
-  constructor(path: string, rotation: LogRotation, clock: Clock, log: Log) {
+  constructor(path: string, options: LogFileOptions, clock: Clock, log: Log) {
     this.path = path;
-    this.#rotation = rotation;
+    this.#options = options;
+    const attributes = Object.entries(options.attributes ?? {});
+    this.#attributes = attributes.length > 0 ? `"attrs":${JSON.stringify(options.attributes)},` : '';
     this.#stamps = new Stamps(clock);
     this.#log = log;
   }
@@ -107,7 +112,8 @@ export class ContainerLog {
   }
 
   #line(stream: StreamNumber, text: string): void {
-    const line = `{"log":${JSON.stringify(text)},"stream":"${stream === 1 ? 'stdout' : 'stderr'}","time":"${this.#stamps.text()}"}\n`;
+    const name = stream === 1 ? 'stdout' : 'stderr';
+    const line = `{"log":${JSON.stringify(text)},"stream":"${name}",${this.#attributes}"time":"${this.#stamps.text()}"}\n`;
     this.#lines.push(line);
     this.#pendingBytes += line.length;
   }
@@ -141,7 +147,7 @@ export class ContainerLog {
   async #writeLines(lines: string[]): Promise<void> {
     let batch = '';
     for (const line of lines) {
-      if (this.#fileBytes + batch.length >= this.#rotation.sizeMax) {
+      if (this.#fileBytes + batch.length >= this.#options.sizeMax) {
         await this.#append(Buffer.from(batch));
         batch = '';
         await this.#rotate();
@@ -164,7 +170,7 @@ export class ContainerLog {
     await this.#file?.close();
     this.#file = undefined;
     this.#fileBytes = 0;
-    const { filesMax } = this.#rotation;
+    const { filesMax } = this.#options;
     if (filesMax === 1) await rm(this.path, { force: true });
     for (let n = filesMax - 1; n >= 1; n--)
       await rename(n === 1 ? this.path : `${this.path}.${n - 1}`, `${this.path}.${n}`).catch((error) => {
@@ -196,4 +202,33 @@ function characterBoundary(data: Buffer, at: number, from: number): number {
   for (let back = 0; back < 4 && at - back > from; back++)
     if ((data[at - back]! & 0xc0) !== 0x80) return at - back;
   return at;
+}
+
+/** What `--log-opt labels=...`, `env=...` and `tag=...` add to each line (moby: logger.Info.ExtraAttributes). */
+export function logAttributes(
+  options: Record<string, string>,
+  container: { id: string; name: string; labels: Record<string, string>; env: string[] },
+): Record<string, string> {
+  const wanted = (list: string | undefined, pattern: string | undefined): ((key: string) => boolean) => {
+    const names = new Set((list ?? '').split(',').filter((name) => name !== ''));
+    const expression = pattern ? new RegExp(pattern) : undefined;
+    return (key) => names.has(key) || expression?.test(key) === true;
+  };
+  const label = wanted(options.labels, options['labels-regex']);
+  const variable = wanted(options.env, options['env-regex']);
+  const found = Object.entries(container.labels).filter(([key]) => label(key));
+  for (const entry of container.env) {
+    const at = entry.indexOf('=');
+    if (at > 0 && variable(entry.slice(0, at))) found.push([entry.slice(0, at), entry.slice(at + 1)]);
+  }
+  const { tag } = options;
+  if (tag)
+    found.push([
+      'tag',
+      tag
+        .replaceAll(/\{\{ *\.ID *\}\}/g, container.id.slice(0, 12))
+        .replaceAll(/\{\{ *\.FullID *\}\}/g, container.id)
+        .replaceAll(/\{\{ *\.Name *\}\}/g, container.name),
+    ]);
+  return Object.fromEntries(found);
 }

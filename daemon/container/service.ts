@@ -11,8 +11,7 @@ import type { EventBus } from '../events/bus.ts';
 import type { Image, ImageStore, RootStore } from '../image/store.ts';
 import { collectMounts } from '../mounts/parse.ts';
 import type { MountService } from '../mounts/service.ts';
-import type { NetworkRecord } from '../network/record.ts';
-import { checkAddress, type NetworkService } from '../network/service.ts';
+import type { NetworkService } from '../network/service.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
 import type { RecordFolder } from '../store/atomic.ts';
@@ -21,12 +20,13 @@ import { Container } from './container.ts';
 import { createRecord } from './create.ts';
 import type { DnsDefaults } from './files.ts';
 import { isAlive, permit, startsWithDaemon } from './lifecycle.ts';
-import { ContainerLog } from './logs.ts';
+import { ContainerLog, logAttributes } from './logs.ts';
+import { Memberships } from './memberships.ts';
 import { newId, randomName } from './names.ts';
 import { Neighbours } from './neighbours.ts';
 import { jailLimits, jailSpec } from './spec.ts';
 import { Supervisor } from './supervisor.ts';
-import type { ContainerRecord, CreateRequest, EndpointSettings, HostConfig, MountPoint } from './types.ts';
+import type { ContainerRecord, CreateRequest, HostConfig, MountPoint } from './types.ts';
 import { checkHostConfig, checkName, sizeBytes } from './validate.ts';
 
 /** What the service works with. */
@@ -51,6 +51,7 @@ export interface ContainerDeps {
 /** Docker's containers. */
 export class ContainerService {
   readonly supervisor: Supervisor;
+  readonly memberships: Memberships;
   readonly #deps: ContainerDeps;
   readonly #neighbours: Neighbours;
   readonly #containers = new Map<string, Container>();
@@ -81,6 +82,12 @@ export class ContainerService {
       save: (container) => this.#save(container),
       find: (reference) => this.find(reference),
       removeAfterExit: (container) => this.remove(container, { force: false, volumes: true }),
+    });
+    this.memberships = new Memberships({
+      networks: deps.networks,
+      neighbours: this.#neighbours,
+      save: (container) => this.#save(container),
+      assertWorking: () => this.supervisor.assertWorking(),
     });
   }
 
@@ -127,6 +134,12 @@ export class ContainerService {
       {
         sizeMax: size === '-1' ? Number.POSITIVE_INFINITY : sizeBytes(size),
         filesMax: Number(Config['max-file'] ?? (local ? 5 : 1)),
+        attributes: logAttributes(Config, {
+          id: record.id,
+          name: record.name,
+          labels: record.config.Labels ?? {},
+          env: record.config.Env ?? [],
+        }),
       },
       this.#deps.clock,
       this.#deps.log,
@@ -420,45 +433,6 @@ export class ContainerService {
     return warnings;
   }
 
-  /** Joins a container to a network, while it runs too. */
-  async connect(container: Container, network: NetworkRecord, asked: EndpointSettings): Promise<void> {
-    this.supervisor.assertWorking();
-    const { networks } = this.#deps;
-    const { record } = container;
-    checkJoinable(record, network);
-    if (Object.hasOwn(record.networks, network.name))
-      throw new DrydockError(
-        'ERR_FORBIDDEN',
-        `endpoint with name ${record.name} already exists in network ${network.name}`,
-      );
-    checkAddress(network, asked);
-    await container.turns.take(async () => {
-      if (isAlive(record.state.status))
-        await networks.attach(record, network.name, asked, container.jail!.pid);
-      record.networks[network.name] = asked;
-      await this.#save(container);
-      await this.#neighbours.changed(container);
-    });
-  }
-
-  /** Takes a container off a network. */
-  async disconnect(container: Container, network: NetworkRecord): Promise<void> {
-    const { record } = container;
-    if (record.hostConfig.NetworkMode === 'host')
-      throw new DrydockError('ERR_FORBIDDEN', 'container cannot be disconnected from host network');
-    if (!Object.hasOwn(record.networks, network.name))
-      throw new DrydockError(
-        'ERR_FORBIDDEN',
-        `container ${container.id} is not connected to network ${network.name}`,
-      );
-    await container.turns.take(async () => {
-      if (isAlive(record.state.status)) await this.#deps.networks.detach(record, network);
-      delete record.networks[network.name];
-      await this.#save(container);
-      await this.#neighbours.changed(container);
-    });
-  }
-
   /** Stops everything, all at once, when the daemon ends. */
   async shutdown(timeoutS: number): Promise<void> {
     // What is under way ends first, well or not; a start that has waited for its turn is refused when it comes.
@@ -498,26 +472,6 @@ const UPDATABLE: ReadonlySet<string> = new Set([
   'PidsLimit',
   'RestartPolicy',
 ]);
-
-/** Which containers can join which networks after their creation. */
-function checkJoinable(record: ContainerRecord, network: NetworkRecord): void {
-  const mode = record.hostConfig.NetworkMode ?? '';
-  if (mode.startsWith('container:'))
-    throw new DrydockError(
-      'ERR_FORBIDDEN',
-      'container sharing network namespace with another container or host cannot be connected to any other network',
-    );
-  if (mode === 'host' || network.driver === 'host')
-    throw new DrydockError(
-      'ERR_FORBIDDEN',
-      'container cannot be connected to host network: conflicting networks',
-    );
-  if (mode === 'none' || network.driver === 'null')
-    throw new DrydockError(
-      'ERR_FORBIDDEN',
-      'container cannot be connected to multiple networks with one of the networks in private (none) mode',
-    );
-}
 
 function ignoreEnded(error: unknown): void {
   if (errorCode(error) !== 'ERR_CONFLICT') throw error;

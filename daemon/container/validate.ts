@@ -231,6 +231,12 @@ function warnings(host: HostConfig): string[] {
     host.BlkioWeightDevice?.length,
     'Block I/O weight per device is not supported. Weight-device discarded.',
   );
+  const log = host.LogConfig?.Config ?? {};
+  discard(log.compress === 'true', 'Compression of rotated logs is not supported. They stay as they are.');
+  discard(
+    log.mode === 'non-blocking' || log['max-buffer-size'],
+    'Logging always blocks. The logging mode non-blocking was discarded.',
+  );
   const limits: [unknown[] | null | undefined, string][] = [
     [host.BlkioDeviceReadBps, 'BPS Block I/O read limit'],
     [host.BlkioDeviceWriteBps, 'BPS Block I/O write limit'],

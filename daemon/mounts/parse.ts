@@ -155,6 +155,12 @@ function bindMount(
   const source = request.Source ?? '';
   if (source === '') throw bad('field Source must not be empty');
   if (!source.startsWith('/')) throw bad(`invalid mount path: '${source}' mount path must be absolute`);
+  const { NonRecursive, ReadOnlyNonRecursive } = request.BindOptions ?? {};
+  if (NonRecursive || ReadOnlyNonRecursive)
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      'a non-recursive bind mount is not supported: what is mounted below the source is always part of it',
+    );
   const propagation = request.BindOptions?.Propagation || 'rprivate';
   if (!PROPAGATIONS.has(propagation)) throw bad(`invalid propagation mode: ${propagation}`);
   return {

@@ -122,6 +122,14 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
   };
 }
 
+const MTU_OPTION = 'com.docker.network.driver.mtu';
+
+/** Bridge options that have no meaning without a kernel bridge. */
+export function ignoredOptions(request: CreateNetworkRequest): string {
+  const names = Object.keys(request.Options ?? {}).filter((name) => name !== MTU_OPTION);
+  return names.length > 0 ? `options without effect here: ${names.join(', ')}` : '';
+}
+
 function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPredefined: boolean): void {
   if (request.Scope === 'swarm' || driver === 'overlay' || request.Ingress)
     throw new DrydockError(
@@ -134,6 +142,11 @@ function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPred
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${driver}" not found`);
   if (request.IPAM?.Driver && request.IPAM.Driver !== 'default')
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${request.IPAM.Driver}" not found`);
+  if (request.Options?.['com.docker.network.bridge.enable_icc'] === 'false')
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      'enable_icc=false is not supported: give each container a network of its own to keep them apart',
+    );
   if (request.EnableIPv4 === false)
     throw new DrydockError('ERR_NOT_IMPLEMENTED', 'a network without IPv4 is not supported');
   if (request.ConfigOnly || request.ConfigFrom?.Network)

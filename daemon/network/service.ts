@@ -261,8 +261,11 @@ export class NetworkService {
    */
   async start(record: ContainerRecord, pid: number): Promise<void> {
     try {
-      for (const [name, asked] of Object.entries(record.networks))
-        await this.attach(record, name, asked, pid);
+      // The network with the highest priority becomes eth0, whose default route is used.
+      const byPriority = Object.entries(record.networks).sort(
+        ([, a], [, b]) => (b.GwPriority ?? 0) - (a.GwPriority ?? 0),
+      );
+      for (const [name, asked] of byPriority) await this.attach(record, name, asked, pid);
       await this.#publish(record);
     } catch (error) {
       await this.stop(record);

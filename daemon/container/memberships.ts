@@ -1,0 +1,87 @@
+/** `docker network connect` and `disconnect`: which networks a container is on, changed after its creation. */
+import { DrydockError } from '#common/errors';
+import type { NetworkRecord } from '../network/record.ts';
+import { checkAddress, type NetworkService } from '../network/service.ts';
+import type { Container } from './container.ts';
+import { refuseEndpointOptions } from './create.ts';
+import { isAlive } from './lifecycle.ts';
+import type { Neighbours } from './neighbours.ts';
+import type { ContainerRecord, EndpointSettings } from './types.ts';
+
+/** What the service works with. */
+export interface MembershipDeps {
+  networks: NetworkService;
+  neighbours: Neighbours;
+  save(container: Container): Promise<void>;
+  /** @throws ERR_SHUTTING_DOWN when the daemon ends */
+  assertWorking(): void;
+}
+
+/** Containers on networks. */
+export class Memberships {
+  readonly #deps: MembershipDeps;
+
+  constructor(deps: MembershipDeps) {
+    this.#deps = deps;
+  }
+
+  /** Joins a container to a network, while it runs too. */
+  async connect(container: Container, network: NetworkRecord, asked: EndpointSettings): Promise<void> {
+    this.#deps.assertWorking();
+    const { networks } = this.#deps;
+    const { record } = container;
+    checkJoinable(record, network);
+    if (Object.hasOwn(record.networks, network.name))
+      throw new DrydockError(
+        'ERR_FORBIDDEN',
+        `endpoint with name ${record.name} already exists in network ${network.name}`,
+      );
+    refuseEndpointOptions(network.name, asked);
+    checkAddress(network, asked);
+    await container.turns.take(async () => {
+      if (isAlive(record.state.status))
+        await networks.attach(record, network.name, asked, container.jail!.pid);
+      record.networks[network.name] = asked;
+      await this.#deps.save(container);
+      await this.#deps.neighbours.changed(container);
+    });
+  }
+
+  /** Takes a container off a network. */
+  async disconnect(container: Container, network: NetworkRecord): Promise<void> {
+    const { record } = container;
+    if (record.hostConfig.NetworkMode === 'host')
+      throw new DrydockError('ERR_FORBIDDEN', 'container cannot be disconnected from host network');
+    if (!Object.hasOwn(record.networks, network.name))
+      throw new DrydockError(
+        'ERR_FORBIDDEN',
+        `container ${container.id} is not connected to network ${network.name}`,
+      );
+    await container.turns.take(async () => {
+      if (isAlive(record.state.status)) await this.#deps.networks.detach(record, network);
+      delete record.networks[network.name];
+      await this.#deps.save(container);
+      await this.#deps.neighbours.changed(container);
+    });
+  }
+}
+
+/** Which containers can join which networks after their creation. */
+function checkJoinable(record: ContainerRecord, network: NetworkRecord): void {
+  const mode = record.hostConfig.NetworkMode ?? '';
+  if (mode.startsWith('container:'))
+    throw new DrydockError(
+      'ERR_FORBIDDEN',
+      'container sharing network namespace with another container or host cannot be connected to any other network',
+    );
+  if (mode === 'host' || network.driver === 'host')
+    throw new DrydockError(
+      'ERR_FORBIDDEN',
+      'container cannot be connected to host network: conflicting networks',
+    );
+  if (mode === 'none' || network.driver === 'null')
+    throw new DrydockError(
+      'ERR_FORBIDDEN',
+      'container cannot be connected to multiple networks with one of the networks in private (none) mode',
+    );
+}
