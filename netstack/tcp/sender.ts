@@ -278,6 +278,8 @@ export class Sender {
     const recovery = this.#recovery;
     const mss = this.#mss;
     for (let record = recovery.board.firstLost(); record; record = recovery.board.firstLost()) {
+      // A peer that has closed its window over it gets the one segment of a time-out, as a probe (RFC 9293 section 3.8.6.1).
+      if (!recovery.forceOne && seqLe((this.una + this.#window) | 0, record.start)) return true;
       let len = seqDiff(record.end, record.start);
       const room = recovery.congestion.cwnd - recovery.pipe(this.outstandingBytes);
       if (room < Math.min(len, mss)) {

@@ -556,6 +556,21 @@ const zeroWindow: Cases = {
     < . 1:1(0) ack 2 win 0
     state fin-wait-2
   `,
+  'a window that was closed over bytes in flight and opens again does not leave them to a long back-off': `${ACCEPTED}
+    write 2920
+    > . 1:1461(1460) ack 1
+    > P. 1461:2921(1460) ack 1
+    +10 < . 1:1(0) ack 1 win 0
+    +190 > . 1:1461(1460) ack 1
+    < . 1:1(0) ack 1 win 0
+    +400 > . 1:1461(1460) ack 1
+    < . 1:1(0) ack 1 win 0
+    +700 < . 1:1(0) ack 1 win 65535   // the next time-out would be in 100 ms, the one after that in 1600
+    > P. 1461:2921(1460) ack 1
+    > . 1:1461(1460) ack 1
+    +5 < . 1:1(0) ack 2921 win 65535
+    +5000 silence
+  `,
   'bytes of a probe stay in order with what follows': `${ACCEPTED}
     < . 1:1(0) ack 1 win 0
     write 10
