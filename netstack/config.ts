@@ -139,6 +139,7 @@ const rule = mapping({
   port: textOrNumber,
   protocol: oneOf('tcp', 'udp', 'icmp'),
   name: text,
+  sni: text,
 });
 
 /** A file, or flags in its place: gvproxy's keys and ours, as they are written. */

@@ -95,7 +95,7 @@ class NetworkThread {
     };
     const mac = new Uint8Array(6);
     putMac(mac, 0, uplinkMac);
-    this.#proxied = new ProxiedHost(this.#host, (addr, off) => this.#policy.nameOf(addr, off));
+    this.#proxied = new ProxiedHost(this.#host, this.#policy);
     this.#stack = new Stack({
       host: this.#proxied,
       link: this.#switch.uplink,
@@ -273,6 +273,7 @@ class NetworkThread {
       this.#poller.dispatch();
       this.#faults?.poll(this.#now);
       this.#host.poll(this.#now);
+      this.#proxied.poll();
       this.#publisher.poll(this.#now);
       this.#services.poll(this.#now);
       this.#stack.poll(this.#now);
@@ -290,6 +291,7 @@ class NetworkThread {
   }
 
   #sleepMs(): number {
+    if (this.#proxied.pending) return 0;
     const wakeAt = Math.min(
       this.#stack.pollAt(),
       this.#services.pollAt(),

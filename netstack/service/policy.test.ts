@@ -139,6 +139,49 @@ describe('names', () => {
   });
 });
 
+describe('TLS server names', () => {
+  const addr = parseAddress('192.0.2.1')!;
+  const hello = (name: string | undefined, port = 443): boolean => policy.allowsHello(addr, 0, port, name);
+
+  test('let a connection through until it shows its name, and then decide', () => {
+    set('deny', [{ action: 'allow', sni: '*.example.com', port: '443' }]);
+    expect(allows('192.0.2.1', 443)).toBe(true);
+    expect(policy.awaitsHello(addr, 0, 443)).toBe(true);
+    expect(hello('www.example.com')).toBe(true);
+    expect(hello('example.com')).toBe(false);
+    expect(hello(undefined)).toBe(false);
+    expect(policy.denied()).toMatchObject([{ guest: '*', target: '192.0.2.1:443', rule: -1, count: 2 }]);
+    expect(policy.counters.policy_hello_denied).toBe(2);
+  });
+
+  test('do not open other ports and protocols', () => {
+    set('deny', [{ action: 'allow', sni: 'example.com', port: '443' }]);
+    expect(allows('192.0.2.1', 80)).toBe(false);
+    expect(allows('192.0.2.1', 443, UDP)).toBe(false);
+    expect(policy.awaitsHello(addr, 0, 80)).toBe(false);
+  });
+
+  test('come in their place among the rules', () => {
+    set('allow', [
+      { action: 'allow', cidr: '192.0.2.0/28' },
+      { action: 'deny', sni: 'evil.test' },
+    ]);
+    expect(policy.awaitsHello(addr, 0, 443)).toBe(false);
+    expect(policy.awaitsHello(parseAddress('198.51.100.1')!, 0, 443)).toBe(true);
+    expect(policy.allowsHello(parseAddress('198.51.100.1')!, 0, 443, 'evil.test')).toBe(false);
+    expect(policy.allowsHello(parseAddress('198.51.100.1')!, 0, 443, undefined)).toBe(true);
+  });
+
+  test('that are allowed may be asked for, and others not for that', () => {
+    set('deny', [{ action: 'allow', sni: 'example.com' }]);
+    expect(policy.allowsName('example.com')).toBe(true);
+    expect(policy.allowsName('evil.test')).toBe(false);
+    expect(
+      policyFaults({ default: 'deny', rules: [{ action: 'allow', sni: 'x.test', protocol: 'udp' }] })[0],
+    ).toMatch(/tcp only/);
+  });
+});
+
 test('what is denied is logged once with a count, by name where it is known', () => {
   set('deny', []);
   policy.learn('example.com', [parseAddress('192.0.2.1')!], 30);

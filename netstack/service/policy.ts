@@ -39,6 +39,11 @@ export interface PolicyRule {
   protocol?: 'tcp' | 'udp' | 'icmp';
   /** `example.com`, or `*.example.com` for everything below it. */
   name?: string;
+  /**
+   * Server name that a TLS client asks for, written as `name` is. A connection that such a rule may concern is let through until
+   * its first bytes have shown the name, and is reset then if it is denied.
+   */
+  sni?: string;
 }
 
 /** A policy as people write it. */
@@ -71,12 +76,19 @@ interface Rule {
   portFirst: number;
   portLast: number;
   protocol: PolicyRule['protocol'];
-  name: string | undefined;
+  name: NamePattern | undefined;
+  sni: NamePattern | undefined;
+}
+
+/** A name, or everything below it. */
+interface NamePattern {
+  name: string;
   isWildcard: boolean;
 }
 
 const RULE_DEFAULT = -1;
 const RULE_METADATA = -2;
+const RULE_AWAITED = -3;
 
 /** Reads a rule, or says what is wrong with it. */
 function compileRule(rule: PolicyRule): Rule | string {
@@ -100,11 +112,15 @@ function compileRule(rule: PolicyRule): Rule | string {
     return `"${rule.port}" is no port or range of ports`;
   if (rule.protocol !== undefined && !['tcp', 'udp', 'icmp'].includes(rule.protocol))
     return `the protocol is "${rule.protocol}", not tcp, udp or icmp`;
-  const isWildcard = rule.name?.startsWith('*.') ?? false;
-  const name =
-    rule.name === undefined ? undefined : canonicalName(isWildcard ? rule.name.slice(2) : rule.name);
-  if (name !== undefined && (name === '' || name.includes('*')))
-    return `"${rule.name}" is no name like example.com or *.example.com`;
+  const name = rule.name === undefined ? undefined : compileName(rule.name);
+  const sni = rule.sni === undefined ? undefined : compileName(rule.sni);
+  for (const [pattern, text] of [
+    [name, rule.name],
+    [sni, rule.sni],
+  ] as const)
+    if (text !== undefined && !pattern) return `"${text}" is no name like example.com or *.example.com`;
+  if (sni && rule.protocol !== undefined && rule.protocol !== 'tcp')
+    return 'a server name goes with tcp only';
   return {
     action: rule.action,
     network,
@@ -113,8 +129,14 @@ function compileRule(rule: PolicyRule): Rule | string {
     portLast,
     protocol: rule.protocol,
     name,
-    isWildcard,
+    sni,
   };
+}
+
+function compileName(text: string): NamePattern | undefined {
+  const isWildcard = text.startsWith('*.');
+  const name = canonicalName(isWildcard ? text.slice(2) : text);
+  return name === '' || name.includes('*') ? undefined : { name, isWildcard };
 }
 
 /** What is wrong with a policy, one sentence for each fault. */
@@ -137,9 +159,12 @@ const PROTOCOLS: Readonly<Record<number, NonNullable<PolicyRule['protocol']>>> =
   58: 'icmp',
 };
 
-function nameMatches(rule: Rule, name: string): boolean {
-  return rule.isWildcard ? name.endsWith(`.${rule.name}`) : name === rule.name;
+function nameMatches(pattern: NamePattern, name: string): boolean {
+  return pattern.isWildcard ? name.endsWith(`.${pattern.name}`) : name === pattern.name;
 }
+
+/** What is known of the TLS server name of a connection: nothing yet, or what its first bytes said. */
+type Hello = 'awaited' | { name: string | undefined };
 
 /** A policy in force. */
 export class EgressRules implements EgressPolicy {
@@ -150,7 +175,12 @@ export class EgressRules implements EgressPolicy {
   /** By address in text; refreshed ones move to the end. */
   readonly #learned = new Map<string, Map<string, number>>();
   readonly #denied = new Map<string, DeniedFlow>();
-  readonly counters: Record<string, number> = { policy_allowed: 0, policy_denied: 0, policy_names_denied: 0 };
+  readonly counters: Record<string, number> = {
+    policy_allowed: 0,
+    policy_denied: 0,
+    policy_hello_denied: 0,
+    policy_names_denied: 0,
+  };
 
   constructor(now: () => number) {
     this.#now = now;
@@ -203,10 +233,8 @@ export class EgressRules implements EgressPolicy {
     port: number,
   ): boolean {
     const names = this.#learned.size === 0 ? [] : this.#namesOf(formatAddress(addr, addrOff));
-    const rule = this.#decide(PROTOCOLS[protocol], addr, addrOff, port, names);
-    const action =
-      rule === RULE_METADATA ? 'deny' : rule === RULE_DEFAULT ? this.#default : this.#rules[rule]!.action;
-    if (action === 'allow') {
+    const rule = this.#decide(PROTOCOLS[protocol], addr, addrOff, port, names, 'awaited');
+    if (this.#actionOf(rule) === 'allow') {
       this.counters.policy_allowed!++;
       return true;
     }
@@ -223,22 +251,60 @@ export class EgressRules implements EgressPolicy {
     return false;
   }
 
+  #actionOf(rule: number): PolicyAction {
+    if (rule === RULE_DEFAULT) return this.#default;
+    if (rule === RULE_AWAITED) return 'allow';
+    return rule === RULE_METADATA ? 'deny' : this.#rules[rule]!.action;
+  }
+
+  /** True when the TLS server name of a TCP connection will decide. */
+  awaitsHello(addr: Uint8Array, addrOff: number, port: number): boolean {
+    if (!this.#rules.some(({ sni }) => sni)) return false;
+    const names = this.#namesOf(formatAddress(addr, addrOff));
+    return this.#decide('tcp', addr, addrOff, port, names, 'awaited') === RULE_AWAITED;
+  }
+
+  /** The decision about a connection that was let through until its first bytes: `sni` is the name they show, if any. */
+  allowsHello(addr: Uint8Array, addrOff: number, port: number, sni: string | undefined): boolean {
+    const names = this.#namesOf(formatAddress(addr, addrOff));
+    const rule = this.#decide('tcp', addr, addrOff, port, names, { name: sni });
+    if (this.#actionOf(rule) === 'allow') return true;
+    this.counters.policy_hello_denied!++;
+    this.#logDenied({
+      at: this.#now(),
+      guest: '*',
+      target: formatEndpoint(addr, addrOff, port),
+      protocol: 'tcp',
+      name: sni ?? names[0],
+      rule,
+      count: 1,
+    });
+    return false;
+  }
+
   #decide(
     protocol: PolicyRule['protocol'],
     addr: Uint8Array,
     addrOff: number,
     port: number,
     names: readonly string[],
+    hello: Hello,
   ): number {
     if (this.#metadata.some((metadata) => sameAddress(metadata, 0, addr, addrOff))) return RULE_METADATA;
-    return this.#rules.findIndex(
-      (rule) =>
+    for (const [index, rule] of this.#rules.entries()) {
+      const { name, sni } = rule;
+      const concerns =
         (rule.protocol === undefined || rule.protocol === protocol) &&
         port >= rule.portFirst &&
         port <= rule.portLast &&
         (!rule.network || samePrefix(rule.network, 0, addr, addrOff, rule.prefixLength)) &&
-        (rule.name === undefined || names.some((name) => nameMatches(rule, name))),
-    );
+        (!name || names.some((known) => nameMatches(name, known)));
+      if (!concerns || (sni && protocol !== 'tcp')) continue;
+      if (!sni) return index;
+      if (hello === 'awaited') return RULE_AWAITED;
+      if (hello.name !== undefined && nameMatches(sni, hello.name)) return index;
+    }
+    return RULE_DEFAULT;
   }
 
   /**
@@ -247,11 +313,13 @@ export class EgressRules implements EgressPolicy {
    */
   allowsName(name: string): boolean {
     for (const rule of this.#rules) {
-      if (rule.name !== undefined) {
-        if (!nameMatches(rule, name)) continue;
+      const pattern = rule.name ?? rule.sni;
+      if (pattern) {
+        if (!nameMatches(pattern, name)) continue;
         const isWhole = !rule.network && rule.portFirst === 0 && rule.portLast === 65535 && !rule.protocol;
         if (rule.action === 'allow') return true;
-        if (isWhole) return this.#denyName();
+        // A denied server name may still be wanted for something else than TLS.
+        if (isWhole && rule.name) return this.#denyName();
       } else if (rule.action === 'allow') return true;
     }
     return this.#default === 'allow' || this.#denyName();

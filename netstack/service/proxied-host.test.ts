@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import type { Host, HostError, HostStream, StreamSink } from '../flow/host.ts';
 import { formatEndpoint, parseAddress } from '../wire/address.ts';
+import type { EgressRules } from './policy.ts';
 import { isExcluded, ProxiedHost } from './proxied-host.ts';
 
 const TARGET = parseAddress('203.0.113.7')!;
@@ -53,7 +54,7 @@ class Bench {
         return stream;
       },
     } as Partial<Host> as Host,
-    () => this.name,
+    { nameOf: () => this.name, awaitsHello: () => false } as Partial<EgressRules> as EgressRules,
   );
   name: string | undefined;
 

@@ -22,7 +22,18 @@ import type {
   PingSink,
   StreamSink,
 } from '../flow/host.ts';
-import { formatAddress, isMapped, mapped, sameAddress, samePrefix } from '../wire/address.ts';
+import {
+  ADDRESS_LEN,
+  copyBytes,
+  formatAddress,
+  isMapped,
+  mapped,
+  sameAddress,
+  samePrefix,
+} from '../wire/address.ts';
+
+import { GuardedStream } from './hello-guard.ts';
+import type { EgressRules } from './policy.ts';
 
 /** Longest head of a proxy's answer. */
 const HEAD_BYTES_MAX = 8192;
@@ -75,14 +86,25 @@ export function isExcluded(
 /** A host with proxies before it. */
 export class ProxiedHost implements Host {
   readonly #inner: Host;
-  readonly #nameOf: (addr: Uint8Array, off: number) => string | undefined;
+  readonly #policy: EgressRules;
+  readonly #deferred: (() => void)[] = [];
   #routes: ProxyRoutes = { transparent: [], excludes: { names: [], networks: [] } };
   readonly counters: Record<string, number> = { proxy_transparent: 0, proxy_refused: 0, proxy_explicit: 0 };
 
-  /** @param nameOf the name by which guests know an address */
-  constructor(inner: Host, nameOf: (addr: Uint8Array, off: number) => string | undefined) {
+  /** @param policy knows the names of addresses, and which connections must show their server's name */
+  constructor(inner: Host, policy: EgressRules) {
     this.#inner = inner;
-    this.#nameOf = nameOf;
+    this.#policy = policy;
+  }
+
+  /** True when poll() has something to do. */
+  get pending(): boolean {
+    return this.#deferred.length > 0;
+  }
+
+  /** Tells sinks what could not be told from within their own calls. */
+  poll(): void {
+    for (const later of this.#deferred.splice(0)) later();
   }
 
   /** Changes what goes by which proxy, for connections that begin from now on. */
@@ -97,13 +119,33 @@ export class ProxiedHost implements Host {
     ttl: number,
     sink: StreamSink,
   ): HostStream | HostError {
+    if (isLoopback(addr, addrOff) || !this.#policy.awaitsHello(addr, addrOff, port))
+      return this.#connect(addr, addrOff, port, ttl, sink);
+    const target = copyBytes(addr, addrOff, addrOff + ADDRESS_LEN);
+    const guarded = new GuardedStream(sink, {
+      allows: (name) => this.#policy.allowsHello(target, 0, port, name),
+      defer: (later) => void this.#deferred.push(later),
+    });
+    const inner = this.#connect(addr, addrOff, port, ttl, guarded);
+    if (typeof inner === 'string') return inner;
+    guarded.attach(inner);
+    return guarded;
+  }
+
+  #connect(
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    ttl: number,
+    sink: StreamSink,
+  ): HostStream | HostError {
     const { transparent, excludes, explicit } = this.#routes;
     if (explicit?.guestPort === port && sameAddress(addr, addrOff, LOOPBACK, 0)) {
       this.counters.proxy_explicit!++;
       return this.#prefaced(LOOPBACK, explicit.hostPort, explicit.secret, false, sink);
     }
     const route = transparent.find(({ ports }) => ports.includes(port));
-    const name = route && this.#nameOf(addr, addrOff);
+    const name = route && this.#policy.nameOf(addr, addrOff);
     if (!route || isLoopback(addr, addrOff) || isExcluded(excludes, name, addr, addrOff))
       return this.#inner.connect(addr, addrOff, port, ttl, sink);
     this.counters.proxy_transparent!++;

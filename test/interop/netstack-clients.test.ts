@@ -104,6 +104,10 @@ describe.skipIf(lacking(...NEEDS))('through the stack to a server beyond a route
       'eth0',
       '--log-file',
       join(folder, 'log'),
+      '--listen',
+      `unix://${folder}/control.sock`,
+      '--ssh-port',
+      '-1',
       '--pid-file',
       join(folder, 'pid'),
     );
@@ -248,6 +252,48 @@ describe.skipIf(lacking(...NEEDS))('through the stack to a server beyond a route
   test('curl posts 20 MB, and the server has the same bytes', async () => {
     const out = await succeed('curl', '-sS', '--data-binary', `@${folder}/payload`, `http://${SERVER}/`);
     expect(out).toBe(sha256(payload));
+  });
+
+  test('a policy by TLS server name lets one name through and resets another, at the same address', async () => {
+    const policy = async (body: object): Promise<void> => {
+      const url = 'http://control/policy';
+      const { stdout } = await edge.run(
+        'curl',
+        '-sS',
+        '-X',
+        'PUT',
+        '--unix-socket',
+        join(folder, 'control.sock'),
+        '-d',
+        JSON.stringify(body),
+        '-w',
+        '%{http_code}',
+        url,
+      );
+      expect(stdout).toBe('200');
+    };
+    const get = (name: string): Promise<Ran> =>
+      guest.run(
+        'curl',
+        '-sSk',
+        '-m',
+        '8',
+        '-o',
+        '/dev/null',
+        '--resolve',
+        `${name}:443:${SERVER}`,
+        `https://${name}/`,
+      );
+    await policy({ default: 'deny', rules: [{ action: 'allow', sni: '*.good.test', port: '443' }] });
+    try {
+      expect((await get('www.good.test')).code).toBe(0);
+      const denied = await get('evil.test');
+      expect(denied.code).toBe(35);
+      expect(denied.stderr).toMatch(/reset/i);
+      expect((await guest.run('curl', '-sS', '-m', '2', `http://${SERVER}/`)).code).not.toBe(0);
+    } finally {
+      await policy({ default: 'allow', rules: [] });
+    }
   });
 
   test('curl is told at once that a port is closed', async () => {
