@@ -23,6 +23,8 @@ export interface UnpackJob {
   targetPath: string;
   whiteouts: WhiteoutForm;
   bytesMax: number;
+  /** Digest of the file, when it is known: of an uncompressed one it is the result's. */
+  digest?: string;
   /** Folder inside the target below which all entries go; a byte string without slashes at its ends. */
   prefix: ByteString;
 }
@@ -115,6 +117,7 @@ function below(prefix: ByteString, sink: TarSink): TarSink {
 }
 
 async function unpack(job: UnpackJob): Promise<UnpackResult> {
+  const known = job.compression === 'none' ? job.digest : undefined;
   const hash = createHash('sha256');
   const extractor = new LayerExtractor(job.targetPath, job.whiteouts, { bytesMax: job.bytesMax });
   try {
@@ -122,7 +125,7 @@ async function unpack(job: UnpackJob): Promise<UnpackResult> {
     let tarBytes = 0;
     let trailing = 0;
     await forEachChunk(job, (chunk) => {
-      hash.update(chunk);
+      if (known === undefined) hash.update(chunk);
       tarBytes += chunk.length;
       if (reader.done) trailing += chunk.length;
       // Padding after the end belongs to the digest, but a compressed one could go on for ever.
@@ -131,7 +134,7 @@ async function unpack(job: UnpackJob): Promise<UnpackResult> {
     });
     reader.finish();
     const { bytes, entries } = extractor.finish();
-    return { diffId: `sha256:${hash.digest('hex')}`, bytes, entries, tarBytes };
+    return { diffId: known ?? `sha256:${hash.digest('hex')}`, bytes, entries, tarBytes };
   } finally {
     extractor.close();
   }

@@ -63,7 +63,7 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
   const content = new ContentStore(`${dataRoot}/image/content`);
   const records = new ImageRecords(`${dataRoot}/image`);
   const driverRoot = `${dataRoot}/${driverName}`;
-  const workers = new FileWorkers();
+  const workers = new FileWorkers(clock);
   const layers = new LayerStore({
     root: driverRoot,
     content,

@@ -179,6 +179,7 @@ export class LayerStore {
       await mkdir(`${temporary}/diff`, { mode: 0o755 });
       const result = await this.#workers.unpack({
         blobPath,
+        digest: blob.digest,
         compression,
         targetPath: `${temporary}/diff`,
         whiteouts: this.#whiteouts,

@@ -1,26 +1,40 @@
 /**
  * Threads for work on many files: unpacking layers, copying and hashing what a build adds. Such work is one system
- * call after the other and would hold up everything else in the daemon. Threads live as long as there is work.
+ * call after the other and would hold up everything else in the daemon. A thread that has nothing to do is kept for a
+ * while, since starting one costs more than most jobs.
  */
 import { Worker } from 'node:worker_threads';
+import type { Clock, Timer } from '#common/clock';
 import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
 import type { CopyJob, FileJob, FileJobResult, HashJob, UnpackJob, UnpackResult } from './file-worker.ts';
 
 /** Layers of one image are independent, so as many are unpacked at a time as there may be cores to spare. */
 const WORKERS_MAX = 2;
+const IDLE_MS_MAX = 10_000;
 
 interface WaitingJob {
-  job: FileJob & { id: number };
+  job: FileJob;
   done: (result: FileJobResult) => void;
   failed: (error: Error) => void;
+}
+
+interface Thread {
+  worker: Worker;
+  current: WaitingJob | undefined;
 }
 
 /** See the module's head. */
 export class FileWorkers {
   readonly #waiting: WaitingJob[] = [];
   readonly #workers = new Set<Worker>();
-  #nextId = 0;
+  readonly #idle: Thread[] = [];
+  readonly #clock: Clock;
+  #expire: Timer | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   /** Unpacks an archive into a folder. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE */
   async unpack(job: Omit<UnpackJob, 'kind'>): Promise<UnpackResult> {
@@ -43,45 +57,61 @@ export class FileWorkers {
   }
 
   async close(): Promise<void> {
+    this.#expire?.cancel();
+    this.#waiting.length = 0;
     await Promise.all([...this.#workers].map((worker) => worker.terminate()));
   }
 
   async #run(job: FileJob): Promise<FileJobResult> {
     const result = await new Promise<FileJobResult>((done, failed) => {
-      this.#waiting.push({ job: { ...job, id: this.#nextId++ }, done, failed });
-      if (this.#workers.size < WORKERS_MAX) this.#start();
+      this.#waiting.push({ job, done, failed });
+      this.#dispatch();
     });
     if (result.error) throw new DrydockError(result.error.code ?? 'ERR_BAD_ARCHIVE', result.error.message);
     return result;
   }
 
-  #start(): void {
+  /** Gives waiting jobs to threads: to idle ones first, to new ones while there may be more. */
+  #dispatch(): void {
+    while (this.#waiting.length > 0) {
+      const thread = this.#idle.pop() ?? (this.#workers.size < WORKERS_MAX ? this.#start() : undefined);
+      if (!thread) return;
+      thread.current = this.#waiting.shift()!;
+      thread.worker.ref();
+      thread.worker.postMessage(thread.current.job);
+    }
+    this.#expire?.cancel();
+    this.#expire = this.#clock.arm(this.#clock.now() + IDLE_MS_MAX, () => {
+      for (const { worker } of this.#idle.splice(0)) void worker.terminate();
+    });
+  }
+
+  #start(): Thread {
     const worker = new Worker(compiledEntry('daemon/image/file-worker'), {
       // Node would warn at each close of a descriptor that a native call has opened.
       trackUnmanagedFds: false,
       // Flags of this process (a test runner's conditions, an inspector) are not the worker's.
       execArgv: [],
     });
+    const thread: Thread = { worker, current: undefined };
     this.#workers.add(worker);
-    let current: WaitingJob | undefined;
-    const next = (): void => {
-      current = this.#waiting.shift();
-      if (current) worker.postMessage(current.job);
-      else {
-        this.#workers.delete(worker);
-        void worker.terminate();
-      }
-    };
     worker.on('message', (result: FileJobResult) => {
+      const { current } = thread;
+      thread.current = undefined;
+      // An idle thread does not keep the process alive.
+      worker.unref();
+      this.#idle.push(thread);
+      this.#dispatch();
       current?.done(result);
-      next();
     });
-    worker.on('error', (error) => current?.failed(error));
+    worker.on('error', (error) => thread.current?.failed(error));
     worker.on('exit', () => {
       this.#workers.delete(worker);
-      current?.failed(new Error('the worker for files ended'));
-      if (this.#waiting.length > 0 && this.#workers.size === 0) this.#start();
+      const at = this.#idle.indexOf(thread);
+      if (at >= 0) this.#idle.splice(at, 1);
+      thread.current?.failed(new Error('the worker for files ended'));
+      this.#dispatch();
     });
-    next();
+    return thread;
   }
 }
