@@ -121,6 +121,20 @@ describeHere('a registry without TLS on loopback', () => {
     }
   });
 
+  it('takes layers over from a repository of the registry that has them', async () => {
+    const name = `${registry.domain}/first:1`;
+    await load(store, dockerArchive(LAYERS, { names: [name] }));
+    await store.images.push(name, { ...noAuth, progress });
+    lines = [];
+    await store.images.tag(name, `${registry.domain}/second:1`);
+    await store.images.push(`${registry.domain}/second:1`, { ...noAuth, progress });
+    expect(statuses().filter((status) => status === 'Mounted from first')).toHaveLength(2);
+    await forget();
+    await expect(
+      store.images.pull(`${registry.domain}/second:1`, { ...noAuth, progress }),
+    ).resolves.toHaveLength(1);
+  });
+
   it('pulls and pushes all tags', async () => {
     await load(
       store,

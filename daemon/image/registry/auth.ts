@@ -76,16 +76,16 @@ export function basic({ username = '', password = '' }: Credentials): string {
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
 }
 
-/** Answers a challenge: the Authorization header for `scope`, or undefined when there is nothing to answer with. */
+/** Answers a challenge: the Authorization header for these scopes, or undefined when there is nothing to answer with. */
 export async function answerChallenge(
   transport: Transport,
   challenges: Challenge[],
   credentials: Credentials | undefined,
-  scope: string | undefined,
+  scopes: readonly string[],
 ): Promise<string | undefined> {
   if (credentials?.registryToken !== undefined) return `Bearer ${credentials.registryToken}`;
   const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
-  if (bearer) return `Bearer ${await fetchToken(transport, bearer, credentials, scope)}`;
+  if (bearer) return `Bearer ${await fetchToken(transport, bearer, credentials, scopes)}`;
   const wantsBasic = challenges.some(({ scheme }) => scheme === 'basic');
   return wantsBasic && credentials?.username !== undefined ? basic(credentials) : undefined;
 }
@@ -94,7 +94,7 @@ async function fetchToken(
   transport: Transport,
   { params }: Challenge,
   credentials: Credentials | undefined,
-  scope: string | undefined,
+  scopes: readonly string[],
 ): Promise<string> {
   const realm = URL.canParse(params.realm ?? '') ? new URL(params.realm!) : undefined;
   if (realm?.protocol !== 'https:' && realm?.protocol !== 'http:')
@@ -104,8 +104,8 @@ async function fetchToken(
     );
   const query = new URLSearchParams({
     ...(params.service !== undefined && { service: params.service }),
-    ...(scope !== undefined && { scope }),
   });
+  for (const scope of scopes) query.append('scope', scope);
   const refresh = credentials?.identityToken;
   if (refresh === undefined) {
     if (credentials?.username !== undefined) query.set('account', credentials.username);

@@ -57,10 +57,18 @@ export class RepositoryClient {
   readonly #reference: Reference;
   /** The actions that tokens are asked for. */
   readonly #actions: 'pull' | 'pull,push';
+  /** Repositories of the same registry whose blobs may be mounted. */
+  readonly #sources: readonly string[];
   #endpoint: URL | undefined;
   #authorization: string | undefined;
 
-  constructor(parts: ClientParts, reference: Reference, actions: 'pull' | 'pull,push') {
+  constructor(
+    parts: ClientParts,
+    reference: Reference,
+    actions: 'pull' | 'pull,push',
+    sources: readonly string[] = [],
+  ) {
+    this.#sources = sources;
     this.#parts = parts;
     this.#reference = reference;
     this.#actions = actions;
@@ -115,6 +123,16 @@ export class RepositoryClient {
     if (answer.status === 200) return true;
     if (answer.status === 404) return false;
     throw this.#refusal(answer, Buffer.alloc(0), digest);
+  }
+
+  /** Takes a blob over from another repository of the registry. False: it can't; upload it. */
+  async mountBlob(digest: string, from: string): Promise<boolean> {
+    const query = new URLSearchParams({ mount: digest, from });
+    const answer = await this.#send('POST', `blobs/uploads/?${query}`, {
+      headers: { 'Content-Length': '0' },
+    });
+    answer.body.resume();
+    return answer.status === 201;
   }
 
   /** Uploads a blob whose digest is known when its last byte is. */
@@ -202,8 +220,11 @@ export class RepositoryClient {
     const challenge = answer.headers['www-authenticate'];
     if (answer.status !== 401 || challenge === undefined) return answer;
     if (request.body !== undefined && !(request.body instanceof Buffer)) return answer;
-    const scope = `repository:${this.#reference.path}:${this.#actions}`;
-    const authorization = await answerChallenge(transport, parseChallenges(challenge), credentials, scope);
+    const scopes = [
+      `repository:${this.#reference.path}:${this.#actions}`,
+      ...this.#sources.map((path) => `repository:${path}:pull`),
+    ];
+    const authorization = await answerChallenge(transport, parseChallenges(challenge), credentials, scopes);
     if (authorization === undefined || authorization === used) return answer;
     answer.body.resume();
     this.#authorization = authorization;
@@ -275,7 +296,7 @@ export async function checkLogin({ transport, credentials, endpoints }: ClientPa
       const authorization =
         challenge === undefined
           ? undefined
-          : await answerChallenge(transport, parseChallenges(challenge), credentials, undefined);
+          : await answerChallenge(transport, parseChallenges(challenge), credentials, []);
       const second =
         authorization === undefined
           ? first

@@ -22,6 +22,9 @@ import { pullImage } from './pull.ts';
 import { pushImage } from './push.ts';
 import { Transport } from './transport.ts';
 
+/** Repositories that are tried for a mount, and named in the request for a token: dockerd tries as many. */
+const SOURCES_MAX = 4;
+
 /** How registries are reached, as dockerd's options of these names. */
 export interface RegistryOptions {
   /** Base URLs that are tried before docker.io. */
@@ -85,7 +88,8 @@ export class Registries {
     await this.#with(reference, 'pull,push', request, async (client) => {
       await client.connect();
       for (const [one, id] of names) {
-        await pushImage({ client, library: this.#library, clock: this.#clock, ...request }, id, one);
+        const sources = (diffId: string): string[] => this.#sources(reference, diffId);
+        await pushImage({ client, sources, library: this.#library, clock: this.#clock, ...request }, id, one);
         this.#library.emit('push', id, formatFamiliar(one));
       }
     });
@@ -128,11 +132,27 @@ export class Registries {
       ...this.#options,
       mirrors: actions === 'pull' ? this.#options.mirrors : [],
     });
+    const sources = actions === 'pull' ? [] : this.#sources(reference);
     try {
-      return await work(new RepositoryClient({ transport, credentials, endpoints }, reference, actions));
+      return await work(
+        new RepositoryClient({ transport, credentials, endpoints }, reference, actions, sources),
+      );
     } finally {
       transport.close();
     }
+  }
+
+  /** Other repositories of a registry from or to which images (with this layer) went. */
+  #sources({ domain, path }: Reference, diffId?: string): string[] {
+    const { records } = this.#library.parts;
+    const paths = records.references().flatMap(([name, id]) => {
+      const each = parseReference(name);
+      if (each.digest === undefined || each.domain !== domain || each.path === path) return [];
+      const hasLayer =
+        diffId === undefined || records.get(id)?.layers.some((layer) => layer.diffId === diffId);
+      return hasLayer ? [each.path] : [];
+    });
+    return [...new Set(paths)].slice(0, SOURCES_MAX);
   }
 
   #names(reference: Reference, allTags: boolean): [Reference, string][] {

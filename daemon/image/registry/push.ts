@@ -24,6 +24,8 @@ const GZIP_LEVEL = 3;
 
 export interface PushParts {
   client: RepositoryClient;
+  /** Repositories of the same registry that have a layer, as far as is known here. */
+  sources: (diffId: string) => string[];
   library: Library;
   clock: Clock;
   progress: (line: Progress) => void;
@@ -102,6 +104,11 @@ async function pushLayer(parts: PushParts, layer: LayerRecord): Promise<PushedLa
   if (known && (await client.hasBlob(known.digest))) {
     progress({ status: 'Layer already exists', progressDetail: {}, id });
     return { ...known, compression: form };
+  }
+  for (const source of known ? parts.sources(layer.diffId) : []) {
+    if (!(await client.mountBlob(known!.digest, source))) continue;
+    progress({ status: `Mounted from ${source}`, progressDetail: {}, id });
+    return { ...known!, compression: form };
   }
   const counted = counter(parts, id, layer.blob.size);
   const plain = content.stream(layer.blob.digest).pipe(counted);
