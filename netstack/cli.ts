@@ -45,6 +45,9 @@ interface NetFlags {
   sshPort?: string;
   pcap?: string;
   leaseFile?: string;
+  gatewayIp?: string;
+  hostIp?: string;
+  serverMacaddr?: string;
   http?: string;
 }
 
@@ -81,12 +84,15 @@ export function addNetCommand(program: Command): void {
     .option('--listen-stdio <any>', 'a machine speaks on standard input and output')
     .option('--ssh-port <port>', "host port of the first machine's ssh, -1 for none (default: 2222)")
     .option('--pcap <file>', 'write all frames to a file or pipe for Wireshark')
+    .option('--gateway-ip <address>', "the same as --gatewayIP, by VPNKit's flag")
+    .option('--host-ip <address>', "the same as --hostIP, by VPNKit's flag")
+    .option('--server-macaddr <mac>', "the gateway's MAC address, by VPNKit's flag")
     .option('--http <file>', "upstream HTTP proxies, a file as VPNKit's")
     .option('--netns <pid|path>', 'attach a network namespace (repeatable)', collect)
     .option('--interface <name>', 'name of the interface in attached namespaces (default: tap0)')
     .option(
       '--dns <address>',
-      "resolver to forward to (repeatable; default: the host's resolv.conf)",
+      "resolver to forward to, also /domain/address (repeatable; default: the host's resolv.conf)",
       collect,
     )
     .option('--domain <name>', 'domain in which guests are known')
@@ -147,6 +153,9 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
   if (flags.subnet6 !== undefined) stack.subnet6 = flags.subnet6;
   if (flags.gatewayIP !== undefined) stack.gatewayIP = flags.gatewayIP;
   if (flags.hostIP !== undefined) stack.hostIP = flags.hostIP;
+  if (flags.gatewayIp !== undefined) stack.gatewayIP = flags.gatewayIp;
+  if (flags.hostIp !== undefined) stack.hostIP = flags.hostIp;
+  if (flags.serverMacaddr !== undefined) stack.gatewayMacAddress = flags.serverMacaddr;
   if (flags.dns) stack.dnsUpstreams = flags.dns;
   if (flags.pcap !== undefined) stack['capture-file'] = flags.pcap;
   const interfaces = { ...file.interfaces };

@@ -116,10 +116,18 @@ test('flags win over the file; its other forwards stay', () => {
     listen: ['unix:///other'],
     forward: ['127.0.0.1:80=10.1.0.2:80'],
     ec2MetadataAccess: true,
+    gatewayIp: '10.1.0.7',
+    hostIp: '10.1.0.8',
+    serverMacaddr: 'f6:16:36:bc:f9:c6',
+    ethernet: '/run/e.sock',
   });
   expect(resolveNetConfig(merged)).toMatchObject({
     mtuBytes: 1500,
     listen: ['unix:///other'],
+    gatewayIp: '10.1.0.7',
+    hostIp: '10.1.0.8',
+    gatewayMac: 'f6:16:36:bc:f9:c6',
+    links: [{ protocol: 'vpnkit', url: 'unix:///run/e.sock' }],
     subnet: '10.1.0.0/24',
     forwards: { '127.0.0.1:2222': '10.1.0.2:22', '127.0.0.1:80': '10.1.0.2:80' },
     policy: { metadata: true },

@@ -38,7 +38,7 @@ export interface NetworkOptions {
   machineMacs?: Record<string, string>;
   /** Largest IP packet on the guests' links. Default 65520 for TAPs in namespaces. */
   mtuBytes?: number;
-  /** Resolvers to forward to, as `address` or `address#port`; default: the host's resolv.conf, followed as it changes. */
+  /** Resolvers to forward to, as `address`, `address#port`, or `/domain/address` for a domain; default: the host's resolv.conf, followed as it changes. */
   dnsUpstreams?: string[];
   /** Name of the domain in which guests are known besides their bare names. */
   domain?: string;

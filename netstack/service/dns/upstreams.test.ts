@@ -27,6 +27,15 @@ test.each([
   expect(show(parseUpstream(text))).toBe(expected);
 });
 
+test('domains stand before a server as in dnsmasq', () => {
+  expect(parseUpstream('/Corp.example/lab.example./10.0.0.1#5353')).toMatchObject({
+    port: 5353,
+    domains: ['corp.example', 'lab.example'],
+  });
+  for (const text of ['corp.example/10.0.0.1', '//10.0.0.1', '/10.0.0.1', '/corp.example/'])
+    expect(parseUpstream(text)).toBeUndefined();
+});
+
 describe('resolv.conf(5)', () => {
   test('its servers in order; comments, options and link-local zones are not servers', () => {
     const text = [

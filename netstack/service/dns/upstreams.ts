@@ -24,8 +24,15 @@ export interface Upstream {
   readonly timeoutMs?: number;
 }
 
-/** Reads `address`, `address#port` or `[address]:port`; undefined when it is none. */
-export function parseUpstream(text: string): Upstream | undefined {
+/**
+ * Reads `address`, `address#port` or `[address]:port`, and before it, as dnsmasq has it, the domains that it is for:
+ * `/corp.example/lab.example/10.0.0.1`. Undefined when it is none.
+ */
+export function parseUpstream(whole: string): Upstream | undefined {
+  const parts = whole.split('/');
+  const text = parts.pop()!;
+  const domains = parts.slice(1).map(canonicalName);
+  if (parts.length > 0 && (parts[0] !== '' || domains.length === 0 || domains.includes(''))) return undefined;
   const match =
     /^\[(?<a>[^\]]+)\](?::(?<p>\d+))?$/.exec(text) ??
     /^(?<a>[^#]+)#(?<p>\d+)$/.exec(text) ??
@@ -33,7 +40,7 @@ export function parseUpstream(text: string): Upstream | undefined {
     /^(?<a>.+)$/.exec(text);
   const address = parseAddress(match?.groups?.a ?? '');
   const port = Number(match?.groups?.p ?? DNS_PORT);
-  return address && port > 0 && port < 65536 ? { address, port, domains: [], order: 0 } : undefined;
+  return address && port > 0 && port < 65536 ? { address, port, domains, order: 0 } : undefined;
 }
 
 /** The servers of a resolv.conf (resolv.conf(5)). Link-local IPv6 addresses with a zone are left out. */
