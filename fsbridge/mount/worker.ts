@@ -84,10 +84,10 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
 /** Makes the session work with the watching thread. */
 function listen(session: Session, watch: { fd: number; shared: SharedArrayBuffer }): void {
   const exchange = new Exchange(watch.shared);
-  const ownTid = threadId();
+  exchange.serverTid = threadId();
   const turn = (): void => {
     const events = exchange.takeEvents();
-    if (events !== undefined) exchange.putActions(notifier.plan(parseEvents(events), ownTid));
+    if (events !== undefined) exchange.putActions(notifier.plan(parseEvents(events)));
   };
   const notifier = new Notifier(session.server, new FanotifyWatch(watch.fd), () => exchange.watcherTid, turn);
   session.server.watched(notifier);

@@ -50,6 +50,8 @@ export class Node {
   /** When the kernel last closed such a file that it may have written to, on the server's clock. */
   wroteAtMs: number = Number.NEGATIVE_INFINITY;
 
+  /** Made by the container and without file capabilities since, which the kernel asks for again and again. */
+  uncapped = false;
   /** Who owns the file by a record of its own, if that was asked for (policy/ownership.ts). */
   owner: Recorded | undefined;
 

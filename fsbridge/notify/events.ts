@@ -42,6 +42,21 @@ export function parseEvents(bytes: Buffer): HostEvent[] {
   return events;
 }
 
+/** Moves the events of other threads than `tid` to the front of `bytes`; how many bytes they are. */
+export function withoutThread(bytes: Buffer, tid: number): number {
+  let kept = 0;
+  for (let at = 0; at + METADATA_BYTES <= bytes.length; ) {
+    const length = bytes.readUInt32LE(at);
+    if (length < METADATA_BYTES || at + length > bytes.length) break;
+    if (bytes.readInt32LE(at + 20) !== tid) {
+      if (kept !== at) bytes.copyWithin(kept, at, at + length);
+      kept += length;
+    }
+    at += length;
+  }
+  return kept;
+}
+
 /** struct fanotify_event_info_fid: type, padding, length, fsid, struct file_handle {bytes, type, data}, name. */
 function readRecords(bytes: Buffer, start: number, end: number, event: HostEvent): void {
   for (let at = start; at + 20 <= end; ) {

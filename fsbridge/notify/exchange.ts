@@ -5,14 +5,15 @@
  */
 import type { Action } from './actions.ts';
 
-/** Bytes of events in one exchange; some 250 events. */
-export const EVENT_BYTES_MAX: number = 16 << 10;
+/** Bytes of events in one exchange; some 1,000 events. */
+export const EVENT_BYTES_MAX: number = 64 << 10;
 /** Room for the actions of so many events, each with names of up to 255 bytes and paths of up to 4096. */
-const TEXT_BYTES_MAX = 4 << 20;
+const TEXT_BYTES_MAX = 8 << 20;
 
 const EVENTS_LENGTH = 0;
 const ACTIONS_LENGTH = 1;
 const TID = 2;
+const SERVER_TID = 3;
 const HEAD_BYTES = 16;
 
 export class Exchange {
@@ -33,6 +34,15 @@ export class Exchange {
 
   set watcherTid(tid: number) {
     Atomics.store(this.#words, TID, tid);
+  }
+
+  /** The server's thread, whose changes are its own; 0 before it runs. */
+  get serverTid(): number {
+    return Atomics.load(this.#words, SERVER_TID);
+  }
+
+  set serverTid(tid: number) {
+    Atomics.store(this.#words, SERVER_TID, tid);
   }
 
   /** Watcher: gives events to the server. */

@@ -4,7 +4,7 @@
  *
  * Only folders that the kernel knows are watched, for nobody can have a watch below another; an idle mount therefore
  * costs nothing however busy the host is elsewhere. A change by this mount's own server is told by its thread and left
- * out; another mount's, of the same folder, is a change like a host process's. Merged events say only that something
+ * out by the watcher; another mount's, of the same folder, is a change like a host process's. Merged events say only that something
  * happened to a name, so what the folder looks like now decides what is told.
  */
 import type { Memory } from '../memory.ts';
@@ -100,15 +100,14 @@ export class Notifier {
     else if (parent !== undefined && parent.pathFd >= 0) this.#watch.remove(parent.pathFd, node.name);
   }
 
-  /** Decides what to do about events; those of the thread `ownTid` are the server's own doing. */
-  plan(events: HostEvent[], ownTid: number): Action[] {
+  /** Decides what to do about events. */
+  plan(events: HostEvent[]): Action[] {
     this.#expected.clear();
     this.#unseen.clear();
     const actions: Action[] = [];
     const done = new Set<string>();
     for (const event of events) {
       if ((event.mask & OVERFLOW) !== 0) return this.#rescan();
-      if (event.tid === ownTid) continue;
       const dir = this.#dirs.get(event.dir);
       const toDir = event.toDir === undefined ? undefined : this.#dirs.get(event.toDir);
       if ((event.mask & RENAME) !== 0) this.#moved(event, dir, toDir, actions);

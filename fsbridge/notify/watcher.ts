@@ -17,6 +17,7 @@ import { parseMountInfo } from '../mount/mountinfo.ts';
 import { putIncEpoch, putInvalEntry, putInvalInode } from '../wire/notify.ts';
 import * as S from '../wire/stat.ts';
 import type { Action } from './actions.ts';
+import { withoutThread } from './events.ts';
 import { EVENT_BYTES_MAX, Exchange } from './exchange.ts';
 
 /** What the owner gives. */
@@ -32,8 +33,9 @@ export interface WatcherInput {
   shared: SharedArrayBuffer;
 }
 
-/** Changes that follow each other within this time are looked at together. */
+/** Changes that follow each other within this time are looked at together; longer while the container is at work. */
 const GATHER_MS = 8;
+const GATHER_BUSY_MS = 32;
 const PATH_BYTES = 8192;
 
 class Watcher {
@@ -55,14 +57,20 @@ class Watcher {
     const { watchFd, treeFd } = this.#input;
     const mountInfoFd = openSync('/proc/self/mountinfo', 'r');
     // What changed since the mount was made, until here, would not be told.
-    while (this.#mounted()) {
+    let gatherMs = GATHER_MS;
+    let mounted = this.#mounted();
+    while (mounted) {
       const { events, mounts } = waitEvents(watchFd, mountInfoFd);
-      if (mounts && !this.#mounted()) break;
+      if (mounts) mounted = this.#mounted();
       if (!events) continue;
-      Atomics.wait(this.#pause, 0, 0, GATHER_MS);
+      Atomics.wait(this.#pause, 0, 0, gatherMs);
       const count = readEvents(watchFd, this.#events.address, this.#events.bytes.length);
       if (count <= 0) break;
-      this.#exchange.putEvents(this.#events.bytes.subarray(0, count));
+      // Most are the server's own doing, for the container: they concern nobody.
+      const others = withoutThread(this.#events.bytes.subarray(0, count), this.#exchange.serverTid);
+      gatherMs = others === 0 ? GATHER_BUSY_MS : GATHER_MS;
+      if (others === 0) continue;
+      this.#exchange.putEvents(this.#events.bytes.subarray(0, others));
       if (fs.fstatfs(treeFd, this.#message.address) < 0) break;
       for (const action of this.#exchange.takeActions()) this.#perform(action);
     }

@@ -42,8 +42,13 @@ export function getattr(server: Server, request: Request, reply: Memory): number
   return result < 0 ? result : server.putAttr(server.nodes.get(request.nodeId)!, reply);
 }
 
-/** struct fuse_statx is struct statx, so that birth times reach the container. */
+/**
+ * struct fuse_statx is struct statx, so that birth times reach the container. Not where the kernel may remember
+ * attributes: an entry doesn't tell a birth time, and so each file that is stat'ed by a runtime that always asks for it
+ * (Node) would cost one request more. Without this operation the kernel says that there are none.
+ */
 export function statx(server: Server, request: Request, reply: Memory): number {
+  if (server.policy.consistency !== 'consistent') return -E.ENOSYS;
   const result = statRequested(server, request, request.u32(0), request.u64(8));
   if (result < 0) return result;
   const words = reply.words;

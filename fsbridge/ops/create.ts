@@ -50,8 +50,10 @@ export function create(server: Server, request: Request, reply: Memory): number 
   if (parent === undefined) return server.dir;
   const { host, dir } = server;
   const flags = server.layout.openFlags(request.u32(0));
+  let made = false;
   let fd = host.create(dir, name, flags & HOST_OPEN_FLAGS, request.u32(4) & MODE_BITS);
   if (fd >= 0) {
+    made = true;
     const result = handOver(server, request, dir, fd, '');
     if (result < 0) {
       host.unlink(dir, name);
@@ -65,6 +67,7 @@ export function create(server: Server, request: Request, reply: Memory): number 
   }
   if (fd < 0) return fd;
   const node = server.nodes.intern(host.stat, parent, name);
+  if (made) node.uncapped = true;
   server.putEntry(node, reply, BODY);
   return server.entryBytes + putOpen(server, node, fd, flags, reply, BODY + (server.entryBytes >> 2));
 }

@@ -8,6 +8,9 @@ import { BODY, type Server } from './server.ts';
 /** Linux's XATTR_SIZE_MAX and XATTR_LIST_MAX. */
 const XATTR_BYTES_MAX = 64 << 10;
 
+/** File capabilities (capabilities(7)), which every first write and every chown make the kernel look for. */
+const CAPABILITY = 'security.capability';
+
 /** Replies with a value's or list's size alone, or with the `count` bytes already in place. */
 function sized(asked: number, count: number, reply: Memory): number {
   if (count < 0 || asked > 0) return count;
@@ -25,6 +28,7 @@ export function getxattr(server: Server, request: Request, reply: Memory): numbe
   if (server.ownership?.hides(attribute) !== undefined) return -E.ENODATA;
   const refused = answersXattr(attribute);
   if (refused !== undefined) return refused;
+  if (node.uncapped && attribute === CAPABILITY) return -E.ENODATA;
   const size = Math.min(request.u32(0), XATTR_BYTES_MAX);
   const count = server.onNode(node, (dir, name) =>
     server.host.getXattr(dir, name, attribute, reply, OUT_HEADER_BYTES, size),
@@ -45,6 +49,7 @@ export function setxattr(server: Server, request: Request): number {
   const at = IN_HEADER_BYTES + request.after(server.layout.setxattrBytes, attribute);
   if (size > XATTR_BYTES_MAX) return -E.E2BIG;
   if (at + size > request.length) return -E.EINVAL;
+  node.uncapped = false;
   const flags = server.layout.xattrFlags(request.u32(4));
   return server.onNode(node, (dir, name) =>
     server.host.setXattr(dir, name, attribute, request, at, size, flags),
