@@ -96,7 +96,14 @@ async function makeServer(
     tls.ca === undefined ? undefined : readFile(tls.ca),
   ]);
   return createTlsServer(
-    { cert, key, minVersion: 'TLSv1.2', ...(ca && { ca, requestCert: true, rejectUnauthorized: true }) },
+    {
+      cert,
+      key,
+      minVersion: 'TLSv1.2',
+      // As for plain HTTP: the end of a client's input must not end its output.
+      allowHalfOpen: true,
+      ...(ca && { ca, requestCert: true, rejectUnauthorized: true }),
+    },
     handler,
   ) as unknown as Server;
 }
