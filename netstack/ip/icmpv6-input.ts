@@ -2,7 +2,7 @@
 import type { StackContext } from '../flow/context.ts';
 import type { HostIcmpError } from '../flow/host.ts';
 import type { Pings } from '../flow/pings.ts';
-import { copyAddress, get16, sameAddress } from '../wire/address.ts';
+import { copyAddress, get16, isUnspecifiedIpv6, sameAddress } from '../wire/address.ts';
 import {
   emitIcmpv6,
   ICMPV6_ECHO_REPLY,
@@ -68,6 +68,7 @@ export class Icmpv6Input {
     }
     if (icmp.type >= NDP_ROUTER_SOLICITATION && icmp.type <= NDP_NEIGHBOR_ADVERTISEMENT)
       this.#ndp.input(packet, icmp);
+    else if (isUnspecifiedIpv6(src, 0)) counters.ipMartianSource++;
     else if (icmp.type === ICMPV6_ECHO_REQUEST) {
       if (kind === 'own') this.#answer(packet, icmp.rest);
       else if (kind === 'outside') this.#pings.forward(packet, icmp.rest);

@@ -28,6 +28,11 @@ export class UdpInput {
       return;
     }
     if (this.#inside.deliver(packet, header, kind === 'own' || kind === 'group')) return;
+    // A client without an address speaks to the DHCP server, and nothing can answer it elsewhere.
+    if (packet.ipv4 && packet.srcIpv4 === 0) {
+      counters.ipMartianSource++;
+      return;
+    }
     if (kind === 'group' && !this.#relayed(packet, header.dstPort)) {
       counters.ipMulticastDropped++;
       return;

@@ -158,6 +158,24 @@ conform('IPv4 source addresses', [
   ],
   [
     'RFC 2131 section 4.1',
+    'a client without an address reaches no DHCP server but ours',
+    () => {
+      const bench = new Bench();
+      for (const dst of [SERVER, GATEWAY]) {
+        const packet = ipPacket(
+          '0.0.0.0',
+          dst,
+          PROTOCOL_UDP,
+          udpDatagram('0.0.0.0', 68, dst, 67, bytes('x')),
+        );
+        expect(bench.exchange(bench.ip(packet))).toEqual([]);
+      }
+      expect(bench.host.open).toBe(0);
+      expect(bench.count('ipMartianSource')).toBe(2);
+    },
+  ],
+  [
+    'RFC 2131 section 4.1',
     'a DHCP client without an address is heard by the server',
     () => {
       const bench = new Bench();

@@ -432,6 +432,16 @@ conform('ICMPv6', [
     },
   ],
   [
+    'RFC 4291 section 2.5.2',
+    'an echo request from no address has nobody to be answered',
+    () => {
+      const bench = makeBench();
+      const echo = bench.icmpv6(GATEWAY6, { type: 128, code: 0, rest: 1 }, pattern(8), { src: NONE });
+      expect(bench.exchange(echo)).toEqual([]);
+      expect(bench.count('ipMartianSource')).toBe(1);
+    },
+  ],
+  [
     'RFC 4443 section 4.2',
     'an echo request to a group is not answered',
     () => {
