@@ -45,6 +45,10 @@ interface NetFlags {
   sshPort?: string;
   pcap?: string;
   leaseFile?: string;
+  forwardSock?: string[];
+  forwardDest?: string[];
+  forwardUser?: string[];
+  forwardIdentity?: string[];
   gatewayIp?: string;
   hostIp?: string;
   serverMacaddr?: string;
@@ -82,6 +86,14 @@ export function addNetCommand(program: Command): void {
     .option('--listen-bess <url>', 'where packets of a SOCK_SEQPACKET socket come in, unixpacket:///path')
     .option('--listen-vfkit <url>', 'where vfkit plugs in, unixgram:///path')
     .option('--listen-stdio <any>', 'a machine speaks on standard input and output')
+    .option(
+      '--forward-sock <path>',
+      'unix socket that leads to one in the first machine over SSH (repeatable)',
+      collect,
+    )
+    .option('--forward-dest <path>', 'the socket in the machine, one for each', collect)
+    .option('--forward-user <name>', 'the user there', collect)
+    .option('--forward-identity <file>', "the user's key", collect)
     .option('--ssh-port <port>', "host port of the first machine's ssh, -1 for none (default: 2222)")
     .option('--pcap <file>', 'write all frames to a file or pipe for Wireshark')
     .option('--gateway-ip <address>', "the same as --gatewayIP, by VPNKit's flag")
@@ -157,6 +169,7 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
   if (flags.hostIp !== undefined) stack.hostIP = flags.hostIp;
   if (flags.serverMacaddr !== undefined) stack.gatewayMacAddress = flags.serverMacaddr;
   if (flags.dns) stack.dnsUpstreams = flags.dns;
+  const forwards = sshForwards(flags);
   if (flags.pcap !== undefined) stack['capture-file'] = flags.pcap;
   const interfaces = { ...file.interfaces };
   if (flags.ethernet !== undefined) interfaces.vpnkit = `unix://${flags.ethernet}`;
@@ -171,6 +184,7 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
   return {
     ...file,
     stack,
+    ...(forwards.length > 0 && { forwards: [...(file.forwards ?? []), ...forwards] }),
     ...(Object.keys(interfaces).length > 0 && { interfaces }),
     ...(flags.listen && { listen: flags.listen }),
     ...(flags.services !== undefined && { services: flags.services }),
@@ -182,6 +196,21 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
     ...(flags.netns && { namespaces: flags.netns }),
     ...(flags.interface !== undefined && { interface: flags.interface }),
   };
+}
+
+function sshForwards(flags: NetFlags): NonNullable<NetFile['forwards']> {
+  const { forwardSock = [], forwardDest = [], forwardUser = [], forwardIdentity = [] } = flags;
+  if ([forwardDest, forwardUser, forwardIdentity].some((list) => list.length !== forwardSock.length))
+    throw new DrydockError(
+      'ERR_NET_CONFIG_INVALID',
+      '--forward-sock, --forward-dest, --forward-user and --forward-identity go together: give each as often as the others.',
+    );
+  return forwardSock.map((socket, i) => ({
+    socket,
+    dest: forwardDest[i]!,
+    user: forwardUser[i]!,
+    identity: forwardIdentity[i]!,
+  }));
 }
 
 function splitForward(text: string): [string, string] {

@@ -132,5 +132,10 @@ test('flags win over the file; its other forwards stay', () => {
     forwards: { '127.0.0.1:2222': '10.1.0.2:22', '127.0.0.1:80': '10.1.0.2:80' },
     policy: { metadata: true },
   });
+  const ssh = { forwardSock: ['/s'], forwardDest: ['/d'], forwardUser: ['u'], forwardIdentity: ['/i'] };
+  expect(resolveNetConfig(mergeFlags({}, ssh)).sshForwards).toEqual([
+    { socket: '/s', dest: '/d', user: 'u', identity: '/i' },
+  ]);
+  expect(() => mergeFlags({}, { ...ssh, forwardUser: [] })).toThrow(/go together/);
   expect(() => mergeFlags({}, { forward: ['8080'] })).toThrow(/is no forward/);
 });

@@ -59,6 +59,9 @@ export interface NetConfig {
   links: { protocol: LinkProtocol; url: string }[];
   /** A machine speaks LE16 framing on standard input and output. */
   stdio: boolean;
+  sshForwards: SshForwardConfig[];
+  /** Address of the first machine. */
+  machineIp: string;
   /** Network namespaces to attach: a pid, or the path of the namespace's file. */
   namespaces: string[];
   interfaceName: string;
@@ -153,8 +156,17 @@ export interface NetFile {
   'ec2-metadata-access'?: boolean;
   interfaces?: { vpnkit?: string; qemu?: string; bess?: string; stdio?: string; vfkit?: string };
   stack?: StackFile;
+  forwards?: Partial<SshForwardConfig>[];
   namespaces?: string[];
   interface?: string;
+}
+
+/** A unix socket of the host that leads to one in the first machine, over SSH. */
+export interface SshForwardConfig {
+  socket: string;
+  dest: string;
+  user: string;
+  identity: string;
 }
 
 /** The part `stack` of a file. */
@@ -223,6 +235,7 @@ const readFile: Reader<NetFile> = mapping({
     }),
     policy: mapping({ default: oneOf<PolicyAction>('allow', 'deny'), rules: list(rule), metadata: bool }),
   }),
+  forwards: list(mapping({ socket: text, dest: text, user: text, identity: text })),
   // Ours:
   namespaces: list(textOrNumber),
   interface: text,
@@ -411,6 +424,13 @@ export function resolveNetConfig(file: NetFile): NetConfig {
       return url === undefined ? [] : [{ protocol, url }];
     }),
     stdio: file.interfaces?.stdio !== undefined,
+    sshForwards: (file.forwards ?? []).map((forward, index) => {
+      const { socket, dest, user, identity } = forward;
+      if (!socket || !dest || !user || !identity)
+        throw invalid(`forwards[${index}]`, 'needs all of socket, dest, user and identity');
+      return { socket, dest, user, identity };
+    }),
+    machineIp: formatIpv4((address & mask) + 2),
     namespaces: file.namespaces ?? [],
     interfaceName: file.interface ?? 'tap0',
   };

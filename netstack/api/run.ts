@@ -11,6 +11,7 @@ import { type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { type ExposeProtocol, Forwarder } from './forwarder.ts';
 import { keepLeaseFile } from './lease-file.ts';
+import { forwardOverSsh } from './ssh-forward.ts';
 import { zoneOfConfig } from './zones.ts';
 
 /** What runs. */
@@ -18,8 +19,8 @@ interface Running {
   network: Network;
   servers: ControlServer[];
   forwarder: Forwarder;
-  /** Keeps the leases for the last time. */
-  keepLeases?: () => Promise<void>;
+  /** What is to be ended besides: SSH's forwards, and the file of leases for a last time. */
+  closers: (() => Promise<void>)[];
 }
 
 /** Runs until SIGINT or SIGTERM, or until the machine on standard input has gone. */
@@ -45,15 +46,18 @@ export async function runNetwork(config: NetConfig): Promise<void> {
   const running: Running = {
     network,
     servers: [],
+    closers: [],
     forwarder: new Forwarder(network, (address, port) => network.dial(address, port)),
   };
   try {
     await configure(running, config);
     if (config.leaseFile !== undefined)
-      running.keepLeases = await keepLeaseFile(network, config.leaseFile, log);
+      running.closers.push(await keepLeaseFile(network, config.leaseFile, log));
     await letIn(network, config, log);
     const gone = config.stdio ? plugStdio(network) : undefined;
     await serve(running, config, log);
+    for (const forward of config.sshForwards)
+      running.closers.push(await forwardOverSsh(network, config.machineIp, forward, log));
     if (config.pidFile !== undefined) await writeFile(config.pidFile, `${process.pid}\n`);
     log.info({ subnet: network.subnet, gateway: network.gateway }, 'the network is ready');
     log.info({ reason: await (gone ? Promise.race([ended, gone]) : ended) }, 'ending');
@@ -135,9 +139,9 @@ async function serve(
   if (config.services !== undefined) await open(config.services, false);
 }
 
-async function stop({ network, servers, forwarder, keepLeases }: Running, config: NetConfig): Promise<void> {
+async function stop({ network, servers, forwarder, closers }: Running, config: NetConfig): Promise<void> {
   await Promise.all(servers.map((server) => server.close()));
-  await keepLeases?.();
+  await Promise.all(closers.map((close) => close()));
   await forwarder.close();
   await network.close();
   if (config.pidFile !== undefined) await rm(config.pidFile, { force: true });

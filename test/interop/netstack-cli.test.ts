@@ -3,7 +3,7 @@
  * granted is there. The command runs in a namespace of its own, so that its fixed ports meet nobody's.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
@@ -18,99 +18,246 @@ const MACHINE_MAC = '5a:94:ef:e4:0c:ee';
 const MACHINE = '192.168.127.2';
 const GATEWAY = '192.168.127.1';
 
-describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'udhcpc', 'dig', 'curl', 'tcpdump'))(
-  'drydock net',
-  () => {
-    const edge = new Netns();
-    const machine = new Netns();
-    const folder = mkdtempSync(join(tmpdir(), 'netstack-cli-'));
-    const control = join(folder, 'control.sock');
-    let command: Running;
-    let script: string;
+describe.skipIf(
+  lacking('root', '/dev/net/tun', 'ip', 'udhcpc', 'dig', 'curl', 'tcpdump', 'ssh', 'sshd', 'ssh-keygen'),
+)('drydock net', () => {
+  const edge = new Netns();
+  const machine = new Netns();
+  const folder = mkdtempSync(join(tmpdir(), 'netstack-cli-'));
+  const control = join(folder, 'control.sock');
+  let command: Running;
+  let script: string;
 
-    async function start(...args: string[]): Promise<Running> {
-      const running = edge.start(
-        process.execPath,
-        compiledEntry('daemon/bin'),
-        'net',
-        ...args,
-        '-pid-file',
-        join(folder, 'pid'),
-      );
-      let failure: string | undefined;
-      void running.ended.then(({ stderr }) => {
-        failure = stderr;
-      });
-      await vi.waitFor(() => {
-        if (failure !== undefined) throw new Error(failure);
-        expect(existsSync(join(folder, 'pid'))).toBe(true);
-      }, 20_000);
-      return running;
-    }
-
-    beforeAll(async () => {
-      execFileSync('ip', ['-n', edge.name, 'link', 'set', 'lo', 'up']);
-      // As udhcpc's script does it, for one interface and without touching this machine's resolv.conf.
-      script = join(folder, 'configure');
-      writeFileSync(
-        script,
-        '#!/bin/sh\n[ "$1" = bound ] && ip addr add $ip/$mask dev $interface && ip route add default via $router\nexit 0\n',
-        { mode: 0o755 },
-      );
-      command = await start(
-        '-listen',
-        `unix://${control}`,
-        '-listen-qemu',
-        `unix://${folder}/qemu.sock`,
-        '--services',
-        `unix://${folder}/services.sock`,
-        '-pcap',
-        join(folder, 'pcap'),
-        '-mtu=1500',
-        '-debug',
-        '-lease-file',
-        join(folder, 'leases'),
-      );
-      await startMachine(machine, { protocol: 'qemu', path: join(folder, 'qemu.sock'), mtuBytes: 1500 });
-      execFileSync('ip', ['-n', machine.name, 'link', 'set', 'dev', 'eth0', 'address', MACHINE_MAC]);
+  async function start(...args: string[]): Promise<Running> {
+    const running = edge.start(
+      process.execPath,
+      compiledEntry('daemon/bin'),
+      'net',
+      ...args,
+      '-pid-file',
+      join(folder, 'pid'),
+    );
+    let failure: string | undefined;
+    void running.ended.then(({ stderr }) => {
+      failure = stderr;
     });
-    afterAll(async () => {
-      await machine.remove();
-      await edge.remove();
-      rmSync(folder, { recursive: true });
-    });
+    await vi.waitFor(() => {
+      if (failure !== undefined) throw new Error(failure);
+      expect(existsSync(join(folder, 'pid'))).toBe(true);
+    }, 20_000);
+    return running;
+  }
 
-    async function call(
-      method: string,
-      path: string,
-      body?: object,
-      socketPath = control,
-    ): Promise<{ status: number; text: string }> {
-      const request = http.request({ socketPath, method, path, agent: false });
-      request.end(body && JSON.stringify(body));
-      return new Promise((resolve, reject) => {
-        request.on('error', reject).on('response', async (response) => {
-          let text = '';
-          for await (const chunk of response) text += chunk;
-          resolve({ status: response.statusCode!, text });
-        });
+  beforeAll(async () => {
+    execFileSync('ip', ['-n', edge.name, 'link', 'set', 'lo', 'up']);
+    // As udhcpc's script does it, for one interface and without touching this machine's resolv.conf.
+    script = join(folder, 'configure');
+    writeFileSync(
+      script,
+      '#!/bin/sh\n[ "$1" = bound ] && ip addr add $ip/$mask dev $interface && ip route add default via $router\nexit 0\n',
+      { mode: 0o755 },
+    );
+    command = await start(
+      '-listen',
+      `unix://${control}`,
+      '-listen-qemu',
+      `unix://${folder}/qemu.sock`,
+      '--services',
+      `unix://${folder}/services.sock`,
+      '-pcap',
+      join(folder, 'pcap'),
+      '-mtu=1500',
+      '-debug',
+      '-forward-sock',
+      join(folder, 'forwarded.sock'),
+      '-forward-dest',
+      join(folder, 'inner.sock'),
+      '-forward-user',
+      'root',
+      '-forward-identity',
+      join(folder, 'user'),
+      '-lease-file',
+      join(folder, 'leases'),
+    );
+    await startMachine(machine, { protocol: 'qemu', path: join(folder, 'qemu.sock'), mtuBytes: 1500 });
+    execFileSync('ip', ['-n', machine.name, 'link', 'set', 'dev', 'eth0', 'address', MACHINE_MAC]);
+  });
+  afterAll(async () => {
+    await machine.remove();
+    await edge.remove();
+    rmSync(folder, { recursive: true });
+  });
+
+  async function call(
+    method: string,
+    path: string,
+    body?: object,
+    socketPath = control,
+  ): Promise<{ status: number; text: string }> {
+    const request = http.request({ socketPath, method, path, agent: false });
+    request.end(body && JSON.stringify(body));
+    return new Promise((resolve, reject) => {
+      request.on('error', reject).on('response', async (response) => {
+        let text = '';
+        for await (const chunk of response) text += chunk;
+        resolve({ status: response.statusCode!, text });
       });
-    }
-    const getJson = async (path: string): Promise<unknown> => JSON.parse((await call('GET', path)).text);
+    });
+  }
+  const getJson = async (path: string): Promise<unknown> => JSON.parse((await call('GET', path)).text);
 
-    /** A server in the machine that answers what it hears, once. */
-    async function echo(port: number): Promise<Running> {
-      const server = machine.start(
-        process.execPath,
-        '-e',
-        `require('node:net').createServer((s) => s.once('data', (d) => s.end('echo ' + d + ' to ' + s.remoteAddress))).listen(${port}, () => console.log('up'))`,
+  /** A server in the machine that answers what it hears, once. */
+  async function echo(port: number): Promise<Running> {
+    const server = machine.start(
+      process.execPath,
+      '-e',
+      `require('node:net').createServer((s) => s.once('data', (d) => s.end('echo ' + d + ' to ' + s.remoteAddress))).listen(${port}, () => console.log('up'))`,
+    );
+    await server.line(/up/);
+    return server;
+  }
+
+  test("the first machine gets gvproxy's address for its MAC by DHCP", async () => {
+    const { code, stderr } = await machine.run(
+      'udhcpc',
+      '-i',
+      'eth0',
+      '-n',
+      '-q',
+      '-f',
+      '-t',
+      '5',
+      '-T',
+      '1',
+      '-s',
+      script,
+    );
+    expect({ code, stderr }).toMatchObject({
+      code: 0,
+      stderr: expect.stringMatching(/lease of 192\.168\.127\.2 obtained/),
+    });
+    expect(await getJson('/services/dhcp/leases')).toEqual({
+      [GATEWAY]: '5a:94:ef:e4:0c:dd',
+      [MACHINE]: MACHINE_MAC,
+    });
+    expect(await getJson('/cam')).toMatchObject({ [MACHINE_MAC]: expect.any(Number) });
+  });
+
+  test.each([
+    ['gateway.containers.internal', GATEWAY],
+    ['host.containers.internal', '192.168.127.254'],
+    ['host.docker.internal', '192.168.127.254'],
+  ])('%s is %s', async (name, address) => {
+    expect((await machine.run('dig', '+short', '+tries=1', `@${GATEWAY}`, name)).stdout.trim()).toBe(address);
+  });
+
+  test("the host's loopback is reached at its two addresses", async () => {
+    const server = edge.start(
+      process.execPath,
+      '-e',
+      "require('node:http').createServer((q, s) => s.end('the host')).listen(8080, '127.0.0.1', () => console.log('up'))",
+    );
+    await server.line(/up/);
+    for (const address of [GATEWAY, '192.168.127.254'])
+      expect((await machine.run('curl', '-sS', '-m', '5', `http://${address}:8080/`)).stdout).toBe(
+        'the host',
       );
-      await server.line(/up/);
-      return server;
-    }
+    server.kill();
+  });
 
-    test("the first machine gets gvproxy's address for its MAC by DHCP", async () => {
-      const { code, stderr } = await machine.run(
+  test("its port 22 is the host's 2222", async () => {
+    const server = await echo(22);
+    expect(await getJson('/services/forwarder/all')).toEqual([
+      { local: '127.0.0.1:2222', remote: `${MACHINE}:22`, protocol: 'tcp' },
+    ]);
+    const heard = await edge.node(
+      "const s = require('node:net').connect(2222, '127.0.0.1', () => s.write('ssh')); s.pipe(process.stdout)",
+    );
+    expect(heard).toBe(`echo ssh to ::ffff:${GATEWAY}`);
+    server.kill();
+  });
+
+  test('ports and sockets are exposed and unexposed while it runs', async () => {
+    const server = await echo(80);
+    const local = join(folder, 'exposed.sock');
+    const wish = { local, remote: `tcp://${MACHINE}:80`, protocol: 'unix' };
+    expect((await call('POST', '/services/forwarder/expose', wish)).status).toBe(200);
+    const heard = await new Promise((resolve) => {
+      const client = net.connect(local, () => client.write('socket'));
+      client.once('data', (data) => resolve(String(data)));
+    });
+    expect(heard).toBe(`echo socket to ::ffff:${GATEWAY}`);
+    expect((await call('POST', '/services/forwarder/unexpose', wish)).status).toBe(200);
+    expect(existsSync(local)).toBe(false);
+    server.kill();
+  });
+
+  test('/tunnel reaches the machine, and is a flow while it lasts', async () => {
+    const server = await echo(81);
+    const client = net.connect({ path: control, allowHalfOpen: true });
+    client.write(`GET /tunnel?ip=${MACHINE}&port=81 HTTP/1.1\r\nHost: x\r\n\r\n`);
+    let heard = '';
+    for await (const chunk of client) {
+      heard += chunk;
+      if (heard !== 'OK') continue;
+      expect(await getJson('/flows')).toContainEqual(
+        expect.objectContaining({ protocol: 'tcp', guest: `${MACHINE}:81`, state: 'established' }),
+      );
+      client.write('tunnel');
+    }
+    expect(heard).toBe(`OKecho tunnel to ::ffff:${GATEWAY}`);
+    client.destroy();
+    server.kill();
+  });
+
+  test('a socket leads to one in the machine over SSH, once the machine is up', async () => {
+    for (const name of ['host', 'user'])
+      execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(folder, name)]);
+    mkdirSync('/run/sshd', { recursive: true });
+    writeFileSync(
+      join(folder, 'sshd_config'),
+      `HostKey ${folder}/host\nAuthorizedKeysFile ${folder}/user.pub\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n`,
+    );
+    const sshd = machine.start('/usr/sbin/sshd', '-D', '-e', '-f', join(folder, 'sshd_config'));
+    const inner = machine.start(
+      process.execPath,
+      '-e',
+      `require('node:net').createServer((s) => s.end('inner')).listen(${JSON.stringify(join(folder, 'inner.sock'))}, () => console.log('up'))`,
+    );
+    await inner.line(/up/);
+    const forwarded = join(folder, 'forwarded.sock');
+    await vi.waitFor(() => expect(existsSync(forwarded)).toBe(true), 30_000);
+    let heard = '';
+    for await (const chunk of net.connect(forwarded)) heard += chunk;
+    expect(heard).toBe('inner');
+    inner.kill();
+    sshd.kill();
+  });
+
+  test('names are added while it runs, and counters are shown', async () => {
+    const zone = { Name: 'crc.testing.', Records: [{ Name: 'api', IP: '10.0.0.1' }], DefaultIP: '' };
+    expect((await call('POST', '/services/dns/add', zone)).status).toBe(200);
+    expect((await machine.run('dig', '+short', `@${GATEWAY}`, 'api.crc.testing')).stdout.trim()).toBe(
+      '10.0.0.1',
+    );
+    expect(await getJson('/services/dns/all')).toContainEqual(zone);
+    expect((await call('GET', '/metrics')).text).toMatch(
+      /^drydock_net_dns_queries_udp_total\{network="net"\} [1-9]/m,
+    );
+  });
+
+  test("the control socket is its owner's alone; --services has all but /connect", async () => {
+    expect(statSync(control).mode & 0o777).toBe(0o600);
+    const services = join(folder, 'services.sock');
+    expect((await call('GET', '/leases', undefined, services)).status).toBe(200);
+    expect((await call('POST', '/connect', undefined, services)).status).toBe(404);
+  });
+
+  test('a second machine comes by POST /connect, and reaches the first', async () => {
+    const second = new Netns();
+    try {
+      await startMachine(second, { protocol: 'connect', path: control, mtuBytes: 1500 });
+      const { code } = await second.run(
         'udhcpc',
         '-i',
         'eth0',
@@ -124,157 +271,39 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'udhcpc', 'dig', 'curl', '
         '-s',
         script,
       );
-      expect({ code, stderr }).toMatchObject({
-        code: 0,
-        stderr: expect.stringMatching(/lease of 192\.168\.127\.2 obtained/),
-      });
-      expect(await getJson('/services/dhcp/leases')).toEqual({
-        [GATEWAY]: '5a:94:ef:e4:0c:dd',
-        [MACHINE]: MACHINE_MAC,
-      });
-      expect(await getJson('/cam')).toMatchObject({ [MACHINE_MAC]: expect.any(Number) });
-    });
+      expect(code).toBe(0);
+      expect((await second.run('ping', '-c', '1', '-W', '5', MACHINE)).stdout).toMatch(/1 received/);
+    } finally {
+      await second.remove();
+    }
+  });
 
-    test.each([
-      ['gateway.containers.internal', GATEWAY],
-      ['host.containers.internal', '192.168.127.254'],
-      ['host.docker.internal', '192.168.127.254'],
-    ])('%s is %s', async (name, address) => {
-      expect((await machine.run('dig', '+short', '+tries=1', `@${GATEWAY}`, name)).stdout.trim()).toBe(
-        address,
-      );
-    });
+  test('a second command is told that the sockets are in use', async () => {
+    const { code, stderr } = await edge.run(
+      process.execPath,
+      compiledEntry('daemon/bin'),
+      'net',
+      '-listen',
+      `unix://${control}`,
+      '-ssh-port',
+      '-1',
+    );
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/Somebody listens on .* already\. Stop it, or choose another path\./);
+  });
 
-    test("the host's loopback is reached at its two addresses", async () => {
-      const server = edge.start(
-        process.execPath,
-        '-e',
-        "require('node:http').createServer((q, s) => s.end('the host')).listen(8080, '127.0.0.1', () => console.log('up'))",
-      );
-      await server.line(/up/);
-      for (const address of [GATEWAY, '192.168.127.254'])
-        expect((await machine.run('curl', '-sS', '-m', '5', `http://${address}:8080/`)).stdout).toBe(
-          'the host',
-        );
-      server.kill();
+  test('SIGTERM ends it and leaves nothing; the capture is whole', async () => {
+    process.kill(Number(readFileSync(join(folder, 'pid'), 'utf8')), 'SIGTERM');
+    expect(await command.ended).toMatchObject({ code: 0 });
+    for (const name of ['forwarded.sock', 'control.sock', 'services.sock', 'qemu.sock', 'pid'])
+      expect(existsSync(join(folder, name))).toBe(false);
+    expect(JSON.parse(readFileSync(join(folder, 'leases'), 'utf8'))).toMatchObject([
+      { address: '192.168.127.3' },
+    ]);
+    const captured = execFileSync('tcpdump', ['-nr', join(folder, 'pcap'), 'udp', 'port', '67'], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
     });
-
-    test("its port 22 is the host's 2222", async () => {
-      const server = await echo(22);
-      expect(await getJson('/services/forwarder/all')).toEqual([
-        { local: '127.0.0.1:2222', remote: `${MACHINE}:22`, protocol: 'tcp' },
-      ]);
-      const heard = await edge.node(
-        "const s = require('node:net').connect(2222, '127.0.0.1', () => s.write('ssh')); s.pipe(process.stdout)",
-      );
-      expect(heard).toBe(`echo ssh to ::ffff:${GATEWAY}`);
-      server.kill();
-    });
-
-    test('ports and sockets are exposed and unexposed while it runs', async () => {
-      const server = await echo(80);
-      const local = join(folder, 'exposed.sock');
-      const wish = { local, remote: `tcp://${MACHINE}:80`, protocol: 'unix' };
-      expect((await call('POST', '/services/forwarder/expose', wish)).status).toBe(200);
-      const heard = await new Promise((resolve) => {
-        const client = net.connect(local, () => client.write('socket'));
-        client.once('data', (data) => resolve(String(data)));
-      });
-      expect(heard).toBe(`echo socket to ::ffff:${GATEWAY}`);
-      expect((await call('POST', '/services/forwarder/unexpose', wish)).status).toBe(200);
-      expect(existsSync(local)).toBe(false);
-      server.kill();
-    });
-
-    test('/tunnel reaches the machine, and is a flow while it lasts', async () => {
-      const server = await echo(81);
-      const client = net.connect({ path: control, allowHalfOpen: true });
-      client.write(`GET /tunnel?ip=${MACHINE}&port=81 HTTP/1.1\r\nHost: x\r\n\r\n`);
-      let heard = '';
-      for await (const chunk of client) {
-        heard += chunk;
-        if (heard !== 'OK') continue;
-        expect(await getJson('/flows')).toContainEqual(
-          expect.objectContaining({ protocol: 'tcp', guest: `${MACHINE}:81`, state: 'established' }),
-        );
-        client.write('tunnel');
-      }
-      expect(heard).toBe(`OKecho tunnel to ::ffff:${GATEWAY}`);
-      client.destroy();
-      server.kill();
-    });
-
-    test('names are added while it runs, and counters are shown', async () => {
-      const zone = { Name: 'crc.testing.', Records: [{ Name: 'api', IP: '10.0.0.1' }], DefaultIP: '' };
-      expect((await call('POST', '/services/dns/add', zone)).status).toBe(200);
-      expect((await machine.run('dig', '+short', `@${GATEWAY}`, 'api.crc.testing')).stdout.trim()).toBe(
-        '10.0.0.1',
-      );
-      expect(await getJson('/services/dns/all')).toContainEqual(zone);
-      expect((await call('GET', '/metrics')).text).toMatch(
-        /^drydock_net_dns_queries_udp_total\{network="net"\} [1-9]/m,
-      );
-    });
-
-    test("the control socket is its owner's alone; --services has all but /connect", async () => {
-      expect(statSync(control).mode & 0o777).toBe(0o600);
-      const services = join(folder, 'services.sock');
-      expect((await call('GET', '/leases', undefined, services)).status).toBe(200);
-      expect((await call('POST', '/connect', undefined, services)).status).toBe(404);
-    });
-
-    test('a second machine comes by POST /connect, and reaches the first', async () => {
-      const second = new Netns();
-      try {
-        await startMachine(second, { protocol: 'connect', path: control, mtuBytes: 1500 });
-        const { code } = await second.run(
-          'udhcpc',
-          '-i',
-          'eth0',
-          '-n',
-          '-q',
-          '-f',
-          '-t',
-          '5',
-          '-T',
-          '1',
-          '-s',
-          script,
-        );
-        expect(code).toBe(0);
-        expect((await second.run('ping', '-c', '1', '-W', '5', MACHINE)).stdout).toMatch(/1 received/);
-      } finally {
-        await second.remove();
-      }
-    });
-
-    test('a second command is told that the sockets are in use', async () => {
-      const { code, stderr } = await edge.run(
-        process.execPath,
-        compiledEntry('daemon/bin'),
-        'net',
-        '-listen',
-        `unix://${control}`,
-        '-ssh-port',
-        '-1',
-      );
-      expect(code).toBe(1);
-      expect(stderr).toMatch(/Somebody listens on .* already\. Stop it, or choose another path\./);
-    });
-
-    test('SIGTERM ends it and leaves nothing; the capture is whole', async () => {
-      process.kill(Number(readFileSync(join(folder, 'pid'), 'utf8')), 'SIGTERM');
-      expect(await command.ended).toMatchObject({ code: 0 });
-      for (const name of ['control.sock', 'services.sock', 'qemu.sock', 'pid'])
-        expect(existsSync(join(folder, name))).toBe(false);
-      expect(JSON.parse(readFileSync(join(folder, 'leases'), 'utf8'))).toMatchObject([
-        { address: '192.168.127.3' },
-      ]);
-      const captured = execFileSync('tcpdump', ['-nr', join(folder, 'pcap'), 'udp', 'port', '67'], {
-        encoding: 'utf8',
-        stdio: ['ignore', 'pipe', 'ignore'],
-      });
-      expect(captured).toMatch(/BOOTP\/DHCP, Request from 5a:94:ef:e4:0c:ee/);
-    });
-  },
-);
+    expect(captured).toMatch(/BOOTP\/DHCP, Request from 5a:94:ef:e4:0c:ee/);
+  });
+});
