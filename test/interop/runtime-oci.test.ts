@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { finish, Jails, ociCommand, readUntil, text } from './jails.ts';
+import { finish, Jails, ociCommand, readUntil } from './jails.ts';
 
 const MIB = 1 << 20;
 
