@@ -21,10 +21,10 @@ const GATEWAY = '192.168.127.1';
 describe.skipIf(
   lacking('root', '/dev/net/tun', 'ip', 'udhcpc', 'dig', 'curl', 'tcpdump', 'ssh', 'sshd', 'ssh-keygen'),
 )('drydock net', () => {
-  const edge = new Netns();
-  const machine = new Netns();
-  const folder = mkdtempSync(join(tmpdir(), 'netstack-cli-'));
-  const control = join(folder, 'control.sock');
+  let edge: Netns;
+  let machine: Netns;
+  let folder: string;
+  let control: string;
   let command: Running;
   let script: string;
 
@@ -49,6 +49,9 @@ describe.skipIf(
   }
 
   beforeAll(async () => {
+    [edge, machine] = [new Netns(), new Netns()];
+    folder = mkdtempSync(join(tmpdir(), 'netstack-cli-'));
+    control = join(folder, 'control.sock');
     execFileSync('ip', ['-n', edge.name, 'link', 'set', 'lo', 'up']);
     // As udhcpc's script does it, for one interface and without touching this machine's resolv.conf.
     script = join(folder, 'configure');
@@ -83,8 +86,8 @@ describe.skipIf(
     execFileSync('ip', ['-n', machine.name, 'link', 'set', 'dev', 'eth0', 'address', MACHINE_MAC]);
   });
   afterAll(async () => {
-    await machine.remove();
-    await edge.remove();
+    await machine?.remove();
+    await edge?.remove();
     rmSync(folder, { recursive: true });
   });
 

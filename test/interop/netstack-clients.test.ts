@@ -74,15 +74,18 @@ const NEEDS = [
 ];
 
 describe.skipIf(lacking(...NEEDS))('through the stack to a server beyond a router', () => {
-  const guest = new Netns();
-  const edge = new Netns();
-  const router = new Netns();
-  const server = new Netns();
-  const folder = mkdtempSync(join(tmpdir(), 'netstack-clients-'));
-  const payload = randomBytes(20 << 20);
+  let guest: Netns;
+  let edge: Netns;
+  let router: Netns;
+  let server: Netns;
+  let folder: string;
+  let payload: Buffer;
   const sha256 = (data: Buffer): string => createHash('sha256').update(data).digest('hex');
 
   beforeAll(async () => {
+    [guest, edge, router, server] = [new Netns(), new Netns(), new Netns(), new Netns()];
+    folder = mkdtempSync(join(tmpdir(), 'netstack-clients-'));
+    payload = randomBytes(20 << 20);
     wire(edge, '10.215.1.1/24', router, `${ROUTER}/24`);
     wire(router, '10.215.2.1/24', server, `${SERVER}/24`, 1400);
     ip('-n', edge.name, 'route', 'add', 'default', 'via', ROUTER);
@@ -115,7 +118,7 @@ describe.skipIf(lacking(...NEEDS))('through the stack to a server beyond a route
     await startServers();
   });
   afterAll(async () => {
-    for (const ns of [guest, edge, server, router]) await ns.remove();
+    for (const ns of [guest, edge, server, router]) await ns?.remove();
     rmSync(folder, { recursive: true });
   });
 

@@ -22,7 +22,7 @@ async function listen(server: net.Server): Promise<number> {
 }
 
 describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl'))('HTTP proxies', () => {
-  const guest = new Netns();
+  let guest: Netns;
   let network: Network;
   let originPort: number;
   let upstreamPort: number;
@@ -32,6 +32,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl'))('HTTP proxies', (
   let upstream: http.Server;
 
   beforeAll(async () => {
+    guest = new Netns();
     origin = http.createServer((request, response) => {
       let body = '';
       request.on('data', (chunk) => {
@@ -74,7 +75,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl'))('HTTP proxies', (
   });
   afterAll(async () => {
     await network?.close();
-    await guest.remove();
+    await guest?.remove();
     for (const server of [origin, upstream]) {
       server?.closeAllConnections();
       server?.close();
