@@ -7,6 +7,7 @@ import * as posix from '../support/posix.ts';
 import { lacking } from '../support/requirements.ts';
 
 const SEED = Number(process.env.DRYDOCK_SEED ?? Date.now() & 0xffffff);
+const STEPS = Number(process.env.DRYDOCK_STEPS ?? 400);
 const FILE_MAX = 256 << 10;
 const MAP_BYTES = 64 << 10;
 
@@ -173,14 +174,14 @@ describe.skipIf(lacking('root', '/dev/fuse')).each([
   }
 
   it('on the data of a file keep it as a model says', async () => {
-    await withPair(({ guest, host }) => new FileModel(guest('f'), host('f'), seededRng(SEED)).run(800));
+    await withPair(({ guest, host }) => new FileModel(guest('f'), host('f'), seededRng(SEED)).run(STEPS));
   });
 
   it('on names end as on a native folder', async () => {
     await withPair(({ guest, host }) => {
       const native = `${host('')}-native`;
       fs.mkdirSync(native);
-      shuffleNames(seededRng(SEED), native, guest(''), 1500);
+      shuffleNames(seededRng(SEED), native, guest(''), STEPS);
     });
   });
 });
