@@ -108,7 +108,7 @@ export class Images implements ImageStore {
         for (const name of names) await this.#nameLoaded(image.id, name, progress);
         if (names.length === 0) progress({ stream: `Loaded image ID: ${image.id}\n` });
         images.push(this.library.image(this.library.parts.records.get(image.id)!));
-        this.library.emit('load', image.id, archived.names[0] ?? image.id);
+        this.library.emit('load', image.id);
       }
       return images;
     });
@@ -141,7 +141,7 @@ export class Images implements ImageStore {
       const image = await this.library.addImage(emitConfigFile(file), [layer], lease);
       if (name) await this.library.setName(image.id, formatNormal(name));
       progress({ status: image.id });
-      this.library.emit('import', image.id, name ? formatFamiliar(name) : image.id);
+      this.library.emit('import', image.id);
       return this.library.image(this.library.parts.records.get(image.id)!);
     });
   }

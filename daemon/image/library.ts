@@ -291,11 +291,13 @@ export class Library {
     return new Date(this.parts.clock.wallMs()).toISOString();
   }
 
-  emit(action: string, id: string, name?: string): void {
-    const names = this.parts.records.referencesOf(id);
-    const shown = name ?? (names[0] === undefined ? id : formatFamiliar(parseReference(names[0])));
-    const labels = this.#configs.get(id)?.config.Labels ?? {};
-    this.parts.onEvent({ action, id, attributes: { ...labels, name: shown } });
+  /**
+   * Tells of an event as moby's LogImageEvent does.
+   * @param subject the image's id; for pull and push the reference.
+   */
+  emit(action: string, subject: string, name: string = subject): void {
+    const labels = this.find(subject)?.config.Labels ?? {};
+    this.parts.onEvent({ action, id: subject, attributes: { ...labels, name } });
   }
 
   async delete(id: string): Promise<Removed[]> {

@@ -77,7 +77,7 @@ export interface RemoveOptions {
 /** What happened to an image, for `docker events`. `action` as there: load, import, pull, tag, untag, delete, save. */
 export interface ImageEvent {
   action: string;
-  /** Image id; for pull the reference. */
+  /** Image id; for pull and push the reference. */
   id: string;
   attributes: Record<string, string>;
 }

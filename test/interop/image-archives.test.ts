@@ -269,7 +269,10 @@ describeHere('names', () => {
     await store.reopen();
     expect(await store.images.get('b:latest')).toEqual(before);
     expect(before.tags).toEqual(['a:1', 'b:latest']);
-    expect(store.events.map((event) => event.action)).toEqual(['load', 'tag']);
+    expect(store.events).toEqual([
+      { action: 'load', id: image.id, attributes: { name: image.id } },
+      { action: 'tag', id: image.id, attributes: { name: 'b:latest' } },
+    ]);
   });
 });
 

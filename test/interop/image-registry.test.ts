@@ -74,6 +74,11 @@ describeHere('a registry without TLS on loopback', () => {
     const digest = lines.map((line) => (line.aux as { Digest?: string } | undefined)?.Digest).find(Boolean)!;
     expect((await store.images.get(name)).digests).toEqual([`${registry.domain}/a/b@${digest}`]);
     expect(statuses()).toContain('Pushed');
+    expect(store.events.at(-1)).toMatchObject({
+      action: 'push',
+      id: name,
+      attributes: { name: `${registry.domain}/a/b` },
+    });
     await forget();
     lines = [];
     const [id] = await store.images.pull(name, { ...noAuth, progress });

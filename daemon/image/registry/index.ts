@@ -74,7 +74,7 @@ export class Registries {
         const parts = { ...request, client, library: this.#library, clock: this.#clock, platform };
         const id = await pullImage(parts, one);
         ids.push(id);
-        this.#library.emit('pull', id, formatFamiliar(one));
+        this.#library.emit('pull', formatFamiliar(one), familiarRepository(one));
       }
       return ids;
     });
@@ -90,7 +90,7 @@ export class Registries {
       for (const [one, id] of names) {
         const sources = (diffId: string): string[] => this.#sources(reference, diffId);
         await pushImage({ client, sources, library: this.#library, clock: this.#clock, ...request }, id, one);
-        this.#library.emit('push', id, formatFamiliar(one));
+        this.#library.emit('push', formatFamiliar(one), familiarRepository(one));
       }
     });
   }
