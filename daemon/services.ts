@@ -52,9 +52,13 @@ export interface Services {
   reload(config: DaemonConfig): void;
 }
 
-/** Makes the services and loads their state. */
-export async function createServices(parts: ServiceParts): Promise<Services> {
-  const { config, version, id, images, roots, runtime, events, clock, rng, log } = parts;
+/** Volumes and networks with what is on disk of them, and the containers over them, not yet opened. */
+async function openStores(parts: ServiceParts): Promise<{
+  volumes: VolumeService;
+  networks: NetworkService;
+  containers: ContainerService;
+}> {
+  const { config, images, roots, runtime, events, clock, rng, log } = parts;
   const folder = (name: string): string => join(config.dataRoot, name);
   const volumes = new VolumeService({
     records: new RecordFolder<VolumeRecord>(folder('volumes'), 'volume.json'),
@@ -89,6 +93,13 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     logConfig: { Type: config.logDriver, Config: config.logOpts },
     dns: { servers: config.dns, search: config.dnsSearch, options: config.dnsOpts },
   });
+  return { volumes, networks, containers };
+}
+
+/** Makes the services and loads their state. */
+export async function createServices(parts: ServiceParts): Promise<Services> {
+  const { config, version, id, images, roots, runtime, events, clock, rng, log } = parts;
+  const { volumes, networks, containers } = await openStores(parts);
   const recovered = await containers.open();
   const settings = { labels: config.labels, debug: config.debug };
   const system = new SystemService({
@@ -98,7 +109,6 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     driverStatus: parts.driverStatus,
     logDriver: config.logDriver,
     settings,
-    warnings: [],
     runtime,
     images,
     roots,

@@ -17,7 +17,6 @@ export interface SystemDeps {
   logDriver: string;
   /** Changed in place by a reload. */
   settings: { labels: string[]; debug: boolean };
-  warnings: string[];
   runtime: Runtime;
   images: ImageStore;
   roots: RootStore;
@@ -161,7 +160,7 @@ export class SystemService {
       InitCommit: { ID: '' },
       SecurityOptions: facts.securityOptions,
       CDISpecDirs: [],
-      Warnings: [...deps.warnings, ...facts.warnings],
+      Warnings: facts.warnings,
     };
   }
 }
