@@ -4,9 +4,9 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { seededRng } from '#common/rng';
 import { mapped, parseAddress, parseIpv4 } from '../../wire/address.ts';
 import { NameTable } from './names.ts';
+import type { DnsClient } from './query.ts';
 import {
   ATTEMPT_MS,
-  type DnsClient,
   type DnsExchange,
   DnsResolver,
   PENDING_MAX,

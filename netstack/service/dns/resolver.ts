@@ -17,10 +17,7 @@ import {
   DNS_FLAG,
   DNS_RCODE,
   DNS_TYPE,
-  DNS_UDP_LEN,
-  type DnsEdns,
   type DnsQuestion,
-  encodeAnswer,
   encodeHeaderOnly,
   findEdns,
   flagsOf,
@@ -36,6 +33,7 @@ import {
 } from '../../wire/dns.ts';
 import { cacheKey, DnsCache } from './cache.ts';
 import { addressData, type NameTable } from './names.ts';
+import { answer, type DnsClient, type DnsTransport, type Query, readQuery, replyLimit } from './query.ts';
 import { type Upstream, UpstreamSet } from './upstreams.ts';
 
 /** Most queries being forwarded at once. */
@@ -52,17 +50,6 @@ export const ATTEMPTS_MAX = 6;
 export const QUERY_MS = 9000;
 /** Answers of our own are true only now. */
 const OWN_TTL_S = 0;
-
-export type DnsTransport = 'udp' | 'tcp';
-
-/** Who asked. */
-export interface DnsClient {
-  readonly transport: DnsTransport;
-  /** Names the asker for fairness between askers: its address. */
-  readonly id: string;
-  /** Sends an answer back. It is called at once or later, at most once for each query. */
-  reply(message: Uint8Array): void;
-}
 
 /** A query to an upstream server, for the driver to send from a socket of its own. */
 export interface DnsExchange {
@@ -115,20 +102,6 @@ interface Pending {
   /** What to answer when nothing better comes: a server's refusal, or a truncated answer that could not be completed. */
   fallback: Uint8Array | undefined;
 }
-
-/** A query, read. */
-interface Query {
-  buf: Uint8Array;
-  off: number;
-  end: number;
-  question: DnsQuestion;
-  edns: DnsEdns | undefined;
-  isPlain: boolean;
-  client: DnsClient;
-}
-
-/** EDNS options that do not change what the answer is: COOKIE, TCP keepalive, padding. */
-const HARMLESS_OPTIONS: ReadonlySet<number> = new Set([10, 11, 12]);
 
 /** The server. */
 export class DnsResolver {
@@ -460,20 +433,6 @@ export class DnsResolver {
   }
 }
 
-function readQuery(buf: Uint8Array, off: number, end: number, client: DnsClient): Query | undefined {
-  const question = parseQuestion(buf, off, end);
-  const records = question && readRecords(buf, off, question.end, end);
-  if (!question || !records) return undefined;
-  const edns = findEdns(buf, records);
-  const isPlain =
-    question.class === DNS_CLASS_IN &&
-    (question.flags & DNS_FLAG.recursionDesired) !== 0 &&
-    records.every((record) => record.type === DNS_TYPE.opt) &&
-    (edns === undefined ||
-      (edns.version === 0 && edns.optionCodes.every((code) => HARMLESS_OPTIONS.has(code))));
-  return { buf, off, end: records.at(-1)?.end ?? question.end, question, edns, isPlain, client };
-}
-
 function asQuery(pending: Pending): Query {
   const { query, question, waiters } = pending;
   const records = readRecords(query, 0, question.end, query.length) ?? [];
@@ -486,22 +445,6 @@ function asQuery(pending: Pending): Query {
     isPlain: pending.cacheKey !== undefined,
     client: waiters[0]!.client,
   };
-}
-
-/** An answer of our own. */
-function answer(query: Query, rcode: number, records: readonly OwnRecord[] = []): Uint8Array {
-  const { buf, off, question, edns } = query;
-  return encodeAnswer(buf, off, question, records, {
-    rcode,
-    authoritative: rcode === DNS_RCODE.noError || rcode === DNS_RCODE.nxDomain,
-    ...(edns && { edns: { dnssecOk: edns.dnssecOk } }),
-  });
-}
-
-/** The largest answer that the asker takes (RFC 6891 section 6.2.3: values below 512 count as 512). */
-function replyLimit(query: Query): number {
-  if (query.client.transport === 'tcp') return 65535;
-  return Math.max(DNS_UDP_LEN, query.edns?.udpLen ?? 0);
 }
 
 /** A message that cannot be cut soundly: its header alone, with TC. */
