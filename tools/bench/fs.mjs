@@ -42,6 +42,13 @@ function cpuUs(pid) {
 
 const sh = (script, cwd) =>
   execFileSync('sh', ['-ec', script], { cwd, stdio: ['ignore', 'ignore', 'ignore'] });
+/** A program on the tree; an operation is one of its files. */
+const tree = (script) => ({
+  run: (folder) => {
+    sh(script, folder);
+    return files;
+  },
+});
 const each = (count, run) => {
   for (let i = 0; i < count; i++) run(i);
   return count;
@@ -124,12 +131,12 @@ const tests = {
       return 2000;
     },
   },
-  untar: { run: (d) => (sh(`tar xf '${join(base, 'tree.tar')}'`, d), files) },
-  find: { run: (d) => (sh('find tree -type f | wc -l', d), files) },
-  grep: { run: (d) => (sh('grep -r needle tree || true', d), files) },
-  'git add': { run: (d) => (sh('cd tree && git init -q && git add .', d), files) },
-  'git status': { run: (d) => (sh('cd tree && git status --porcelain', d), files) },
-  'rm -rf': { run: (d) => (sh('rm -rf tree', d), files) },
+  untar: tree(`tar xf '${join(base, 'tree.tar')}'`),
+  find: tree('find tree -type f | wc -l'),
+  grep: tree('grep -r needle tree || true'),
+  'git add': tree('cd tree && git init -q && git add .'),
+  'git status': tree('cd tree && git status --porcelain'),
+  'rm -rf': tree('rm -rf tree'),
 };
 
 function makeTree() {
@@ -139,7 +146,7 @@ function makeTree() {
     if (i < 280) fs.mkdirSync(folder, { recursive: true });
     fs.writeFileSync(join(folder, `file${i}.js`), `module.exports = ${i};\n`.repeat(1 + (i % 100)));
   });
-  sh(`tar cf ../tree.tar tree`, join(base, 'make'));
+  sh('tar cf ../tree.tar tree', join(base, 'make'));
   fs.rmSync(join(base, 'make'), { recursive: true });
 }
 
