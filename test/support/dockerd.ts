@@ -1,8 +1,9 @@
 /** Debian's dockerd with folders of its own and no network, to compare with. Spoken to over its API, without the CLI. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 
 /** An answer, whole. */
@@ -11,9 +12,16 @@ export interface DockerdAnswer {
   body: Buffer;
 }
 
+function cgroupParents(): string[] {
+  return ['', ...readdirSync('/sys/fs/cgroup')]
+    .map((hierarchy) => join('/sys/fs/cgroup', hierarchy, 'docker'))
+    .filter(existsSync);
+}
+
 export class Dockerd {
   readonly #folder: string;
   readonly #child: ChildProcess;
+  readonly #cgroupsBefore = cgroupParents();
   #said = '';
 
   constructor() {
@@ -88,7 +96,13 @@ export class Dockerd {
     this.#child.kill('SIGTERM');
     await ended;
     rmSync(this.#folder, { recursive: true, force: true });
+    this.#removeCgroups();
     if (this.#leftMounts()) throw new Error(`dockerd left mounts below ${this.#folder}`);
+  }
+
+  /** dockerd leaves the parent of its containers' cgroups behind, in every hierarchy. */
+  #removeCgroups(): void {
+    for (const path of cgroupParents()) if (!this.#cgroupsBefore.includes(path)) rmdirSync(path);
   }
 
   #leftMounts(): boolean {

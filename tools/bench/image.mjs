@@ -8,7 +8,16 @@
 // dockerd's, and the highest resident memory of each daemon.
 import { execFileSync, spawn } from 'node:child_process';
 import { randomFillSync } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -28,6 +37,13 @@ if (process.getuid() !== 0) {
 }
 const folder = mkdtempSync(join(tmpdir(), 'drydock-bench-'));
 const children = [];
+const cgroupsBefore = cgroupParents();
+
+function cgroupParents() {
+  return ['', ...readdirSync('/sys/fs/cgroup')]
+    .map((hierarchy) => join('/sys/fs/cgroup', hierarchy, 'docker'))
+    .filter(existsSync);
+}
 
 function start(program, args, name) {
   const child = spawn(program, args, { stdio: 'ignore' });
@@ -268,4 +284,6 @@ try {
   for (const child of children) child.kill('SIGTERM');
   await Promise.all(ended);
   rmSync(folder, { recursive: true, force: true });
+  // dockerd leaves the parent of its containers' cgroups behind, in every hierarchy.
+  for (const path of cgroupParents()) if (!cgroupsBefore.includes(path)) rmdirSync(path);
 }
