@@ -102,7 +102,8 @@ export class Dockerd {
 
   /** dockerd leaves the parent of its containers' cgroups behind, in every hierarchy. */
   #removeCgroups(): void {
-    for (const path of cgroupParents()) if (!this.#cgroupsBefore.includes(path)) rmdirSync(path);
+    for (const path of cgroupParents())
+      if (!this.#cgroupsBefore.includes(path) && existsSync(path)) rmdirSync(path);
   }
 
   #leftMounts(): boolean {

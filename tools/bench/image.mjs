@@ -285,5 +285,5 @@ try {
   await Promise.all(ended);
   rmSync(folder, { recursive: true, force: true });
   // dockerd leaves the parent of its containers' cgroups behind, in every hierarchy.
-  for (const path of cgroupParents()) if (!cgroupsBefore.includes(path)) rmdirSync(path);
+  for (const path of cgroupParents()) if (!cgroupsBefore.includes(path) && existsSync(path)) rmdirSync(path);
 }
