@@ -174,6 +174,16 @@ export function syncfs(fd: number): number {
   return outcome(c.syncfs(fd));
 }
 
+/** Has the file system that `path` is on write all it has to write. */
+export function syncPath(path: string): number {
+  const bytes = Buffer.from(`${path}\0`);
+  const fd = openat(AT_FDCWD, addressOf(bytes), 0o2000000, 0);
+  if (fd < 0) return fd;
+  const result = syncfs(fd);
+  close(fd);
+  return result;
+}
+
 export function fallocate(fd: number, mode: number, position: number, size: number): number {
   return outcome(c.fallocate(fd, mode, position, size));
 }

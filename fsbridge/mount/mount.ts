@@ -32,7 +32,7 @@ import type { WorkerInput, WorkerMessage } from './worker.ts';
 export const FS_TYPE = 'fuse.drydock';
 
 /** How long an unmounted server may take to end by itself before it is told to stop. */
-const END_GRACE_MS = 5000;
+const END_GRACE_MS = 1500;
 
 /** What to mount, where and how. */
 export interface BridgeMountOptions {
@@ -88,6 +88,7 @@ class Mount implements BridgeMount {
   readonly #worker: Worker;
   readonly #log: Log;
   readonly #device: string;
+  readonly #writesBack: boolean;
   #watcherEnded: Promise<void> = Promise.resolve();
   #mounted = true;
   #error: unknown;
@@ -96,6 +97,7 @@ class Mount implements BridgeMount {
   constructor(place: Place, input: WorkerInput, shared: Control, log: Log) {
     const { source, target } = place;
     this.#device = place.device;
+    this.#writesBack = input.policy.consistency === 'delegated';
     this.source = source;
     this.target = target;
     this.#fuseFd = input.fuseFd;
@@ -164,11 +166,16 @@ class Mount implements BridgeMount {
   }
 
   async #unmount(): Promise<void> {
+    // What the kernel still has to write must not depend on who uses the mount last.
+    if (this.#mounted && this.#writesBack) nativeFs.syncPath(this.target);
     this.#detach();
     const grace = new Promise<'late'>((resolve) => setTimeout(resolve, END_GRACE_MS, 'late').unref());
-    // The last user of the file system may be in another mount namespace: then it stays until we let go of it.
+    // Any mount namespace that was made meanwhile has a copy of the mount, and keeps it until we let go of it.
     if ((await Promise.race([this.ended, grace])) === 'late') {
-      this.#log.warn({ target: this.target }, 'mount still in use: its users get errors from now on');
+      this.#log.info(
+        { target: this.target },
+        'mount still known elsewhere: whoever uses it there gets errors',
+      );
       this.#stop();
       await this.ended;
     }

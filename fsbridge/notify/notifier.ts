@@ -8,7 +8,6 @@
  * happened to a name, so what the folder looks like now decides what is told.
  */
 import type { Memory } from '../memory.ts';
-import type { Handle } from '../node/handles.ts';
 import type { Node } from '../node/node.ts';
 import { BODY, type Server } from '../ops/server.ts';
 import * as E from '../wire/errno.ts';
@@ -227,9 +226,9 @@ export class Notifier {
     const known = dir.children?.get(name);
     const node = known !== undefined && nodes.matches(known, host.stat) ? known : undefined;
     const type = host.stat[S.MODE]! & S.S_IFMT;
-    if ((mask & MODIFY) !== 0 && type === S.S_IFREG) {
+    if ((mask & MODIFY) !== 0 && type === S.S_IFREG && !this.#writes(node)) {
       if (node !== undefined) actions.push({ do: 'dropInode', node: node.id });
-      if (!this.#writes(node)) actions.push({ do: 'modify', path, size: S.uint64(host.stat, S.SIZE) });
+      actions.push({ do: 'modify', path, size: S.uint64(host.stat, S.SIZE) });
     }
     if ((mask & ATTRIB) !== 0 && type !== S.S_IFLNK) {
       if (node !== undefined) actions.push({ do: 'dropInode', node: node.id });
@@ -334,15 +333,12 @@ export class Notifier {
 
   /**
    * Whether the container is writing to the file, or was until just now, past the server (FUSE passthrough): then the
-   * change is likely its own, of which it has had its event.
+   * change is likely its own, of which it has had its event and of which its kernel knows. Should it be the host's all
+   * the same, it is seen soon, since the attributes of such a file aren't remembered for long (Server.attrSec).
    */
   #writes(node: Node | undefined): boolean {
     if (node === undefined) return false;
-    if (this.#server.clock.now() - node.wroteAtMs < OWN_WRITE_MS) return true;
-    if (node.backingId === 0) return false;
-    for (let at: Handle | undefined = node.handle; at !== undefined; at = at.next)
-      if (at.writable) return true;
-    return false;
+    return this.#server.clock.now() - node.wroteAtMs < OWN_WRITE_MS || this.#server.writesPast(node);
   }
 
   /** Fills the host's stat; 0 or a negative error. */

@@ -35,8 +35,10 @@ export interface Backing {
 /** Room for a recorded owner. */
 const OWNER_BYTES = 64;
 
-/** Longest life of the attributes of a file with several names. */
-const LINKED_ATTR_SEC = 1;
+/** Longest life of attributes that may change without our hearing of it: of files with several names, or being written. */
+const DOUBTFUL_ATTR_SEC = 1;
+/** How long after its last writer closed it a file counts as being written. */
+const WRITTEN_MS = 1000;
 
 /** Buffers kept for the next opendir. */
 const SPARE_BUFFERS_MAX = 16;
@@ -214,12 +216,21 @@ export class Server {
     this.name = name;
   }
 
+  /** Whether the kernel may be writing to the file past the server (FUSE passthrough). */
+  writesPast(node: Node): boolean {
+    if (node.backingId === 0) return false;
+    for (let at = node.handle; at !== undefined; at = at.next) if (at.writable) return true;
+    return false;
+  }
+
   /** How long the attributes in the host's stat are good: a file may be changed by a name in a folder that isn't watched. */
   attrSec(node: Node): number {
     const { stat } = this.host;
     if (this.ownership?.fixed(node) === false) return 0;
+    const written = this.clock.now() - node.wroteAtMs < WRITTEN_MS || this.writesPast(node);
+    if (written) return Math.min(this.lifetimes.attrSec, DOUBTFUL_ATTR_SEC);
     const linked = stat[NLINK]! > 1 && (stat[MODE]! & S_IFMT) !== S_IFDIR;
-    return linked ? Math.min(this.lifetimes.attrSec, LINKED_ATTR_SEC) : this.lifetimes.attrSec;
+    return linked ? Math.min(this.lifetimes.attrSec, DOUBTFUL_ATTR_SEC) : this.lifetimes.attrSec;
   }
 
   /** Writes struct fuse_attr_out at the body from the host's stat; its bytes. */
