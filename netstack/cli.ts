@@ -11,11 +11,13 @@ import {
   type NetConfig,
   type NetFile,
   parseNetFile,
+  parsePolicyFile,
   parseVpnkitHttp,
   resolveNetConfig,
   type StackFile,
   withMachineDefaults,
 } from './config.ts';
+import type { FaultsFile } from './config-wire.ts';
 
 /** Flags as commander gives them. */
 interface NetFlags {
@@ -53,9 +55,22 @@ interface NetFlags {
   hostIp?: string;
   serverMacaddr?: string;
   http?: string;
+  pcapFilter?: string;
+  pcapSize?: string;
+  pcapFiles?: string;
+  policy?: string;
+  multicast?: string[];
+  drop?: string;
+  delay?: string;
+  jitter?: string;
+  reorder?: string;
+  duplicate?: string;
+  corrupt?: string;
+  faultSeed?: string;
 }
 
 const collect = (value: string, before: string[] = []): string[] => [...before, value];
+const collectList = (value: string, before: string[] = []): string[] => [...before, ...value.split(',')];
 
 /** `-listen x` is `--listen x`: gvproxy's flags are Go's, which take one dash or two. */
 function withTwoDashes(args: readonly string[]): string[] {
@@ -95,12 +110,15 @@ export function addNetCommand(program: Command): void {
     .option('--forward-user <name>', 'the user there', collect)
     .option('--forward-identity <file>', "the user's key", collect)
     .option('--ssh-port <port>', "host port of the first machine's ssh, -1 for none (default: 2222)")
-    .option('--pcap <file>', 'write all frames to a file or pipe for Wireshark')
     .option('--gateway-ip <address>', "the same as --gatewayIP, by VPNKit's flag")
     .option('--host-ip <address>', "the same as --hostIP, by VPNKit's flag")
     .option('--server-macaddr <mac>', "the gateway's MAC address, by VPNKit's flag")
     .option('--http <file>', "upstream HTTP proxies, a file as VPNKit's")
-    .option('--netns <pid|path>', 'attach a network namespace (repeatable)', collect)
+    .option(
+      '--netns <pid|name|path>',
+      'attach a network namespace, by name as of ip netns (repeatable)',
+      collect,
+    )
     .option('--interface <name>', 'name of the interface in attached namespaces (default: tap0)')
     .option(
       '--dns <address>',
@@ -117,20 +135,39 @@ export function addNetCommand(program: Command): void {
     .option('--pid-file <file>', 'write the process id there once the network is ready')
     .option('--lease-file <file>', "keep DHCP's leases there between runs")
     .option('--log-file <file>', 'log there instead of to standard error')
-    .option('--debug', 'log more')
-    .action(async (flags: NetFlags) => {
-      try {
-        const config = await configure(flags);
-        const { runNetwork } = await import('./api/run.ts');
-        await runNetwork(config);
-      } catch (error) {
-        if (!(error instanceof DrydockError)) throw error;
-        process.stderr.write(`drydock net: ${error.message}\n`);
-        process.exitCode = 1;
-      }
-    });
+    .option('--debug', 'log more');
+  addWireOptions(command);
+  command.action(async (flags: NetFlags) => {
+    try {
+      const config = await configure(flags);
+      const { runNetwork } = await import('./api/run.ts');
+      await runNetwork(config);
+    } catch (error) {
+      if (!(error instanceof DrydockError)) throw error;
+      process.stderr.write(`drydock net: ${error.message}\n`);
+      process.exitCode = 1;
+    }
+  });
   const parseOptions = command.parseOptions.bind(command);
   command.parseOptions = (args) => parseOptions(withTwoDashes(args));
+}
+
+/** What may leave, what is looked at, and what goes wrong. */
+function addWireOptions(command: Command): void {
+  command
+    .option('--policy <file>', 'what may leave the network: a file with what stack.policy holds')
+    .option('--multicast <groups>', "relay to the host's network: mdns, ssdp, all, address:port", collectList)
+    .option('--pcap <file>', 'write frames to a file or pipe for Wireshark')
+    .option('--pcap-filter <expression>', "only these, as tcpdump's: 'tcp port 443 and host 192.168.127.2'")
+    .option('--pcap-size <bytes>', 'begin another file at this size, like 10M; the last is FILE.1, and so on')
+    .option('--pcap-files <number>', 'how many of those to keep (default: 5)')
+    .option('--drop <chance>', "bad wires: lose guests' frames, both ways, by a chance like 5% or 0.05")
+    .option('--delay <time>', 'bad wires: every frame comes later, like 20ms')
+    .option('--jitter <time>', 'bad wires: and by chance up to this much more')
+    .option('--reorder <chance>', 'bad wires: later frames overtake one')
+    .option('--duplicate <chance>', 'bad wires: a frame comes twice')
+    .option('--corrupt <chance>', 'bad wires: one bit of a frame is flipped')
+    .option('--fault-seed <number>', 'bad wires: the same traffic meets the same faults');
 }
 
 /** The configuration that a file and flags make. */
@@ -142,6 +179,8 @@ async function configure(flags: NetFlags): Promise<NetConfig> {
   const merged = mergeFlags(file, flags);
   if (flags.http !== undefined)
     merged.stack = { ...merged.stack, httpProxy: parseVpnkitHttp(await readText(flags.http)) };
+  if (flags.policy !== undefined)
+    merged.stack = { ...merged.stack, policy: parsePolicyFile(await readText(flags.policy)) };
   const sshPort = flags.sshPort === undefined ? undefined : Number(flags.sshPort);
   if (flags.config !== undefined && sshPort !== undefined)
     throw new DrydockError(
@@ -170,7 +209,7 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
   if (flags.serverMacaddr !== undefined) stack.gatewayMacAddress = flags.serverMacaddr;
   if (flags.dns) stack.dnsUpstreams = flags.dns;
   const forwards = sshForwards(flags);
-  if (flags.pcap !== undefined) stack['capture-file'] = flags.pcap;
+  Object.assign(stack, wireFlags(file, flags));
   const interfaces = { ...file.interfaces };
   if (flags.ethernet !== undefined) interfaces.vpnkit = `unix://${flags.ethernet}`;
   if (flags.listenVpnkit !== undefined) interfaces.vpnkit = flags.listenVpnkit;
@@ -195,6 +234,28 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
     ...(flags.ec2MetadataAccess && { 'ec2-metadata-access': true }),
     ...(flags.netns && { namespaces: flags.netns }),
     ...(flags.interface !== undefined && { interface: flags.interface }),
+  };
+}
+
+/** What a number's flag holds; NaN is told by whoever knows the range. */
+function wholeNumber(text: string): number {
+  return /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+}
+
+/** The keys of `stack` for the flags of {@link addWireOptions}. */
+function wireFlags(file: NetFile, flags: NetFlags): StackFile {
+  const { pcap, pcapFilter, pcapSize, pcapFiles, multicast, faultSeed } = flags;
+  const faults: FaultsFile = { ...file.stack?.faults };
+  for (const key of ['drop', 'delay', 'jitter', 'reorder', 'duplicate', 'corrupt'] as const)
+    if (flags[key] !== undefined) faults[key] = flags[key];
+  if (faultSeed !== undefined) faults.seed = wholeNumber(faultSeed);
+  return {
+    ...(pcap !== undefined && { 'capture-file': pcap }),
+    ...(pcapFilter !== undefined && { 'capture-filter': pcapFilter }),
+    ...(pcapSize !== undefined && { 'capture-size': pcapSize }),
+    ...(pcapFiles !== undefined && { 'capture-files': wholeNumber(pcapFiles) }),
+    ...(multicast && { multicast }),
+    ...(Object.keys(faults).length > 0 && { faults }),
   };
 }
 

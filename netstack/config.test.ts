@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { mergeFlags } from './cli.ts';
-import { parseNetFile, parseVpnkitHttp, resolveNetConfig } from './config.ts';
+import { parseNetFile, parsePolicyFile, parseVpnkitHttp, resolveNetConfig } from './config.ts';
 
 const FILE = `
 listen: [unix:///run/net.sock]
@@ -138,4 +138,110 @@ test('flags win over the file; its other forwards stay', () => {
   ]);
   expect(() => mergeFlags({}, { ...ssh, forwardUser: [] })).toThrow(/go together/);
   expect(() => mergeFlags({}, { forward: ['8080'] })).toThrow(/is no forward/);
+});
+
+describe('bad wires', () => {
+  test('are made by flags, which win over the file', () => {
+    const file = parseNetFile('stack: {faults: {drop: 0.5, delay: 1s, seed: 7}}');
+    expect(resolveNetConfig(file).faults).toEqual({ drop: 0.5, delayMs: 1000, seed: 7 });
+    const flags = {
+      drop: '5%',
+      jitter: '500us',
+      reorder: '0.01',
+      duplicate: '1%',
+      corrupt: '0.1%',
+      faultSeed: '42',
+    };
+    expect(resolveNetConfig(mergeFlags(file, flags)).faults).toEqual({
+      drop: 0.05,
+      delayMs: 1000,
+      jitterMs: 0.5,
+      reorder: 0.01,
+      duplicate: 0.01,
+      corrupt: 0.001,
+      seed: 42,
+    });
+  });
+
+  test('that do nothing are none', () => {
+    expect(resolveNetConfig(mergeFlags({}, {})).faults).toBeUndefined();
+    expect(
+      resolveNetConfig(mergeFlags({}, { drop: '0', delay: '0', faultSeed: '1' })).faults,
+    ).toBeUndefined();
+  });
+
+  test.each([
+    [{ drop: '5' }, /^stack\.faults\.drop \(--drop\) is "5", no chance from 0 to 1 like 5% or 0\.05\.$/],
+    [{ corrupt: 'often' }, /--corrupt\) is "often"/],
+    [{ delay: '20' }, /--delay\) is "20", no duration like 20ms/],
+    [{ jitter: '-1ms' }, /--jitter\) is "-1ms"/],
+    [{ delay: '61s' }, /"delayMs" is 61000, not from 0 to 60000 milliseconds/],
+    [{ drop: '1%', faultSeed: '4294967296' }, /The seed is 4294967296, no whole number from 0 to 4294967295/],
+    [{ drop: '1%', faultSeed: 'x' }, /The seed is NaN/],
+    [{ faultSeed: '1' }, /--fault-seed\) does nothing by itself/],
+  ])('are refused as %j', (flags, message) => {
+    expect(() => resolveNetConfig(mergeFlags({}, flags))).toThrow(
+      expect.objectContaining({ code: 'ERR_NET_CONFIG_INVALID', message: expect.stringMatching(message) }),
+    );
+  });
+});
+
+describe('a capture', () => {
+  test('is filtered and rotated by flags and file', () => {
+    const flags = { pcap: '/tmp/x.pcap', pcapFilter: 'udp port 53', pcapSize: '10M', pcapFiles: '3' };
+    const wanted = { path: '/tmp/x.pcap', filter: 'udp port 53', rotateBytes: 10_485_760, files: 3 };
+    expect(resolveNetConfig(mergeFlags({}, flags)).capture).toEqual(wanted);
+    const file =
+      'stack: {capture-file: /tmp/x.pcap, capture-filter: udp port 53, capture-size: 10M, capture-files: 3}';
+    expect(resolveNetConfig(parseNetFile(file)).capture).toEqual(wanted);
+    expect(resolveNetConfig(mergeFlags({}, { pcap: '/tmp/x.pcap' })).capture).toEqual({
+      path: '/tmp/x.pcap',
+    });
+    expect(resolveNetConfig({}).capture).toBeUndefined();
+  });
+
+  test.each([
+    [{ pcapFilter: 'arp' }, 'ERR_NET_CONFIG_INVALID', /do nothing without stack\.capture-file/],
+    [{ pcap: 'x', pcapFiles: '3' }, 'ERR_NET_CONFIG_INVALID', /does nothing without a size/],
+    [{ pcap: 'x', pcapSize: '10MB' }, 'ERR_NET_CONFIG_INVALID', /--pcap-size\) is "10MB", no size like/],
+    [{ pcap: 'x', pcapSize: '1K' }, 'ERR_CAPTURE_OPTIONS', /rotates at 65536 bytes or more/],
+    [{ pcap: 'x', pcapSize: '1M', pcapFiles: '0' }, 'ERR_CAPTURE_OPTIONS', /keeps 1 to 1000 files/],
+    [{ pcap: 'x', pcapFilter: 'tcp prt 1' }, 'ERR_FILTER_INVALID', /prt/],
+  ])('is refused as %j', (flags, code, message) => {
+    expect(() => resolveNetConfig(mergeFlags({}, flags))).toThrow(
+      expect.objectContaining({ code, message: expect.stringMatching(message) }),
+    );
+  });
+});
+
+test('multicast is relayed by name, by number, or all that has a name', () => {
+  const multicast = (groups: string[]): string[] =>
+    resolveNetConfig(mergeFlags({}, { multicast: groups })).multicast;
+  expect(multicast(['mdns'])).toEqual(['mdns']);
+  expect(multicast(['all', 'ssdp', '239.1.2.3:5000'])).toEqual(['mdns', 'ssdp', '239.1.2.3:5000']);
+  expect(resolveNetConfig(parseNetFile('stack: {multicast: [ssdp]}')).multicast).toEqual(['ssdp']);
+  expect(resolveNetConfig({}).multicast).toEqual([]);
+  expect(() => multicast(['bonjour'])).toThrow(/"bonjour" is no multicast group\. Give mdns, ssdp/);
+});
+
+test('the file of --policy is as stack.policy of the configuration', () => {
+  const policy = parsePolicyFile('{"default": "deny", "rules": [{"action": "allow", "port": 443}]}');
+  expect(resolveNetConfig({ stack: { policy } }).policy).toEqual({
+    default: 'deny',
+    rules: [{ action: 'allow', port: '443' }],
+    metadata: false,
+  });
+  expect(() => parsePolicyFile('stack: {policy: {}}')).toThrow(
+    /stack is not known here\. Known are: default/,
+  );
+});
+
+test('a namespace is a pid, a path, or a name as of ip netns', () => {
+  const namespaces = (...netns: string[]): unknown => resolveNetConfig(mergeFlags({}, { netns })).namespaces;
+  expect(namespaces('4711', '/proc/1/ns/net', 'blue')).toEqual([
+    { pid: 4711 },
+    { namespacePath: '/proc/1/ns/net' },
+    { namespacePath: '/run/netns/blue' },
+  ]);
+  expect(() => namespaces('..')).toThrow(/no pid, name or path of a network namespace/);
 });

@@ -5,7 +5,14 @@
  */
 import { parse } from 'yaml';
 import { DrydockError, errorMessage } from '#common/errors';
-import type { HttpProxyConfig } from './index.ts';
+import {
+  type CaptureFile,
+  type FaultsFile,
+  resolveCapture,
+  resolveFaults,
+  resolveMulticast,
+} from './config-wire.ts';
+import type { CaptureOptions, FaultOptions, HttpProxyConfig } from './index.ts';
 import type { LinkProtocol } from './link/listeners.ts';
 import { type PolicyAction, type PolicyConfig, type PolicyRule, policyFaults } from './service/policy.ts';
 import { formatIpv4, netmask, parseAddress, parseIpv4, parseMac } from './wire/address.ts';
@@ -54,7 +61,11 @@ export interface NetConfig {
   httpProxy: HttpProxyConfig | undefined;
   /** MAC address by the uuid of a machine that speaks VPNKit's handshake. */
   machineMacs: Record<string, string>;
-  captureFile: string | undefined;
+  capture: CaptureOptions | undefined;
+  /** What goes wrong on guests' wires, for tests. */
+  faults: FaultOptions | undefined;
+  /** Groups that go out to the host's network. */
+  multicast: string[];
   /** Where machines plug in. */
   links: { protocol: LinkProtocol; url: string }[];
   /** A machine speaks LE16 framing on standard input and output. */
@@ -62,10 +73,13 @@ export interface NetConfig {
   sshForwards: SshForwardConfig[];
   /** Address of the first machine. */
   machineIp: string;
-  /** Network namespaces to attach: a pid, or the path of the namespace's file. */
-  namespaces: string[];
+  /** Network namespaces to attach. */
+  namespaces: NamespaceConfig[];
   interfaceName: string;
 }
+
+/** A network namespace, by a process in it or by its file. */
+export type NamespaceConfig = { pid: number } | { namespacePath: string };
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 export const LOG_LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error'];
@@ -145,6 +159,12 @@ const rule = mapping({
   sni: text,
 });
 
+const policyShape = mapping({
+  default: oneOf<PolicyAction>('allow', 'deny'),
+  rules: list(rule),
+  metadata: bool,
+});
+
 /** A file, or flags in its place: gvproxy's keys and ours, as they are written. */
 export interface NetFile {
   listen?: string[];
@@ -170,7 +190,7 @@ export interface SshForwardConfig {
 }
 
 /** The part `stack` of a file. */
-export interface StackFile {
+export interface StackFile extends CaptureFile {
   mtu?: number;
   subnet?: string;
   subnet6?: string;
@@ -182,13 +202,21 @@ export interface StackFile {
   forwards?: Record<string, string>;
   dhcpStaticLeases?: Record<string, string>;
   vpnKitUUIDMacAddresses?: Record<string, string>;
-  'capture-file'?: string;
   ec2MetadataAccess?: boolean;
   blockAllOutbound?: boolean;
   dnsUpstreams?: string[];
   domain?: string;
   httpProxy?: HttpProxyConfig;
-  policy?: { default?: PolicyAction; rules?: Partial<PolicyRule>[]; metadata?: boolean };
+  policy?: PolicyFile;
+  faults?: FaultsFile;
+  multicast?: string[];
+}
+
+/** `stack.policy` of a file. */
+export interface PolicyFile {
+  default?: PolicyAction;
+  rules?: Partial<PolicyRule>[];
+  metadata?: boolean;
 }
 
 /** A zone of a file. */
@@ -233,7 +261,20 @@ const readFile: Reader<NetFile> = mapping({
       transparentHttpPorts: list(whole),
       transparentHttpsPorts: list(whole),
     }),
-    policy: mapping({ default: oneOf<PolicyAction>('allow', 'deny'), rules: list(rule), metadata: bool }),
+    policy: policyShape,
+    'capture-filter': text,
+    'capture-size': textOrNumber,
+    'capture-files': whole,
+    faults: mapping({
+      drop: textOrNumber,
+      delay: textOrNumber,
+      jitter: textOrNumber,
+      reorder: textOrNumber,
+      duplicate: textOrNumber,
+      corrupt: textOrNumber,
+      seed: whole,
+    }),
+    multicast: list(text),
   }),
   forwards: list(mapping({ socket: text, dest: text, user: text, identity: text })),
   // Ours:
@@ -247,6 +288,14 @@ const readFile: Reader<NetFile> = mapping({
  */
 export function parseNetFile(content: string): NetFile {
   return readFile(parseYaml(content), '');
+}
+
+/**
+ * Reads the file of `--policy`: what `stack.policy` holds, and `PUT /policy` takes.
+ * @throws DrydockError ERR_NET_CONFIG_INVALID
+ */
+export function parsePolicyFile(content: string): PolicyFile {
+  return policyShape(parseYaml(content), '');
 }
 
 function parseYaml(content: string): unknown {
@@ -418,7 +467,9 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     policy,
     httpProxy: stack.httpProxy,
     machineMacs: stack.vpnKitUUIDMacAddresses ?? {},
-    captureFile: stack['capture-file'],
+    capture: resolveCapture(stack),
+    faults: resolveFaults(stack.faults),
+    multicast: resolveMulticast(stack.multicast),
     links: (['vpnkit', 'qemu', 'bess', 'vfkit'] as const).flatMap((protocol) => {
       const url = file.interfaces?.[protocol];
       return url === undefined ? [] : [{ protocol, url }];
@@ -431,7 +482,16 @@ export function resolveNetConfig(file: NetFile): NetConfig {
       return { socket, dest, user, identity };
     }),
     machineIp: formatIpv4((address & mask) + 2),
-    namespaces: file.namespaces ?? [],
+    namespaces: (file.namespaces ?? []).map(resolveNamespace),
     interfaceName: file.interface ?? 'tap0',
   };
+}
+
+/** A pid, the path of a namespace's file, or a name as of `ip netns`. */
+function resolveNamespace(text: string): NamespaceConfig {
+  if (/^\d+$/.test(text)) return { pid: Number(text) };
+  if (text.includes('/')) return { namespacePath: text };
+  if (text === '' || text === '.' || text === '..')
+    throw invalid('namespaces', `has "${text}", which is no pid, name or path of a network namespace`);
+  return { namespacePath: `/run/netns/${text}` };
 }

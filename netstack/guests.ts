@@ -173,7 +173,7 @@ function explain(error: unknown, namespacePath: string, name: string): unknown {
         );
       return new DrydockError(
         'ERR_GUEST_GONE',
-        `The network namespace ${namespacePath} does not exist: its process has ended.`,
+        `The network namespace ${namespacePath} does not exist. Has its process ended? \`ip netns\` lists those with a name.`,
         { cause: error },
       );
     case 'EBUSY':

@@ -226,7 +226,7 @@ export interface Network {
 /**
  * Starts a network in a thread of its own.
  *
- * @throws DrydockError ERR_ADDRESS_INVALID, ERR_MTU_INVALID
+ * @throws DrydockError ERR_ADDRESS_INVALID, ERR_MTU_INVALID, ERR_FAULTS_INVALID
  */
 export function createNetwork(options: NetworkOptions): Promise<Network> {
   return startNetwork(options);

@@ -31,6 +31,7 @@ import type {
   PublishOptions,
   RunningCapture,
 } from './index.ts';
+import { checkFaults } from './link/faults.ts';
 import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureOptions } from './link/pcap.ts';
 import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
@@ -85,6 +86,8 @@ export async function startNetwork(options: NetworkOptions): Promise<Network> {
       'ERR_MTU_INVALID',
       `IPv6 needs an MTU of ${IPV6_MTU_MIN} bytes or more, not ${mtuBytes}.`,
     );
+  const fault = options.faults && checkFaults(options.faults);
+  if (fault !== undefined) throw new DrydockError('ERR_FAULTS_INVALID', fault);
   const upstreams = options.dnsUpstreams?.map(requireUpstream);
   const network = new WorkerNetwork(options, { ...plan, mtuBytes });
   await network.ready;

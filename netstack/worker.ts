@@ -13,7 +13,7 @@ import type { Log } from '#common/log';
 import { hostClockQuality } from '#common/native/clock';
 import { clearEventFd, EPOLLIN } from '#common/native/epoll';
 import { NamespaceLostError } from '#common/native/ifconfig';
-import { cryptoRng } from '#common/rng';
+import { cryptoRng, seededRng } from '#common/rng';
 import type { Closable } from './flow/host.ts';
 import { Guests } from './guests.ts';
 import { Handles } from './handles.ts';
@@ -80,7 +80,10 @@ class NetworkThread {
     this.#policy = new EgressRules(now);
     // An internal network lets nothing out, names to be resolved included.
     if (settings.internal) this.#policy.set({ default: 'deny', rules: [] });
-    this.#faults = settings.faults && new Faults(settings.faults, cryptoRng, now);
+    if (settings.faults) {
+      const { seed } = settings.faults;
+      this.#faults = new Faults(settings.faults, seed === undefined ? cryptoRng : seededRng(seed), now);
+    }
     this.#host = new NativeHost(this.#poller, log, now);
     this.#switch = new Switch({
       uplinkMac,

@@ -6,7 +6,7 @@ import { createWriteStream } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { type Logger, pino } from 'pino';
 import type { NetConfig } from '../config.ts';
-import { createNetwork, type Network } from '../index.ts';
+import { type CaptureOptions, createNetwork, type Network } from '../index.ts';
 import { type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { type ExposeProtocol, Forwarder } from './forwarder.ts';
@@ -41,6 +41,8 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     machineMacs: config.machineMacs,
     ...(config.upstreams && { dnsUpstreams: config.upstreams }),
     ...(config.domain !== undefined && { domain: config.domain }),
+    ...(config.faults && { faults: config.faults }),
+    multicast: config.multicast,
     log,
   });
   const running: Running = {
@@ -53,6 +55,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     await configure(running, config);
     if (config.leaseFile !== undefined)
       running.closers.push(await keepLeaseFile(network, config.leaseFile, log));
+    if (config.capture) running.closers.push(await startCapture(network, config.capture, log));
     await letIn(network, config, log);
     const gone = config.stdio ? plugStdio(network) : undefined;
     await serve(running, config, log);
@@ -83,19 +86,31 @@ async function configure({ network, forwarder }: Running, config: NetConfig): Pr
     const [, protocol = 'tcp', local] = /^(?:(tcp|udp|unix):)?(.*)$/.exec(key) ?? [];
     await forwarder.expose({ protocol: protocol as ExposeProtocol, local: local!, remote });
   }
-  if (config.captureFile !== undefined) await network.capture({ path: config.captureFile });
+}
+
+/** Captures until the network ends, and then tells how it went. */
+async function startCapture(
+  network: Network,
+  options: CaptureOptions,
+  log: Logger,
+): Promise<() => Promise<void>> {
+  const capture = await network.capture(options);
+  return async () => {
+    const { frames, dropped, failed } = await capture.close();
+    if (failed === undefined) log.info({ path: options.path, frames, dropped }, 'the capture is written');
+    else log.error({ path: options.path, frames, failed }, 'the capture ended early');
+  };
 }
 
 /** Lets guests in: attaches namespaces, and listens for machines. */
 async function letIn(network: Network, config: NetConfig, log: Logger): Promise<void> {
   for (const namespace of config.namespaces) {
-    const isPid = /^\d+$/.test(namespace);
     const guest = await network.attach({
-      ...(isPid ? { pid: Number(namespace) } : { namespacePath: namespace }),
+      ...namespace,
       interfaceName: config.interfaceName,
       names: [],
     });
-    log.info({ namespace, address: guest.address, mac: guest.mac }, 'attached');
+    log.info({ ...namespace, address: guest.address, mac: guest.mac }, 'attached');
   }
   for (const { protocol, url } of config.links) {
     const { url: listening } = await network.listenLink(protocol, url);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { seededRng } from '#common/rng';
-import { type FaultOptions, Faults } from './faults.ts';
+import { checkFaults, type FaultOptions, Faults } from './faults.ts';
 import type { FrameSink, Link } from './link.ts';
 import { VNET_HDR_LEN } from './link.ts';
 
@@ -140,4 +140,14 @@ describe('a bad wire', () => {
     advance(20);
     expect([isClosed(), sent.length, faults.pollAt()]).toEqual([true, 0, Number.POSITIVE_INFINITY]);
   });
+});
+
+test.each<[FaultOptions, string | undefined]>([
+  [{ drop: 1, delayMs: 60_000, seed: 0 }, undefined],
+  [{ drop: 1.1 }, 'The chance "drop" is 1.1, not from 0 to 1.'],
+  [{ corrupt: Number.NaN }, 'The chance "corrupt" is NaN, not from 0 to 1.'],
+  [{ jitterMs: -1 }, '"jitterMs" is -1, not from 0 to 60000 milliseconds.'],
+  [{ seed: 1.5 }, 'The seed is 1.5, no whole number from 0 to 4294967295.'],
+])('of the faults %j is wrong: %s', (options, wrong) => {
+  expect(checkFaults(options)).toBe(wrong);
 });

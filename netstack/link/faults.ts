@@ -12,6 +12,9 @@ import { type FrameSink, type Link, VNET_HDR_LEN } from './link.ts';
 const WAITING_MAX = 4096;
 /** How long a frame that is to be overtaken is held back. */
 const OVERTAKEN_MS = 5;
+/** Longest delay or jitter: TCP has given up long before. */
+const DELAY_MS_MAX = 60_000;
+const SEED_MAX = 2 ** 32 - 1;
 
 /** What goes wrong. Chances are from 0 to 1. */
 export interface FaultOptions {
@@ -27,6 +30,22 @@ export interface FaultOptions {
   duplicate?: number;
   /** Chance that one bit of a frame is flipped. */
   corrupt?: number;
+  /** From 0 to 2^32 - 1: the same traffic meets the same faults. Default: they differ from run to run. */
+  seed?: number;
+}
+
+/** What is wrong with faults that are wished for, or undefined. */
+export function checkFaults(options: FaultOptions): string | undefined {
+  for (const key of ['drop', 'reorder', 'duplicate', 'corrupt'] as const)
+    if (!((options[key] ?? 0) >= 0 && (options[key] ?? 0) <= 1))
+      return `The chance "${key}" is ${options[key]}, not from 0 to 1.`;
+  for (const key of ['delayMs', 'jitterMs'] as const)
+    if (!((options[key] ?? 0) >= 0 && (options[key] ?? 0) <= DELAY_MS_MAX))
+      return `"${key}" is ${options[key]}, not from 0 to ${DELAY_MS_MAX} milliseconds.`;
+  const { seed = 0 } = options;
+  return Number.isInteger(seed) && seed >= 0 && seed <= SEED_MAX
+    ? undefined
+    : `The seed is ${seed}, no whole number from 0 to ${SEED_MAX}.`;
 }
 
 interface Waiting {

@@ -3,6 +3,7 @@ import {
   closeSync,
   constants,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -133,6 +134,24 @@ describe('a capture', () => {
   test('is refused with senseless sizes', () => {
     for (const options of [{ rotateBytes: 10 }, { files: 0 }, { snapLen: 3 }])
       expect(() => capture(options)).toThrow(expect.objectContaining({ code: 'ERR_CAPTURE_OPTIONS' }));
+  });
+
+  test('to a pipe cannot be rotated', () => {
+    const path = join(folder, 'trace.pcap');
+    execFileSync('mkfifo', [path]);
+    const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    expect(() => new Capture({ path, rotateBytes: 65536 }, () => WALL_MS)).toThrow(
+      expect.objectContaining({ code: 'ERR_CAPTURE_OPTIONS', message: expect.stringMatching(/is a pipe/) }),
+    );
+    closeSync(reader);
+  });
+
+  test('whose files cannot be put aside says so and does not hold anybody up', () => {
+    const { capture: target, path } = capture({ rotateBytes: 65536, files: 1 });
+    mkdirSync(`${path}.1`);
+    for (let i = 0; i < 100; i++) put(target, frame(1400));
+    expect(target.failed).toBe('EISDIR');
+    target.close();
   });
 
   test('of a full disk says so and does not hold anybody up', () => {

@@ -52,6 +52,25 @@ export interface CaptureCounters {
   dropped: number;
 }
 
+/**
+ * Checks the numbers of a capture.
+ * @throws DrydockError ERR_CAPTURE_OPTIONS
+ */
+export function checkCapture({ rotateBytes, files = 5, snapLen = SNAP_LEN_DEFAULT }: CaptureOptions): void {
+  const fits = (value: number, min: number, max: number): boolean =>
+    Number.isInteger(value) && value >= min && value <= max;
+  if (
+    (rotateBytes === undefined || fits(rotateBytes, ROTATE_BYTES_MIN, Number.MAX_SAFE_INTEGER)) &&
+    fits(files, 1, FILES_MAX) &&
+    fits(snapLen, 14, SNAP_LEN_DEFAULT)
+  )
+    return;
+  throw new DrydockError(
+    'ERR_CAPTURE_OPTIONS',
+    `A capture rotates at ${ROTATE_BYTES_MIN} bytes or more, keeps 1 to ${FILES_MAX} files and 14 to ${SNAP_LEN_DEFAULT} bytes of a frame.`,
+  );
+}
+
 /** A capture in progress. */
 export class Capture implements FrameObserver {
   readonly counters: CaptureCounters = { frames: 0, dropped: 0 };
@@ -64,32 +83,27 @@ export class Capture implements FrameObserver {
   readonly #view: DataView;
   #length = 0;
   #fd: number;
-  #isPipe: boolean;
   #fileBytes = 0;
   #flushedMs = 0;
   #failed: string | undefined;
 
   /** @throws DrydockError ERR_FILTER_INVALID, ERR_CAPTURE_OPTIONS, ERR_CAPTURE_NO_READER */
   constructor(options: CaptureOptions, wallMs: () => number) {
-    const { rotateBytes, files = 5, snapLen = SNAP_LEN_DEFAULT } = options;
-    const fits = (value: number, min: number, max: number): boolean =>
-      Number.isInteger(value) && value >= min && value <= max;
-    if (
-      (rotateBytes !== undefined && !fits(rotateBytes, ROTATE_BYTES_MIN, Number.MAX_SAFE_INTEGER)) ||
-      !fits(files, 1, FILES_MAX) ||
-      !fits(snapLen, 14, SNAP_LEN_DEFAULT)
-    )
-      throw new DrydockError(
-        'ERR_CAPTURE_OPTIONS',
-        `A capture rotates at ${ROTATE_BYTES_MIN} bytes or more, keeps 1 to ${FILES_MAX} files and 14 to ${SNAP_LEN_DEFAULT} bytes of a frame.`,
-      );
+    checkCapture(options);
+    const { snapLen = SNAP_LEN_DEFAULT } = options;
     this.#options = options;
     this.#wanted = compileFilter(options.filter ?? '');
     this.#snapLen = snapLen;
     this.#wallMs = wallMs;
     this.#view = new DataView(this.#buffer.buffer);
     this.#fd = openTarget(options.path);
-    this.#isPipe = fstatSync(this.#fd).isFIFO();
+    if (options.rotateBytes !== undefined && fstatSync(this.#fd).isFIFO()) {
+      closeSync(this.#fd);
+      throw new DrydockError(
+        'ERR_CAPTURE_OPTIONS',
+        `${options.path} is a pipe, which cannot be put aside when it is full. Capture without a size, or to a file.`,
+      );
+    }
     this.#putFileHeader();
   }
 
@@ -140,7 +154,7 @@ export class Capture implements FrameObserver {
     this.#fileBytes += RECORD_HEADER_LEN + kept;
     this.counters.frames++;
     const { rotateBytes } = this.#options;
-    if (rotateBytes !== undefined && !this.#isPipe && this.#fileBytes >= rotateBytes) this.#rotate();
+    if (rotateBytes !== undefined && this.#fileBytes >= rotateBytes) this.#rotate();
   }
 
   /** Writes what has waited for a while. Called at every turn of the loop. */
@@ -170,15 +184,16 @@ export class Capture implements FrameObserver {
   #rotate(): void {
     const { path, files = 5 } = this.#options;
     this.flush();
-    closeSync(this.#fd);
-    for (let i = files - 1; i >= 0; i--) {
-      try {
-        renameSync(i === 0 ? path : `${path}.${i}`, `${path}.${i + 1}`);
-      } catch (error) {
-        if (errorCode(error) !== 'ENOENT') throw error;
-      }
+    try {
+      for (let i = files - 1; i >= 0; i--) renameIfThere(i === 0 ? path : `${path}.${i}`, `${path}.${i + 1}`);
+      const next = openTarget(path);
+      closeSync(this.#fd);
+      this.#fd = next;
+    } catch (error) {
+      // The network goes on without its capture.
+      this.#failed = errorCode(error) ?? 'EIO';
+      return;
     }
-    this.#fd = openTarget(path);
     this.#fileBytes = 0;
     this.#length = 0;
     this.#putFileHeader();
@@ -187,6 +202,14 @@ export class Capture implements FrameObserver {
   close(): void {
     this.flush();
     closeSync(this.#fd);
+  }
+}
+
+function renameIfThere(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    if (errorCode(error) !== 'ENOENT') throw error;
   }
 }
 
