@@ -133,7 +133,7 @@ describeE2e('the daemon from start to end', () => {
 
   it('prints the line to paste and keeps its socket from others', async () => {
     const daemon = await launch();
-    expect(daemon.log).toContain(`DOCKER_HOST=unix://${address.socketPath}`);
+    await until(() => daemon.log.includes(`DOCKER_HOST=unix://${address.socketPath}`), 'the line is printed');
     expect(statSync(address.socketPath).mode & 0o007).toBe(0);
   });
 
