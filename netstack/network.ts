@@ -109,7 +109,7 @@ class WorkerNetwork implements Network {
   readonly ready: Promise<void>;
   readonly #plan: NetworkPlan;
   /** The policy as this thread's proxy needs it. */
-  readonly #policy: EgressRules = new EgressRules(() => performance.now());
+  readonly #policy: EgressRules;
   #proxy: HttpProxy | undefined;
   readonly #log: Log;
   readonly #onStation: NonNullable<NetworkOptions['onStation']>;
@@ -134,6 +134,10 @@ class WorkerNetwork implements Network {
     this.gatewayMac = options.gatewayMac?.toLowerCase() ?? formatMac(dockerMac(plan.gateway));
     this.#onStation = options.onStation ?? (() => {});
     this.#log = (options.log ?? nullLog).child({ network: options.name });
+    this.#policy = new EgressRules(
+      () => performance.now(),
+      ({ at: _at, count: _count, ...flow }) => this.#log.info(flow, "the policy denied a proxy's flow"),
+    );
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const settings: WorkerSettings = {
@@ -337,8 +341,10 @@ class WorkerNetwork implements Network {
     }
   }
 
-  denied(): Promise<(DeniedFlow & { idleMs: number })[]> {
-    return this.#send('denied', undefined);
+  async denied(): Promise<(DeniedFlow & { idleMs: number })[]> {
+    const now = performance.now();
+    const byProxy = this.#policy.denied().map((flow) => ({ ...flow, idleMs: now - flow.at }));
+    return [...(await this.#send('denied', undefined)), ...byProxy].sort((a, b) => b.idleMs - a.idleMs);
   }
 
   reserve(address: string, mac: string, name?: string): Promise<void> {

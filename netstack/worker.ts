@@ -77,7 +77,10 @@ class NetworkThread {
     const log = portLog(settings.port, {});
     const now = (): number => this.#now;
     const uplinkMac = settings.gatewayMac;
-    this.#policy = new EgressRules(now);
+    this.#policy = new EgressRules(now, ({ at: _at, count: _count, ...flow }) => {
+      // That an internal network lets nothing out is no news.
+      if (!settings.internal) log.info(flow, 'the policy denied a flow');
+    });
     // An internal network lets nothing out, names to be resolved included.
     if (settings.internal) this.#policy.set({ default: 'deny', rules: [] });
     if (settings.faults) {

@@ -205,6 +205,35 @@ test('what is denied is logged once with a count, by name where it is known', ()
   expect(policy.denied()).toHaveLength(DENIED_LOG_MAX);
 });
 
+test('a denied name is in the log as well', () => {
+  set('deny', [{ action: 'deny', name: 'evil.test' }]);
+  policy.allowsName('evil.test');
+  policy.allowsName('other.test');
+  policy.allowsName('evil.test');
+  const row = { at: 0, guest: '*', protocol: 'dns' };
+  expect(policy.denied()).toEqual([
+    { ...row, target: 'other.test', name: 'other.test', rule: -1, count: 1 },
+    { ...row, target: 'evil.test', name: 'evil.test', rule: 0, count: 2 },
+  ]);
+});
+
+test('denials are told once each, and no more than people can read', () => {
+  const told: string[] = [];
+  policy = new EgressRules(
+    () => now,
+    ({ target }) => told.push(target),
+  );
+  set('deny', []);
+  for (let i = 0; i < 3; i++) allows('192.0.2.1');
+  expect(told).toEqual(['192.0.2.1:443']);
+  for (let port = 1; port <= 400; port++) allows('192.0.2.2', port);
+  expect(told).toHaveLength(50);
+  now = 1000;
+  for (let port = 401; port <= 500; port++) allows('192.0.2.2', port);
+  expect(told).toHaveLength(60);
+  expect(policy.counters.policy_denied).toBe(503);
+});
+
 test.each([
   [{ action: 'allow', cidr: '10.0.0.0/33' }, /network/],
   [{ action: 'allow', cidr: 'example.com' }, /network/],

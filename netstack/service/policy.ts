@@ -10,6 +10,7 @@
  * denied unless asked otherwise, whatever the other rules say.
  */
 import type { EgressPolicy } from '../flow/inside.ts';
+import { RateLimit } from '../ip/rate-limit.ts';
 import { formatAddress, formatEndpoint, parseAddress, sameAddress, samePrefix } from '../wire/address.ts';
 import { canonicalName } from './dns/names.ts';
 
@@ -23,6 +24,10 @@ export const NAMES_PER_ADDRESS_MAX = 64;
 export const LEARNED_GRACE_MS = 60_000;
 /** Most rows of the log of what was denied. */
 export const DENIED_LOG_MAX = 1000;
+
+/** Most denials told at once and per second; a guest can make as many as it likes. The rows and counters have them all. */
+const TOLD_BURST = 50;
+const TOLD_PER_SECOND = 10;
 
 /** Addresses at which clouds give out credentials. */
 export const METADATA_ADDRESSES: readonly string[] = ['169.254.169.254', 'fd00:ec2::254'];
@@ -55,12 +60,15 @@ export interface PolicyConfig {
   metadata?: boolean;
 }
 
-/** A flow that was denied. */
+/** A flow that was denied, or a name that was not asked for. */
 export interface DeniedFlow {
   /** Monotonic time of the last attempt. */
   at: number;
+  /** `*` where it is not known. */
   guest: string;
+  /** The endpoint, or the name that a guest wanted to have resolved. */
   target: string;
+  /** `tcp`, `udp`, `icmp`, `dns` for a name, or a protocol's number. */
   protocol: string;
   /** Name by which the guest knew the address, when it asked us. */
   name: string | undefined;
@@ -169,6 +177,8 @@ type Hello = 'awaited' | { name: string | undefined };
 /** A policy in force. */
 export class EgressRules implements EgressPolicy {
   readonly #now: () => number;
+  readonly #told: (flow: DeniedFlow) => void;
+  readonly #tellLimit: RateLimit = new RateLimit(TOLD_PER_SECOND, TOLD_BURST);
   #rules: Rule[] = [];
   #default: PolicyAction = 'allow';
   #metadata: readonly Uint8Array[] = METADATA_ADDRESSES.map((text) => parseAddress(text)!);
@@ -182,8 +192,10 @@ export class EgressRules implements EgressPolicy {
     policy_names_denied: 0,
   };
 
-  constructor(now: () => number) {
+  /** `told` hears of each denial that is new to the rows of {@link denied}, though not of more than people can read. */
+  constructor(now: () => number, told: (flow: DeniedFlow) => void = () => {}) {
     this.#now = now;
+    this.#told = told;
   }
 
   /** Puts a sound policy in force (see {@link policyFaults}) for flows that begin from now on. */
@@ -312,21 +324,22 @@ export class EgressRules implements EgressPolicy {
    * allowed and this is none of them. Such a question is not forwarded: it could carry data out.
    */
   allowsName(name: string): boolean {
-    for (const rule of this.#rules) {
+    for (const [index, rule] of this.#rules.entries()) {
       const pattern = rule.name ?? rule.sni;
       if (pattern) {
         if (!nameMatches(pattern, name)) continue;
         const isWhole = !rule.network && rule.portFirst === 0 && rule.portLast === 65535 && !rule.protocol;
         if (rule.action === 'allow') return true;
         // A denied server name may still be wanted for something else than TLS.
-        if (isWhole && rule.name) return this.#denyName();
+        if (isWhole && rule.name) return this.#denyName(name, index);
       } else if (rule.action === 'allow') return true;
     }
-    return this.#default === 'allow' || this.#denyName();
+    return this.#default === 'allow' || this.#denyName(name, RULE_DEFAULT);
   }
 
-  #denyName(): false {
+  #denyName(name: string, rule: number): false {
     this.counters.policy_names_denied!++;
+    this.#logDenied({ at: this.#now(), guest: '*', target: name, protocol: 'dns', name, rule, count: 1 });
     return false;
   }
 
@@ -335,6 +348,7 @@ export class EgressRules implements EgressPolicy {
     const before = this.#denied.get(key);
     this.#denied.delete(key);
     this.#denied.set(key, before ? { ...flow, count: before.count + 1 } : flow);
+    if (!before && this.#tellLimit.take(this.#now())) this.#told(flow);
     if (this.#denied.size > DENIED_LOG_MAX) this.#denied.delete(this.#denied.keys().next().value!);
   }
 

@@ -384,6 +384,7 @@ describe.skipIf(
       const { code } = await guest.run('ping', '-c1', '-W1', '203.0.113.5');
       expect(code).not.toBe(0);
       expect(await network.denied()).toMatchObject([
+        { target: 'secret.example.org', protocol: 'dns' },
         { guest: GUEST, target: '203.0.113.5:0', protocol: 'icmp' },
       ]);
     } finally {
