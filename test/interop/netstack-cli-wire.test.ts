@@ -1,0 +1,182 @@
+/**
+ * What `drydock net` does on guests' wires when its flags say so: faults, filtered and rotated captures, multicast to the
+ * host's network, and a policy. The command and its guest have namespaces of their own.
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { compiledEntry } from '#common/entry';
+import { Netns, type Running } from '../support/netns.ts';
+import { lacking } from '../support/requirements.ts';
+
+const GATEWAY = '192.168.127.1';
+const GATEWAY_MAC = '5a:94:ef:e4:0c:dd';
+
+describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'ping', 'dig', 'tcpdump'))('drydock net', () => {
+  let edge: Netns;
+  let guest: Netns;
+  let folder: string;
+
+  beforeEach(() => {
+    [edge, guest] = [new Netns(), new Netns()];
+    folder = mkdtempSync(join(tmpdir(), 'netstack-wire-'));
+    execFileSync('ip', ['-n', edge.name, 'link', 'set', 'lo', 'up']);
+  });
+  afterEach(async () => {
+    // The command is one of the edge's programs.
+    await edge.remove();
+    await guest.remove();
+    rmSync(folder, { recursive: true });
+  });
+
+  const run = (...flags: string[]): Running =>
+    edge.start(process.execPath, compiledEntry('daemon/bin'), 'net', ...flags);
+
+  /** Starts the command with the guest attached, by its name. */
+  async function start(...flags: string[]): Promise<Running> {
+    const pidFile = join(folder, 'pid');
+    const command = run('--netns', guest.name, '--pid-file', pidFile, ...flags);
+    let failure: string | undefined;
+    void command.ended.then(({ stderr }) => {
+      failure = stderr;
+    });
+    await vi.waitFor(() => {
+      if (failure !== undefined) throw new Error(failure);
+      expect(existsSync(pidFile)).toBe(true);
+    }, 20_000);
+    return command;
+  }
+
+  /** Ends the command and gives its log. */
+  async function end(command: Running): Promise<string> {
+    process.kill(Number(readFileSync(join(folder, 'pid'), 'utf8')), 'SIGTERM');
+    const { code, stderr } = await command.ended;
+    expect(code).toBe(0);
+    return stderr;
+  }
+
+  test('loses and delays frames on the way there and back', async () => {
+    await start('--drop', '30%', '-delay=30ms', '--fault-seed', '1');
+    // Else the first loss could be that of the question who has the gateway's address.
+    execFileSync('ip', [
+      ...['-n', guest.name, 'neigh', 'replace', GATEWAY],
+      ...['lladdr', GATEWAY_MAC, 'dev', 'tap0'],
+    ]);
+    const { stdout } = await guest.run('ping', '-c', '100', '-i', '0.01', '-W', '1', GATEWAY);
+    const received = Number(/(\d+) received/.exec(stdout)?.[1]);
+    // 49 are to be expected: five deviations either way.
+    expect(received).toBeGreaterThan(24);
+    expect(received).toBeLessThan(74);
+    expect(Number(/= ([\d.]+)\//.exec(stdout)?.[1])).toBeGreaterThanOrEqual(60);
+  });
+
+  test('captures what the filter names, in files of a size', async () => {
+    const path = join(folder, 'icmp.pcap');
+    const command = await start(
+      ...['--pcap', path, '--pcap-filter', 'icmp', '--pcap-size', '64K', '--pcap-files', '2'],
+    );
+    expect((await guest.run('dig', '+short', `@${GATEWAY}`, 'gateway.docker.internal')).stdout.trim()).toBe(
+      GATEWAY,
+    );
+    // Each is 1442 bytes on the wire, both ways: more than four files' worth.
+    const { stdout } = await guest.run('ping', '-c', '120', '-i', '0.002', '-s', '1400', GATEWAY);
+    expect(stdout).toMatch(/120 received/);
+    expect(await end(command)).toMatch(/"frames":240,"dropped":0,"msg":"the capture is written"/);
+    const files = [path, `${path}.1`, `${path}.2`];
+    expect([...files, `${path}.3`].map((file) => existsSync(file))).toEqual([true, true, true, false]);
+    const read = (file: string, ...filter: string[]): string[] =>
+      execFileSync('tcpdump', ['-nr', file, ...filter], {
+        encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'ignore'],
+      })
+        .split('\n')
+        .filter((line) => line !== '');
+    for (const file of files) {
+      expect(read(file, 'not', 'icmp')).toEqual([]);
+      expect(read(file, 'icmp').length).toBeGreaterThan(0);
+    }
+    // The last packet is in the file that was written last.
+    expect(read(path).at(-1)).toMatch(/ICMP echo reply, id \d+, seq 120,/);
+  });
+
+  test('denies what the file of --policy denies, and says so in its log and by its API', async () => {
+    const policy = join(folder, 'policy.yaml');
+    writeFileSync(policy, 'default: deny\nrules: [{ action: allow, name: www.example.test }]\n');
+    const control = join(folder, 'control.sock');
+    const command = await start('--policy', policy, '-listen', `unix://${control}`, '-ssh-port', '-1');
+    const answer = await guest.run('dig', `@${GATEWAY}`, 'secret.example.org');
+    expect(answer.stdout).toMatch(/status: REFUSED/);
+    const outcome = await guest.node(
+      `require('node:net').connect(443, '203.0.113.5')
+        .on('connect', () => console.log('connected')).on('error', ({ code }) => console.log(code))`,
+    );
+    expect(outcome).toMatch(/^E(ACCES|CONNREFUSED|HOSTUNREACH)$/);
+    const denied = await new Promise<string>((resolve, reject) => {
+      http
+        .get({ socketPath: control, path: '/policy/denied', agent: false }, async (response) => {
+          let text = '';
+          for await (const chunk of response) text += chunk;
+          resolve(text);
+        })
+        .on('error', reject);
+    });
+    expect(JSON.parse(denied)).toMatchObject([
+      { guest: '*', target: 'secret.example.org', protocol: 'dns', rule: -1 },
+      {
+        guest: expect.stringMatching(/^192\.168\.127\.\d+$/),
+        target: '203.0.113.5:443',
+        protocol: 'tcp',
+        rule: -1,
+      },
+    ]);
+    const log = await end(command);
+    expect(log).toMatch(/"target":"203\.0\.113\.5:443".*"msg":"the policy denied a flow"/);
+    expect(log).toMatch(/"target":"secret\.example\.org".*"msg":"the policy denied a flow"/);
+  });
+
+  test('relays the multicast that it is asked to, and no other', async () => {
+    for (const args of [
+      ['tuntap', 'add', 'lan', 'mode', 'tap'],
+      ['addr', 'add', '10.9.0.1/24', 'dev', 'lan'],
+      ['link', 'set', 'lan', 'up'],
+      ['route', 'add', '224.0.0.0/4', 'dev', 'lan'],
+    ])
+      execFileSync('ip', ['-n', edge.name, ...args]);
+    await start('--multicast', 'mdns');
+    const listener = edge.start(
+      process.execPath,
+      '-e',
+      `const listen = (group, port) => {
+        const socket = require('node:dgram').createSocket({ type: 'udp4', reuseAddr: true });
+        socket.on('message', (data, { address, port: from }) => socket.send('heard ' + data, from, address));
+        socket.bind(port, () => { socket.addMembership(group, '10.9.0.1'); console.log('up', port); });
+      };
+      listen('224.0.0.251', 5353);
+      listen('239.255.255.250', 1900);`,
+    );
+    await Promise.all([listener.line(/up 5353/), listener.line(/up 1900/)]);
+    const heard = await guest.node(
+      `const socket = require('node:dgram').createSocket('udp4');
+      socket.on('message', (data) => { console.log(String(data)); if (/mdns/.test(data)) socket.close(); });
+      socket.send('ssdp', 1900, '239.255.255.250', () => socket.send('mdns', 5353, '224.0.0.251'));`,
+    );
+    expect(heard).toBe('heard mdns');
+  });
+
+  test.each([
+    [['--drop', '5'], /^drydock net: stack\.faults\.drop \(--drop\) is "5", no chance/],
+    [['--pcap', '/dev/null', '--pcap-filter', 'tcp prt 1'], /^drydock net: .*prt/],
+    [['--multicast', 'mdns,bonjour'], /^drydock net: "bonjour" is no multicast group/],
+    [['--policy', '/nowhere.yaml'], /^drydock net: Cannot read \/nowhere\.yaml/],
+    [
+      ['--netns', 'nobody-has-this'],
+      /drydock net: The network namespace \/run\/netns\/nobody-has-this does not/,
+    ],
+  ])('refuses %j and says why', async (flags, message) => {
+    const { code, stderr } = await run(...flags).ended;
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) });
+  });
+});
