@@ -7,11 +7,9 @@ import { SyscallError } from '../errors.ts';
 import { cFunction, check } from './libc.ts';
 
 const cMount = cFunction('mount', 'int', ['str', 'str', 'str', 'ulong', 'str']);
-const cUmount2 = cFunction('umount2', 'int', ['str', 'int']);
 
 /** Bytes that mount(2) takes as options, without the terminating NUL. */
 const MOUNT_OPTIONS_BYTES_MAX = 4095;
-const MNT_DETACH = 2;
 
 /** Directories of an overlay, and its further options. */
 export interface OverlayOptions {
@@ -33,9 +31,4 @@ export function mountOverlay(target: string, { lower, upper, options }: OverlayO
   if (Buffer.byteLength(data) > MOUNT_OPTIONS_BYTES_MAX)
     throw new SyscallError('mount', 'E2BIG', constants.errno.E2BIG, target);
   check(cMount('overlay', target, 'overlay', 0, data), 'mount', target);
-}
-
-/** Takes a mount away at once; what still uses it keeps it alive unseen. @throws SyscallError */
-export function unmount(target: string): void {
-  check(cUmount2(target, MNT_DETACH), 'umount2', target);
 }

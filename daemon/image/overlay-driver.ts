@@ -6,7 +6,8 @@
  */
 import { type FileHandle, lstat, mkdir, open, opendir, readFile, rm, rmdir } from 'node:fs/promises';
 import { errorCode, errorMessage } from '#common/errors';
-import { mountOverlay, unmount } from '#common/native/overlay';
+import { detachMount } from '#common/native/mount';
+import { mountOverlay } from '#common/native/overlay';
 import { compareTrees, type TreeChange } from './changes-of-tree.ts';
 import type { LayerStore } from './layers.ts';
 import { packTree } from './pack.ts';
@@ -107,7 +108,7 @@ export class OverlayDriver implements RootDriver {
     try {
       return compareTrees(base, tree, `${folder}/upper`);
     } finally {
-      unmount(base);
+      detachMount(base);
       await rmdir(base);
     }
   }
@@ -126,7 +127,7 @@ export class OverlayDriver implements RootDriver {
   }
 
   async unmount(folder: string): Promise<void> {
-    for (const target of (await mountsBelow(folder)).reverse()) unmount(target);
+    for (const target of (await mountsBelow(folder)).reverse()) detachMount(target);
   }
 
   async writableBytes(folder: string): Promise<number> {
@@ -149,7 +150,7 @@ export async function probeOverlay(root: string): Promise<string | undefined> {
       upper: { path: `${folder}/upper`, work: `${folder}/work` },
       options: PLAIN_OPTIONS,
     });
-    unmount(`${folder}/merged`);
+    detachMount(`${folder}/merged`);
     return undefined;
   } catch (error) {
     return errorMessage(error);
