@@ -54,21 +54,27 @@ describe.skipIf(lacking(...needs))('a virtual machine', () => {
     [
       '-netdev stream',
       'qemu',
-      'unix',
+      (path: string) => `unix://${path}`,
       (path: string) => `stream,id=n0,server=off,addr.type=unix,addr.path=${path}`,
+    ],
+    [
+      '-netdev socket',
+      'qemu',
+      () => 'tcp://127.0.0.1:0',
+      (_path: string, url: string) => `socket,id=n0,connect=${new URL(url).host}`,
     ],
     [
       '-netdev dgram',
       'vfkit',
-      'unixgram',
+      (path: string) => `unixgram://${path}`,
       (path: string) =>
         `dgram,id=n0,local.type=unix,local.path=${path}.vm,remote.type=unix,remote.path=${path}`,
     ],
   ] as const)(
     'over %s gets an address, names, the time and 3 MB, and pings',
-    async (_name, protocol, scheme, netdev) => {
+    async (_name, protocol, place, netdev) => {
       const path = join(folder, `${protocol}.sock`);
-      const listening = await network.listenLink(protocol, `${scheme}://${path}`);
+      const listening = await network.listenLink(protocol, place(path));
       try {
         const initrd = makeInitrd(
           folder,
@@ -80,7 +86,13 @@ describe.skipIf(lacking(...needs))('a virtual machine', () => {
          ping -c 2 -W 2 ${GATEWAY} | grep received`,
         );
         const mac = '02:50:00:00:00:07';
-        const output = await runGuest({ version, initrd, netdev: netdev(path), mac, timeoutMs: BOOT_MS_MAX });
+        const output = await runGuest({
+          version,
+          initrd,
+          netdev: netdev(path, listening.url),
+          mac,
+          timeoutMs: BOOT_MS_MAX,
+        });
         const leases = await network.leases();
         const address = leases.find((lease) => lease.mac === mac)?.address;
         expect(address).toMatch(/^10\.222\.0\.\d+$/);
