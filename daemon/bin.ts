@@ -26,7 +26,7 @@ program
 /** Parts with commands of their own; the named one alone is loaded, all for help. */
 const parts: Record<string, () => Promise<void>> = {
   daemon: async () => (await import('./cli.ts')).addDaemonCommand(program, version),
-  net: async () => (await import('#netstack/cli')).addNetCommand(program),
+  net: async () => (await import('#netstack/cli')).addNetCommand(program, version),
   fs: async () => (await import('#fsbridge/cli')).addFsCommand(program),
 };
 const [wanted = ''] = process.argv.slice(2);

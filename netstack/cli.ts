@@ -30,6 +30,8 @@ interface NetFlags {
   subnet6?: string;
   gatewayIP?: string;
   hostIP?: string;
+  deviceIP?: string;
+  notification?: string;
   pidFile?: string;
   logFile?: string;
   ec2MetadataAccess?: boolean;
@@ -78,12 +80,13 @@ function withTwoDashes(args: readonly string[]): string[] {
 }
 
 /** Adds `net` to a program. */
-export function addNetCommand(program: Command): void {
+export function addNetCommand(program: Command, version: string): void {
   // Else flags behind `net` that look like the program's own would be taken for them.
   program.enablePositionalOptions();
   const command = program
     .command('net')
     .description("run a network in userspace by itself, with gvproxy's flags and control API")
+    .version(`drydock net version ${version}`, '--version', 'print the version')
     .option('--config <file>', "gvproxy's configuration file, YAML or JSON; flags override it")
     .option('--listen <url>', 'control endpoint, unix:///path or tcp://address:port (repeatable)', collect)
     .option('--services <url>', 'control endpoint without /connect')
@@ -94,6 +97,7 @@ export function addNetCommand(program: Command): void {
       '--hostIP <address>',
       "address that leads to the host's loopback (default: the last of the subnet)",
     )
+    .option('--deviceIP <address>', "the first machine's address (default: the second of the subnet)")
     .option('--mtu <bytes>', 'largest IP packet (default: 1500)')
     .option('--listen-vpnkit <url>', 'where machines with the handshake of VPNKit plug in, unix:///path')
     .option('--ethernet <path>', "the same by VPNKit's flag, a path")
@@ -132,6 +136,7 @@ export function addNetCommand(program: Command): void {
       collect,
     )
     .option('--ec2-metadata-access', "let guests reach the cloud's metadata addresses")
+    .option('--notification <url>', 'unix socket that is told what happens, unix:///path')
     .option('--pid-file <file>', 'write the process id there once the network is ready')
     .option('--lease-file <file>', "keep DHCP's leases there between runs")
     .option('--log-file <file>', 'log there instead of to standard error')
@@ -204,6 +209,7 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
   if (flags.subnet6 !== undefined) stack.subnet6 = flags.subnet6;
   if (flags.gatewayIP !== undefined) stack.gatewayIP = flags.gatewayIP;
   if (flags.hostIP !== undefined) stack.hostIP = flags.hostIP;
+  if (flags.deviceIP !== undefined) stack.deviceIP = flags.deviceIP;
   if (flags.gatewayIp !== undefined) stack.gatewayIP = flags.gatewayIp;
   if (flags.hostIp !== undefined) stack.hostIP = flags.hostIp;
   if (flags.serverMacaddr !== undefined) stack.gatewayMacAddress = flags.serverMacaddr;
@@ -228,6 +234,7 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
     ...(flags.listen && { listen: flags.listen }),
     ...(flags.services !== undefined && { services: flags.services }),
     ...(flags.debug && { 'log-level': 'debug' }),
+    ...(flags.notification !== undefined && { notification: flags.notification }),
     ...(flags.pidFile !== undefined && { 'pid-file': flags.pidFile }),
     ...(flags.leaseFile !== undefined && { 'lease-file': flags.leaseFile }),
     ...(flags.logFile !== undefined && { 'log-file': flags.logFile }),

@@ -125,7 +125,7 @@ test('flags win over the file; its other forwards stay', () => {
     mtuBytes: 1500,
     listen: ['unix:///other'],
     gatewayIp: '10.1.0.7',
-    hostIp: '10.1.0.8',
+    hostAddresses: { '10.1.0.8': '127.0.0.1' },
     gatewayMac: 'f6:16:36:bc:f9:c6',
     links: [{ protocol: 'vpnkit', url: 'unix:///run/e.sock' }],
     subnet: '10.1.0.0/24',

@@ -5,6 +5,7 @@
  */
 import { parse } from 'yaml';
 import { DrydockError, errorMessage } from '#common/errors';
+import { type HostFile, resolveHostAddresses, resolveNotification } from './config-host.ts';
 import {
   type CaptureFile,
   type FaultsFile,
@@ -47,8 +48,10 @@ export interface NetConfig {
   subnet6: string | undefined;
   gatewayIp: string;
   gatewayMac: string;
-  /** Address by which guests reach the host's loopback, besides the gateway's own. */
-  hostIp: string;
+  /** Addresses that are the gateway's besides its own, and where on the host's side each leads. */
+  hostAddresses: Record<string, string>;
+  /** Socket of a program that hears gvproxy's notifications. */
+  notification: string | undefined;
   zones: ZoneConfig[];
   searchDomains: string[];
   /** Local endpoint to guest endpoint; `udp:` before the local one for UDP. */
@@ -174,6 +177,7 @@ export interface NetFile {
   'pid-file'?: string;
   'lease-file'?: string;
   'ec2-metadata-access'?: boolean;
+  notification?: string;
   interfaces?: { vpnkit?: string; qemu?: string; bess?: string; stdio?: string; vfkit?: string };
   stack?: StackFile;
   forwards?: Partial<SshForwardConfig>[];
@@ -190,13 +194,14 @@ export interface SshForwardConfig {
 }
 
 /** The part `stack` of a file. */
-export interface StackFile extends CaptureFile {
+export interface StackFile extends CaptureFile, HostFile {
   mtu?: number;
   subnet?: string;
   subnet6?: string;
   gatewayIP?: string;
   gatewayMacAddress?: string;
-  hostIP?: string;
+  deviceIP?: string;
+  debug?: boolean;
   dns?: ZoneFile[];
   dnsSearchDomains?: string[];
   forwards?: Record<string, string>;
@@ -234,6 +239,7 @@ const readFile: Reader<NetFile> = mapping({
   'pid-file': text,
   'lease-file': text,
   'ec2-metadata-access': bool,
+  notification: text,
   interfaces: mapping({ vpnkit: text, qemu: text, bess: text, stdio: text, vfkit: text }),
   stack: mapping({
     mtu: whole,
@@ -241,7 +247,11 @@ const readFile: Reader<NetFile> = mapping({
     subnet6: text,
     gatewayIP: text,
     gatewayMacAddress: text,
+    deviceIP: text,
     hostIP: text,
+    nat: textMap,
+    gatewayVirtualIPs: list(text),
+    debug: bool,
     dns: list(zone),
     dnsSearchDomains: list(text),
     forwards: textMap,
@@ -388,7 +398,7 @@ export function withMachineDefaults(file: NetFile, sshPort: number | undefined):
   const [network = ''] = (stack.subnet ?? SUBNET_DEFAULT).split('/');
   const first = parseIpv4(network);
   if (first === undefined || (sshPort === undefined && !file.interfaces && !file.listen)) return file;
-  const machine = formatIpv4(first + 2);
+  const machine = stack.deviceIP ?? formatIpv4(first + 2);
   return {
     ...file,
     stack: {
@@ -419,6 +429,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
   const mask = netmask(prefixLength);
   const gatewayIp = stack.gatewayIP ?? formatIpv4((address & mask) + 1);
   const hostIp = stack.hostIP ?? formatIpv4(((address | ~mask) >>> 0) - 1);
+  const machineIp = stack.deviceIP ?? formatIpv4((address & mask) + 2);
   const isOwn = (candidate: string): boolean => {
     const value = parseIpv4(candidate);
     return value !== undefined && ((value ^ address) & mask) === 0;
@@ -426,6 +437,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
   for (const [key, value] of [
     ['gatewayIP', gatewayIp],
     ['hostIP', hostIp],
+    ['deviceIP', machineIp],
     ...Object.keys(stack.dhcpStaticLeases ?? {}).map((lease) => ['dhcpStaticLeases', lease] as const),
   ] as const)
     if (!isOwn(value)) throw invalid(`stack.${key}`, `is "${value}", no address in ${subnet}`);
@@ -446,7 +458,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
   return {
     listen: file.listen ?? [],
     services: file.services,
-    logLevel: file['log-level'] ?? 'info',
+    logLevel: file['log-level'] ?? (stack.debug ? 'debug' : 'info'),
     logFile: file['log-file'],
     pidFile: file['pid-file'],
     leaseFile: file['lease-file'],
@@ -455,7 +467,8 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     subnet6: stack.subnet6,
     gatewayIp,
     gatewayMac: stack.gatewayMacAddress ?? GATEWAY_MAC_DEFAULT,
-    hostIp,
+    hostAddresses: resolveHostAddresses(stack, gatewayIp, hostIp),
+    notification: resolveNotification(file.notification),
     zones: (stack.dns ?? defaultZones(gatewayIp, hostIp)).map((shape, index) =>
       readZone(shape, `stack.dns[${index}]`),
     ),
@@ -481,7 +494,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
         throw invalid(`forwards[${index}]`, 'needs all of socket, dest, user and identity');
       return { socket, dest, user, identity };
     }),
-    machineIp: formatIpv4((address & mask) + 2),
+    machineIp,
     namespaces: (file.namespaces ?? []).map(resolveNamespace),
     interfaceName: file.interface ?? 'tap0',
   };

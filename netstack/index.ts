@@ -32,8 +32,11 @@ export interface NetworkOptions {
   gateway6?: string;
   /** The gateway's MAC address; default: made from its address as docker does. */
   gatewayMac?: string;
-  /** Further addresses of the subnet that lead to the host's loopback, as the gateway's own does. */
-  hostAddresses?: string[];
+  /**
+   * Further addresses that are the gateway's, and the address of the host's side to which each leads, as `192.168.127.254` to
+   * `127.0.0.1`. The policy has no say in them.
+   */
+  hostAddresses?: Record<string, string>;
   /** MAC addresses of machines that join by VPNKit's handshake, by their uuid. */
   machineMacs?: Record<string, string>;
   /** Largest IP packet on the guests' links. Default 65520 for TAPs in namespaces. */

@@ -19,7 +19,7 @@ import type { ProxyRoutes } from './service/proxied-host.ts';
 export interface WorkerSettings extends NetworkPlan {
   name: string;
   gatewayMac: number;
-  hostAddresses: number[];
+  hostAddresses: ReadonlyMap<number, number>;
   machineMacs: [uuid: string, mac: number][];
   mtuBytes: number;
   domain: string | undefined;

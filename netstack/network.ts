@@ -144,7 +144,12 @@ class WorkerNetwork implements Network {
       ...plan,
       name: options.name,
       gatewayMac: options.gatewayMac === undefined ? dockerMac(plan.gateway) : requireMac(options.gatewayMac),
-      hostAddresses: (options.hostAddresses ?? []).map((text) => requireIpv4(text, 'host')),
+      hostAddresses: new Map(
+        Object.entries(options.hostAddresses ?? {}).map(([address, target]) => [
+          requireIpv4(address, 'host'),
+          requireIpv4(target, 'host'),
+        ]),
+      ),
       machineMacs: Object.entries(options.machineMacs ?? {}).map(([uuid, mac]) => [
         uuid.toLowerCase(),
         requireMac(mac),

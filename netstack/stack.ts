@@ -71,10 +71,10 @@ export interface StackOptions {
    */
   ipv6?: { address: Uint8Array; prefixLength: number; router?: RouterOptions };
   /**
-   * Further IPv4 addresses of the subnet that are ours and lead to the host's loopback like the gateway's, but without the
-   * gateway's services (gvproxy's host address).
+   * Further IPv4 addresses that are ours, without the gateway's services, and where on the host's side each leads: to its
+   * loopback like the gateway's (gvproxy's host address), or elsewhere (gvproxy's `nat`).
    */
-  hostAddresses?: readonly number[];
+  hostAddresses?: ReadonlyMap<number, number>;
   /** Guests reach the host's loopback at the gateway's address. Default true. */
   hostLoopback?: boolean;
   /** What may leave; default: everything that is not a martian. */

@@ -121,7 +121,7 @@ class NetworkThread {
     const leases = new LeasePool({
       network: settings.network,
       prefixLength: settings.prefixLength,
-      excluded: [settings.gateway, ...settings.hostAddresses, ...shadowedIpv4(settings)],
+      excluded: [settings.gateway, ...settings.hostAddresses.keys(), ...shadowedIpv4(settings)],
     });
     this.#leases = leases;
     this.#services = attachServices(this.#stack, this.#host, {

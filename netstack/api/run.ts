@@ -11,6 +11,7 @@ import { type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { type ExposeProtocol, Forwarder } from './forwarder.ts';
 import { keepLeaseFile } from './lease-file.ts';
+import { Notifier } from './notifier.ts';
 import { forwardOverSsh } from './ssh-forward.ts';
 import { zoneOfConfig } from './zones.ts';
 
@@ -19,6 +20,7 @@ interface Running {
   network: Network;
   servers: ControlServer[];
   forwarder: Forwarder;
+  notifier: Notifier | undefined;
   /** What is to be ended besides: SSH's forwards, and the file of leases for a last time. */
   closers: (() => Promise<void>)[];
 }
@@ -29,6 +31,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
   const ended = new Promise<string>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
   });
+  const notifier = config.notification === undefined ? undefined : new Notifier(config.notification, log);
   const network = await createNetwork({
     name: 'net',
     subnet: config.subnet,
@@ -37,16 +40,22 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     gatewayMac: config.gatewayMac,
     mtuBytes: config.mtuBytes,
     searchDomains: config.searchDomains,
-    hostAddresses: [config.hostIp],
+    hostAddresses: config.hostAddresses,
     machineMacs: config.machineMacs,
     ...(config.upstreams && { dnsUpstreams: config.upstreams }),
     ...(config.domain !== undefined && { domain: config.domain }),
     ...(config.faults && { faults: config.faults }),
     multicast: config.multicast,
+    onStation: ({ mac, present }) =>
+      notifier?.send({
+        notification_type: present ? 'connection_established' : 'connection_closed',
+        mac_address: mac,
+      }),
     log,
   });
   const running: Running = {
     network,
+    notifier,
     servers: [],
     closers: [],
     forwarder: new Forwarder(network, (address, port) => network.dial(address, port)),
@@ -62,6 +71,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     for (const forward of config.sshForwards)
       running.closers.push(await forwardOverSsh(network, config.machineIp, forward, log));
     if (config.pidFile !== undefined) await writeFile(config.pidFile, `${process.pid}\n`);
+    notifier?.send({ notification_type: 'ready' });
     log.info({ subnet: network.subnet, gateway: network.gateway }, 'the network is ready');
     log.info({ reason: await (gone ? Promise.race([ended, gone]) : ended) }, 'ending');
   } finally {
@@ -126,7 +136,7 @@ async function plugStdio(network: Network): Promise<string> {
 }
 
 async function serve(
-  { network, servers, forwarder }: Running,
+  { network, servers, forwarder, notifier }: Running,
   config: NetConfig,
   log: Logger,
 ): Promise<void> {
@@ -141,6 +151,7 @@ async function serve(
         connect: (stream) => {
           network.plugStream('connect', stream).catch((error: unknown) => {
             log.warn({ err: error }, 'a machine could not be plugged in');
+            notifier?.send({ notification_type: 'hypervisor_error' });
             stream.destroy();
           });
         },
@@ -154,10 +165,14 @@ async function serve(
   if (config.services !== undefined) await open(config.services, false);
 }
 
-async function stop({ network, servers, forwarder, closers }: Running, config: NetConfig): Promise<void> {
+async function stop(
+  { network, servers, forwarder, notifier, closers }: Running,
+  config: NetConfig,
+): Promise<void> {
   await Promise.all(servers.map((server) => server.close()));
   await Promise.all(closers.map((close) => close()));
   await forwarder.close();
   await network.close();
+  await notifier?.close();
   if (config.pidFile !== undefined) await rm(config.pidFile, { force: true });
 }

@@ -31,8 +31,11 @@ const LOOPBACK_IPV6: Uint8Array = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 export interface AddressingOptions {
   ipv4: { address: number; prefixLength: number };
   ipv6?: { address: Uint8Array; prefixLength: number } | undefined;
-  /** Further addresses of the subnet that stand for the host, but have no services of the gateway. */
-  hostAddresses?: readonly number[] | undefined;
+  /**
+   * Further addresses that are ours but have no services of the gateway, and the host's name for each: where it leads on the
+   * host's side. The gateway answers ARP for those of the subnet.
+   */
+  hostAddresses?: ReadonlyMap<number, number> | undefined;
   mac: number;
 }
 
@@ -69,7 +72,8 @@ export class Addressing {
   readonly ownIpv6: Uint8Array | undefined;
   readonly linkLocal: Uint8Array;
   readonly prefixLengthIpv6: number;
-  readonly #hostAddresses: ReadonlySet<number>;
+  /** The host's names, 16 bytes. */
+  readonly #hostAddresses = new Map<number, Uint8Array>();
 
   constructor(options: AddressingOptions) {
     this.ipv4 = options.ipv4.address;
@@ -81,7 +85,8 @@ export class Addressing {
     this.ownIpv6 = options.ipv6?.address.slice();
     this.prefixLengthIpv6 = options.ipv6?.prefixLength ?? 0;
     this.linkLocal = linkLocal(options.mac);
-    this.#hostAddresses = new Set(options.hostAddresses);
+    for (const [address, target] of options.hostAddresses ?? [])
+      this.#hostAddresses.set(address, mapped(target));
   }
 
   /** IPv6 is spoken at all. */
@@ -159,21 +164,25 @@ export class Addressing {
   /** The host's name for a destination that is ours; undefined for others. */
   toHost(addr: Uint8Array, off: number): Uint8Array | undefined {
     if (!this.isOwn(addr, off)) return undefined;
-    return isMapped(addr, off) ? LOOPBACK_IPV4 : LOOPBACK_IPV6;
+    if (!isMapped(addr, off)) return LOOPBACK_IPV6;
+    return this.#hostAddresses.get(get32(addr, off + 12)) ?? LOOPBACK_IPV4;
   }
 
   /**
-   * The name by which a guest knows where a packet of the host's side came from: `loopback`, the address of ours under which
-   * that guest knows the host, for loopback; undefined for the address itself; or null for one that must not cross.
+   * The name by which a guest knows where a packet of the host's side came from: `known`, the address of ours that the guest
+   * last sent to, for loopback and for where that address leads; undefined for the address itself; or null for one that must
+   * not cross.
    */
-  fromHost(addr: Uint8Array, off: number, loopback: Uint8Array): Uint8Array | undefined | null {
-    if (isMapped(addr, off) !== isMapped(loopback, 0)) return null;
+  fromHost(addr: Uint8Array, off: number, known: Uint8Array): Uint8Array | undefined | null {
+    if (isMapped(addr, off) !== isMapped(known, 0)) return null;
     if (isMapped(addr, off)) {
       const address = get32(addr, off + 12);
-      if (isLoopbackIpv4(address)) return loopback;
+      if (isLoopbackIpv4(address)) return known;
+      const target = this.#hostAddresses.get(get32(known, 12));
+      if (target && get32(target, 12) === address) return known;
       return this.kindIpv4(address) === 'outside' ? undefined : null;
     }
-    if (isLoopbackIpv6(addr, off)) return loopback;
+    if (isLoopbackIpv6(addr, off)) return known;
     return this.kindIpv6(addr, off) === 'outside' ? undefined : null;
   }
 

@@ -631,7 +631,7 @@ conform('UDP sockets inside', [
     'gvproxy host address',
     'another address of the subnet leads to the host, and answers from there',
     () => {
-      const bench = new Bench({ stack: { hostAddresses: [0x0a0002fe] } });
+      const bench = new Bench({ stack: { hostAddresses: new Map([[0x0a0002fe, 0x7f000001]]) } });
       const host = '10.0.2.254';
       const { heard } = bind(bench, 53);
       bench.exchange(bench.udp(host, 53, bytes('q')), bench.udp(GATEWAY, 99, bytes('q'), { srcPort: 9 }));

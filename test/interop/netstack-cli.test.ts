@@ -281,6 +281,84 @@ describe.skipIf(
     }
   });
 
+  test("gvproxy's nat, virtual addresses and notifications, as podman machine starts it", async () => {
+    const other = new Netns();
+    const heard: unknown[] = [];
+    const listener = net.createServer(async (socket) => {
+      let line = '';
+      for await (const chunk of socket) line += chunk;
+      heard.push(JSON.parse(line));
+    });
+    let running: Running | undefined;
+    try {
+      listener.listen(join(folder, 'notify.sock'));
+      execFileSync('ip', ['-n', edge.name, 'addr', 'add', '10.9.9.9/32', 'dev', 'lo']);
+      const file = join(folder, 'nat.yaml');
+      writeFileSync(
+        file,
+        'stack: { nat: { 192.168.127.200: 10.9.9.9, 10.50.0.1: 127.0.0.1 }, gatewayVirtualIPs: [192.168.127.200] }\n',
+      );
+      const qemu = join(folder, 'other.sock');
+      running = edge.start(
+        process.execPath,
+        compiledEntry('daemon/bin'),
+        ...['net', '-config', file, '-listen-qemu', `unix://${qemu}`],
+        ...['-notification', `unix://${folder}/notify.sock`],
+      );
+      await vi.waitFor(() => expect(heard).toEqual([{ notification_type: 'ready' }]), 10_000);
+      await startMachine(other, { protocol: 'qemu', path: qemu, mtuBytes: 1500 });
+      execFileSync('ip', ['-n', other.name, 'addr', 'add', '192.168.127.2/24', 'dev', 'eth0']);
+      execFileSync('ip', ['-n', other.name, 'route', 'add', 'default', 'via', GATEWAY]);
+      // A connected socket takes answers only from where it sent to.
+      const server = edge.start(
+        process.execPath,
+        '-e',
+        "const s = require('node:dgram').createSocket('udp4'); s.on('message', (m, r) => s.send(m + ' at ' + s.address().address, r.port, r.address)); s.bind(9000, process.argv[1], () => console.log('up'))",
+        '10.9.9.9',
+      );
+      await server.line(/up/);
+      const { stdout } = await other.run(
+        process.execPath,
+        '-e',
+        "const s = require('node:dgram').createSocket('udp4'); s.on('message', (m) => { console.log(String(m)); s.close(); }); s.connect(9000, '192.168.127.200', () => s.send('hello')); setTimeout(() => process.exit(1), 3000).unref()",
+      );
+      server.kill();
+      expect(stdout).toBe('hello at 10.9.9.9\n');
+      const web = edge.start(
+        process.execPath,
+        '-e',
+        "require('node:http').createServer((q, s) => s.end('the host')).listen(8081, '127.0.0.1', () => console.log('up'))",
+      );
+      await web.line(/up/);
+      const reached = await other.run('curl', '-sS', '-m', '3', 'http://10.50.0.1:8081/');
+      web.kill();
+      expect(reached.stdout).toBe('the host');
+      const [{ address: mac }] = JSON.parse(
+        execFileSync('ip', ['-n', other.name, '-j', 'link', 'show', 'eth0'], { encoding: 'utf8' }),
+      );
+      await vi.waitFor(
+        () => expect(heard[1]).toEqual({ notification_type: 'connection_established', mac_address: mac }),
+        3000,
+      );
+      await other.remove();
+      await vi.waitFor(
+        () => expect(heard[2]).toEqual({ notification_type: 'connection_closed', mac_address: mac }),
+        3000,
+      );
+    } finally {
+      running?.kill();
+      await running?.ended;
+      await other.remove();
+      listener.close();
+    }
+  });
+
+  test('-version tells it and runs nothing', async () => {
+    const { code, stdout } = await edge.run(process.execPath, compiledEntry('daemon/bin'), 'net', '-version');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^drydock net version \d+\.\d+\.\d+/);
+  });
+
   test('a second command is told that the sockets are in use', async () => {
     const { code, stderr } = await edge.run(
       process.execPath,
