@@ -306,7 +306,7 @@ describe.skipIf(
         ...['-notification', `unix://${folder}/notify.sock`],
       );
       await vi.waitFor(() => expect(heard).toEqual([{ notification_type: 'ready' }]), 10_000);
-      await startMachine(other, { protocol: 'qemu', path: qemu, mtuBytes: 1500 });
+      const wire = await startMachine(other, { protocol: 'qemu', path: qemu, mtuBytes: 1500 });
       execFileSync('ip', ['-n', other.name, 'addr', 'add', '192.168.127.2/24', 'dev', 'eth0']);
       execFileSync('ip', ['-n', other.name, 'route', 'add', 'default', 'via', GATEWAY]);
       // A connected socket takes answers only from where it sent to.
@@ -340,7 +340,7 @@ describe.skipIf(
         () => expect(heard[1]).toEqual({ notification_type: 'connection_established', mac_address: mac }),
         3000,
       );
-      await other.remove();
+      wire.kill();
       await vi.waitFor(
         () => expect(heard[2]).toEqual({ notification_type: 'connection_closed', mac_address: mac }),
         3000,
