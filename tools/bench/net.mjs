@@ -52,6 +52,13 @@ function buildCommit(commit) {
   };
 }
 
+// Peers run in namespaces of their own and must be taken down: a stop waits for the measure under way.
+let stopped = false;
+for (const signal of ['SIGINT', 'SIGTERM'])
+  process.once(signal, () => {
+    stopped = true;
+  });
+
 const median = (numbers) => {
   const sorted = [...numbers].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -93,6 +100,7 @@ async function run(contenders, chosen) {
     const samples = new Map(names.map((name) => [name, []]));
     for (let round = 0; round < Number(options.rounds); round++) {
       for (const peer of contenders) {
+        if (stopped) return results;
         if (!fits(measure, peer)) continue;
         try {
           await withPeer(peer, measure.mtu, measure.published, async (running) => {
