@@ -281,7 +281,7 @@ describe.skipIf(
     }
   });
 
-  test("gvproxy's nat, virtual addresses and notifications, as podman machine starts it", async () => {
+  test("a file's nat and virtual addresses lead to the host, and notifications tell who comes and goes", async () => {
     const other = new Netns();
     const heard: unknown[] = [];
     const listener = net.createServer(async (socket) => {
