@@ -34,13 +34,13 @@ describeE2e.each(clis)('build and commit, $name', ({ cli }) => {
       `FROM ${IMAGE} AS one
 ARG WHO=nobody
 ENV GREETING="hello $WHO"
-WORKDIR /work
+WORKDIR /made
 COPY --chown=node . .
 RUN test ! -e ignored && cat dir/file > out && echo " $GREETING $(id -u)" >> out
 USER node
 RUN id -u >> /tmp/who
 FROM ${IMAGE}
-COPY --from=one /work/out /tmp/who /
+COPY --from=one /made/out /tmp/who /
 LABEL made=here
 CMD ["cat", "/out", "/who"]
 `,
