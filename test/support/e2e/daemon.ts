@@ -178,6 +178,8 @@ export class TestDaemon extends Docker {
         async () => {
           if (daemon.process.exitCode !== null)
             throw new Error(`the daemon exited with ${daemon.process.exitCode}`);
+          // Its banner, in one piece, is the last thing before it serves whatever comes.
+          if (!daemon.log.includes(' is ready. ')) return false;
           return (await daemon.api('GET', '/_ping').catch(() => undefined))?.status === 200;
         },
         'the daemon answers',
