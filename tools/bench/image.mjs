@@ -6,24 +6,14 @@
 //
 // Needs root, dockerd and docker-registry (for push and pull). What is reported is the median, ours divided by
 // dockerd's, and the highest resident memory of each daemon.
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { randomFillSync } from 'node:crypto';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmdirSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { loadavg, tmpdir } from 'node:os';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { loadavg } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { Bench, median, startDaemon } from './daemons.mjs';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
 const { values: options } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
@@ -35,39 +25,8 @@ if (process.getuid() !== 0) {
   console.error('bench:image starts two daemons: run it as root.');
   process.exit(1);
 }
-const folder = mkdtempSync(join(tmpdir(), 'drydock-bench-'));
-const children = [];
-const cgroupsBefore = cgroupParents();
-
-function cgroupParents() {
-  return ['', ...readdirSync('/sys/fs/cgroup')]
-    .map((hierarchy) => join('/sys/fs/cgroup', hierarchy, 'docker'))
-    .filter(existsSync);
-}
-
-function start(program, args, name) {
-  const child = spawn(program, args, { stdio: 'ignore' });
-  children.push(child);
-  return { name, pid: child.pid };
-}
-
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function daemon(name, program, args, host) {
-  const { pid } = start(program, args, name);
-  const env = { ...process.env, DOCKER_HOST: host, DOCKER_BUILDKIT: '0', DOCKER_CONFIG: join(folder, 'cli') };
-  const docker = (...words) =>
-    execFileSync('docker', words, { env, stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 28 }).toString();
-  for (let tries = 0; ; tries++) {
-    try {
-      docker('version');
-      return { name, pid, docker };
-    } catch (error) {
-      if (tries === 200) throw error;
-      await sleep(100);
-    }
-  }
-}
+const bench = new Bench();
+const { folder } = bench;
 
 /** A docker archive of layers of random bytes, which compress as badly as most layers' contents do in part. */
 function archive(path, layers, mib) {
@@ -185,45 +144,13 @@ function tryTo(work) {
   }
 }
 
-const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
 const peakMib = (pid) =>
   Math.round(Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) / 1024);
 
 async function main() {
-  const at = (name) => join(folder, name);
-  const ours = await daemon(
-    'drydock',
-    process.execPath,
-    [
-      join(root, 'dist/daemon/bin.js'),
-      'daemon',
-      '-H',
-      `unix://${at('a.sock')}`,
-      '--data-root',
-      at('a'),
-      '--exec-root',
-      at('ax'),
-    ],
-    `unix://${at('a.sock')}`,
-  );
-  const theirs = await daemon(
-    'dockerd',
-    'dockerd',
-    [
-      '-H',
-      `unix://${at('b.sock')}`,
-      '--data-root',
-      at('b'),
-      '--exec-root',
-      at('bx'),
-      '-p',
-      at('b.pid'),
-      '--iptables=false',
-      '--ip6tables=false',
-      '--bridge=none',
-    ],
-    `unix://${at('b.sock')}`,
-  );
+  const at = (name) => bench.at(name);
+  const ours = await startDaemon(bench, 'drydock');
+  const theirs = await startDaemon(bench, 'dockerd');
   let registry;
   if (existsSync('/usr/bin/docker-registry')) {
     registry = '127.0.0.1:5987';
@@ -236,7 +163,7 @@ async function main() {
         http: { addr: registry },
       }),
     );
-    start('docker-registry', ['serve', at('registry.yml')]);
+    bench.start('docker-registry', ['serve', at('registry.yml')]);
   }
   archive(at('big.tar'), 10, Number(options.mib));
   archive(at('single.tar'), 1, 200);
@@ -278,12 +205,5 @@ try {
   if (!options.json) console.log(`${''.padEnd(28)} ${'drydock'.padStart(8)}    ${'dockerd'.padStart(8)}`);
   await main();
 } finally {
-  const ended = children.map(
-    (child) => new Promise((resolve) => (child.exitCode === null ? child.once('close', resolve) : resolve())),
-  );
-  for (const child of children) child.kill('SIGTERM');
-  await Promise.all(ended);
-  rmSync(folder, { recursive: true, force: true });
-  // dockerd leaves the parent of its containers' cgroups behind, in every hierarchy.
-  for (const path of cgroupParents()) if (!cgroupsBefore.includes(path) && existsSync(path)) rmdirSync(path);
+  await bench.close();
 }
