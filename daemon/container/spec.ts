@@ -3,6 +3,7 @@
  * pids of other containers) comes in as {@link Places}.
  */
 import { DrydockError } from '#common/errors';
+import { formatGuestPort, parseGuestPort } from '../network/ports.ts';
 import {
   ALL_CAPABILITIES,
   DEFAULT_CAPABILITIES,
@@ -63,6 +64,7 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
       uts: host.UTSMode === 'host' ? 'host' : 'private',
       cgroup: host.CgroupnsMode === 'host' ? 'host' : 'private',
     },
+    network: { attached: host.NetworkMode !== 'none', ports: listeningPorts(record) },
     mounts: allMounts(record, places, privileged),
     devices: [...DEFAULT_DEVICES, ...(host.Devices ?? []).map(device)],
     privileged,
@@ -95,6 +97,12 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
 function namespace(mode: string | undefined, pid: number | undefined): NamespaceMode {
   if (mode === 'host') return 'host';
   return mode?.startsWith('container:') && pid !== undefined ? { pid } : 'private';
+}
+
+/** EXPOSE and `-p` together, each port once. */
+function listeningPorts({ config, hostConfig }: ContainerRecord): JailSpec['network']['ports'] {
+  const names = [...Object.keys(config.ExposedPorts ?? {}), ...Object.keys(hostConfig.PortBindings ?? {})];
+  return [...new Set(names.map((name) => formatGuestPort(parseGuestPort(name))))].map(parseGuestPort);
 }
 
 /** The runtime's own mounts, then docker's files in /etc, then what the user asked for: the later one wins. */

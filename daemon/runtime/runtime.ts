@@ -128,6 +128,12 @@ export interface SeccompProfile {
 /** A namespace of its own, the host's, or that of another process. */
 export type NamespaceMode = 'private' | 'host' | { pid: number };
 
+/** A port that a container listens on, as EXPOSE and `-p` name it. */
+export interface JailPort {
+  port: number;
+  protocol: 'tcp' | 'udp';
+}
+
 /** All that confines a container: made from its configuration by pure functions, compiled by each runtime. */
 export interface JailSpec {
   /** 64 hex digits. */
@@ -145,6 +151,13 @@ export interface JailSpec {
     ipc: NamespaceMode;
     uts: NamespaceMode;
     cgroup: NamespaceMode;
+  };
+  /** What a network of its own is for; `namespaces.network` says whether it has one. */
+  network: {
+    /** False with `--network none`: it reaches nothing but itself. */
+    attached: boolean;
+    /** What it is expected to listen on, for platforms where that is a permission. */
+    ports: JailPort[];
   };
   mounts: JailMount[];
   devices: JailDevice[];
@@ -226,12 +239,14 @@ export interface JailStats {
   blkioWriteBytes: number;
 }
 
-/** How well one wish of a JailSpec is met. */
+/** How well one wish of a JailSpec is met, for `docker info`, the warnings of create and `drydock doctor`. */
 export interface JailReportRow {
   feature: string;
   asked: string;
   got: 'full' | 'partial' | 'none';
   how: string;
+  /** How what is missing could be got round; absent where nothing is known. */
+  bypass?: string;
 }
 
 /** A way to isolate. */
@@ -240,7 +255,10 @@ export interface Runtime {
   /** Prepares what every jail needs (cgroup roots, a spare launcher). @throws DrydockError with the remedy when it can't work here. */
   open(): Promise<void>;
   create(spec: JailSpec): Promise<Jail>;
-  /** What this runtime would give for this spec: security promises that can't be kept are errors in create(), wishes are warnings. */
+  /**
+   * What this runtime would give for this spec, one row for each wish; what is not full becomes a warning.
+   * @throws DrydockError ERR_JAIL_PROMISE, as create() does, where a promise of security can't be kept.
+   */
   report(spec: JailSpec): JailReportRow[];
   /** Facts for `docker info`: cgroup version and driver, security options, kernel features. */
   info(): {

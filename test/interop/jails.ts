@@ -134,6 +134,7 @@ export class Jails {
       limits: {},
       init: false,
       ...changes,
+      network: changes.network ?? { attached: true, ports: [] },
       namespaces: {
         network: 'private',
         pid: 'private',

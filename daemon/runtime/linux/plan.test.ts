@@ -1,39 +1,17 @@
 import { describe, expect, it } from 'vitest';
+import { type ExampleChanges, exampleSpec } from '../../../test/support/jail-spec.ts';
 import { ALL_CAPABILITIES, DEFAULT_DEVICES } from '../defaults.ts';
 import type { JailSpec, NamespaceMode } from '../runtime.ts';
 import { effectiveSpec } from './plan.ts';
 
 const own: NamespaceMode = 'private';
-const spec = (changes: Partial<JailSpec>): JailSpec => ({
-  id: 'a'.repeat(64),
-  rootPath: '/root',
-  readOnlyRoot: false,
-  hostname: 'h',
-  domainname: '',
-  namespaces: { network: own, pid: own, ipc: own, uts: own, cgroup: own },
-  mounts: [],
-  devices: [...DEFAULT_DEVICES],
-  privileged: false,
-  maskedPaths: ['/proc/kcore'],
-  readonlyPaths: ['/proc/sys'],
-  sysctls: {},
-  limits: {},
-  init: false,
-  process: {
-    args: ['true'],
-    env: [],
-    cwd: '/',
-    makeCwd: false,
-    user: '',
-    groups: [],
-    terminal: false,
-    stdin: false,
-    capabilities: ['CAP_CHOWN'],
-    noNewPrivileges: false,
-    rlimits: [],
-  },
-  ...changes,
-});
+const spec = (changes: ExampleChanges): JailSpec =>
+  exampleSpec({
+    maskedPaths: ['/proc/kcore'],
+    readonlyPaths: ['/proc/sys'],
+    process: { capabilities: ['CAP_CHOWN'] },
+    ...changes,
+  });
 const hostDevices = () => [
   { hostPath: '/dev/null', path: '/dev/null', access: 'rwm' },
   { hostPath: '/dev/fuse', path: '/dev/fuse', access: 'rwm' },
