@@ -35,17 +35,18 @@ function simulate(seed: number): StackSim {
 test(`${SEEDS} seeded runs of two stacks: every byte in order, everything closed, nothing left`, () => {
   const only = process.env.SEED;
   const [first, last] = only ? [Number(only), Number(only)] : [1, SEEDS];
-  let unreachable = 0;
+  let retries = 0;
   for (let seed = first; seed <= last; seed++) {
     try {
       const sim = simulate(seed);
       sim.verify();
-      if (sim.unreachable) unreachable++;
+      retries += sim.retries;
     } catch (error) {
       throw new Error(`seed ${seed}: ${String(error)}`, { cause: error });
     }
   }
-  expect(unreachable).toBeLessThan(SEEDS / 20);
+  // Some clients lose all their questions for the neighbour; those too get every byte in the end.
+  if (!only && SEEDS >= 10_000) expect(retries).toBeGreaterThan(0);
 }, 300_000);
 
 test('the same seed gives the same run', () => {
