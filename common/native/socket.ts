@@ -58,14 +58,18 @@ const F_GETFL = 3;
 const F_DUPFD_CLOEXEC = 1030;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
+const IP_TOS = 1;
 const IP_TTL = 2;
 const IP_RECVERR = 11;
 const IP_RECVTTL = 12;
+const IP_RECVTOS = 13;
 const IPV6_UNICAST_HOPS = 16;
 const IPV6_RECVERR = 25;
 const IPV6_V6ONLY = 26;
 const IPV6_RECVHOPLIMIT = 51;
 const IPV6_HOPLIMIT = 52;
+const IPV6_RECVTCLASS = 66;
+const IPV6_TCLASS = 67;
 const TCP_NODELAY = 1;
 const TCP_CONGESTION = 13;
 const ICMP_FILTER = 1;
@@ -278,16 +282,18 @@ export function setIpv6Only(fd: number): void {
   setInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
 }
 
-/** Prepares a datagram or raw socket: ICMP errors and TTLs are told, broadcasts may be sent. */
+/** Prepares a datagram or raw socket: ICMP errors, TTLs and traffic classes are told, broadcasts may be sent. */
 export function setDatagramOptions(fd: number, family: Family): void {
   if (family === 4) {
     setInt(fd, SOL_IP, IP_RECVERR, 1);
     setInt(fd, SOL_IP, IP_RECVTTL, 1);
+    setInt(fd, SOL_IP, IP_RECVTOS, 1);
     setInt(fd, SOL_SOCKET, SO_BROADCAST, 1);
   } else {
     setInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
     setInt(fd, SOL_IPV6, IPV6_RECVERR, 1);
     setInt(fd, SOL_IPV6, IPV6_RECVHOPLIMIT, 1);
+    setInt(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);
   }
 }
 
@@ -306,6 +312,15 @@ export function setTtl(fd: number, family: Family, ttl: number): void {
   else setInt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, ttl);
 }
 
+/**
+ * Sets differentiated services and ECN (RFC 2474, RFC 3168) of what is sent from now on. A stream's ECN bits stay the
+ * kernel's own.
+ */
+export function setTrafficClass(fd: number, family: Family, trafficClass: number): void {
+  if (family === 4) setInt(fd, SOL_IP, IP_TOS, trafficClass);
+  else setInt(fd, SOL_IPV6, IPV6_TCLASS, trafficClass);
+}
+
 /** What {@link receiveFrom} and {@link receiveError} tell besides the bytes. One object is reused. */
 export interface Received {
   /** Peer of a datagram, or the destination of the one that an error is about. */
@@ -313,6 +328,8 @@ export interface Received {
   port: number;
   /** TTL or hop limit, 0 when unknown. */
   ttl: number;
+  /** Differentiated services and ECN of a datagram. */
+  trafficClass: number;
 }
 
 /** A queued error (struct sock_extended_err, include/uapi/linux/errqueue.h). */
@@ -353,16 +370,20 @@ function eachControl(each: (level: number, type: number, at: number) => void): v
   }
 }
 
-/** Receives one datagram with its origin and TTL. Returns its length or -1. */
+/** Receives one datagram with its origin, TTL and traffic class. Returns its length or -1. */
 export function receiveFrom(fd: number, buf: Uint8Array, off: number, len: number, out: Received): number {
   prepareMessage(buf, off, len);
   const count = recvmsgCall(fd, base + MSGHDR_OFF, MSG_DONTWAIT);
   if (count < 0) return count;
   out.port = Math.max(0, takeSockaddr(ADDRESS_OFF, out.addr, 0));
   out.ttl = 0;
+  out.trafficClass = 0;
   eachControl((level, type, at) => {
     if ((level === SOL_IP && type === IP_TTL) || (level === SOL_IPV6 && type === IPV6_HOPLIMIT))
       out.ttl = view.getInt32(at, true);
+    // One byte for IPv4, an int for IPv6 (ip(7), RFC 3542 section 6.5).
+    else if ((level === SOL_IP && type === IP_TOS) || (level === SOL_IPV6 && type === IPV6_TCLASS))
+      out.trafficClass = bytes[at]!;
   });
   return count;
 }

@@ -27,6 +27,8 @@ export interface FarEnd {
   take(buf: Uint8Array, off: number, len: number): number;
   /** Moves bytes both ways, as many as fit. */
   pump(): void;
+  /** The guest marks its packets with other differentiated services from now on. */
+  setTrafficClass(trafficClass: number): void;
   /** The guest's connection is over. `failure` undefined: in good order. */
   closed(failure: TcpFailure | undefined): void;
 }
@@ -95,6 +97,10 @@ export class HostEnd implements FarEnd, StreamSink {
     if (taken < len) this.#blocked = true;
     this.#flow.countFromGuest(taken);
     return taken;
+  }
+
+  setTrafficClass(trafficClass: number): void {
+    this.#stream?.setTrafficClass?.(trafficClass);
   }
 
   pump(): void {
@@ -193,6 +199,9 @@ export class InsideEnd implements FarEnd, HostStream {
   take(): number {
     return 0;
   }
+
+  /** It goes no further than the stack. */
+  setTrafficClass(): void {}
 
   pump(): void {
     const { conn } = this.#flow;

@@ -72,11 +72,19 @@ export interface HostStream {
   reset(): void;
   /** Closes. No event comes after it. */
   close(): void;
+  /**
+   * Marks what is sent from now on with these differentiated services (RFC 2474; the two low bits, ECN, are the kernel's own
+   * in TCP). Absent where the stream crosses no network.
+   */
+  setTrafficClass?(trafficClass: number): void;
 }
 
 /** Events of a datagram or ping socket. */
 export interface DatagramSink {
-  /** One datagram from `addr` (16 bytes at addrOff) and `port`; bytes are only valid during the call. `ttl` is 0 when unknown. */
+  /**
+   * One datagram from `addr` (16 bytes at addrOff) and `port`; bytes are only valid during the call. `ttl` is 0 when unknown;
+   * `trafficClass` are the eight bits of differentiated services and ECN (RFC 2474, RFC 3168).
+   */
   datagram(
     buf: Uint8Array,
     off: number,
@@ -85,9 +93,21 @@ export interface DatagramSink {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
   ): void;
-  /** An error for a datagram sent to `addr` and `port` before. */
-  icmpError(error: HostIcmpError, addr: Uint8Array, addrOff: number, port: number): void;
+  /**
+   * An error for a datagram sent to `addr` and `port` before. The `len` bytes at `off` are what is known of its payload: all of
+   * it, or as much as the router has quoted.
+   */
+  icmpError(
+    error: HostIcmpError,
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+  ): void;
   failed(error: HostError): void;
 }
 
@@ -95,7 +115,7 @@ export interface DatagramSink {
 export interface HostDatagram {
   /** Local port. */
   readonly port: number;
-  /** Sends one datagram with this TTL or hop limit (0: the host's default). Returns undefined or why not. */
+  /** Sends one datagram with this TTL or hop limit (0: the host's default) and traffic class. Returns undefined or why not. */
   send(
     buf: Uint8Array,
     off: number,
@@ -104,6 +124,7 @@ export interface HostDatagram {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
   ): HostError | undefined;
   close(): void;
 }
@@ -134,8 +155,16 @@ export interface PingSink {
     addrOff: number,
     ttl: number,
   ): void;
-  /** An error for the request with this sequence number that was sent to `addr`. */
-  icmpError(error: HostIcmpError, sequence: number, addr: Uint8Array, addrOff: number): void;
+  /** An error for the request with this sequence number that was sent to `addr`, with what is known of its payload. */
+  icmpError(
+    error: HostIcmpError,
+    sequence: number,
+    addr: Uint8Array,
+    addrOff: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+  ): void;
   failed(error: HostError): void;
 }
 
@@ -154,13 +183,15 @@ export interface Closable {
 export interface Host {
   /**
    * Begins a connection; connected() or failed() follows. `ttl` is the TTL or hop limit of its packets until it is
-   * connected, 0 for the host's default; afterwards the host's default holds.
+   * connected, 0 for the host's default; afterwards the host's default holds. `trafficClass` marks them as
+   * {@link HostStream.setTrafficClass} does.
    */
   connect(
     addr: Uint8Array,
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
     sink: StreamSink,
   ): HostStream | HostError;
   listen(

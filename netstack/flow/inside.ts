@@ -18,6 +18,8 @@ export interface UdpOrigin {
   /** Source of the Ethernet frame, 6 bytes. */
   readonly mac: Uint8Array;
   readonly ttl: number;
+  /** Differentiated services and ECN. */
+  readonly trafficClass: number;
 }
 
 /** Events of a socket made by bindUdp(). */
@@ -33,7 +35,7 @@ export interface UdpSocket {
   readonly port: number;
   /**
    * Sends one datagram to a guest, in fragments if it must be. `mac` skips address resolution: DHCP answers clients that
-   * have no address yet. Returns false when it was dropped (no such guest, too large, the link is full).
+   * have no address yet. `trafficClass` is 0 unless given. Returns false when it was dropped (no such guest, too large, the link is full).
    */
   send(
     buf: Uint8Array,
@@ -43,6 +45,7 @@ export interface UdpSocket {
     addrOff: number,
     port: number,
     mac?: Uint8Array,
+    trafficClass?: number,
   ): boolean;
   close(): void;
 }

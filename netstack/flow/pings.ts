@@ -71,8 +71,16 @@ class Ping implements Entry, Timed, Aged, PingSink {
     this.#pings.fromHost(this, sequence, buf, off, len, addr, addrOff, ttl);
   }
 
-  icmpError(error: HostIcmpError, sequence: number, addr: Uint8Array, addrOff: number): void {
-    this.#pings.hostIcmp(this, error, sequence, addr, addrOff);
+  icmpError(
+    error: HostIcmpError,
+    sequence: number,
+    addr: Uint8Array,
+    addrOff: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+  ): void {
+    this.#pings.hostIcmp(this, error, sequence, addr, addrOff, buf, off, len);
   }
 
   failed(_error: HostError): void {
@@ -158,7 +166,16 @@ export class Pings {
     }
   }
 
-  hostIcmp(ping: Ping, error: HostIcmpError, sequence: number, addr: Uint8Array, addrOff: number): void {
+  hostIcmp(
+    ping: Ping,
+    error: HostIcmpError,
+    sequence: number,
+    addr: Uint8Array,
+    addrOff: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+  ): void {
     if (isMapped(addr, addrOff) !== ping.ipv4) return;
     const type = ping.ipv4 ? 8 : 128;
     this.#context.errors.relay(
@@ -174,6 +191,9 @@ export class Pings {
       addrOff,
       0,
       ((ping.nearPort << 16) | sequence) >>> 0,
+      buf,
+      off,
+      len,
     );
   }
 

@@ -44,6 +44,8 @@ export class TcpFlow implements Entry, Timed, Aged, FlowHandle, SegmentSink, Byt
   isGone = false;
   /** Sequence number of the guest's SYN, for ICMP errors about it. */
   synSequence = 0;
+  /** Differentiated services of the guest's last packet (RFC 2474). */
+  services = 0;
   lastAt: number;
   bytesFromGuest = 0;
   bytesToGuest = 0;

@@ -44,6 +44,8 @@ import { Timers } from './timers.ts';
 /** Ports of the gateway's own connections: the dynamic ports of RFC 6335 section 6. */
 const PORT_FIRST = 49_152;
 const PORTS = 65_536 - PORT_FIRST;
+/** The bits of a traffic class that are differentiated services; the others are ECN, of each connection's own (RFC 3168). */
+const SERVICES_MASK = 0xfc;
 
 export class TcpFlows implements FlowOwner {
   readonly #context: StackContext;
@@ -112,6 +114,7 @@ export class TcpFlows implements FlowOwner {
         return;
       }
     }
+    seg.ecn = packet.trafficClass & ~SERVICES_MASK;
     let flow = this.#table.find(src, 0, seg.sourcePort, dst, 0, seg.destinationPort);
     const opening = (seg.flags & (TCP_SYN | TCP_ACK)) === TCP_SYN;
     // RFC 9293 section 3.10.7.4: a new SYN may end TIME-WAIT. One that has just died is in the table until its turn.
@@ -127,6 +130,11 @@ export class TcpFlows implements FlowOwner {
     if (flow.mac !== packet.srcMac) {
       flow.mac = packet.srcMac;
       flow.template = undefined;
+    }
+    const services = packet.trafficClass & SERVICES_MASK;
+    if (services !== flow.services) {
+      flow.services = services;
+      flow.end?.setTrafficClass(services);
     }
     flow.lastAt = this.now;
     flow.conn.receive(this.now, seg, flow);
@@ -347,6 +355,7 @@ export class TcpFlows implements FlowOwner {
     if (!flow) return;
     flow.mac = packet.srcMac;
     flow.synSequence = seg.sequence;
+    flow.services = packet.trafficClass & SERVICES_MASK;
     if (!flow.conn.listen(this.now, seg)) {
       this.#end(flow);
       return;
@@ -368,7 +377,7 @@ export class TcpFlows implements FlowOwner {
     flow.end = end;
     const ttl = loopback ? 0 : packet.ttl - 1;
     const connect = (): HostStream | HostError =>
-      host.connect(loopback ?? flow.far, 0, flow.farPort, ttl, end);
+      host.connect(loopback ?? flow.far, 0, flow.farPort, ttl, flow.services, end);
     let stream = connect();
     if (stream === 'EMFILE' && this.#context.shed()) stream = connect();
     if (typeof stream === 'string') end.failed(stream);

@@ -18,7 +18,7 @@ const DATAGRAM_BYTES_MAX = 65536;
 
 // A thread's sockets take turns, so one buffer serves all of them.
 const buffer = new Uint8Array(new ArrayBuffer(DATAGRAM_BYTES_MAX));
-const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0 };
+const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0, trafficClass: 0 };
 const queued: socket.ExtendedError = {
   errno: 0,
   origin: 0,
@@ -82,6 +82,7 @@ class NativeDatagram implements HostDatagram {
   readonly #burst: Burst;
   #fd: number;
   #ttl = 0;
+  #trafficClass = 0;
   #drainWaits = false;
 
   constructor(fd: number, family: 4 | 6, port: number, poller: Poller, sink: DatagramSink) {
@@ -102,7 +103,8 @@ class NativeDatagram implements HostDatagram {
     if (this.#fd < 0) return false;
     const len = socket.receiveFrom(this.#fd, buffer, 0, DATAGRAM_BYTES_MAX, received);
     if (len >= 0) {
-      this.#sink.datagram(buffer, 0, len, received.addr, 0, received.port, received.ttl);
+      const { addr, port, ttl, trafficClass } = received;
+      this.#sink.datagram(buffer, 0, len, addr, 0, port, ttl, trafficClass);
       return true;
     }
     // An ICMP error is also told as the errno of the next call, once; the queue has the whole story.
@@ -113,7 +115,9 @@ class NativeDatagram implements HostDatagram {
 
   #drain(): void {
     if (this.#fd < 0) return;
-    drainErrors(this.#fd, (error, peer) => this.#sink.icmpError(error, peer.addr, 0, peer.port));
+    drainErrors(this.#fd, (error, { addr, port }, buf, len) =>
+      this.#sink.icmpError(error, addr, 0, port, buf, 0, len),
+    );
   }
 
   send(
@@ -124,11 +128,16 @@ class NativeDatagram implements HostDatagram {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
   ): HostError | undefined {
     if (this.#fd < 0) return 'EPIPE';
     if (ttl !== this.#ttl) {
       socket.setTtl(this.#fd, this.#family, ttl === 0 ? -1 : ttl);
       this.#ttl = ttl;
+    }
+    if (trafficClass !== this.#trafficClass) {
+      socket.setTrafficClass(this.#fd, this.#family, trafficClass);
+      this.#trafficClass = trafficClass;
     }
     // The first try may only report an earlier datagram's ICMP error; that datagram's fate is not this one's.
     for (let attempt = 0; attempt < 2; attempt++) {

@@ -65,7 +65,7 @@ async function server(onConnection: (socket: net.Socket) => void, address = '127
 }
 
 function connect(port: number, sink: StreamSink, address = LOOPBACK): HostStream {
-  const stream = host.connect(address, 0, port, 0, sink);
+  const stream = host.connect(address, 0, port, 0, 0, sink);
   if (typeof stream === 'string') throw new Error(stream);
   cleanups.push(() => stream.close());
   return stream;
@@ -117,7 +117,7 @@ describe('streams', () => {
     const port = await server(() => {});
     cleanups.pop()!();
     const sink = new Recorder();
-    const stream = host.connect(LOOPBACK, 0, port, 0, sink);
+    const stream = host.connect(LOOPBACK, 0, port, 0, 0, sink);
     if (typeof stream === 'string') expect(stream).toBe('ECONNREFUSED');
     else {
       await until(() => sink.error !== undefined);
@@ -345,8 +345,8 @@ describe('listeners', () => {
 
 describe('datagrams', () => {
   class DatagramRecorder implements DatagramSink {
-    readonly got: { text: string; port: number; ttl: number }[] = [];
-    readonly errors: { error: HostIcmpError; port: number }[] = [];
+    readonly got: { text: string; port: number; ttl: number; trafficClass: number }[] = [];
+    readonly errors: { error: HostIcmpError; port: number; payload: string }[] = [];
     datagram(
       buf: Uint8Array,
       off: number,
@@ -355,17 +355,26 @@ describe('datagrams', () => {
       _addrOff: number,
       port: number,
       ttl: number,
+      trafficClass: number,
     ): void {
-      this.got.push({ text: Buffer.from(buf.subarray(off, off + len)).toString(), port, ttl });
+      this.got.push({ text: Buffer.from(buf.subarray(off, off + len)).toString(), port, ttl, trafficClass });
     }
-    icmpError(error: HostIcmpError, _addr: Uint8Array, _addrOff: number, port: number): void {
-      this.errors.push({ error, port });
+    icmpError(
+      error: HostIcmpError,
+      _addr: Uint8Array,
+      _addrOff: number,
+      port: number,
+      buf: Uint8Array,
+      off: number,
+      len: number,
+    ): void {
+      this.errors.push({ error, port, payload: Buffer.from(buf.subarray(off, off + len)).toString() });
     }
     failed(): void {}
   }
 
-  function open(sink: DatagramSink) {
-    const socket = host.openDatagram(4, undefined, 0, 0, sink);
+  function open(sink: DatagramSink, family: 4 | 6 = 4) {
+    const socket = host.openDatagram(family, undefined, 0, 0, sink);
     if (typeof socket === 'string') throw new Error(socket);
     cleanups.push(() => socket.close());
     return socket;
@@ -384,9 +393,9 @@ describe('datagrams', () => {
     const sink = new DatagramRecorder();
     const socket = open(sink);
     const { port } = echo.address();
-    expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 7)).toBeUndefined();
+    expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 7, 0)).toBeUndefined();
     await until(() => sink.got.length === 1);
-    expect(sink.got).toEqual([{ text: 'ping', port, ttl: 33 }]);
+    expect(sink.got).toEqual([{ text: 'ping', port, ttl: 33, trafficClass: 0 }]);
   });
 
   test('take the default TTL again after one with a wish', async () => {
@@ -395,12 +404,24 @@ describe('datagrams', () => {
     const other = open(new DatagramRecorder());
     const receiver = new DatagramRecorder();
     const target = open(receiver);
-    other.send(bytes, 0, 4, LOOPBACK, 0, target.port, 0);
-    socket.send(bytes, 0, 4, LOOPBACK, 0, target.port, 9);
-    socket.send(bytes, 0, 4, LOOPBACK, 0, target.port, 0);
+    other.send(bytes, 0, 4, LOOPBACK, 0, target.port, 0, 0);
+    socket.send(bytes, 0, 4, LOOPBACK, 0, target.port, 9, 0);
+    socket.send(bytes, 0, 4, LOOPBACK, 0, target.port, 0, 0);
     await until(() => receiver.got.length === 3);
     const [standard, wished, again] = receiver.got.map(({ ttl }) => ttl);
     expect([wished, again]).toEqual([9, standard]);
+  });
+
+  test.each(['127.0.0.1', '::1'])('to %s carry differentiated services and ECN', async (text) => {
+    const address = parseAddress(text)!;
+    const family = text === '::1' ? 6 : 4;
+    const receiver = new DatagramRecorder();
+    const target = open(receiver, family);
+    const socket = open(new DatagramRecorder(), family);
+    for (const trafficClass of [0xb9, 0xb9, 0])
+      socket.send(bytes, 0, 4, address, 0, target.port, 0, trafficClass);
+    await until(() => receiver.got.length === 3);
+    expect(receiver.got.map(({ trafficClass }) => trafficClass)).toEqual([0xb9, 0xb9, 0]);
   });
 
   test('to a closed port bring its ICMP error, also when another is sent meanwhile', async () => {
@@ -412,10 +433,11 @@ describe('datagrams', () => {
     await once(taken, 'close');
     const sink = new DatagramRecorder();
     const socket = open(sink);
-    expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 0)).toBeUndefined();
-    expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 0)).toBeUndefined();
+    expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 0, 0)).toBeUndefined();
+    expect(socket.send(bytes, 0, 4, LOOPBACK, 0, port, 0, 0)).toBeUndefined();
     await until(() => sink.errors.length === 2);
-    for (const { error, port: where } of sink.errors) {
+    for (const { error, port: where, payload } of sink.errors) {
+      expect(payload).toBe('ping');
       expect(error.kind).toBe('port-unreachable');
       expect([...error.offender!]).toEqual([...LOOPBACK]);
       expect(where).toBe(port);
@@ -424,6 +446,6 @@ describe('datagrams', () => {
 
   test('of 64 KiB and more are refused with EMSGSIZE', () => {
     const socket = open(new DatagramRecorder());
-    expect(socket.send(new Uint8Array(70_000), 0, 70_000, LOOPBACK, 0, 9, 0)).toBe('EMSGSIZE');
+    expect(socket.send(new Uint8Array(70_000), 0, 70_000, LOOPBACK, 0, 9, 0, 0)).toBe('EMSGSIZE');
   });
 });

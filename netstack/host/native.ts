@@ -72,6 +72,7 @@ export class NativeHost implements Host {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
     sink: StreamSink,
   ): HostStream | HostError {
     const family = socket.isMapped(addr, addrOff) ? 4 : 6;
@@ -84,6 +85,7 @@ export class NativeHost implements Host {
     }
     if (!local) socket.setErrorQueue(fd, family, true);
     if (ttl !== 0) socket.setTtl(fd, family, ttl);
+    if (trafficClass !== 0) socket.setTrafficClass(fd, family, trafficClass);
     const result = socket.connect(fd, addr, addrOff, port);
     if (result < 0) {
       const code = errnoName(socket.socketErrno());
@@ -96,7 +98,7 @@ export class NativeHost implements Host {
       if (!local) socket.setErrorQueue(connected, family, false);
       if (ttl !== 0) socket.setTtl(connected, family, -1);
     };
-    const stream = new NativeStream(fd, this.#poller, local, restore);
+    const stream = new NativeStream(fd, family, this.#poller, local, restore);
     stream.sink = sink;
     try {
       this.#poller.watch(fd, STREAM_EVENTS, (mask) => stream.events(mask));
@@ -139,7 +141,8 @@ export class NativeHost implements Host {
   }
 
   #accepted(fd: number, peer: Uint8Array, peerPort: number, sink: ListenSink): void {
-    this.#admit(fd, isLoopback(peer, 0), (stream) => sink.accepted(stream, peer, 0, peerPort));
+    const family = socket.isMapped(peer, 0) ? 4 : 6;
+    this.#admit(fd, family, isLoopback(peer, 0), (stream) => sink.accepted(stream, peer, 0, peerPort));
   }
 
   /**
@@ -147,11 +150,16 @@ export class NativeHost implements Host {
    * returns the sink of its events.
    */
   adopt(fd: number, sinkFor: (stream: HostStream) => StreamSink): void {
-    this.#admit(fd, false, sinkFor);
+    this.#admit(fd, undefined, false, sinkFor);
   }
 
-  #admit(fd: number, local: boolean, sinkFor: (stream: HostStream) => StreamSink): void {
-    const stream = new NativeStream(fd, this.#poller, local, undefined);
+  #admit(
+    fd: number,
+    family: socket.Family | undefined,
+    local: boolean,
+    sinkFor: (stream: HostStream) => StreamSink,
+  ): void {
+    const stream = new NativeStream(fd, family, this.#poller, local, undefined);
     stream.sink = sinkFor(stream);
     if (stream.closed) return;
     try {

@@ -23,7 +23,7 @@ const ECHO_REPLY = { 4: 0, 6: 129 } as const;
 const ECHO_REQUEST = { 4: 8, 6: 128 } as const;
 
 const buffer = new Uint8Array(new ArrayBuffer(PACKET_BYTES_MAX));
-const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0 };
+const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0, trafficClass: 0 };
 
 /** Opens an echo socket for {@link NativeHost}. */
 export function openNativePing(poller: Poller, family: 4 | 6, sink: PingSink): HostPing | HostError {
@@ -125,7 +125,8 @@ class NativePing implements HostPing {
       if (len < ECHO_HEADER_LEN) return;
       // Raw sockets hear of every ping of the host: only our own concern us.
       if (this.#raw && get16(packet, 4) !== this.#ident) return;
-      this.#sink.icmpError(error, get16(packet, 6), peer.addr, 0);
+      const payload = len - ECHO_HEADER_LEN;
+      this.#sink.icmpError(error, get16(packet, 6), peer.addr, 0, packet, ECHO_HEADER_LEN, payload);
     });
   }
 

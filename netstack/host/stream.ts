@@ -40,6 +40,8 @@ const IDLE_SINK: StreamSink = { connected() {}, readable() {}, writable() {}, fa
 export class NativeStream implements HostStream, Gatherer {
   sink: StreamSink = IDLE_SINK;
   readonly #poller: Poller;
+  /** Undefined: no socket of an internet family. */
+  readonly #family: socket.Family | undefined;
   #fd: number;
   /** Undoes on the socket what holds only while it connects; undefined once it is connected. */
   #connecting: ((fd: number) => void) | undefined;
@@ -61,8 +63,15 @@ export class NativeStream implements HostStream, Gatherer {
   /** The peer's end has been announced, after which no edge comes. */
   #ended = false;
 
-  constructor(fd: number, poller: Poller, local: boolean, connecting: ((fd: number) => void) | undefined) {
+  constructor(
+    fd: number,
+    family: socket.Family | undefined,
+    poller: Poller,
+    local: boolean,
+    connecting: ((fd: number) => void) | undefined,
+  ) {
     this.#fd = fd;
+    this.#family = family;
     this.#poller = poller;
     this.#untuned = local ? BULK_BYTES : Number.POSITIVE_INFINITY;
     this.#connecting = connecting;
@@ -256,6 +265,10 @@ export class NativeStream implements HostStream, Gatherer {
     this.flush();
     if (this.#aside && !this.#failing) this.#ending = { finish };
     else finish();
+  }
+
+  setTrafficClass(trafficClass: number): void {
+    if (this.#fd >= 0 && this.#family) socket.setTrafficClass(this.#fd, this.#family, trafficClass);
   }
 
   reset(): void {

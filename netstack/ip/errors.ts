@@ -48,8 +48,9 @@ export type ErrorKind = HostIcmpError['kind'] | 'protocol-unreachable' | 'reasse
 
 /** An ICMP error with the original datagram fits in this (RFC 1812 section 4.3.2.3). */
 const ICMP_ERROR_BYTES_MAX = 576;
-/** Upper-layer bytes of a quotation that we make up: ports, and a sequence number or a length. */
+/** Upper-layer bytes of a quotation that are made from what is known: ports, and a sequence number or a length. */
 const QUOTE_UPPER_LEN = 8;
+const NO_BYTES: Uint8Array = new Uint8Array(0);
 
 const CODES_IPV4: Record<ErrorKind, readonly [type: number, code: number]> = {
   'port-unreachable': [ICMP_UNREACHABLE, UNREACHABLE_PORT],
@@ -99,7 +100,7 @@ export class IcmpErrors {
   readonly #counters: StackCounters;
   readonly #limit = new RateLimit(ICMP_ERRORS_PER_SECOND, ICMP_ERRORS_BURST);
   readonly #route = new Route();
-  readonly #quote: Uint8Array = new Uint8Array(IPV6_LEN + QUOTE_UPPER_LEN);
+  readonly #quote: Uint8Array = new Uint8Array(IPV6_MTU_MIN);
 
   constructor(output: Output, addressing: Addressing, counters: StackCounters) {
     this.#output = output;
@@ -127,8 +128,9 @@ export class IcmpErrors {
 
   /**
    * Tells a guest what a host's socket learnt about a packet that the guest sent from `guest`:`guestPort` to `target`:`targetPort`,
-   * with a quotation made from these. `upperWord` is bytes 4 to 7 of its upper header: the TCP sequence number, or an echo's id and
-   * sequence number.
+   * with a quotation made from these. `upperWord` is bytes 4 to 7 of its upper header: the TCP sequence number, a datagram's
+   * length, or an echo's id and sequence number. `len` bytes of `buf` at `off` are the payload behind that header, as far as it is
+   * known (RFC 792 wants none of it, RFC 4443 section 2.4 (c) all that fits).
    */
   relay(
     now: number,
@@ -142,10 +144,17 @@ export class IcmpErrors {
     targetOff: number,
     targetPort: number,
     upperWord: number,
+    buf: Uint8Array = NO_BYTES,
+    off = 0,
+    len = 0,
   ): void {
     const headerLen = ipv4 ? IPV4_LEN : IPV6_LEN;
     const quote = this.#quote;
-    this.#quoteHeader(ipv4, protocol, guest, target, targetOff);
+    const upperLen = headerLen + QUOTE_UPPER_LEN;
+    const most = (ipv4 ? ICMP_ERROR_BYTES_MAX : IPV6_MTU_MIN) - headerLen - ICMP_LEN;
+    const quoteLen = Math.min(upperLen + len, most);
+    for (let i = upperLen; i < quoteLen; i++) quote[i] = buf[off + i - upperLen]!;
+    this.#quoteHeader(ipv4, protocol, guest, target, targetOff, QUOTE_UPPER_LEN + len);
     put16(quote, headerLen, guestPort);
     put16(quote, headerLen + 2, targetPort);
     put32(quote, headerLen + 4, upperWord);
@@ -155,7 +164,7 @@ export class IcmpErrors {
     route.src = this.#addressing.offender(error.offender, guest, 0);
     route.dst = guest;
     route.dstOff = 0;
-    this.#send(now, error.kind, error.mtuBytes, 0, quote, 0, headerLen + QUOTE_UPPER_LEN);
+    this.#send(now, error.kind, error.mtuBytes, 0, quote, 0, quoteLen);
   }
 
   #quoteHeader(
@@ -164,12 +173,13 @@ export class IcmpErrors {
     guest: Uint8Array,
     target: Uint8Array,
     targetOff: number,
+    len: number,
   ): void {
     if (!ipv4) {
       const header = {
         trafficClass: 0,
         flowLabel: 0,
-        payloadLen: QUOTE_UPPER_LEN,
+        payloadLen: len,
         nextHeader: protocol,
         hopLimit: 1,
       };
@@ -180,7 +190,7 @@ export class IcmpErrors {
       get16(addr, off + 12) * 0x1_0000 + get16(addr, off + 14);
     const header = {
       headerLen: IPV4_LEN,
-      totalLen: IPV4_LEN + QUOTE_UPPER_LEN,
+      totalLen: IPV4_LEN + len,
       tos: 0,
       ident: 0,
       dontFragment: true,

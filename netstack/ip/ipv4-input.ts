@@ -62,7 +62,7 @@ export class Ipv4Input {
     packet.end = ipOff + ip.totalLen;
     packet.protocol = ip.protocol;
     packet.ttl = ip.ttl;
-    packet.dontFragment = ip.dontFragment;
+    packet.trafficClass = ip.tos;
     const kind = this.#context.addressing.kindIpv4(ip.dst);
     if (!this.#sourceAllowed(packet, ip) || !this.#destinationAllowed(packet, ip, kind)) return;
     if (ip.moreFragments || ip.fragmentOffset > 0) this.#fragment(packet, ip, kind);
@@ -139,13 +139,14 @@ export class Ipv4Input {
     packet.payloadOff = assembly.payloadOff;
     packet.ipOff = assembly.payloadOff - IPV4_LEN;
     packet.end = assembly.payloadOff + len;
+    packet.trafficClass = assembly.trafficClass;
     packet.trusted = false;
     packet.gsoType = 0;
     packet.gsoSize = 0;
     const header = {
       headerLen: IPV4_LEN,
       totalLen: IPV4_LEN + len,
-      tos: 0,
+      tos: assembly.trafficClass,
       ident: assembly.ident,
       dontFragment: false,
       moreFragments: false,

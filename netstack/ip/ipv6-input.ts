@@ -69,7 +69,7 @@ export class Ipv6Input {
     packet.end = ipOff + IPV6_LEN + ip.payloadLen;
     packet.protocol = ip.nextHeader;
     packet.ttl = ip.hopLimit;
-    packet.dontFragment = true;
+    packet.trafficClass = ip.trafficClass;
     const kind = addressing.kindIpv6(packet.dst, 0);
     const upper = walkExtensions(buf, ipOff, packet.payloadOff, packet.end, ip.nextHeader);
     if (upper.kind === 'upper') packet.protocol = upper.protocol;
@@ -197,11 +197,12 @@ export class Ipv6Input {
     packet.payloadOff = assembly.payloadOff;
     packet.ipOff = assembly.payloadOff - IPV6_LEN;
     packet.end = assembly.payloadOff + len;
+    packet.trafficClass = assembly.trafficClass;
     packet.trusted = false;
     packet.gsoType = 0;
     packet.gsoSize = 0;
     const header = {
-      trafficClass: 0,
+      trafficClass: assembly.trafficClass,
       flowLabel: 0,
       payloadLen: len,
       nextHeader: assembly.protocol,

@@ -61,6 +61,8 @@ export class Route {
   dst: Uint8Array = new Uint8Array(16);
   dstOff = 0;
   ttl: number = TTL_DEFAULT;
+  /** Differentiated services and ECN. */
+  trafficClass = 0;
 }
 
 export class Output {
@@ -177,9 +179,13 @@ export class Output {
     const payloadLen = seg.payloadEnd - seg.payloadOff;
     const len = headerLen + payloadLen;
     if (template.ipv4) {
+      head[IP_OFF + 1] = seg.ecn;
       put16(head, IP_OFF + 2, IPV4_LEN + len);
-      put16(head, IP_OFF + 10, complement(template.headerSum + IPV4_LEN + len));
-    } else put16(head, IP_OFF + 4, len);
+      put16(head, IP_OFF + 10, complement(template.headerSum + seg.ecn + IPV4_LEN + len));
+    } else {
+      head[IP_OFF + 1] = seg.ecn << 4;
+      put16(head, IP_OFF + 4, len);
+    }
     const checksumAt = upper + TCP_CHECKSUM_OFFSET;
     if (this.#link.offload) {
       put16(head, checksumAt, fold(template.pseudoSum + len));
@@ -260,6 +266,7 @@ export class Output {
   ): void {
     const repr = this.#ipv4;
     repr.totalLen = IPV4_LEN + len;
+    repr.tos = route.trafficClass;
     repr.ident = ident;
     repr.dontFragment = dontFragment;
     repr.moreFragments = moreFragments;
@@ -273,7 +280,7 @@ export class Output {
 
   #headerIpv6(route: Route, nextHeader: number, payloadLen: number): void {
     emitIpv6(
-      { trafficClass: 0, flowLabel: 0, payloadLen, nextHeader, hopLimit: route.ttl },
+      { trafficClass: route.trafficClass, flowLabel: 0, payloadLen, nextHeader, hopLimit: route.ttl },
       route.src,
       route.srcOff,
       route.dst,

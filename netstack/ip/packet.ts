@@ -28,7 +28,8 @@ export class Packet {
   /** Place in the packet of the field that names the protocol. */
   protocolOff = 0;
   ttl = 0;
-  dontFragment = false;
+  /** Differentiated services and ECN (RFC 2474, RFC 3168). */
+  trafficClass = 0;
   /** Addresses as 16 bytes, IPv4 mapped. */
   readonly src: Uint8Array = new Uint8Array(16);
   readonly dst: Uint8Array = new Uint8Array(16);

@@ -85,6 +85,8 @@ export class Assembly implements Entry, Aged {
   /** Station that sent the first fragment, and whether it was sent to a group: for the error after a time-out. */
   srcMac = 0;
   group = false;
+  /** Differentiated services of the first that came, ECN of all. */
+  trafficClass: number;
   /** The given-up datagram's later fragments are dropped until it times out (RFC 5722 section 4). */
   poisoned = false;
 
@@ -98,6 +100,7 @@ export class Assembly implements Entry, Aged {
     this.farPort = keyPort(info, packet);
     this.ident = info.ident;
     this.protocol = info.protocol;
+    this.trafficClass = packet.trafficClass;
     this.dueAt = now + REASSEMBLY_MS;
   }
 
@@ -165,7 +168,9 @@ export class Reassembly {
     if (this.#finished) this.#recycle(this.#finished);
     this.#finished = undefined;
     assembly ??= this.#begin(now, packet, info);
-    const fits = this.#claim(assembly, info.offset, end, info.more);
+    const fits = this.#mark(assembly, packet.trafficClass)
+      ? this.#claim(assembly, info.offset, end, info.more)
+      : 'refused';
     if (fits === 'duplicate') return undefined;
     if (fits === 'refused') {
       this.#poison(assembly);
@@ -225,6 +230,19 @@ export class Reassembly {
 
   pollAt(): number {
     return this.#ages.oldest?.dueAt ?? Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * RFC 3168 section 5.3: a congestion mark on one fragment is one on the datagram. False when others are of a transport that
+   * knows no marks: such a datagram was lost to congestion.
+   */
+  #mark(assembly: Assembly, trafficClass: number): boolean {
+    const [known, ecn] = [assembly.trafficClass & 3, trafficClass & 3];
+    if (known === ecn) return true;
+    const marked = known === 3 || ecn === 3;
+    if (marked && (known === 0 || ecn === 0)) return false;
+    assembly.trafficClass = (assembly.trafficClass & 0xfc) | (marked ? 3 : 0);
+    return true;
   }
 
   /** Puts a range into the list if it overlaps none. */

@@ -96,8 +96,8 @@ export class Publisher {
     const publication = new UdpPublication(rule, this.#stack, this.counters, this.#log);
     const family = isMapped(rule.hostAddr, 0) ? 4 : 6;
     const socket = this.#host.openDatagram(family, rule.hostAddr, 0, rule.hostPort, {
-      datagram: (buf, off, len, addr, addrOff, port) =>
-        publication.fromClient(this.#now(), buf, off, len, addr, addrOff, port),
+      datagram: (buf, off, len, addr, addrOff, port, _ttl, trafficClass) =>
+        publication.fromClient(this.#now(), buf, off, len, addr, addrOff, port, trafficClass),
       // A client that has gone; its entry ages out.
       icmpError() {},
       failed: (error) => this.#log.warn({ error, port: rule.hostPort }, 'published UDP port failed'),
@@ -172,6 +172,7 @@ class UdpPublication implements Publication {
     addr: Uint8Array,
     addrOff: number,
     port: number,
+    trafficClass: number,
   ): void {
     const key = formatEndpoint(addr, addrOff, port);
     let client = this.#clients.get(key);
@@ -180,7 +181,8 @@ class UdpPublication implements Publication {
     if (!client) return;
     client.seenMs = now;
     this.#clients.set(key, client);
-    if (!client.inside.send(buf, off, len, this.rule.guestAddr, 0, this.rule.guestPort))
+    const { guestAddr, guestPort } = this.rule;
+    if (!client.inside.send(buf, off, len, guestAddr, 0, guestPort, undefined, trafficClass))
       this.#counters.udpDropped++;
   }
 
@@ -192,10 +194,10 @@ class UdpPublication implements Publication {
     }
     const own = addr.slice(addrOff, addrOff + 16);
     const service: UdpService = {
-      datagram: (now, buf, off, len) => {
+      datagram: (now, buf, off, len, from) => {
         const client = this.#clients.get(key);
         if (client) client.seenMs = now;
-        this.#socket?.send(buf, off, len, own, 0, port, 0);
+        this.#socket?.send(buf, off, len, own, 0, port, 0, from.trafficClass);
       },
     };
     let inside: UdpSocket | HostError = 'EADDRINUSE';

@@ -129,4 +129,8 @@ export class GuardedStream implements HostStream, StreamSink {
     if (!this.#isOver) this.#inner!.close();
     this.#isOver = true;
   }
+
+  setTrafficClass(trafficClass: number): void {
+    if (!this.#isOver) this.#inner!.setTrafficClass?.(trafficClass);
+  }
 }

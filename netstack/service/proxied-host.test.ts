@@ -22,7 +22,14 @@ class Bench {
   room = Number.POSITIVE_INFINITY;
   readonly host = new ProxiedHost(
     {
-      connect: (addr: Uint8Array, off: number, port: number, _ttl: number, sink: StreamSink) => {
+      connect: (
+        addr: Uint8Array,
+        off: number,
+        port: number,
+        _ttl: number,
+        _class: number,
+        sink: StreamSink,
+      ) => {
         const entry = {
           to: formatEndpoint(addr, off, port),
           sink,
@@ -59,7 +66,7 @@ class Bench {
   name: string | undefined;
 
   connect(addr: Uint8Array, port: number): HostStream | HostError {
-    return this.host.connect(addr, 0, port, 0, {
+    return this.host.connect(addr, 0, port, 0, 0, {
       connected: () => this.told.push('connected'),
       readable: () => this.told.push('readable'),
       writable: () => this.told.push('writable'),

@@ -117,16 +117,17 @@ export class ProxiedHost implements Host {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
     sink: StreamSink,
   ): HostStream | HostError {
     if (isLoopback(addr, addrOff) || !this.#policy.awaitsHello(addr, addrOff, port))
-      return this.#connect(addr, addrOff, port, ttl, sink);
+      return this.#connect(addr, addrOff, port, ttl, trafficClass, sink);
     const target = copyBytes(addr, addrOff, addrOff + ADDRESS_LEN);
     const guarded = new GuardedStream(sink, {
       allows: (name) => this.#policy.allowsHello(target, 0, port, name),
       defer: (later) => void this.#deferred.push(later),
     });
-    const inner = this.#connect(addr, addrOff, port, ttl, guarded);
+    const inner = this.#connect(addr, addrOff, port, ttl, trafficClass, guarded);
     if (typeof inner === 'string') return inner;
     guarded.attach(inner);
     return guarded;
@@ -137,23 +138,31 @@ export class ProxiedHost implements Host {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
     sink: StreamSink,
   ): HostStream | HostError {
     const { transparent, excludes, explicit } = this.#routes;
     if (explicit?.guestPort === port && sameAddress(addr, addrOff, LOOPBACK, 0)) {
       this.counters.proxy_explicit!++;
-      return this.#prefaced(LOOPBACK, explicit.hostPort, explicit.secret, false, sink);
+      return this.#prefaced(LOOPBACK, explicit.hostPort, explicit.secret, false, 0, sink);
     }
     const route = transparent.find(({ ports }) => ports.includes(port));
     const name = route && this.#policy.nameOf(addr, addrOff);
     if (!route || isLoopback(addr, addrOff) || isExcluded(excludes, name, addr, addrOff))
-      return this.#inner.connect(addr, addrOff, port, ttl, sink);
+      return this.#inner.connect(addr, addrOff, port, ttl, trafficClass, sink);
     this.counters.proxy_transparent!++;
     const host = name ?? hostText(addr, addrOff);
     const head =
       `CONNECT ${host}:${port} HTTP/1.1\r\nHost: ${host}:${port}\r\n` +
       `${route.authorization === undefined ? '' : `Proxy-Authorization: ${route.authorization}\r\n`}\r\n`;
-    return this.#prefaced(route.address, route.port, new TextEncoder().encode(head), true, sink);
+    return this.#prefaced(
+      route.address,
+      route.port,
+      new TextEncoder().encode(head),
+      true,
+      trafficClass,
+      sink,
+    );
   }
 
   #prefaced(
@@ -161,12 +170,13 @@ export class ProxiedHost implements Host {
     port: number,
     preface: Uint8Array,
     answered: boolean,
+    trafficClass: number,
     sink: StreamSink,
   ): HostStream | HostError {
     const stream = new PrefacedStream(preface, answered, sink, () => {
       this.counters.proxy_refused!++;
     });
-    const inner = this.#inner.connect(addr, 0, port, 0, stream);
+    const inner = this.#inner.connect(addr, 0, port, 0, trafficClass, stream);
     if (typeof inner === 'string') return inner;
     stream.attach(inner);
     return stream;
@@ -323,6 +333,10 @@ class PrefacedStream implements HostStream, StreamSink {
   close(): void {
     this.#isOver = true;
     this.#inner!.close();
+  }
+
+  setTrafficClass(trafficClass: number): void {
+    this.#inner!.setTrafficClass?.(trafficClass);
   }
 }
 

@@ -118,7 +118,7 @@ class Bench {
           },
         };
       },
-      connect: (_addr, _off, _port, _ttl, sink) => {
+      connect: (_addr, _off, _port, _ttl, _class, sink) => {
         const stream = new TestStream();
         this.streams.push({ sink, stream });
         return stream;
@@ -138,7 +138,7 @@ class Bench {
   }
 
   guestSends(port: number, bytes: Uint8Array, mac = new Uint8Array(6)): void {
-    const from = { addr: GUEST, port: 5000, toAddr: mapped(GATEWAY), mac, ttl: 64 };
+    const from = { addr: GUEST, port: 5000, toAddr: mapped(GATEWAY), mac, ttl: 64, trafficClass: 0 };
     this.services.get(port)!.datagram(this.clock.now(), bytes, 0, bytes.length, from);
   }
 
@@ -256,7 +256,7 @@ describe("upstream queries by the host's sockets", () => {
     bench.guestSends(53, query('example.com'));
     const [socket] = bench.upstream;
     const answer = response(socket!.message);
-    socket!.sink.datagram(answer, 0, answer.length, UPSTREAM.address, 0, 53, 64);
+    socket!.sink.datagram(answer, 0, answer.length, UPSTREAM.address, 0, 53, 64, 0);
     expect(socket!.closed).toBe(true);
     expect(dnsPacket.decode(Buffer.from(bench.sent[0]!.bytes))).toMatchObject({
       id: 7,
@@ -289,7 +289,7 @@ describe("upstream queries by the host's sockets", () => {
   test('a truncated answer goes on over TCP, in whatever pieces it comes', () => {
     bench.guestSends(53, query('example.com'));
     const truncated = response(bench.upstream[0]!.message, dnsPacket.TRUNCATED_RESPONSE);
-    bench.upstream[0]!.sink.datagram(truncated, 0, truncated.length, UPSTREAM.address, 0, 53, 64);
+    bench.upstream[0]!.sink.datagram(truncated, 0, truncated.length, UPSTREAM.address, 0, 53, 64, 0);
     const { sink, stream } = bench.streams[0]!;
     stream.room = 5;
     sink.connected();

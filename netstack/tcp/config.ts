@@ -14,6 +14,8 @@ export interface TcpConfig {
   timestamps: boolean;
   sack: boolean;
   windowScaling: boolean;
+  /** Explicit congestion notification (RFC 3168): never, for peers that ask for it, or asked for by our own SYNs too. */
+  ecn: 'off' | 'accept' | 'request';
   /** RFC 9293 SHLD-7, Nagle's algorithm. Off: the bytes come from an application that has decided already. */
   nagle: boolean;
   /** Longest delay of an ACK (RFC 5681 section 4.2: at most 500). */
@@ -45,6 +47,7 @@ export const tcpDefaults: TcpConfig = {
   timestamps: true,
   sack: true,
   windowScaling: true,
+  ecn: 'accept',
   nagle: false,
   delayedAckMs: 40,
   rtoMsMin: 200,

@@ -106,6 +106,12 @@ export class Congestion {
     this.#recoverFlight = Math.max(flight, 1);
   }
 
+  /** RFC 3168 section 6.1.2: a packet was marked instead of dropped. There is nothing to repair. */
+  marked(flight: number): void {
+    this.#reduce(flight);
+    this.#cwnd = Math.max(this.#ssthresh, this.#mss);
+  }
+
   /**
    * RFC 9937 section 6: an ACK in recovery delivered `bytes`; `pipe` is what is believed to be on the wire. `progress`: the
    * cumulative ACK moved and no further loss was seen, so growth as in slow start is safe.

@@ -14,10 +14,24 @@
  * - Each batch of frames: receive() for every segment, then for each touched connection move bytes (readable/consumed,
  *   writable/produced) and poll() once. One poll per batch gives one ACK per batch.
  */
-import { TCP_ACK, TCP_FIN, TCP_HEADER_LEN, TCP_RST, TCP_SYN, TcpSegment } from '../wire/tcp.ts';
+import {
+  TCP_ACK,
+  TCP_CWR,
+  TCP_ECE,
+  TCP_FIN,
+  TCP_HEADER_LEN,
+  TCP_RST,
+  TCP_SYN,
+  TcpSegment,
+} from '../wire/tcp.ts';
 import { ChallengeBudget, type TcpContext } from './context.ts';
 import { Handshake } from './handshake.ts';
-import { CHALLENGE_ACKS_PER_CONNECTION, MSS_BYTES_MIN } from './limits.ts';
+import {
+  BLACK_HOLE_RAISE_MS,
+  BLACK_HOLE_SEGMENT_BYTES,
+  CHALLENGE_ACKS_PER_CONNECTION,
+  MSS_BYTES_MIN,
+} from './limits.ts';
 import { Liveness } from './liveness.ts';
 import { PeerStamps } from './peer-stamps.ts';
 import { Receiver } from './receiver.ts';
@@ -32,6 +46,9 @@ export type { ByteTaker, Region, SegmentSink, TcpFailure, TcpPath, TcpState } fr
 const LINK_RETRY_MS = 1;
 /** Bytes of the timestamps option in every segment. */
 const STAMPS_LEN = 12;
+/** RFC 3168 section 5: ECN-capable transport, and congestion experienced. */
+const ECN_CAPABLE = 2;
+const ECN_MARKED = 3;
 
 const NO_BYTES: Uint8Array = new Uint8Array(0);
 /** The record in which every connection builds what it sends: all calls are synchronous. */
@@ -63,6 +80,11 @@ export class TcpConnection implements SegmentEmitter {
   /** When to try again after the link took nothing, or Infinity. */
   #blockedUntilMs: number = Number.POSITIVE_INFINITY;
   #timeWaitEndMs: number = Number.POSITIVE_INFINITY;
+  /** A congestion mark has come, and is echoed until the peer says that it has slowed down (RFC 3168 section 6.1.3). */
+  #echoesMark = false;
+  /** The path before it was taken for a black hole, and when to try it again. */
+  #widePath: TcpPath | undefined;
+  #widenAtMs: number = Number.POSITIVE_INFINITY;
   /** The peer's FIN has moved the state. */
   #finHandled = false;
 
@@ -237,9 +259,15 @@ export class TcpConnection implements SegmentEmitter {
 
   /** The path got narrower (ICMP) or wider. What was too large for it is cut anew and sent again. */
   setPath(path: TcpPath): void {
+    this.#usePath(path);
+    this.#dirty = true;
+  }
+
+  #usePath(path: TcpPath): void {
+    this.#widePath = undefined;
+    this.#widenAtMs = Number.POSITIVE_INFINITY;
     this.#path = path;
     this.#applyMss(!this.isOpen);
-    this.#dirty = true;
   }
 
   #applyMss(fresh: boolean): void {
@@ -325,8 +353,8 @@ export class TcpConnection implements SegmentEmitter {
 
   /** Our SYN was acknowledged. */
   #establish(now: number, seg: TcpSegment): void {
-    const { sack, sendShift } = this.#handshake;
-    this.#tx.established(now, seg, sendShift, sack, this.#handshake.finished(now));
+    const { sack, sendShift, ecn } = this.#handshake;
+    this.#tx.established(now, seg, sendShift, sack, ecn, this.#handshake.finished(now));
     this.#state = 'established';
     if (this.#tx.finQueued) this.#finSideClosed();
   }
@@ -434,6 +462,7 @@ export class TcpConnection implements SegmentEmitter {
   /** Seventh and eighth check: text and FIN. Urgent data is data: what is urgent about it the host's socket can't say. */
   #receiveText(now: number, seq: number, seg: TcpSegment, taker: ByteTaker | undefined): void {
     if (this.#finHandled) return;
+    if (this.#handshake.ecn) this.#receiveMark(seg);
     const fin = (seg.flags & TCP_FIN) !== 0;
     if (seg.payloadEnd > seg.payloadOff || fin) {
       this.#rx.setSrtt(this.#tx.srttMs);
@@ -445,6 +474,15 @@ export class TcpConnection implements SegmentEmitter {
     if (this.#state === 'established') this.#state = 'close-wait';
     else if (this.#state === 'fin-wait-1') this.#state = 'closing';
     else if (this.#state === 'fin-wait-2') this.#enterTimeWait(now);
+  }
+
+  /** RFC 3168 section 6.1.3. */
+  #receiveMark(seg: TcpSegment): void {
+    if (seg.flags & TCP_CWR) this.#echoesMark = false;
+    if (seg.ecn !== ECN_MARKED || seg.payloadOff === seg.payloadEnd) return;
+    this.#context.counters.congestionMarksIn++;
+    this.#echoesMark = true;
+    this.#rx.ackNow = true;
   }
 
   #enterTimeWait(now: number): void {
@@ -581,13 +619,28 @@ export class TcpConnection implements SegmentEmitter {
         return this.#outputReset();
       }
       tx.expire(now);
+      if (tx.isStarved) this.#narrow(now);
     }
+    if (now >= this.#widenAtMs) this.#widen();
     if (now >= this.#liveness.keepAliveAtMs && !this.#outputKeepAlive(now)) return false;
     if (this.#state === 'closed') return this.#outputReset();
     // SACK blocks go on an ACK of their own: on data they would take room that the segment size does not allow for.
     if (rx.ackNow && this.#handshake.sack && rx.hasSack && !this.#outputAck(now)) return false;
     if (!tx.output(now, this)) return false;
     return this.#outputAck(now);
+  }
+
+  /** Large segments vanish on the way and nobody says why: smaller ones, for a while (RFC 8899 section 5.1.1). */
+  #narrow(now: number): void {
+    this.#context.counters.blackHoles++;
+    const path = this.#path;
+    this.#usePath({ ...path, segmentBytesMax: BLACK_HOLE_SEGMENT_BYTES + TCP_HEADER_LEN });
+    this.#widePath = path;
+    this.#widenAtMs = now + BLACK_HOLE_RAISE_MS;
+  }
+
+  #widen(): void {
+    this.#usePath(this.#widePath ?? this.#path);
   }
 
   /** The peer has not answered for too long. */
@@ -634,10 +687,18 @@ export class TcpConnection implements SegmentEmitter {
     out.flags = flags;
   }
 
+  #fillEcn(seq: number, len: number): void {
+    if (this.#echoesMark) out.flags |= TCP_ECE;
+    if (!this.#tx.isNew(seq, len)) return;
+    out.ecn = ECN_CAPABLE;
+    if (this.#tx.owesReduction) out.flags |= TCP_CWR;
+  }
+
   /** Sends one segment with the current acknowledgment, window and timestamps. Called by the sending half. */
   emit(seq: number, flags: number, buf: Uint8Array, off: number, len: number, gsoBytes: number): boolean {
     this.#fill(seq, flags);
     const rx = this.#rx;
+    if (this.#handshake.ecn) this.#fillEcn(seq, len);
     out.acknowledgment = rx.nextSeq;
     out.window = rx.offer(false);
     out.payload = buf;
@@ -651,6 +712,7 @@ export class TcpConnection implements SegmentEmitter {
     }
     if (len === 0 && this.#handshake.sack && rx.hasSack) rx.fillSack(out);
     if (!this.#sink!.segment(out)) return false;
+    if (out.flags & TCP_CWR) this.#tx.reductionTold();
     this.#stamps.acknowledged(out.acknowledgment);
     rx.acknowledged();
     this.#context.counters.segmentsOut += gsoBytes > 0 ? Math.ceil(len / gsoBytes) : 1;

@@ -17,6 +17,12 @@ export interface TcpCounters {
   /** Recoveries and time-outs that turned out to be needless and were undone. */
   spuriousRecoveries: number;
   tailLossProbes: number;
+  /** Times that connections have slowed down for the peer's echo of a congestion mark. */
+  congestionMarksOut: number;
+  /** Segments that came with a congestion mark (RFC 3168), which are echoed. */
+  congestionMarksIn: number;
+  /** Paths taken for black holes: large segments vanish there without an ICMP error. */
+  blackHoles: number;
   windowProbes: number;
   keepAliveProbes: number;
   resetsIn: number;
@@ -43,6 +49,9 @@ export function newTcpCounters(): TcpCounters {
     fastRecoveries: 0,
     spuriousRecoveries: 0,
     tailLossProbes: 0,
+    congestionMarksOut: 0,
+    congestionMarksIn: 0,
+    blackHoles: 0,
     windowProbes: 0,
     keepAliveProbes: 0,
     resetsIn: 0,

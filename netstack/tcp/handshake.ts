@@ -1,5 +1,5 @@
 /** What the two SYNs say (RFC 9293 section 3.5, RFC 7323, RFC 2018, RFC 6691), and when ours is sent again. */
-import { TCP_ACK, TCP_SYN, type TcpSegment } from '../wire/tcp.ts';
+import { TCP_ACK, TCP_CWR, TCP_ECE, TCP_SYN, type TcpSegment } from '../wire/tcp.ts';
 import type { TcpConfig } from './config.ts';
 import { MSS_BYTES_DEFAULT } from './limits.ts';
 
@@ -18,6 +18,9 @@ export class Handshake {
   peerMss: number = MSS_BYTES_DEFAULT;
   /** Both sides do SACK. */
   sack = false;
+  /** Both sides do explicit congestion notification. */
+  ecn = false;
+  #ecnAsked = false;
   /** The peer's shift, -1 when windows are not scaled. */
   #peerShift = -1;
 
@@ -36,9 +39,18 @@ export class Handshake {
   takeSyn(seg: TcpSegment): boolean {
     this.irs = seg.sequence;
     this.peerMss = seg.mss > 0 ? seg.mss : MSS_BYTES_DEFAULT;
+    this.ecn = this.#agreesOnEcn(seg.flags);
     this.sack = this.#config.sack && seg.sackPermitted;
     this.#peerShift = this.#config.windowScaling ? seg.windowScale : -1;
     return this.#config.timestamps && seg.hasTimestamps;
+  }
+
+  /** RFC 3168 section 6.1.1: both bits in a SYN ask, the first alone in its answer agrees. */
+  #agreesOnEcn(flags: number): boolean {
+    if (flags & TCP_ACK) return this.#ecnAsked && (flags & (TCP_ECE | TCP_CWR)) === TCP_ECE;
+    // In a simultaneous open each side has said already what it wants.
+    const maySay = this.isSilent ? this.#config.ecn !== 'off' : this.#ecnAsked;
+    return maySay && (flags & (TCP_ECE | TCP_CWR)) === (TCP_ECE | TCP_CWR);
   }
 
   /** Snd.Wind.Shift and Rcv.Wind.Shift: both or none (RFC 7323 section 2.2). */
@@ -68,11 +80,17 @@ export class Handshake {
       seg.windowScale = this.#peerShift >= 0 ? this.receiveShift : -1;
       seg.sackPermitted = this.sack;
       seg.hasTimestamps = stamps;
+      if (this.ecn) seg.flags |= TCP_ECE;
     } else {
       seg.window = Math.min(config.receiveBytesInitial, 0xffff);
       seg.windowScale = config.windowScaling ? shiftFor(config.receiveBytesMax) : -1;
       seg.sackPermitted = config.sack;
       seg.hasTimestamps = config.timestamps;
+      // Section 6.1.1.1: a network that drops such SYNs gets a plain one.
+      if (config.ecn === 'request' && this.isSilent) {
+        this.#ecnAsked = true;
+        seg.flags |= TCP_ECE | TCP_CWR;
+      }
     }
     seg.flags |= TCP_SYN;
   }

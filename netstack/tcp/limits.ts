@@ -20,3 +20,10 @@ export const BLOCK_BYTES_MAX: number = 16 * 1024 * 1024;
 export const CHALLENGE_ACKS_PER_SECOND = 1000;
 /** Challenge ACKs of one connection per second: enough for any honest peer. */
 export const CHALLENGE_ACKS_PER_CONNECTION = 10;
+
+/** Time-outs in a row, without an ACK between them, after which a path on which large segments vanish is taken for a black hole. */
+export const BLACK_HOLE_TIMEOUTS = 3;
+/** Largest payload on such a path: every IPv6 link carries it (RFC 8200 section 5), whatever options are in the header. */
+export const BLACK_HOLE_SEGMENT_BYTES = 1200;
+/** When larger ones are tried again (RFC 8899 section 5.1.1, PMTU_RAISE_TIMER). */
+export const BLACK_HOLE_RAISE_MS = 600_000;

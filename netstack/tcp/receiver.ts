@@ -157,7 +157,11 @@ export class Receiver {
       }
       this.#nextSeq = (this.#nextSeq + rest) | 0;
     }
-    if (this.#rangeCount > 0) this.#absorb();
+    if (this.#rangeCount > 0) {
+      this.#absorb();
+      // A segment that was taken directly may have covered all that waited.
+      this.#releaseIfEmpty();
+    }
     this.#context.counters.bytesIn += len;
     this.#unackedBytes += len;
     if (this.#unackedBytes >= Math.min(2 * this.#mss, ACK_BYTES_MAX)) this.ackNow = true;

@@ -36,6 +36,10 @@ export class Recovery {
   #recoverSeq: number;
   /** The first retransmission of a recovery goes out whatever the window says. */
   forceOne = false;
+  /** The next new segment tells a peer that does ECN that the window was reduced (RFC 3168 section 6.1.2). */
+  reductionUntold = false;
+  /** Reductions for congestion marks: once per window, which ends here. */
+  #markedSeq: number;
   #duplicateAcks = 0;
   /** Sending stopped for want of congestion window: only then may it grow (RFC 9438 section 4.1.1). */
   windowLimited = false;
@@ -59,6 +63,7 @@ export class Recovery {
     this.congestion = new Congestion(mss);
     this.#mss = mss;
     this.#recoverSeq = start;
+    this.#markedSeq = start;
     this.board.start(start);
   }
 
@@ -104,6 +109,15 @@ export class Recovery {
       this.rtt.srttMs > 0 &&
       this.rtt.backoffs === 0
     );
+  }
+
+  /** The peer echoes a congestion mark (RFC 3168 section 6.1.2): a reduction like for a loss, but once per window. */
+  congestionEchoed(una: number, nxt: number): void {
+    if (this.#phase !== 'open' || seqLt(una, this.#markedSeq)) return;
+    this.#markedSeq = nxt;
+    this.congestion.marked(seqDiff(nxt, una));
+    this.reductionUntold = true;
+    this.#context.counters.congestionMarksOut++;
   }
 
   // --- ACKs ---
@@ -210,6 +224,7 @@ export class Recovery {
     this.#undoPossible = true;
     this.#undoStampMs = Number.NaN;
     this.#probeOut = false;
+    this.reductionUntold = true;
     this.#context.counters.fastRecoveries++;
   }
 
@@ -281,6 +296,7 @@ export class Recovery {
     this.forceOne = true;
     this.#duplicateAcks = 0;
     this.#probeOut = false;
+    this.reductionUntold = true;
     this.reorderWaitMs = Number.POSITIVE_INFINITY;
     this.rtt.backOff();
   }

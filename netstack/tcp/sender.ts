@@ -6,9 +6,9 @@
  * once.
  */
 import type { TcpSegment } from '../wire/tcp.ts';
-import { TCP_ACK, TCP_FIN, TCP_PSH, TCP_SYN } from '../wire/tcp.ts';
+import { TCP_ACK, TCP_ECE, TCP_FIN, TCP_PSH, TCP_SYN } from '../wire/tcp.ts';
 import type { TcpContext } from './context.ts';
-import { MSS_BYTES_MIN } from './limits.ts';
+import { BLACK_HOLE_SEGMENT_BYTES, BLACK_HOLE_TIMEOUTS, MSS_BYTES_MIN } from './limits.ts';
 import { type AckNews, Recovery } from './recovery.ts';
 import type { SentSegment } from './scoreboard.ts';
 import { type SegmentEmitter, SendBuffer } from './send-buffer.ts';
@@ -45,6 +45,8 @@ export class Sender {
   #mss: number;
   #superBytes = 0;
   readonly #stampOffset: number;
+  /** Both sides do explicit congestion notification. */
+  #ecn = false;
 
   /** When the timer goes off, or Infinity. */
   timerAtMs: number = Number.POSITIVE_INFINITY;
@@ -78,7 +80,8 @@ export class Sender {
   }
 
   /** The handshake is done: our SYN is acknowledged and the options are known. `rttMs` is NaN if it can't be told. */
-  established(now: number, seg: TcpSegment, shift: number, sack: boolean, rttMs: number): void {
+  established(now: number, seg: TcpSegment, shift: number, sack: boolean, ecn: boolean, rttMs: number): void {
+    this.#ecn = ecn;
     this.una = seg.acknowledgment;
     this.#shift = shift;
     this.#recovery.negotiated(sack);
@@ -156,6 +159,7 @@ export class Sender {
     const ack = seg.acknowledgment;
     const recovery = this.#recovery;
     const window = seg.window << this.#shift;
+    if (this.#ecn && seg.flags & TCP_ECE) recovery.congestionEchoed(this.una, this.nxt);
     news.advanced = seqLt(this.una, ack);
     news.duplicate =
       ack === this.una &&
@@ -243,6 +247,29 @@ export class Sender {
   }
 
   // --- Output ---
+
+  /** The next new segment has to carry CWR (RFC 3168 section 6.1.2). */
+  get owesReduction(): boolean {
+    return this.#ecn && this.#recovery.reductionUntold;
+  }
+
+  /** It has gone out. */
+  reductionTold(): void {
+    this.#recovery.reductionUntold = false;
+  }
+
+  /** A segment of this size is new data, which may be marked; not sent again, and no probe of a closed window (RFC 3168 section 6.1.5). */
+  isNew(seq: number, len: number): boolean {
+    return len > 0 && seq === this.nxt && this.#persistAhead === 0;
+  }
+
+  /** Nothing large gets through any more, again and again (RFC 4821 section 7.7, RFC 2923 section 2.1). */
+  get isStarved(): boolean {
+    const { board, rtt } = this.#recovery;
+    const head = board.head;
+    if (!head || rtt.backoffs !== BLACK_HOLE_TIMEOUTS) return false;
+    return Math.min(seqDiff(head.end, head.start), this.#mss) > BLACK_HOLE_SEGMENT_BYTES;
+  }
 
   /** Sends what windows and timers allow. Returns false when the link took no more. */
   output(now: number, emitter: SegmentEmitter): boolean {
@@ -365,7 +392,9 @@ export class Sender {
     if (unsent === 0) return 0;
     const mss = this.#mss;
     const room = recovery.congestion.cwnd - recovery.pipe(this.outstandingBytes) + this.#allowance;
-    let len = Math.min(unsent, usable, this.#burstBytes);
+    // What says that the window was reduced is a segment of its own: where a super-segment is cut, all parts would say so.
+    const burst = this.owesReduction ? Math.min(this.#burstBytes, mss) : this.#burstBytes;
+    let len = Math.min(unsent, usable, burst);
     if (len > room) {
       recovery.windowLimited = true;
       if (room < Math.min(len, mss)) return -1;

@@ -58,8 +58,19 @@ class InsideSocket implements Entry, UdpSocket {
     addrOff: number,
     port: number,
     mac?: Uint8Array,
+    trafficClass = 0,
   ): boolean {
-    return this.#owner.send(this, buf, off, len, addr, addrOff, port, mac ? getMac(mac, 0) : -1);
+    return this.#owner.send(
+      this,
+      buf,
+      off,
+      len,
+      addr,
+      addrOff,
+      port,
+      mac ? getMac(mac, 0) : -1,
+      trafficClass,
+    );
   }
 
   close(): void {
@@ -114,6 +125,7 @@ export class InsideUdp {
       toAddr: this.#originTo,
       mac: this.#originMac,
       ttl: packet.ttl,
+      trafficClass: packet.trafficClass,
     };
     this.#context.counters.udpIn++;
     socket.service.datagram(
@@ -149,6 +161,7 @@ export class InsideUdp {
     addrOff: number,
     port: number,
     givenMac: number,
+    trafficClass: number,
   ): boolean {
     const { neighbours, now, addressing } = this.#context;
     let mac = givenMac >= 0 ? givenMac : this.#groupMac(addr, addrOff);
@@ -156,14 +169,14 @@ export class InsideUdp {
       if (!addressing.isGuest(addr, addrOff)) return false;
       mac = neighbours.lookup(now, addr, addrOff);
     }
-    if (mac >= 0) return this.#emit(socket, mac, buf, off, len, addr, addrOff, port);
+    if (mac >= 0) return this.#emit(socket, mac, buf, off, len, addr, addrOff, port, trafficClass);
     // Nobody knows the station yet: keep a copy until it answers.
     const payload = buf.slice(off, off + len);
     const target = keyAddress(addr, addrOff);
     neighbours.resolve(now, addr, addrOff, {
       bytes: Math.max(1, len),
       resolved: (found) => {
-        if (found >= 0) this.#emit(socket, found, payload, 0, len, target, 0, port);
+        if (found >= 0) this.#emit(socket, found, payload, 0, len, target, 0, port, trafficClass);
         else
           socket.service.icmpError?.(
             { kind: 'host-unreachable', mtuBytes: 0, offender: undefined },
@@ -194,6 +207,7 @@ export class InsideUdp {
     addr: Uint8Array,
     addrOff: number,
     port: number,
+    trafficClass: number,
   ): boolean {
     const { output, addressing, counters } = this.#context;
     const route = this.#route;
@@ -204,6 +218,7 @@ export class InsideUdp {
     route.dst = addr;
     route.dstOff = addrOff;
     route.ttl = TTL_DEFAULT;
+    route.trafficClass = trafficClass;
     const header = this.#header;
     header.srcPort = socket.port;
     header.dstPort = port;

@@ -94,12 +94,21 @@ class UdpMapping implements Entry, Timed, Aged, DatagramSink {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
   ): void {
-    this.#nat.fromHost(this, buf, off, len, addr, addrOff, port, ttl);
+    this.#nat.fromHost(this, buf, off, len, addr, addrOff, port, ttl, trafficClass);
   }
 
-  icmpError(error: HostIcmpError, addr: Uint8Array, addrOff: number, port: number): void {
-    this.#nat.hostIcmp(this, error, addr, addrOff, port);
+  icmpError(
+    error: HostIcmpError,
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+  ): void {
+    this.#nat.hostIcmp(this, error, addr, addrOff, port, buf, off, len);
   }
 
   failed(_error: HostError): void {
@@ -151,7 +160,16 @@ export class UdpNat {
       const len = Math.min(step, end - at);
       counters.udpIn++;
       mapping.bytesFromGuest += len;
-      const error = mapping.socket.send(packet.buf, at, len, target, 0, header.dstPort, ttl);
+      const error = mapping.socket.send(
+        packet.buf,
+        at,
+        len,
+        target,
+        0,
+        header.dstPort,
+        ttl,
+        packet.trafficClass,
+      );
       if (error) {
         this.#sendFailed(packet, error);
         return;
@@ -170,6 +188,7 @@ export class UdpNat {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
   ): void {
     const { addressing, counters, output, now } = this.#context;
     const shown = addressing.fromHost(addr, addrOff, mapping.loopback);
@@ -189,6 +208,7 @@ export class UdpNat {
     route.srcOff = shown ? 0 : addrOff;
     route.dst = mapping.near;
     // We are a router on its way; its last hop must not make it 0.
+    route.trafficClass = trafficClass;
     route.ttl = ttl > 0 ? Math.max(1, ttl - 1) : TTL_DEFAULT;
     const header = this.#header;
     header.srcPort = port;
@@ -199,7 +219,16 @@ export class UdpNat {
   }
 
   /** An ICMP error for a datagram that a guest sent through its mapping. */
-  hostIcmp(mapping: UdpMapping, error: HostIcmpError, addr: Uint8Array, addrOff: number, port: number): void {
+  hostIcmp(
+    mapping: UdpMapping,
+    error: HostIcmpError,
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+  ): void {
     const { addressing, counters, errors, now } = this.#context;
     counters.udpHostErrors++;
     const shown = addressing.fromHost(addr, addrOff, mapping.loopback);
@@ -215,8 +244,11 @@ export class UdpNat {
       shown ?? addr,
       shown ? 0 : addrOff,
       port,
-      // Length and checksum of the quoted UDP header: an empty datagram without a checksum.
-      UDP_LEN << 16,
+      // Length and checksum of the quoted UDP header: without a checksum, which nobody could verify in a quotation.
+      ((UDP_LEN + len) << 16) >>> 0,
+      buf,
+      off,
+      len,
     );
   }
 

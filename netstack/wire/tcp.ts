@@ -19,6 +19,9 @@ export const TCP_SYN = 0x02;
 export const TCP_RST = 0x04;
 export const TCP_PSH = 0x08;
 export const TCP_ACK = 0x10;
+/** RFC 3168 section 6.1: the echo of a congestion mark, and that the sender has slowed down. */
+export const TCP_ECE = 0x40;
+export const TCP_CWR = 0x80;
 
 /** RFC 2018 section 3: four blocks fit in a header without timestamps, three with them. */
 export const SACK_BLOCKS_MAX = 4;
@@ -40,8 +43,10 @@ export class TcpSegment {
   /** Signed 32-bit, as all sequence numbers here. */
   sequence = 0;
   acknowledgment = 0;
-  /** Low eight flag bits, `TCP_*`; others (CWR, ECE) are kept as they came. */
+  /** The eight flag bits, `TCP_*`. */
   flags = 0;
+  /** ECN field of the IP header (RFC 3168 section 5): not of these bytes, but of the packet that they come or go in. */
+  ecn = 0;
   /** As in the header: not scaled. */
   window = 0;
   urgentPointer = 0;
@@ -71,6 +76,7 @@ export class TcpSegment {
     this.sequence = 0;
     this.acknowledgment = 0;
     this.flags = 0;
+    this.ecn = 0;
     this.window = 0;
     this.urgentPointer = 0;
     this.gsoBytes = 0;
@@ -132,6 +138,7 @@ export function parseTcp(buf: Uint8Array, off: number, end: number, seg: TcpSegm
   seg.payload = buf;
   seg.payloadOff = off + headerLen;
   seg.payloadEnd = end;
+  seg.ecn = 0;
   seg.gsoBytes = 0;
   clearOptions(seg);
   if (headerLen > TCP_HEADER_LEN) parseOptions(buf, off + TCP_HEADER_LEN, off + headerLen, seg);
@@ -243,7 +250,7 @@ function emitTimestamps(seg: TcpSegment, buf: Uint8Array, at: number): number {
 
 /** One line for logs and failed tests: `80 > 4000 [SA] seq 1 ack 2 win 65535 mss 1460 len 0`. */
 export function formatTcp(seg: TcpSegment): string {
-  const flags = [...'FSRPAU'].filter((_, i) => seg.flags & (1 << i)).join('');
+  const flags = [...'FSRPAUEC'].filter((_, i) => seg.flags & (1 << i)).join('');
   let text = `${seg.sourcePort} > ${seg.destinationPort} [${flags}] seq ${seg.sequence >>> 0}`;
   if (seg.flags & TCP_ACK) text += ` ack ${seg.acknowledgment >>> 0}`;
   text += ` win ${seg.window}`;

@@ -150,7 +150,7 @@ conform('IPv6', [
       const bench = makeBench();
       bench.exchange(udp6(bench, SERVER6, bytes('q')));
       expect(bench.host.datagrams[0]?.sent).toEqual([
-        { address: SERVER6, port: 9000, ttl: 63, payload: bytes('q') },
+        { address: SERVER6, port: 9000, ttl: 63, trafficClass: 0, payload: bytes('q') },
       ]);
       bench.host.datagrams[0]!.receive(SERVER6, 9000, bytes('a'), 40);
       const [answer] = bench.turn();

@@ -551,7 +551,7 @@ conform('ending', [
 ]);
 
 function relay(bench: Bench, options?: DialOptions): ScriptedStream {
-  const stream = new ScriptedStream(PEER, 5555, 0, QUIET);
+  const stream = new ScriptedStream(PEER, 5555, 0, 0, QUIET);
   stream.sink = bench.stack.relay(stream, address(GUEST), 0, 80, options);
   return stream;
 }
@@ -652,7 +652,7 @@ conform('published ports', [
     'an address that is no guest resets the client at once',
     () => {
       const bench = new Bench();
-      const stream = new ScriptedStream(PEER, 5555, 0, QUIET);
+      const stream = new ScriptedStream(PEER, 5555, 0, 0, QUIET);
       bench.stack.relay(stream, address(SERVER), 0, 80);
       expect(stream.isReset).toBe(true);
     },

@@ -447,7 +447,7 @@ conform('UDP mappings', [
       const dstMac = 0x01005e0000fb;
       bench.exchange(bench.udp('224.0.0.251', 5353, bytes('query'), { dstMac, ttl: 255 }));
       expect(bench.host.datagrams[0]?.sent).toEqual([
-        { address: '224.0.0.251', port: 5353, ttl: 0, payload: bytes('query') },
+        { address: '224.0.0.251', port: 5353, ttl: 0, trafficClass: 0, payload: bytes('query') },
       ]);
       bench.host.datagrams[0]!.receive('192.168.1.9', 5353, bytes('answer'));
       expect(bench.turn()[0]).toMatchObject({ src: '192.168.1.9', dst: GUEST, udp: { dstPort: 5000 } });

@@ -18,7 +18,9 @@ describe('UDP', () => {
     const bench = new Bench();
     expect(bench.exchange(bench.udp(SERVER, 9000, bytes('question')))).toEqual([]);
     const [socket] = bench.host.datagrams;
-    expect(socket?.sent).toEqual([{ address: SERVER, port: 9000, ttl: 63, payload: bytes('question') }]);
+    expect(socket?.sent).toEqual([
+      { address: SERVER, port: 9000, ttl: 63, trafficClass: 0, payload: bytes('question') },
+    ]);
     socket!.receive(SERVER, 9000, bytes('answer'));
     const [answer] = bench.turn();
     expect(answer).toMatchObject({ src: SERVER, dst: GUEST, checksumRight: true });

@@ -212,6 +212,7 @@ class SimHost implements Host {
     _addrOff: number,
     port: number,
     _ttl: number,
+    _trafficClass: number,
     sink: StreamSink,
   ): HostStream | HostError {
     const socket = this.servers.get(port);
@@ -240,10 +241,10 @@ class SimHost implements Host {
     let open = true;
     return {
       port: port || 1,
-      send: (buf, off, len, addr, addrOff, toPort) => {
+      send: (buf, off, len, addr, addrOff, toPort, ttl, trafficClass) => {
         const payload = buf.slice(off, off + len);
         const from = addr.slice(addrOff, addrOff + 16);
-        this.#sim.after(1, () => open && sink.datagram(payload, 0, len, from, 0, toPort, 64));
+        this.#sim.after(1, () => open && sink.datagram(payload, 0, len, from, 0, toPort, ttl, trafficClass));
         return undefined;
       },
       close: () => {

@@ -14,6 +14,8 @@ import { emitTcp, parseTcp, TCP_HEADER_LEN_MAX, TCP_SYN, TcpSegment } from '../.
 /** How bad a wire is, in one direction. Probabilities are per segment. */
 export interface WireOptions {
   loss: number;
+  /** Congestion marks on segments of a transport that knows them. */
+  mark: number;
   duplicate: number;
   reorder: number;
   delayMs: number;
@@ -26,6 +28,7 @@ export interface WireOptions {
 
 export const perfectWire: WireOptions = {
   loss: 0,
+  mark: 0,
   duplicate: 0,
   reorder: 0,
   delayMs: 0.05,
@@ -49,6 +52,7 @@ interface Flight {
   order: number;
   to: SimEnd;
   bytes: Uint8Array;
+  ecn: number;
 }
 
 /** Byte `i` of the stream of the end with this salt. */
@@ -175,12 +179,12 @@ export class TcpSim {
       emitTcp(seg, bytes, 0);
       seg.flags = flags;
       bytes.set(seg.payload.subarray(seg.payloadOff + off, seg.payloadOff + off + part), headLen);
-      this.#launch(from, bytes);
+      this.#launch(from, bytes, seg.ecn);
     }
     seg.sequence = sequence;
   }
 
-  #launch(from: SimEnd, bytes: Uint8Array): void {
+  #launch(from: SimEnd, bytes: Uint8Array, sentEcn: number): void {
     const wire = from === this.a ? this.#wireAB : this.#wireBA;
     const to = from === this.a ? this.b : this.a;
     this.segments++;
@@ -188,6 +192,7 @@ export class TcpSim {
       this.dropped++;
       return;
     }
+    const ecn = sentEcn !== 0 && uniform(this.rng) < wire.mark ? 3 : sentEcn;
     let atMs = this.now;
     if (wire.rate !== Number.POSITIVE_INFINITY) {
       const busy = Math.max(this.#busyUntil.get(to) ?? 0, this.now);
@@ -202,7 +207,7 @@ export class TcpSim {
     for (let i = 0; i < copies; i++) {
       let arrives = atMs + wire.delayMs + wire.jitterMs * uniform(this.rng);
       if (uniform(this.rng) < wire.reorder) arrives += wire.delayMs * (1 + 3 * uniform(this.rng)) + 1;
-      this.#flights.push({ atMs: arrives, order: this.#order++, to, bytes });
+      this.#flights.push({ atMs: arrives, order: this.#order++, to, bytes, ecn });
     }
   }
 
@@ -214,8 +219,9 @@ export class TcpSim {
     const rest = this.#flights.filter((flight) => flight.atMs > this.now);
     this.#flights.length = 0;
     this.#flights.push(...rest);
-    for (const { to, bytes } of due) {
+    for (const { to, bytes, ecn } of due) {
       if (!parseTcp(bytes, 0, bytes.length, this.#seg)) throw new Error('an emitted segment does not parse');
+      this.#seg.ecn = ecn;
       if (to === this.b && to.conn.state === 'closed' && !to.finished && this.#seg.flags & TCP_SYN) {
         if (to.conn.listen(this.now, this.#seg)) to.conn.accept(this.now);
         continue;

@@ -42,7 +42,7 @@ export class HostDnsDriver implements DnsDriver {
       failed: () => this.#resolver?.failed(this.#now(), exchange.id),
     });
     if (typeof socket === 'string') return undefined;
-    const error = socket.send(exchange.message, 0, exchange.message.length, address, 0, port, 0);
+    const error = socket.send(exchange.message, 0, exchange.message.length, address, 0, port, 0, 0);
     if (error === undefined) return socket;
     socket.close();
     return undefined;
@@ -54,6 +54,7 @@ export class HostDnsDriver implements DnsDriver {
       address,
       0,
       port,
+      0,
       0,
       streamQuery(exchange, () => stream as Exclude<typeof stream, string>, {
         answered: (message) =>

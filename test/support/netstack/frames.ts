@@ -86,6 +86,8 @@ export function arpFrame(dst: number, src: number, arp: ArpRepr): Uint8Array {
 /** What an IP packet says besides its payload; the rest has sane defaults. */
 export interface IpFields {
   ttl?: number;
+  /** Differentiated services and ECN. */
+  trafficClass?: number;
   ident?: number;
   dontFragment?: boolean;
   moreFragments?: boolean;
@@ -106,7 +108,7 @@ export function ipPacket(
   if (!isMapped(from, 0)) {
     const packet = new Uint8Array(IPV6_LEN + payload.length);
     const header = {
-      trafficClass: 0,
+      trafficClass: fields.trafficClass ?? 0,
       flowLabel: 0,
       payloadLen: payload.length,
       nextHeader: protocol,
@@ -121,7 +123,7 @@ export function ipPacket(
     {
       headerLen: IPV4_LEN,
       totalLen: packet.length,
-      tos: 0,
+      tos: fields.trafficClass ?? 0,
       ident: fields.ident ?? 0,
       dontFragment: fields.dontFragment ?? false,
       moreFragments: fields.moreFragments ?? false,

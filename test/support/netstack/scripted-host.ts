@@ -28,6 +28,7 @@ export class ScriptedStream implements HostStream {
   readonly address: string;
   readonly port: number;
   readonly ttl: number;
+  trafficClass: number;
   sink: StreamSink;
   /** What was written, in order. */
   written: number[] = [];
@@ -39,10 +40,11 @@ export class ScriptedStream implements HostStream {
   readonly #incoming: Uint8Array[] = [];
   #eof = false;
 
-  constructor(address: string, port: number, ttl: number, sink: StreamSink) {
+  constructor(address: string, port: number, ttl: number, trafficClass: number, sink: StreamSink) {
     this.address = address;
     this.port = port;
     this.ttl = ttl;
+    this.trafficClass = trafficClass;
     this.sink = sink;
   }
 
@@ -95,6 +97,10 @@ export class ScriptedStream implements HostStream {
     this.isShutdown = true;
   }
 
+  setTrafficClass(trafficClass: number): void {
+    this.trafficClass = trafficClass;
+  }
+
   reset(): void {
     this.isReset = true;
   }
@@ -114,6 +120,7 @@ export interface SentDatagram {
   address: string;
   port: number;
   ttl: number;
+  trafficClass: number;
   payload: Uint8Array;
 }
 
@@ -139,25 +146,27 @@ export class ScriptedDatagram implements HostDatagram {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
   ): HostError | undefined {
     if (this.error) return this.error;
     this.sent.push({
       address: formatAddress(addr, addrOff),
       port,
       ttl,
+      trafficClass,
       payload: buf.slice(off, off + len),
     });
     return undefined;
   }
 
   /** A datagram comes in. */
-  receive(from: string, port: number, payload: Uint8Array, ttl = 0): void {
-    this.sink.datagram(payload, 0, payload.length, address(from), 0, port, ttl);
+  receive(from: string, port: number, payload: Uint8Array, ttl = 0, trafficClass = 0): void {
+    this.sink.datagram(payload, 0, payload.length, address(from), 0, port, ttl, trafficClass);
   }
 
-  /** An ICMP error comes for a datagram sent to `to`. */
-  icmp(error: HostIcmpError, to: string, port: number): void {
-    this.sink.icmpError(error, address(to), 0, port);
+  /** An ICMP error comes for a datagram sent to `to`, of which `payload` is known. */
+  icmp(error: HostIcmpError, to: string, port: number, payload: Uint8Array = new Uint8Array(0)): void {
+    this.sink.icmpError(error, address(to), 0, port, payload, 0, payload.length);
   }
 
   close(): void {
@@ -207,8 +216,8 @@ export class ScriptedPing implements HostPing {
     this.sink.reply(sequence, payload, 0, payload.length, address(from), 0, ttl);
   }
 
-  icmp(error: HostIcmpError, sequence: number, to: string): void {
-    this.sink.icmpError(error, sequence, address(to), 0);
+  icmp(error: HostIcmpError, sequence: number, to: string, payload: Uint8Array = new Uint8Array(0)): void {
+    this.sink.icmpError(error, sequence, address(to), 0, payload, 0, payload.length);
   }
 
   close(): void {
@@ -230,7 +239,7 @@ export class ScriptedListener implements Closable {
   /** A client connects. */
   connect(from: string, port: number): ScriptedStream {
     const quiet: StreamSink = { connected() {}, readable() {}, writable() {}, failed() {} };
-    const stream = new ScriptedStream(from, port, 0, quiet);
+    const stream = new ScriptedStream(from, port, 0, 0, quiet);
     stream.sink = this.sink.accepted(stream, address(from), 0, port);
     return stream;
   }
@@ -258,11 +267,12 @@ export class ScriptedHost implements Host {
     addrOff: number,
     port: number,
     ttl: number,
+    trafficClass: number,
     sink: StreamSink,
   ): HostStream | HostError {
     const trouble = this.#trouble();
     if (trouble) return trouble;
-    const stream = new ScriptedStream(formatAddress(addr, addrOff), port, ttl, sink);
+    const stream = new ScriptedStream(formatAddress(addr, addrOff), port, ttl, trafficClass, sink);
     this.streams.push(stream);
     const decision = this.onConnect?.(stream.address, port);
     if (decision && decision !== 'accept') return decision;

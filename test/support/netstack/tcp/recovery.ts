@@ -555,6 +555,34 @@ const pathMtu: Cases = {
   `,
 };
 
+const blackHole: Cases = {
+  '4821 7.7, 8899 5.1.1: large segments that vanish again and again are cut smaller, and tried again ten minutes later': `${ACCEPTED}
+    write 1460
+    > P. 1:1461(1460) ack 1
+    +200 > P. 1:1461(1460) ack 1
+    +400 > P. 1:1461(1460) ack 1
+    count blackHoles 0
+    +800 > . 1:1201(1200) ack 1
+    > P. 1201:1461(260) ack 1
+    count blackHoles 1
+    < . 1:1(0) ack 1461 win 65535
+    write 1460
+    > . 1461:2661(1200) ack 1
+    > P. 2661:2921(260) ack 1
+    < . 1:1(0) ack 2921 win 65535
+    +600000 write 1460
+    > P. 2921:4381(1460) ack 1
+  `,
+  '4821 7.7: small segments that vanish tell nothing about the path': `${ACCEPTED}
+    write 1000
+    > P. 1:1001(1000) ack 1
+    +200 > P. 1:1001(1000) ack 1
+    +400 > P. 1:1001(1000) ack 1
+    +800 > P. 1:1001(1000) ack 1
+    count blackHoles 0
+  `,
+};
+
 export const recoveryTopics: Topics = {
   'time-outs': timeouts,
   'fast recovery without SACK': fast,
@@ -562,4 +590,5 @@ export const recoveryTopics: Topics = {
   'RACK and TLP as the sender': rack,
   'needless recoveries': spurious,
   'path MTU': pathMtu,
+  'black holes': blackHole,
 };

@@ -10,7 +10,7 @@
  *     accept, refuse, discard, connect, finish, abort, write N, read N, path BYTES
  *     state S, failure F, eof, open, dead, room, unread N, count NAME N, memory N; with `no` for the contrary
  *
- * Flags are F S R P U and `.` for ACK. The peer's initial sequence number lies 32 KiB before a wrap of 2^32. A payload byte follows
+ * Flags are F S R P U, E for ECE, W for CWR, and `.` for ACK; `ecn N` is the ECN field of the packet. The peer's initial sequence number lies 32 KiB before a wrap of 2^32. A payload byte follows
  * from its sequence number, so that contents are compared everywhere. Timestamps of ours count from 0 at time 0.
  */
 import type { TcpConfig } from '../../../../netstack/tcp/config.ts';
@@ -22,7 +22,7 @@ export const PORT = 80;
 export const PEER_PORT = 6000;
 /** How far from the written time something may be sent. */
 const TOLERANCE_MS = 1.5;
-const FLAG_LETTERS = 'FSRP.U';
+const FLAG_LETTERS = 'FSRP.UEW';
 
 export interface ScriptOptions {
   config?: Partial<TcpConfig>;
@@ -67,6 +67,7 @@ interface Noted {
   window: number;
   len: number;
   gso: number;
+  ecn: number;
   options: string;
 }
 
@@ -98,6 +99,7 @@ class Script {
       window: seg.window,
       len: payload.length,
       gso: seg.gsoBytes,
+      ecn: seg.ecn,
       options: this.#optionsText(seg),
     });
   }
@@ -149,6 +151,7 @@ class Script {
     compare('ack', want.ack, sent.flags & TCP_ACK ? sent.ack : undefined);
     compare('win', want.window, sent.window);
     compare('gso', want.gso, sent.gso);
+    compare('ecn', want.ecn, sent.ecn);
     compare('options', want.options, sent.options);
     const { now } = this.subject;
     if (Math.abs(sent.atMs - now) > TOLERANCE_MS) problems.push(`time ${now}`);
@@ -166,11 +169,11 @@ function format(s: Noted): string {
   const ack = s.flags & TCP_ACK ? ` ack ${s.ack}` : '';
   const gso = s.gso ? ` gso ${s.gso}` : '';
   const range = `${s.seq}:${s.seq + s.len}(${s.len})`;
-  return `${flags} ${range}${ack} win ${s.window}${gso} <${s.options}> at ${s.atMs.toFixed(1)}`;
+  return `${flags} ${range}${ack} win ${s.window}${gso} ecn ${s.ecn} <${s.options}> at ${s.atMs.toFixed(1)}`;
 }
 
 const SEGMENT =
-  /^([FSRPU.]+) (\d+):(\d+)\((\d+)\)(?: ack (\d+))?(?: win (\d+))?(?: urg (\d+))?(?: gso (\d+))?(?: <(.*)>)?$/;
+  /^([FSRPU.EW]+) (\d+):(\d+)\((\d+)\)(?: ack (\d+))?(?: win (\d+))?(?: urg (\d+))?(?: gso (\d+))?(?: ecn (\d))?(?: <(.*)>)?$/;
 
 function matchSegment(text: string): RegExpExecArray {
   const match = SEGMENT.exec(text);
@@ -187,7 +190,8 @@ function flagsOf(letters: string): number {
 
 /** A segment of the peer, with numbers relative to both initial ones. */
 export function parseSegment(text: string, ourIsn: number, stampZero: number): TcpSegment {
-  const [, letters = '', start = '', , len = '', ack, window = '0', urgent, , options] = matchSegment(text);
+  const [, letters = '', start = '', , len = '', ack, window = '0', urgent, , ecn, options] =
+    matchSegment(text);
   const seg = new TcpSegment();
   seg.sourcePort = PEER_PORT;
   seg.destinationPort = PORT;
@@ -195,6 +199,7 @@ export function parseSegment(text: string, ourIsn: number, stampZero: number): T
   seg.sequence = (PEER_ISN + Number(start)) | 0;
   if (ack !== undefined) seg.acknowledgment = (ourIsn + Number(ack)) | 0;
   seg.window = Number(window);
+  if (ecn) seg.ecn = Number(ecn);
   if (urgent) seg.urgentPointer = Number(urgent);
   seg.payload = Uint8Array.from({ length: Number(len) }, (_, i) => byteAt(Number(start) + i, false));
   seg.payloadEnd = seg.payload.length;
@@ -233,7 +238,7 @@ function parseOption(option: string, seg: TcpSegment, ourIsn: number, stampZero:
 }
 
 function parseExpectation(text: string) {
-  const [, letters = '', start = '', , len = '', ack, window, , gso, options] = matchSegment(text);
+  const [, letters = '', start = '', , len = '', ack, window, , gso, ecn, options] = matchSegment(text);
   const number = (value: string | undefined) => (value === undefined ? undefined : Number(value));
   return {
     flags: flagsOf(letters),
@@ -242,6 +247,7 @@ function parseExpectation(text: string) {
     ack: number(ack),
     window: number(window),
     gso: number(gso),
+    ecn: number(ecn),
     options,
   };
 }

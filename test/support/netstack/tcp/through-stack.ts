@@ -57,7 +57,9 @@ class ThroughStack implements Subject {
 
   receive(seg: TcpSegment, more: boolean): void {
     const { payload, ...fields } = seg;
-    this.#bench.deliver(this.#bench.tcp(this.#remote, { ...fields, gsoBytes: 0 }, payload));
+    this.#bench.deliver(
+      this.#bench.tcp(this.#remote, { ...fields, gsoBytes: 0 }, payload, { trafficClass: seg.ecn }),
+    );
     const stream = this.#bench.host.streams[0];
     // The script says when the host takes bytes.
     if (stream && stream.room === Number.POSITIVE_INFINITY) stream.room = this.#options.takes ?? 0;
@@ -72,6 +74,7 @@ class ThroughStack implements Subject {
       if (!tcp) continue;
       expect(decoded).toMatchObject({ src: this.#remote, dst: GUEST, checksumRight: true });
       this.#lastSent = decoded;
+      tcp.ecn = decoded.ipv4!.tos & 3;
       tcp.gsoBytes = decoded.gsoType === 0 ? 0 : decoded.gsoSize;
       this.#sent(tcp, decoded.payload);
     }

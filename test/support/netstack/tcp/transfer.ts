@@ -107,6 +107,16 @@ const receiving: Cases = {
   `,
     { takes: 13_000 },
   ],
+  'a segment taken directly that covers all that waited gives the memory back': [
+    `${ACCEPTED}
+    <& . 2921:4381(1460) ack 1 win 65535
+    < P. 1:13001(13000) ack 1 win 65535
+    unread 0
+    memory 0
+    > . 1:1(0) ack 13001
+  `,
+    { takes: 13_000 },
+  ],
   'small segments are not offered one by one': [
     `${ACCEPTED}
     < . 1:1001(1000) ack 1 win 65535
