@@ -2,6 +2,8 @@
 
 /** Largest JSON request body; above it the answer is 413. */
 export const JSON_BODY_BYTES_MAX: number = 8 * 1024 * 1024;
+/** Largest message that a WebSocket's client may send; above it the connection is closed with 1009. */
+export const WEBSOCKET_MESSAGE_BYTES_MAX: number = 1024 * 1024;
 /** Events kept for `docker events --since`, as in dockerd. */
 export const EVENTS_KEPT_MAX = 256;
 /** A log line is cut into parts of this many bytes, as dockerd's copier does. */

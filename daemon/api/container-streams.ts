@@ -13,7 +13,7 @@ import { nanoToRfc3339, rfc3339ToNano } from '../stamps.ts';
 import { containerOf } from './containers.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
-import { hijack } from './hijack.ts';
+import { hijack, hijackWebSocket } from './hijack.ts';
 import { flag, integer, jsonBody, optionalJsonBody, text, timestampNano } from './query.ts';
 import { createExecBody, startExecBody } from './schema.ts';
 import { apiVersion } from './server.ts';
@@ -24,7 +24,8 @@ const MULTIPLEXED = 'application/vnd.docker.multiplexed-stream';
 
 /** Registers the routes. */
 export function containerStreamRoutes(app: FastifyInstance, context: ApiContext): void {
-  app.post('/containers/:id/attach', (request, reply) => attachRoute(context, request, reply));
+  app.post('/containers/:id/attach', (request, reply) => attachRoute(context, request, reply, false));
+  app.get('/containers/:id/attach/ws', (request, reply) => attachRoute(context, request, reply, true));
   app.get('/containers/:id/logs', (request, reply) => logs(context, request, reply));
   app.post('/containers/:id/resize', async (request, reply) => {
     const container = containerOf(context, request);
@@ -50,18 +51,28 @@ function streamType(request: FastifyRequest, raw: boolean): string {
   return !raw && apiVersion(request) >= 42 && request.headers.upgrade !== undefined ? MULTIPLEXED : RAW;
 }
 
-async function attachRoute(context: ApiContext, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+/** Since 1.28 a WebSocket's frames are binary (moby, api/server/router/container/container_routes.go). */
+const BINARY_FRAMES_MINOR = 28;
+
+/** Over a WebSocket both outputs are one stream without docker's frames. */
+async function attachRoute(
+  context: ApiContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  webSocket: boolean,
+): Promise<void> {
   const container = containerOf(context, request);
   permit('attach', container.record.state.status, container.id, container.name);
   const detachKeys = parseDetachKeys(text(request, 'detachKeys'));
   const { config } = container.record;
   const terminal = config.Tty === true;
-  const { input, output } = hijack(request, reply, streamType(request, terminal));
+  const framed = !terminal && !webSocket;
+  const { input, output } = webSocket
+    ? hijackWebSocket(request, reply, apiVersion(request) < BINARY_FRAMES_MINOR)
+    : hijack(request, reply, streamType(request, terminal));
   const streams = { stdout: flag(request, 'stdout'), stderr: flag(request, 'stderr') };
   const mark = container.log?.mark();
-  const prologue = flag(request, 'logs')
-    ? () => replay(container, output, terminal, streams, mark)
-    : undefined;
+  const prologue = flag(request, 'logs') ? () => replay(container, output, framed, streams, mark) : undefined;
   if (!flag(request, 'stream')) {
     await prologue?.();
     output.end();
@@ -74,7 +85,7 @@ async function attachRoute(context: ApiContext, request: FastifyRequest, reply: 
     ...streams,
     stdin: flag(request, 'stdin') && config.OpenStdin === true,
     terminal,
-    framed: !terminal,
+    framed,
     closeStdin: config.StdinOnce === true,
     detachKeys,
     ...(prologue && { prologue }),
@@ -86,7 +97,7 @@ async function attachRoute(context: ApiContext, request: FastifyRequest, reply: 
 async function replay(
   container: Container,
   output: Writable,
-  terminal: boolean,
+  framed: boolean,
   streams: { stdout: boolean; stderr: boolean },
   until: bigint | undefined,
 ): Promise<void> {
@@ -100,7 +111,7 @@ async function replay(
     signal: new AbortController().signal,
   };
   for await (const batch of readLog(container.log, query))
-    if (!output.write(encode(batch, terminal, { timestamps: false, details: false }))) await drained(output);
+    if (!output.write(encode(batch, framed, { timestamps: false, details: false }))) await drained(output);
 }
 
 /** `a=1,b=2`, sorted and escaped as moby does. */
@@ -114,7 +125,7 @@ function attributesText(attributes: Record<string, string>): string {
 /** A batch of log lines as the client gets them. */
 function encode(
   lines: LogLine[],
-  terminal: boolean,
+  framed: boolean,
   { timestamps, details }: { timestamps: boolean; details: boolean },
 ): Buffer {
   const parts: Buffer[] = [];
@@ -122,7 +133,7 @@ function encode(
     const stamp = timestamps ? `${nanoToRfc3339(rfc3339ToNano(line.time))} ` : '';
     const extra = details ? `${attributesText(line.attributes)} ` : '';
     const data = Buffer.from(stamp + extra + line.text);
-    if (!terminal) parts.push(frameHeader(line.stream === 'stdout' ? 1 : 2, data.length));
+    if (framed) parts.push(frameHeader(line.stream === 'stdout' ? 1 : 2, data.length));
     parts.push(data);
   }
   return Buffer.concat(parts);
@@ -156,7 +167,7 @@ async function logs(context: ApiContext, request: FastifyRequest, reply: Fastify
   stream.once('close', () => gone.abort());
   try {
     for await (const batch of readLog(container.log, query))
-      if (!stream.write(encode(batch, terminal, wish))) await drained(stream);
+      if (!stream.write(encode(batch, !terminal, wish))) await drained(stream);
   } catch (error) {
     context.log.warn({ container: container.id, error }, 'container log could not be read');
   }

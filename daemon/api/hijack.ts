@@ -1,5 +1,5 @@
 /**
- * Taking a connection over from HTTP, for attach and exec.
+ * Taking a connection over from HTTP, for attach and exec: as raw bytes, or as a WebSocket (RFC 6455).
  *
  * A client asks with `Connection: Upgrade`, `Upgrade: tcp`; the answer is `101 UPGRADED` and then raw bytes both ways.
  * Without those headers it is `200 OK` and the same bytes, towards the client only.
@@ -11,9 +11,12 @@
  */
 import { type IncomingMessage, type Server, ServerResponse } from 'node:http';
 import type { Duplex, Readable, Writable } from 'node:stream';
-import { Readable as ReadableStream } from 'node:stream';
+import { Readable as ReadableStream, Writable as WritableStream } from 'node:stream';
+import { StringDecoder } from 'node:string_decoder';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { JSON_BODY_BYTES_MAX } from '../limits.ts';
+import { createWebSocketStream, WebSocketServer } from 'ws';
+import { JSON_BODY_BYTES_MAX, WEBSOCKET_MESSAGE_BYTES_MAX } from '../limits.ts';
+import { badParameter } from './errors.ts';
 
 /** A connection that is no longer HTTP. */
 export interface Hijacked {
@@ -116,4 +119,55 @@ export function hijack(request: FastifyRequest, reply: FastifyReply, contentType
     `HTTP/1.1 101 UPGRADED\r\nContent-Type: ${contentType}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`,
   );
   return { input: socket, output: socket };
+}
+
+const webSockets = new WebSocketServer({
+  noServer: true,
+  clientTracking: false,
+  maxPayload: WEBSOCKET_MESSAGE_BYTES_MAX,
+});
+
+/**
+ * Ends HTTP on this connection with a WebSocket's handshake. What the client sends, in frames of either type, is its input;
+ * output goes in binary frames, or in text frames. @throws ERR_BAD_PARAMETER when the request is no such handshake
+ */
+export function hijackWebSocket(request: FastifyRequest, reply: FastifyReply, asText: boolean): Hijacked {
+  const { raw } = request;
+  const socket = (raw as ReplayedRequest)[UPGRADE];
+  const header = (name: string): string => String(raw.headers[name] ?? '');
+  if (!socket || header('upgrade').toLowerCase() !== 'websocket')
+    throw badParameter('not websocket protocol: send Upgrade: websocket');
+  if (header('sec-websocket-version') !== '13') throw badParameter('missing or bad WebSocket Version');
+  if (!/^[+/0-9A-Za-z]{22}==$/.test(header('sec-websocket-key')))
+    throw badParameter('mismatch challenge/response: send a Sec-WebSocket-Key of 16 bytes');
+  reply.hijack();
+  reply.raw.detachSocket(socket as never);
+  let stream: Duplex | undefined;
+  webSockets.handleUpgrade(raw, socket, Buffer.alloc(0), (client) => {
+    stream = createWebSocketStream(client, { decodeStrings: false });
+    // A client that breaks the protocol, or goes away.
+    stream.on('error', () => stream?.destroy());
+  });
+  if (!stream) throw badParameter('the WebSocket handshake failed');
+  return { input: stream, output: asText ? textInto(stream) : stream };
+}
+
+/** Bytes in, UTF-8 text out: a character that is cut by the end of a chunk waits for its rest. */
+function textInto(stream: Duplex): Writable {
+  const decoder = new StringDecoder('utf8');
+  return new WritableStream({
+    write(chunk: Buffer, _encoding, done) {
+      const text = decoder.write(chunk);
+      if (text === '') done();
+      else stream.write(text, () => done());
+    },
+    final(done) {
+      stream.end(decoder.end() || undefined);
+      done();
+    },
+    destroy(error, done) {
+      stream.destroy();
+      done(error);
+    },
+  });
 }

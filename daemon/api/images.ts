@@ -18,7 +18,9 @@ const PRUNE_FILTERS = new Set(['dangling', 'label', 'label!', 'until']);
 /** Since this version an image without names has empty lists, before it had `<none>:<none>`. */
 const EMPTY_NAMES_MINOR = 43;
 /** VirtualSize left the API with this version. */
-const NO_VIRTUAL_SIZE_MINOR = 44;
+export const NO_VIRTUAL_SIZE_MINOR = 44;
+/** The field Container left the API with this version. */
+const NO_CONTAINER_MINOR = 45;
 
 /** The image's name of a route like /images/NAME/json: names contain slashes. */
 function nameBefore(request: FastifyRequest, suffix: string): string | undefined {
@@ -87,6 +89,7 @@ function inspect(image: Image, { images, roots }: ApiContext, minor: number): ob
     Config: image.config,
     // It left the API with 1.45, but docker-compose 1.x speaks the newest version and still reads it.
     ContainerConfig: image.config,
+    ...(minor < NO_CONTAINER_MINOR && { Container: '' }),
     Architecture: image.architecture,
     ...(image.variant !== undefined && { Variant: image.variant }),
     Os: image.os,

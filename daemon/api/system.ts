@@ -4,8 +4,9 @@ import { DrydockError } from '#common/errors';
 import { summaryView } from '../container/inspect.ts';
 import { EVENT_FILTER_NAMES, eventPredicate } from '../events/bus.ts';
 import type { ApiContext } from './context.ts';
+import { NO_VIRTUAL_SIZE_MINOR } from './images.ts';
 import { filters, text, texts, timestampNano } from './query.ts';
-import { API_MINOR_MAX, API_MINOR_MIN } from './server.ts';
+import { API_MINOR_MAX, API_MINOR_MIN, apiVersion } from './server.ts';
 import { JsonLines } from './stream.ts';
 import { liveView } from './views.ts';
 
@@ -64,7 +65,9 @@ async function events(context: ApiContext, request: FastifyRequest, reply: Fasti
 }
 
 async function diskUse(context: ApiContext, request: FastifyRequest): Promise<object> {
-  const types = texts(request, 'type');
+  const minor = apiVersion(request);
+  // Before 1.42 everything is told, whatever is asked for.
+  const types = minor < 42 ? [] : texts(request, 'type');
   for (const type of types)
     if (!['container', 'image', 'volume', 'build-cache'].includes(type))
       throw new DrydockError('ERR_BAD_PARAMETER', `unknown object type: ${type}`);
@@ -84,6 +87,7 @@ async function diskUse(context: ApiContext, request: FastifyRequest): Promise<ob
       RepoDigests: image.digests,
       Created: Math.floor(Date.parse(image.created) / 1000),
       Size: image.sizeBytes,
+      ...(minor < NO_VIRTUAL_SIZE_MINOR && { VirtualSize: image.sizeBytes }),
       SharedSize: sharedBytes(image, all),
       Labels: image.config.Labels ?? null,
       Containers: context.imageUsers(image.id).length,

@@ -143,6 +143,8 @@ export class NetworkService {
   /** Makes a user network. @returns the record and warnings */
   async create(request: CreateNetworkRequest): Promise<NetworkRecord> {
     const name = request.Name ?? '';
+    if (predefined.some((p) => p.Name === name))
+      throw new DrydockError('ERR_FORBIDDEN', `operation is not permitted on predefined ${name} network`);
     if (this.list().some((n) => n.name === name))
       throw new DrydockError('ERR_CONFLICT', `network with name ${name} already exists`);
     const wanted = request.IPAM?.Config?.length ? this.#ownSubnets() : await this.#usedSubnets();
