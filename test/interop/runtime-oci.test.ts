@@ -1,5 +1,5 @@
 /** Containers by Debian's runc and crun, behind the same interface as our own runtime. */
-import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { finish, Jails, ociCommand, readUntil } from './jails.ts';
@@ -13,6 +13,11 @@ describe.each(['runc', 'crun'])('%s', (name) => {
   afterAll(async () => {
     await jails.close();
     oci.remove();
+    // Also the parent that runc makes in version 2, of which only the daemon knows.
+    const groups = readdirSync('/sys/fs/cgroup').map(
+      (hierarchy) => `/sys/fs/cgroup/${hierarchy}/drydock-${jails.instance}`,
+    );
+    expect(groups.filter((path) => existsSync(path))).toEqual([]);
   });
 
   it('runs a program with its streams and exit code', async () => {
@@ -103,16 +108,29 @@ describe.each(['runc', 'crun'])('%s', (name) => {
 
   it('leaves nothing', async () => {
     await jails.run(['true']);
-    const groups = `/sys/fs/cgroup/memory/drydock-${jails.instance}`;
-    const left = existsSync(groups)
-      ? readdirSync(groups, { withFileTypes: true }).filter((entry) => entry.isDirectory())
-      : [];
+    const left = ['memory', 'unified'].flatMap((hierarchy) => {
+      const groups = `/sys/fs/cgroup/${hierarchy}/drydock-${jails.instance}`;
+      return existsSync(groups)
+        ? readdirSync(groups, { withFileTypes: true }).filter((entry) => entry.isDirectory())
+        : [];
+    });
     expect(left).toEqual([]);
     // The spare launcher of our own runtime is always there.
     await expect
       .poll(() => readFileSync('/proc/thread-self/children', 'utf8').trim().split(' ').filter(Boolean).length)
       .toBe(1);
   });
+});
+
+it('the next start removes the parent group that a killed daemon left', async () => {
+  const instance = `test-${process.pid}`;
+  const parent = `/sys/fs/cgroup/${existsSync('/sys/fs/cgroup/unified') ? 'unified/' : ''}drydock-${instance}`;
+  mkdirSync(parent);
+  const next = new Jails({ instance });
+  await next.open();
+  await next.runtime.sweep([]);
+  expect(existsSync(parent)).toBe(false);
+  await next.close();
 });
 
 it('a runtime that is not there is said to be missing', async () => {

@@ -20,7 +20,7 @@ export function openCgroups(instance: string, clock: Clock): Cgroups {
   const offered = readValue(`${unified?.path}/cgroup.controllers`)?.split(' ') ?? [];
   if (unified && offered.includes('memory')) return new CgroupsV2(unified.path, group, clock);
   if (legacy.some(({ controllers }) => controllers?.includes('memory')))
-    return new CgroupsV1(legacy, group, clock);
+    return new CgroupsV1(legacy, unified?.path, group, clock);
   throw new DrydockError(
     'ERR_NO_CGROUPS',
     'No cgroup hierarchy with a memory controller is mounted, and containers cannot be confined without one. ' +

@@ -34,11 +34,17 @@ const FREEZE_TIMEOUT_MS = 10_000;
 export class CgroupsV1 implements Cgroups {
   readonly version = '1';
   readonly #hierarchies: Hierarchy[];
+  readonly #unified: string | undefined;
   readonly #group: string;
   readonly #clock: Clock;
 
-  constructor(hierarchies: Hierarchy[], group: string, clock: Clock) {
+  /**
+   * @param unified where version 2 is mounted beside, without controllers ("hybrid"): OCI runtimes make groups there
+   *   too, and runc leaves their parent.
+   */
+  constructor(hierarchies: Hierarchy[], unified: string | undefined, group: string, clock: Clock) {
     this.#hierarchies = hierarchies;
+    this.#unified = unified;
     this.#group = group;
     this.#clock = clock;
   }
@@ -119,17 +125,15 @@ export class CgroupsV1 implements Cgroups {
   }
 
   remove(id: string): boolean {
-    return this.#hierarchies
-      .map(({ path }) => removeGroups(`${path}/${this.#group}/${id}`))
-      .every((removed) => removed);
+    return this.#parents.map((parent) => removeGroups(`${parent}/${id}`)).every((removed) => removed);
   }
 
   list(): string[] {
-    return [...new Set(this.#hierarchies.flatMap(({ path }) => childGroups(`${path}/${this.#group}`)))];
+    return [...new Set(this.#parents.flatMap(childGroups))];
   }
 
   close(): void {
-    for (const { path } of this.#hierarchies) removeGroup(`${path}/${this.#group}`);
+    for (const parent of this.#parents) removeGroup(parent);
   }
 
   mounts(id: string): CgroupMount[] {
@@ -166,6 +170,14 @@ export class CgroupsV1 implements Cgroups {
     row('pids limit', limits.pids, 'pids', ['cgroup.procs']);
     row('block io weight', limits.blkioWeight, 'blkio', ['blkio.weight', 'blkio.bfq.weight']);
     return rows;
+  }
+
+  /** The daemon's group in every hierarchy that may have one. */
+  get #parents(): string[] {
+    const paths = this.#hierarchies.map(({ path }) => path);
+    return [...paths, ...(this.#unified === undefined ? [] : [this.#unified])].map(
+      (path) => `${path}/${this.#group}`,
+    );
   }
 
   #path(controller: string): string | undefined {

@@ -159,9 +159,19 @@ describe('version 1', () => {
         { path: join(root, 'cpuset'), controllers: ['cpuset'] },
         { path: join(root, 'systemd'), controllers: ['name=systemd'] },
       ],
+      join(root, 'unified'),
       'drydock-x',
       new ManualClock(),
     );
+
+  it('removes what an OCI runtime has left in the hierarchy of version 2', () => {
+    mkdirSync(join(root, 'unified/drydock-x/id'), { recursive: true });
+    const cgroups = open();
+    expect(cgroups.list()).toEqual(['id']);
+    expect(cgroups.remove('id')).toBe(true);
+    cgroups.close();
+    expect(existsSync(join(root, 'unified/drydock-x'))).toBe(false);
+  });
 
   it('gives a new group the processors of its parent', () => {
     for (const path of ['cpuset', 'cpuset/drydock-x', 'cpuset/drydock-x/id']) {

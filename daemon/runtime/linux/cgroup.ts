@@ -31,7 +31,7 @@ export interface Cgroups {
   remove(id: string): boolean;
   /** The groups that are there. */
   list(): string[];
-  /** Removes the common parent, when it is empty. */
+  /** Removes the common parent, when it is empty; the next create() makes it again. */
   close(): void;
   /** What a launcher needs to show a jail its own groups. */
   mounts(id: string): CgroupMount[];

@@ -119,6 +119,8 @@ export class LinuxRuntime implements Runtime {
       });
       done.push(`removed the cgroup of container ${id.slice(0, 12)} with ${left} processes`);
     }
+    // An OCI runtime may have left no more than the parent.
+    if (this.#jails.size === 0) cgroups.close();
     return done;
   }
 
