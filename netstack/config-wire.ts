@@ -6,7 +6,7 @@ import { DrydockError } from '#common/errors';
 import { compileFilter } from './link/capture-filter.ts';
 import { checkFaults, type FaultOptions } from './link/faults.ts';
 import { type CaptureOptions, checkCapture } from './link/pcap.ts';
-import { requireGroup } from './plan.ts';
+import { requireGroups } from './plan.ts';
 import { parseChance, parseDurationMs, parseSizeBytes } from './units.ts';
 
 /** `stack.faults` of a file: chances like `5%`, durations like `20ms`. */
@@ -124,6 +124,6 @@ export function resolveCapture(file: CaptureFile): CaptureOptions | undefined {
  */
 export function resolveMulticast(groups: readonly string[] = []): string[] {
   const named = new Set(groups.flatMap((group) => (group === 'all' ? MULTICAST_ALL : [group])));
-  for (const group of named) requireGroup(group);
+  for (const group of named) requireGroups(group);
   return [...named];
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { guestIpv6, planNetwork, requireGroup, requireGuestIpv6, shadowedIpv4 } from './plan.ts';
-import { formatAddress, formatIpv4, formatIpv6, parseIpv4 } from './wire/address.ts';
+import { guestIpv6, planNetwork, requireGroups, requireGuestIpv6, shadowedIpv4 } from './plan.ts';
+import { formatEndpoint, formatIpv4, formatIpv6, parseIpv4 } from './wire/address.ts';
 
 const base = { name: 'n', subnet: '172.17.0.0/16' };
 
@@ -43,8 +43,11 @@ describe('a network by its subnets', () => {
   });
 
   it('knows multicast groups by name and by number', () => {
-    expect(requireGroup('mdns').port).toBe(5353);
-    expect(formatAddress(requireGroup('239.1.2.3:5000').addr, 0)).toBe('239.1.2.3');
+    const known = (text: string): string[] =>
+      requireGroups(text).map(({ addr, port }) => formatEndpoint(addr, 0, port));
+    expect(known('mdns')).toEqual(['224.0.0.251:5353', '[ff02::fb]:5353']);
+    expect(known('239.1.2.3:5000')).toEqual(['239.1.2.3:5000']);
+    expect(known('[ff12::1234]:5000')).toEqual(['[ff12::1234]:5000']);
     for (const bad of [
       '',
       'mdns:1',
@@ -53,8 +56,11 @@ describe('a network by its subnets', () => {
       '239.1.2.3:0',
       '239.1.2.3:70000',
       'ff02::fb:5353',
+      '[ff05::c]:1900',
+      '[fe80::1]:5000',
+      '[239.1.2.3]:5000',
     ])
-      expect(() => requireGroup(bad), bad).toThrow(/no multicast group/);
+      expect(() => requireGroups(bad), bad).toThrow(/no multicast group/);
   });
 
   it("takes a guest's own wish within the subnet only", () => {

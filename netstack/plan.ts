@@ -14,7 +14,6 @@ import {
   isMapped,
   isMulticastIpv4,
   isMulticastIpv6,
-  mapped,
   netmask,
   parseAddress,
   parseIpv4,
@@ -156,19 +155,36 @@ export function requireAddress(text: string, what: string): Uint8Array {
 }
 
 /** Groups that people know by name (RFC 6762 section 3; UPnP Device Architecture 1.1 section 1.2.2). */
-const GROUPS: Readonly<Record<string, string>> = {
-  mdns: '224.0.0.251:5353',
-  ssdp: '239.255.255.250:1900',
+const GROUPS: Readonly<Record<string, readonly string[]>> = {
+  mdns: ['224.0.0.251:5353', '[ff02::fb]:5353'],
+  ssdp: ['239.255.255.250:1900', '[ff02::c]:1900'],
 };
 
-/** @throws DrydockError ERR_ADDRESS_INVALID */
-export function requireGroup(text: string): MulticastGroup {
-  const [group = '', port = '', ...rest] = (GROUPS[text] ?? text).split(':');
-  const address = parseIpv4(group);
-  const number = /^\d{1,5}$/.test(port) ? Number(port) : 0;
-  if (address === undefined || !isMulticastIpv4(address) || number < 1 || number > 65_535 || rest.length > 0)
-    throw invalidAddress(`"${text}" is no multicast group. Give mdns, ssdp, or one like 239.1.2.3:5000.`);
-  return { addr: mapped(address), port: number };
+/**
+ * The groups of a name, or the one of an address and port. IPv6 groups are of link-local scope: they go one hop.
+ * @throws DrydockError ERR_ADDRESS_INVALID
+ */
+export function requireGroups(text: string): MulticastGroup[] {
+  return (GROUPS[text] ?? [text]).map((each) => {
+    const [, group6, group4 = '', port = ''] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(each) ?? [];
+    const addr = parseAddress(group6 ?? group4);
+    const number = Number(port);
+    if (
+      !addr ||
+      (group6 === undefined) !== isMapped(addr, 0) ||
+      !isRelayable(addr) ||
+      number < 1 ||
+      number > 65_535
+    )
+      throw invalidAddress(
+        `"${text}" is no multicast group. Give mdns, ssdp, or one like 239.1.2.3:5000 or [ff02::1234]:5000.`,
+      );
+    return { addr, port: number };
+  });
+}
+
+function isRelayable(addr: Uint8Array): boolean {
+  return isMapped(addr, 0) ? isMulticastIpv4(get32(addr, 12)) : addr[0] === 0xff && (addr[1]! & 0xf) === 2;
 }
 
 /** @throws DrydockError ERR_ADDRESS_INVALID */

@@ -39,6 +39,7 @@ import { Output } from './ip/output.ts';
 import { GSO_NONE, Packet } from './ip/packet.ts';
 import { type Link, VNET_HDR_LEN } from './link/link.ts';
 import type { TcpConfig } from './tcp/config.ts';
+import { Groups } from './udp/groups.ts';
 import { UdpInput } from './udp/input.ts';
 import { InsideUdp } from './udp/inside.ts';
 import { UdpNat } from './udp/nat.ts';
@@ -52,6 +53,7 @@ import {
 } from './wire/ethernet.ts';
 import { PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP } from './wire/ipv4.ts';
 import { NEXT_ICMPV6 } from './wire/ipv6.ts';
+import { PROTOCOL_IGMP } from './wire/membership.ts';
 
 /** How a stack is made. */
 export interface StackOptions {
@@ -80,8 +82,9 @@ export interface StackOptions {
   /** What may leave; default: everything that is not a martian. */
   egress?: EgressPolicy;
   /**
-   * Multicast groups whose datagrams go out to the host's network, one hop far; those who answer the sender reach the guest
-   * (mDNS's one-shot queries, SSDP's searches). Default: none. Link-local groups of IPv6 need an interface and are not relayed.
+   * Multicast groups whose datagrams go out to the host's networks, one hop far; those who answer the sender reach the guest
+   * (mDNS's one-shot queries, SSDP's searches), and while a guest wants a group (IGMP, MLD) so does what others send to it.
+   * Default: none.
    */
   relayedGroups?: readonly MulticastGroup[];
   /** Settings of TCP that differ from the defaults. */
@@ -111,6 +114,7 @@ export class Stack {
   readonly #udpInput: UdpInput;
   readonly #udpInside: InsideUdp;
   readonly #udpNat: UdpNat;
+  readonly #groups: Groups;
   readonly #pings: Pings;
   readonly #tcp: TcpFlows;
 
@@ -150,11 +154,12 @@ export class Stack {
     this.#tcp = new TcpFlows(this.#context, options.tcp);
     this.#udpInside = new InsideUdp(this.#context);
     this.#udpNat = new UdpNat(this.#context);
-    this.#udpInput = new UdpInput(this.#context, this.#udpInside, this.#udpNat);
+    this.#groups = new Groups(this.#context);
+    this.#udpInput = new UdpInput(this.#context, this.#udpInside, this.#udpNat, this.#groups);
     this.#pings = new Pings(this.#context);
     const targets = { tcp: this.#tcp, udp: this.#udpInside };
     this.#icmp = new IcmpInput(this.#context, this.#pings, targets);
-    this.#icmpv6 = new Icmpv6Input(this.#context, this.#ndp, this.#pings, targets);
+    this.#icmpv6 = new Icmpv6Input(this.#context, this.#ndp, this.#pings, this.#groups, targets);
     const deliver = (packet: Packet, kind: DestinationKind): void => this.#deliver(packet, kind);
     this.#ipv4 = new Ipv4Input(this.#context, deliver, new Packet());
     this.#ipv6 = new Ipv6Input(this.#context, deliver, new Packet());
@@ -213,6 +218,7 @@ export class Stack {
     this.#ipv4.poll(now);
     this.#ipv6.poll(now);
     this.#udpNat.poll(now);
+    this.#groups.poll(now);
     this.#pings.poll(now);
     this.#tcp.poll();
     this.#link.flush();
@@ -227,6 +233,7 @@ export class Stack {
       this.#ipv4.pollAt(),
       this.#ipv6.pollAt(),
       this.#udpNat.pollAt(),
+      this.#groups.pollAt(),
       this.#pings.pollAt(),
       this.#tcp.pollAt(),
     );
@@ -306,6 +313,7 @@ export class Stack {
       tcpBufferBytes: this.#tcp.bufferBytes,
       udpMappings: this.#udpNat.size,
       pings: this.#pings.size,
+      groups: this.#groups.size,
       neighbours: this.#context.neighbours.size,
       guests: this.#context.guests.size,
       reassemblyBytes: this.#ipv4.reassemblyBytes + this.#ipv6.reassemblyBytes,
@@ -316,6 +324,7 @@ export class Stack {
   close(): void {
     this.#tcp.close();
     this.#udpNat.close();
+    this.#groups.close();
     this.#pings.close();
     this.#link.flush();
   }
@@ -331,6 +340,12 @@ export class Stack {
       case PROTOCOL_UDP:
         this.#udpInput.input(packet, kind);
         return;
+      case PROTOCOL_IGMP:
+        if (packet.ipv4 && kind === 'group') {
+          this.#groups.igmp(packet);
+          return;
+        }
+        break;
       case PROTOCOL_ICMP:
         if (packet.ipv4) {
           this.#icmp.input(packet, kind);

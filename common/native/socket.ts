@@ -63,7 +63,11 @@ const IP_TTL = 2;
 const IP_RECVERR = 11;
 const IP_RECVTTL = 12;
 const IP_RECVTOS = 13;
+const IP_MULTICAST_IF = 32;
+const IP_ADD_MEMBERSHIP = 35;
 const IPV6_UNICAST_HOPS = 16;
+const IPV6_MULTICAST_IF = 17;
+const IPV6_JOIN_GROUP = 20;
 const IPV6_RECVERR = 25;
 const IPV6_V6ONLY = 26;
 const IPV6_RECVHOPLIMIT = 51;
@@ -113,7 +117,7 @@ export function isMapped(addr: Uint8Array, off: number): boolean {
   return addr[off + 10] === 0xff && addr[off + 11] === 0xff;
 }
 
-function putSockaddr(addr: Uint8Array, off: number, port: number): number {
+function putSockaddr(addr: Uint8Array, off: number, port: number, scope = 0): number {
   if (isMapped(addr, off)) {
     view.setUint16(ADDRESS_OFF, AF_INET, true);
     view.setUint16(ADDRESS_OFF + 2, port);
@@ -126,7 +130,7 @@ function putSockaddr(addr: Uint8Array, off: number, port: number): number {
   view.setUint16(ADDRESS_OFF + 2, port);
   view.setUint32(ADDRESS_OFF + 4, 0);
   for (let i = 0; i < 16; i++) bytes[ADDRESS_OFF + 8 + i] = addr[off + i]!;
-  view.setUint32(ADDRESS_OFF + 24, 0);
+  view.setUint32(ADDRESS_OFF + 24, scope, true);
   return SOCKADDR_LEN;
 }
 
@@ -161,9 +165,9 @@ export function connect(fd: number, addr: Uint8Array, off: number, port: number)
   return connectCall(fd, base + ADDRESS_OFF, putSockaddr(addr, off, port));
 }
 
-/** @throws SyscallError EADDRINUSE, EADDRNOTAVAIL, EACCES */
-export function bind(fd: number, addr: Uint8Array, off: number, port: number): void {
-  check(bindCall(fd, base + ADDRESS_OFF, putSockaddr(addr, off, port)), 'bind');
+/** @param scope interface of a link-local IPv6 address. @throws SyscallError EADDRINUSE, EADDRNOTAVAIL, EACCES */
+export function bind(fd: number, addr: Uint8Array, off: number, port: number, scope = 0): void {
+  check(bindCall(fd, base + ADDRESS_OFF, putSockaddr(addr, off, port, scope)), 'bind');
 }
 
 /** @throws SyscallError */
@@ -319,6 +323,31 @@ export function setTtl(fd: number, family: Family, ttl: number): void {
 export function setTrafficClass(fd: number, family: Family, trafficClass: number): void {
   if (family === 4) setInt(fd, SOL_IP, IP_TOS, trafficClass);
   else setInt(fd, SOL_IPV6, IPV6_TCLASS, trafficClass);
+}
+
+/**
+ * Joins a multicast group on one interface: the one with this IPv4 address, or with this index for IPv6. False when it
+ * cannot be (no multicast there, the system's limit of memberships).
+ */
+export function joinGroup(fd: number, group: Uint8Array, address: Uint8Array, index: number): boolean {
+  if (isMapped(group, 0)) {
+    bytes.set(group.subarray(12), OPTION_OFF);
+    bytes.set(address.subarray(12), OPTION_OFF + 4);
+    return setsockopt(fd, SOL_IP, IP_ADD_MEMBERSHIP, base + OPTION_OFF, 8) === 0;
+  }
+  bytes.set(group, OPTION_OFF);
+  view.setUint32(OPTION_OFF + 16, index, true);
+  return setsockopt(fd, SOL_IPV6, IPV6_JOIN_GROUP, base + OPTION_OFF, 20) === 0;
+}
+
+/** Chooses the interface by which multicast goes out from now on, as in {@link joinGroup}. */
+export function setGroupInterface(fd: number, family: Family, address: Uint8Array, index: number): void {
+  if (family === 6) {
+    setInt(fd, SOL_IPV6, IPV6_MULTICAST_IF, index);
+    return;
+  }
+  bytes.set(address.subarray(12), OPTION_OFF);
+  setsockopt(fd, SOL_IP, IP_MULTICAST_IF, base + OPTION_OFF, 4);
 }
 
 /** What {@link receiveFrom} and {@link receiveError} tell besides the bytes. One object is reused. */

@@ -129,6 +129,13 @@ export interface HostDatagram {
   close(): void;
 }
 
+/** A multicast group, joined on every network of the host. */
+export interface HostGroup {
+  /** Joins it on networks that have come since; cheap enough to be called whenever somebody asks for the group. */
+  refresh(): void;
+  close(): void;
+}
+
 /** A native ICMP echo socket. */
 export interface HostPing {
   /** Sends an echo request with this sequence number and payload. `ident` is the socket's own. */
@@ -209,4 +216,6 @@ export interface Host {
     sink: DatagramSink,
   ): HostDatagram | HostError;
   openPing(family: 4 | 6, sink: PingSink): HostPing | HostError;
+  /** Joins a multicast group; datagrams to it and `port` come to the sink, except those that sockets of this host's sent. */
+  openGroup(addr: Uint8Array, addrOff: number, port: number, sink: DatagramSink): HostGroup | HostError;
 }

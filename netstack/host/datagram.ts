@@ -8,7 +8,9 @@ import { EPOLLERR, EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
 import type { DatagramSink, HostDatagram, HostError } from '../flow/host.ts';
+import { get32, isMapped, isMulticastIpv4, isMulticastIpv6 } from '../wire/address.ts';
 import { hostError, hostIcmpError } from './errors.ts';
+import type { HostNetworks } from './multicast.ts';
 import { Burst, type Poller } from './poller.ts';
 
 /** Queued errors read in one turn. */
@@ -50,6 +52,7 @@ export function drainErrors(
 /** Opens a UDP socket for {@link NativeHost}. */
 export function openNativeDatagram(
   poller: Poller,
+  networks: HostNetworks,
   family: 4 | 6,
   addr: Uint8Array | undefined,
   addrOff: number,
@@ -61,7 +64,7 @@ export function openNativeDatagram(
     fd = socket.openSocket(family, 'datagram');
     socket.setDatagramOptions(fd, family);
     socket.bind(fd, addr ?? (family === 4 ? ANY_V4 : ANY_V6), addr ? addrOff : 0, port);
-    const datagram = new NativeDatagram(fd, family, socket.localPort(fd), poller, sink);
+    const datagram = new NativeDatagram(fd, family, socket.localPort(fd), poller, networks, sink);
     poller.watch(fd, EPOLLIN, (mask) => datagram.events(mask));
     return datagram;
   } catch (error) {
@@ -84,8 +87,19 @@ class NativeDatagram implements HostDatagram {
   #ttl = 0;
   #trafficClass = 0;
   #drainWaits = false;
+  readonly #networks: HostNetworks;
+  /** Set while it counts as one that sends to groups. */
+  #endsSending: (() => void) | undefined;
 
-  constructor(fd: number, family: 4 | 6, port: number, poller: Poller, sink: DatagramSink) {
+  constructor(
+    fd: number,
+    family: 4 | 6,
+    port: number,
+    poller: Poller,
+    networks: HostNetworks,
+    sink: DatagramSink,
+  ) {
+    this.#networks = networks;
     this.#fd = fd;
     this.#family = family;
     this.port = port;
@@ -139,6 +153,40 @@ class NativeDatagram implements HostDatagram {
       socket.setTrafficClass(this.#fd, this.#family, trafficClass);
       this.#trafficClass = trafficClass;
     }
+    if (isGroup(addr, addrOff)) return this.#sendToGroup(buf, off, len, addr, addrOff, port);
+    return this.#sendOne(buf, off, len, addr, addrOff, port);
+  }
+
+  /** To a group on every network of the host; without any, by the system's own route. */
+  #sendToGroup(
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+  ): HostError | undefined {
+    this.#endsSending ??= this.#networks.sender(this.port);
+    const interfaces = this.#networks.interfaces(this.#family);
+    if (interfaces.length === 0) return this.#sendOne(buf, off, len, addr, addrOff, port);
+    let error: HostError | undefined;
+    let sent = false;
+    for (const { address, index } of interfaces) {
+      socket.setGroupInterface(this.#fd, this.#family, address, index);
+      error = this.#sendOne(buf, off, len, addr, addrOff, port);
+      if (!error) sent = true;
+    }
+    return sent ? undefined : error;
+  }
+
+  #sendOne(
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+  ): HostError | undefined {
     // The first try may only report an earlier datagram's ICMP error; that datagram's fate is not this one's.
     for (let attempt = 0; attempt < 2; attempt++) {
       if (socket.sendTo(this.#fd, buf, off, len, addr, addrOff, port) >= 0) return undefined;
@@ -162,10 +210,15 @@ class NativeDatagram implements HostDatagram {
 
   close(): void {
     if (this.#fd < 0) return;
+    this.#endsSending?.();
     this.#poller.forget(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
   }
+}
+
+function isGroup(addr: Uint8Array, off: number): boolean {
+  return isMapped(addr, off) ? isMulticastIpv4(get32(addr, off + 12)) : isMulticastIpv6(addr, off);
 }
 
 /** Errors that a send may report on behalf of an earlier one. */

@@ -1,11 +1,13 @@
 import dgram from 'node:dgram';
 import { once } from 'node:events';
 import net from 'node:net';
+import type { NetworkInterfaceInfoIPv4 } from 'node:os';
 import { setImmediate as turn } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { nullLog } from '#common/log';
 import type { DatagramSink, HostError, HostIcmpError, HostStream, StreamSink } from '../flow/host.ts';
 import { parseAddress } from '../wire/address.ts';
+import { HostNetworks } from './multicast.ts';
 import { NativeHost } from './native.ts';
 import { Poller } from './poller.ts';
 import { receiveRing } from './receive-ring.ts';
@@ -442,6 +444,46 @@ describe('datagrams', () => {
       expect([...error.offender!]).toEqual([...LOOPBACK]);
       expect(where).toBe(port);
     }
+  });
+
+  test('to a group reach those who joined it, but not the guests of the network that sent them', async () => {
+    // Loopback stands for a network: it is one on which multicast can be had everywhere.
+    const entry = { address: '127.0.0.1', family: 'IPv4', internal: false } as NetworkInterfaceInfoIPv4;
+    const networks = new HostNetworks(
+      () => 0,
+      () => ({ lo: [entry] }),
+    );
+    const here = new NativeHost(poller, nullLog, () => 0, networks);
+    const elsewhere = new NativeHost(
+      poller,
+      nullLog,
+      () => 0,
+      new HostNetworks(
+        () => 0,
+        () => ({ lo: [entry] }),
+      ),
+    );
+    const group = parseAddress('239.255.77.1')!;
+    const probe = dgram.createSocket('udp4').bind(0, '127.0.0.1');
+    await once(probe, 'listening');
+    const { port } = probe.address();
+    probe.close();
+    const recorders = [new DatagramRecorder(), new DatagramRecorder()];
+    for (const [i, each] of [here, elsewhere].entries()) {
+      const joined = each.openGroup(group, 0, port, recorders[i]!);
+      if (typeof joined === 'string') throw new Error(joined);
+      joined.refresh();
+      cleanups.push(() => joined.close());
+    }
+    const guest = here.openDatagram(4, undefined, 0, 0, new DatagramRecorder());
+    const other = elsewhere.openDatagram(4, undefined, 0, 0, new DatagramRecorder());
+    if (typeof guest === 'string' || typeof other === 'string') throw new Error('no socket');
+    cleanups.push(() => guest.close());
+    cleanups.push(() => other.close());
+    guest.send(new TextEncoder().encode('from here'), 0, 9, group, 0, port, 0, 0);
+    other.send(new TextEncoder().encode('elsewhere'), 0, 9, group, 0, port, 0, 0);
+    await until(() => recorders.every(({ got }) => got.length > 0));
+    expect(recorders.map(({ got }) => got.map(({ text }) => text))).toEqual([['elsewhere'], ['from here']]);
   });
 
   test('of 64 KiB and more are refused with EMSGSIZE', () => {

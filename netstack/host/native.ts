@@ -20,6 +20,7 @@ import type {
   Host,
   HostDatagram,
   HostError,
+  HostGroup,
   HostPing,
   HostStream,
   ListenSink,
@@ -28,6 +29,7 @@ import type {
 } from '../flow/host.ts';
 import { openNativeDatagram } from './datagram.ts';
 import { hostError } from './errors.ts';
+import { HostNetworks, openNativeGroup } from './multicast.ts';
 import { openNativePing } from './ping.ts';
 import type { Poller } from './poller.ts';
 import { closeLingering, NativeStream, STREAM_EVENTS } from './stream.ts';
@@ -44,10 +46,12 @@ export class NativeHost implements Host {
   readonly #poller: Poller;
   readonly #log: Log;
   readonly #now: () => number;
+  readonly #networks: HostNetworks;
   readonly #resting = new Map<Listener, number>();
 
-  /** @param now monotonic milliseconds, as of the loop's turn. */
-  constructor(poller: Poller, log: Log, now: () => number) {
+  /** @param now monotonic milliseconds, as of the loop's turn. @param networks tests stand in for the system's. */
+  constructor(poller: Poller, log: Log, now: () => number, networks?: HostNetworks) {
+    this.#networks = networks ?? new HostNetworks(now);
     this.#poller = poller;
     this.#now = now;
     this.#log = log;
@@ -177,7 +181,11 @@ export class NativeHost implements Host {
     port: number,
     sink: DatagramSink,
   ): HostDatagram | HostError {
-    return openNativeDatagram(this.#poller, family, addr, addrOff, port, sink);
+    return openNativeDatagram(this.#poller, this.#networks, family, addr, addrOff, port, sink);
+  }
+
+  openGroup(addr: Uint8Array, addrOff: number, port: number, sink: DatagramSink): HostGroup | HostError {
+    return openNativeGroup(this.#poller, this.#networks, addr, addrOff, port, sink);
   }
 
   openPing(family: 4 | 6, sink: PingSink): HostPing | HostError {

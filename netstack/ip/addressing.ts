@@ -186,6 +186,15 @@ export class Addressing {
     return this.kindIpv6(addr, off) === 'outside' ? undefined : null;
   }
 
+  /**
+   * The source to show of a multicast datagram of the host's networks: its own, or the gateway's link-local one for a link-local
+   * one of another link; undefined for what must not cross.
+   */
+  fromNetwork(addr: Uint8Array, off: number): Uint8Array | undefined {
+    if (!isMapped(addr, off) && isLinkLocalIpv6(addr, off)) return this.linkLocal;
+    return this.kind(addr, off) === 'outside' ? addr.slice(off, off + 16) : undefined;
+  }
+
   /** The source of an ICMP error of the host's side: the reporting router, or the gateway when it cannot be shown. */
   offender(reporter: Uint8Array | undefined, towards: Uint8Array, towardsOff: number): Uint8Array {
     const own = this.sourceFor(towards, towardsOff);

@@ -46,6 +46,13 @@ export class StackCounters {
   ipFragmentsOut = 0;
   ipTooLarge = 0;
 
+  /** Reports and queries of IGMP and MLD; ours are `groupQueries`. */
+  groupMessagesIn = 0;
+  groupMalformed = 0;
+  groupQueries = 0;
+  /** Datagrams of relayed groups, from the host's networks to guests. */
+  groupDatagramsIn = 0;
+
   icmpMalformed = 0;
   icmpEchoAnswered = 0;
   icmpEchoForwarded = 0;

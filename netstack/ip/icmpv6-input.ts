@@ -2,6 +2,7 @@
 import type { StackContext } from '../flow/context.ts';
 import type { HostIcmpError } from '../flow/host.ts';
 import type { Pings } from '../flow/pings.ts';
+import type { Groups } from '../udp/groups.ts';
 import { copyAddress, get16, isUnspecifiedIpv6, sameAddress } from '../wire/address.ts';
 import {
   emitIcmpv6,
@@ -18,6 +19,7 @@ import {
   UNREACHABLE6_PROHIBITED,
 } from '../wire/icmpv6.ts';
 import { IPV6_DST, IPV6_LEN, IPV6_SRC, NEXT_ICMPV6, parseIpv6Header, walkExtensions } from '../wire/ipv6.ts';
+import { MLD_DONE, MLD_QUERY, MLD_REPORT_2 } from '../wire/membership.ts';
 import { NDP_NEIGHBOR_ADVERTISEMENT, NDP_ROUTER_SOLICITATION } from '../wire/ndp.ts';
 import type { DestinationKind } from './addressing.ts';
 import { deliverError, type ErrorTargets } from './icmp-input.ts';
@@ -46,12 +48,14 @@ export class Icmpv6Input {
   readonly #context: StackContext;
   readonly #ndp: Ndp;
   readonly #pings: Pings;
+  readonly #groups: Groups;
   readonly #targets: ErrorTargets;
   readonly #route = new Route();
   readonly #quotedSrc = new Uint8Array(16);
   readonly #quotedDst = new Uint8Array(16);
 
-  constructor(context: StackContext, ndp: Ndp, pings: Pings, targets: ErrorTargets) {
+  constructor(context: StackContext, ndp: Ndp, pings: Pings, groups: Groups, targets: ErrorTargets) {
+    this.#groups = groups;
     this.#context = context;
     this.#ndp = ndp;
     this.#pings = pings;
@@ -68,6 +72,8 @@ export class Icmpv6Input {
     }
     if (icmp.type >= NDP_ROUTER_SOLICITATION && icmp.type <= NDP_NEIGHBOR_ADVERTISEMENT)
       this.#ndp.input(packet, icmp);
+    else if ((icmp.type >= MLD_QUERY && icmp.type <= MLD_DONE) || icmp.type === MLD_REPORT_2)
+      this.#groups.mld(packet);
     else if (isUnspecifiedIpv6(src, 0)) counters.ipMartianSource++;
     else if (icmp.type === ICMPV6_ECHO_REQUEST) {
       if (kind === 'own') this.#answer(packet, icmp.rest);

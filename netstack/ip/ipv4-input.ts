@@ -15,6 +15,7 @@ import {
   PROTOCOL_UDP,
   parseIpv4Header,
 } from '../wire/ipv4.ts';
+import { PROTOCOL_IGMP } from '../wire/membership.ts';
 import type { DestinationKind } from './addressing.ts';
 import type { Packet } from './packet.ts';
 import { type Assembly, Reassembly } from './reassembly.ts';
@@ -103,7 +104,8 @@ export class Ipv4Input {
       return false;
     }
     if (kind === 'group') {
-      if (!isMulticastIpv4(ip.dst) || ip.protocol === PROTOCOL_UDP) return true;
+      if (!isMulticastIpv4(ip.dst) || ip.protocol === PROTOCOL_UDP || ip.protocol === PROTOCOL_IGMP)
+        return true;
       counters.ipMulticastDropped++;
       return false;
     }

@@ -143,6 +143,12 @@ export class Output {
     return this.#send(IP_OFF + headerLen + upperLen, body, bodyOff, bodyLen);
   }
 
+  /** Sends an IP packet that is complete. Returns false when the link did not take it. */
+  ready(dstMac: number, ipv4: boolean, packet: Uint8Array): boolean {
+    this.#begin(dstMac, ipv4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
+    return this.#send(IP_OFF, packet, 0, packet.length);
+  }
+
   /** Prepares the headers of a flow's segments from us (`src`) to the guest. */
   template(mac: number, src: Uint8Array, dst: Uint8Array): TcpTemplate {
     const ipv4 = isMapped(dst, 0);

@@ -15,6 +15,7 @@ import type {
   Host,
   HostDatagram,
   HostError,
+  HostGroup,
   HostIcmpError,
   HostPing,
   HostStream,
@@ -203,6 +204,10 @@ export class ProxiedHost implements Host {
 
   openPing(family: 4 | 6, sink: PingSink): HostPing | HostError {
     return this.#inner.openPing(family, sink);
+  }
+
+  openGroup(addr: Uint8Array, addrOff: number, port: number, sink: DatagramSink): HostGroup | HostError {
+    return this.#inner.openGroup(addr, addrOff, port, sink);
   }
 }
 

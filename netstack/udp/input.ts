@@ -2,10 +2,10 @@
 import type { StackContext } from '../flow/context.ts';
 import type { DestinationKind } from '../ip/addressing.ts';
 import type { Packet } from '../ip/packet.ts';
-import { sameAddress } from '../wire/address.ts';
 import { fold, pseudo, sum } from '../wire/checksum.ts';
 import { PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { parseUdp, type UdpRepr } from '../wire/udp.ts';
+import type { Groups } from './groups.ts';
 import type { InsideUdp } from './inside.ts';
 import type { UdpNat } from './nat.ts';
 
@@ -13,8 +13,10 @@ export class UdpInput {
   readonly #context: StackContext;
   readonly #inside: InsideUdp;
   readonly #nat: UdpNat;
+  readonly #groups: Groups;
 
-  constructor(context: StackContext, inside: InsideUdp, nat: UdpNat) {
+  constructor(context: StackContext, inside: InsideUdp, nat: UdpNat, groups: Groups) {
+    this.#groups = groups;
     this.#context = context;
     this.#inside = inside;
     this.#nat = nat;
@@ -33,7 +35,7 @@ export class UdpInput {
       counters.ipMartianSource++;
       return;
     }
-    if (kind === 'group' && !this.#relayed(packet, header.dstPort)) {
+    if (kind === 'group' && !this.#groups.isRelayed(packet.dst, header.dstPort)) {
       counters.ipMulticastDropped++;
       return;
     }
@@ -49,12 +51,6 @@ export class UdpInput {
       return;
     }
     this.#nat.forward(packet, header, ours);
-  }
-
-  #relayed(packet: Packet, port: number): boolean {
-    return this.#context.relayedGroups.some(
-      (group) => group.port === port && sameAddress(group.addr, 0, packet.dst, 0),
-    );
   }
 
   #checksumRight(packet: Packet, header: UdpRepr): boolean {

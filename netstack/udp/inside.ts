@@ -17,6 +17,7 @@ import {
   isMulticastIpv4,
   isMulticastIpv6,
   MAC_BROADCAST,
+  multicastMacIpv4,
   putMac,
 } from '../wire/address.ts';
 import { PROTOCOL_UDP } from '../wire/ipv4.ts';
@@ -194,8 +195,7 @@ export class InsideUdp {
     const address = get32(addr, off + 12);
     if (address === IPV4_BROADCAST || address === this.#context.addressing.broadcastIpv4)
       return MAC_BROADCAST;
-    // RFC 1112 section 6.4: 01:00:5e and the low 23 bits.
-    return isMulticastIpv4(address) ? 0x0100_5e00_0000 + (address & 0x7f_ffff) : -1;
+    return isMulticastIpv4(address) ? multicastMacIpv4(address) : -1;
   }
 
   #emit(

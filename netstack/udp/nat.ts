@@ -18,7 +18,7 @@ import { errorKindOf } from '../ip/errors.ts';
 import { Route, TTL_DEFAULT } from '../ip/output.ts';
 import { GSO_UDP_L4, type Packet } from '../ip/packet.ts';
 import { UDP_MAPPINGS_MAX, UDP_MAPPINGS_PER_GUEST } from '../limits.ts';
-import { copyAddress, formatEndpoint, isMapped, sameAddress } from '../wire/address.ts';
+import { copyAddress, formatEndpoint, isLinkLocalIpv6, isMapped, sameAddress } from '../wire/address.ts';
 import { PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { emitUdp, UDP_CHECKSUM_OFFSET, UDP_LEN, type UdpRepr } from '../wire/udp.ts';
 
@@ -44,6 +44,8 @@ class UdpMapping implements Entry, Timed, Aged, DatagramSink {
   answered = false;
   /** Every destination so far was a DNS server. */
   onlyDns = true;
+  /** It has sent to a group: answers may come from link-local addresses of the host's networks. */
+  asksGroups = false;
   /** The last destination that the policy allowed: it is not asked again for the next packet. */
   readonly allowed: Uint8Array = new Uint8Array(16);
   allowedPort = -1;
@@ -148,6 +150,7 @@ export class UdpNat {
     if (header.dstPort !== DNS_PORT) mapping.onlyDns = false;
     mapping.guest.mappings.touch(mapping);
     this.#timers.schedule(mapping, now + mapping.idleMs);
+    if (packet.group) mapping.asksGroups = true;
     if (own) copyAddress(packet.dst, 0, mapping.loopback, 0);
     const target = own ? addressing.toHost(packet.dst, 0)! : packet.dst;
     // To loopback and to a group it is the host's own: a group's datagram goes one hop (IP_MULTICAST_TTL).
@@ -191,7 +194,8 @@ export class UdpNat {
     trafficClass: number,
   ): void {
     const { addressing, counters, output, now } = this.#context;
-    const shown = addressing.fromHost(addr, addrOff, mapping.loopback);
+    const local = mapping.asksGroups && !mapping.ipv4 && isLinkLocalIpv6(addr, addrOff);
+    const shown = local ? addressing.linkLocal : addressing.fromHost(addr, addrOff, mapping.loopback);
     if (shown === null) {
       counters.ipMartianSource++;
       return;

@@ -116,6 +116,11 @@ export function isMulticastIpv4(address: number): boolean {
   return address >>> 28 === 0xe;
 }
 
+/** The Ethernet address of a multicast address: 01:00:5e and its low 23 bits (RFC 1112 section 6.4). */
+export function multicastMacIpv4(address: number): number {
+  return 0x0100_5e00_0000 + (address & 0x7f_ffff);
+}
+
 /** 127.0.0.0/8 (RFC 1122 section 3.2.1.3). */
 export function isLoopbackIpv4(address: number): boolean {
   return address >>> 24 === 127;

@@ -257,6 +257,10 @@ class SimHost implements Host {
   openPing(_family: 4 | 6, _sink: PingSink): HostPing | HostError {
     return 'EACCES';
   }
+
+  openGroup(): HostError {
+    return 'EACCES';
+  }
 }
 
 /** One stack and its end of the wire. */

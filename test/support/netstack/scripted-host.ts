@@ -8,6 +8,7 @@ import type {
   Host,
   HostDatagram,
   HostError,
+  HostGroup,
   HostIcmpError,
   HostPing,
   HostStream,
@@ -225,6 +226,34 @@ export class ScriptedPing implements HostPing {
   }
 }
 
+/** A multicast group that was joined. */
+export class ScriptedGroup implements HostGroup {
+  readonly address: string;
+  readonly port: number;
+  readonly sink: DatagramSink;
+  refreshes = 0;
+  isClosed = false;
+
+  constructor(address: string, port: number, sink: DatagramSink) {
+    this.address = address;
+    this.port = port;
+    this.sink = sink;
+  }
+
+  /** Somebody of the host's networks sends to it. */
+  receive(from: string, port: number, payload: Uint8Array, ttl = 1): void {
+    this.sink.datagram(payload, 0, payload.length, address(from), 0, port, ttl, 0);
+  }
+
+  refresh(): void {
+    this.refreshes++;
+  }
+
+  close(): void {
+    this.isClosed = true;
+  }
+}
+
 /** A listening socket. */
 export class ScriptedListener implements Closable {
   readonly port: number;
@@ -254,6 +283,7 @@ export class ScriptedHost implements Host {
   readonly datagrams: ScriptedDatagram[] = [];
   readonly pings: ScriptedPing[] = [];
   readonly listeners: ScriptedListener[] = [];
+  readonly groups: ScriptedGroup[] = [];
   /** Called for every connect: returns an error to fail at once, `accept` to succeed at once, or undefined to wait. */
   onConnect: ((address: string, port: number) => HostError | 'accept' | undefined) | undefined;
   /** When set, no socket can be opened. */
@@ -326,6 +356,14 @@ export class ScriptedHost implements Host {
     const ping = new ScriptedPing(sink);
     this.pings.push(ping);
     return ping;
+  }
+
+  openGroup(addr: Uint8Array, addrOff: number, port: number, sink: DatagramSink): HostGroup | HostError {
+    const trouble = this.#trouble();
+    if (trouble) return trouble;
+    const group = new ScriptedGroup(formatAddress(addr, addrOff), port, sink);
+    this.groups.push(group);
+    return group;
   }
 
   /** Sockets that are still open. */
