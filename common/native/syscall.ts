@@ -31,6 +31,7 @@ type Name =
   | 'fsconfig'
   | 'fsmount'
   | 'pidfd_open'
+  | 'waitid'
   | 'close_range'
   | 'openat2'
   | 'pidfd_getfd'
@@ -58,6 +59,7 @@ const NUMBERS: Record<Name, [x64: number, arm64: number]> = {
   fsconfig: [431, 431],
   fsmount: [432, 432],
   pidfd_open: [434, 434],
+  waitid: [247, 95],
   close_range: [436, 436],
   openat2: [437, 437],
   pidfd_getfd: [438, 438],

@@ -18,7 +18,9 @@ import {
   dropPowers,
   environment,
   execute,
+  failToExecute,
   findProgram,
+  startProgram,
   takeIdentity,
 } from './program.ts';
 import { CONTROL_FD, type FromLauncher, TARGET_FD, type ToLauncher } from './protocol.ts';
@@ -108,18 +110,20 @@ function prepare(message: ToLauncher & { type: 'prepare' }): PseudoTerminal | un
   return enterRoot(system, spec, cgroups);
 }
 
-function join({ process: spec }: ToLauncher & { type: 'join' }): PseudoTerminal | undefined {
+function join({ process: spec, target }: ToLauncher & { type: 'join' }): PseudoTerminal | undefined {
   setOomScore(spec);
   step('join the container', () => {
     system.unshare(system.CLONE_FS);
+    const pidfd = target === undefined ? TARGET_FD : system.pidfdOpen(target);
     const all =
+      (target === undefined ? 0 : system.CLONE_NEWPID) |
       system.CLONE_NEWNS |
       system.CLONE_NEWNET |
       system.CLONE_NEWIPC |
       system.CLONE_NEWUTS |
       system.CLONE_NEWCGROUP;
-    system.setns(TARGET_FD, all);
-    closeSync(TARGET_FD);
+    system.setns(pidfd, all);
+    closeSync(pidfd);
   });
   step('make a session keyring', () => system.newSessionKeyring('_ses.exec'));
   if (!spec.terminal) return undefined;
@@ -158,6 +162,14 @@ function run(): never {
   const env = environment(spec.env, identity);
   const path = findProgram(spec.args[0] ?? '', env);
   dropPowers(system, spec, identity, message.filter);
+  if (message.type === 'join' && message.target !== undefined) {
+    const started = startProgram(system, path, spec.args, env);
+    send(typeof started === 'number' ? { type: 'executing', pid: started } : { type: 'executing' });
+    if (typeof started !== 'number') failToExecute(path, started);
+    // The daemon takes the child over and ends this process.
+    receive();
+    process.exit(0);
+  }
   send({ type: 'executing' });
   execute(system, path, spec.args, env);
 }

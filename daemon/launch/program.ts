@@ -201,7 +201,29 @@ export function execute(system: System, path: string, args: string[], env: strin
   try {
     return system.execve(path, args, env);
   } catch (error) {
-    writeSync(2, `exec ${path}: ${strerror(errorCode(error) ?? '')}\n`);
-    process.exit(EXEC_FAILED_STATUS);
+    return failToExecute(path, error);
+  }
+}
+
+export function failToExecute(path: string, error: unknown): never {
+  writeSync(2, `exec ${path}: ${strerror(errorCode(error) ?? '')}\n`);
+  process.exit(EXEC_FAILED_STATUS);
+}
+
+/**
+ * Starts the program as a child, which is born into another pid namespace than the launcher's.
+ *
+ * @returns its number, or what execve says against the program
+ * @throws LaunchFailure `no-room` where a limit of the jail leaves none for launcher and program together
+ */
+export function startProgram(system: System, path: string, args: string[], env: string[]): number | Error {
+  system.closeOnExecFrom(3);
+  try {
+    return system.spawnProgram(path, args, env);
+  } catch (error) {
+    const code = errorCode(error) ?? '';
+    if (code === 'EAGAIN' || code === 'ENOMEM')
+      throw new LaunchFailure('no-room', 'start the program', code, strerror(code));
+    return error as Error;
   }
 }

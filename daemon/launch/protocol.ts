@@ -8,9 +8,11 @@
  *                           <-  unshared                the network may be attached now
  *                           <-  ready {terminalFd?}     root file system, devices, terminal
  *   run                     ->  identity, limits, program look-up
- *                           <-  executing               then execve closes the channel
+ *                           <-  executing {pid?}        then execve closes the channel
  *
- * or, for a further process, `join` instead of `prepare`, without `unshared`; or only `hold`, for a launcher that keeps
+ * or, for a further process, `join` instead of `prepare`, without `unshared`. A launcher outside of the jail's pid
+ * namespace starts the program as its child, whose number is `pid`, and waits to be killed, which leaves the child to
+ * the daemon. Or only `hold`, for a launcher that keeps
  * namespaces for somebody else until the channel is closed. Each failing step answers `failed` and
  * ends the launcher.
  */
@@ -37,16 +39,22 @@ export type SeccompFilter = string | undefined;
 /** What the daemon tells a launcher. */
 export type ToLauncher =
   | { type: 'prepare'; spec: JailSpec; cgroups: CgroupMount[]; filter: SeccompFilter }
-  | { type: 'join'; process: ProcessSpec; filter: SeccompFilter }
+  /** `target`: process 1 of the jail, for a launcher outside; without, it is {@link TARGET_FD}. */
+  | { type: 'join'; process: ProcessSpec; filter: SeccompFilter; target?: number }
   | { type: 'hold'; namespaces: JailSpec['namespaces'] }
   | { type: 'run' };
 
 /** Why a program was not started, where the daemon answers with an exit code of its own. */
-export type FailureKind = 'program-not-found' | 'program-not-permitted' | 'user-not-found' | 'step';
+export type FailureKind =
+  | 'program-not-found'
+  | 'program-not-permitted'
+  | 'user-not-found'
+  | 'no-room'
+  | 'step';
 
 /** What a launcher tells the daemon. */
 export type FromLauncher =
   | { type: 'unshared' }
   | { type: 'ready'; terminalFd?: number }
-  | { type: 'executing' }
+  | { type: 'executing'; pid?: number }
   | { type: 'failed'; kind: FailureKind; step: string; code: string; message: string };

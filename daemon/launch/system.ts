@@ -1,4 +1,5 @@
 /** The system calls that the launcher makes, in one object, so that a test can record them instead. */
+import * as child from '#common/native/child';
 import * as mount from '#common/native/mount';
 import * as namespace from '#common/native/namespace';
 import * as process from '#common/native/process';
@@ -6,7 +7,12 @@ import * as seccomp from '#common/native/seccomp';
 import * as tty from '#common/native/tty';
 
 /** See the files of common/native for each call. */
-export type System = typeof mount & typeof namespace & typeof process & typeof seccomp & typeof tty;
+export type System = typeof child &
+  typeof mount &
+  typeof namespace &
+  typeof process &
+  typeof seccomp &
+  typeof tty;
 
 /** The real ones. */
-export const linuxSystem: System = { ...mount, ...namespace, ...process, ...seccomp, ...tty };
+export const linuxSystem: System = { ...child, ...mount, ...namespace, ...process, ...seccomp, ...tty };

@@ -17,10 +17,11 @@ import type {
   JailStats,
   ProcessSpec,
 } from '../runtime.ts';
+import { Adopted } from './adopted.ts';
 import type { Cgroups } from './cgroup.ts';
 import { type Launcher, LauncherFailed, type LauncherProgram } from './launcher.ts';
-import { signalNumber } from './signals.ts';
-import { openTerminalStreams, type ProcessStreams } from './streams.ts';
+import { signalName, signalNumber } from './signals.ts';
+import { openTerminalStreams, type PipeSet, type ProcessStreams } from './streams.ts';
 import { waitUntil } from './wait.ts';
 
 const DESTROY_TIMEOUT_MS = 30_000;
@@ -34,9 +35,11 @@ export interface JailContext {
   filter: SeccompFilter;
   cgroups: Cgroups;
   program: LauncherProgram;
+  /** A launcher outside of the jail's pid namespace, if one is ready. */
+  takeJoiner(): Launcher | undefined;
   clock: Clock;
   log: Log;
-  /** Called once, when the jail has started or will not. */
+  /** Called when the jail has started or will not, and when a further process has. */
   settled(): void;
   /** Called once, when nothing is left of it. */
   destroyed(): void;
@@ -55,6 +58,7 @@ export function launchError(error: unknown, prefix: string): DrydockError {
       return new DrydockError('ERR_EXEC_PERMISSION', `${prefix}: ${message}: unknown`);
     case 'user-not-found':
       return new DrydockError('ERR_USER_NOT_FOUND', message);
+    case 'no-room':
     case 'step':
       return new DrydockError('ERR_JAIL', `${prefix}: ${step}: ${message}: unknown`);
   }
@@ -126,7 +130,7 @@ export class LinuxJail implements Jail {
       this.#freeStreams();
       throw error;
     }
-    if (!init) return this.#track(this.#first, process, this.#terminal, true);
+    if (!init) return this.#track(this.#first, this.#first.pipes, process, this.#terminal, true);
     this.#freeStreams();
     return this.#join(process, true);
   }
@@ -143,6 +147,8 @@ export class LinuxJail implements Jail {
       return await this.#join(process, false);
     } catch (error) {
       throw launchError(error, EXEC_PREFIX);
+    } finally {
+      this.#context.settled();
     }
   }
 
@@ -201,6 +207,14 @@ export class LinuxJail implements Jail {
 
   /** Launches a further process into the jail. */
   async #join(spec: ProcessSpec, main: boolean): Promise<JailProcess> {
+    const outside = this.#canJoinFromOutside(spec) ? this.#context.takeJoiner() : undefined;
+    if (outside) {
+      try {
+        return await this.#joinFromOutside(outside, spec, main);
+      } catch (error) {
+        if (!(error instanceof LauncherFailed && error.failure.kind === 'no-room')) throw error;
+      }
+    }
     const launcher = this.#startInside();
     try {
       await this.#context.cgroups.add(this.id, launcher.pid);
@@ -210,10 +224,37 @@ export class LinuxJail implements Jail {
       launcher.send({ type: 'run' });
       await launcher.expect('executing');
       await launcher.gone();
-      return this.#track(launcher, spec, terminal, main);
+      return this.#track(launcher, launcher.pipes, spec, terminal, main);
     } catch (error) {
       await launcher.abandon();
       throw error;
+    }
+  }
+
+  /**
+   * A terminal must be taken by the leader of its session, and limits or a filter of the user's could forbid the one more
+   * process that a launcher outside is.
+   */
+  #canJoinFromOutside(spec: ProcessSpec): boolean {
+    const { seccomp } = this.#spec;
+    return !spec.terminal && spec.rlimits.length === 0 && (seccomp === undefined || seccomp === 'unconfined');
+  }
+
+  async #joinFromOutside(launcher: Launcher, spec: ProcessSpec, main: boolean): Promise<JailProcess> {
+    try {
+      await this.#context.cgroups.add(this.id, launcher.pid);
+      launcher.send({ type: 'join', process: spec, filter: this.#context.filter, target: this.pid });
+      await launcher.expect('ready');
+      // The launcher took process 1 by its number: it is still the same one.
+      if (processStartTime(this.pid) !== this.startTime) throw this.#notRunning();
+      launcher.send({ type: 'run' });
+      const { pid } = await launcher.expect('executing');
+      // The kernel did not take the program: the launcher says so in its place, and ends.
+      if (pid === undefined) return this.#track(launcher, launcher.pipes, spec, undefined, main);
+      return this.#track(new Adopted(launcher, pid), launcher.pipes, spec, undefined, main);
+    } catch (error) {
+      await launcher.abandon();
+      throw processStartTime(this.pid) === this.startTime ? error : this.#notRunning();
     }
   }
 
@@ -232,23 +273,29 @@ export class LinuxJail implements Jail {
     return new DrydockError('ERR_NOT_RUNNING', `container ${this.id} is not running`);
   }
 
-  #track(launcher: Launcher, spec: ProcessSpec, terminal: number | undefined, main: boolean): JailProcess {
+  #track(
+    launched: Launcher | Adopted,
+    pipes: PipeSet,
+    spec: ProcessSpec,
+    terminal: number | undefined,
+    main: boolean,
+  ): JailProcess {
     let streams: ProcessStreams;
-    if (terminal === undefined) streams = launcher.pipes.open(spec.stdin);
+    if (terminal === undefined) streams = pipes.open(spec.stdin);
     else {
-      launcher.pipes.closeOwnEnds();
+      pipes.closeOwnEnds();
       streams = openTerminalStreams(terminal, this.#context.clock);
     }
-    const exited = launcher.exited.then(({ code, signal }): ExitStatus => {
+    const exited = launched.exited.then(({ code, signal }): ExitStatus => {
       const oomKilled = this.#oomKills() > 0;
       running.ended = true;
       // The end of the first process is the end of the others; where they share no pid namespace, or process 1 is an
       // init, that does not happen by itself.
       if (main && this.#state === 'running') this.#context.cgroups.kill(this.id);
-      if (launcher !== this.#first) launcher.close();
+      if (launched !== this.#first) launched.close();
       return {
-        code: signal === null ? (code ?? 0) : 128 + signalNumber(signal),
-        signal: signal ?? undefined,
+        code: signal === null ? (code ?? 0) : 128 + signal,
+        signal: signal === null ? undefined : signalName(signal),
         oomKilled,
       };
     });
@@ -256,7 +303,7 @@ export class LinuxJail implements Jail {
     this.#processes.add(running);
     if (!main) void this.#forget(running);
     return {
-      pid: launcher.pid,
+      pid: launched.pid,
       stdin: spec.stdin ? streams.stdin : undefined,
       stdout: streams.stdout,
       stderr: streams.stderr,
@@ -264,7 +311,7 @@ export class LinuxJail implements Jail {
       resize: streams.resize,
       kill(signal) {
         const number = signalNumber(signal);
-        if (!running.ended) launcher.signal(number);
+        if (!running.ended) launched.signal(number);
       },
     };
   }

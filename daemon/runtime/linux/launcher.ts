@@ -8,6 +8,7 @@ import type { Socket } from 'node:net';
 import { constants as osConstants } from 'node:os';
 import { compiledEntry } from '#common/entry';
 import { assert, DrydockError, errorMessage } from '#common/errors';
+import { endOf, type ProcessEnd } from '#common/native/child';
 import { AT_FDCWD, cloneTree, MOUNT_ATTR_RDONLY, setMountAttributes } from '#common/native/mount';
 import { withPidNamespace } from '#common/native/namespace';
 import { pidfdGetFd, pidfdOpen, pidfdSignal } from '#common/native/process';
@@ -21,12 +22,6 @@ const LAST_WORDS_BYTES_MAX = 4096;
 
 /** Where a launcher is started. */
 export type Birthplace = { kind: 'host' } | { kind: 'new' } | { kind: 'inside'; pidfd: number };
-
-/** How a process ended, as Node tells it. */
-export interface RawExit {
-  code: number | null;
-  signal: NodeJS.Signals | null;
-}
 
 /**
  * The program that launchers run: Node, seen through a read-only mount that is attached nowhere. A launcher works
@@ -87,7 +82,7 @@ export class Launcher {
   readonly pidfd: number;
   readonly pipes: PipeSet;
   /** When the process has ended, as launcher or as the program. */
-  readonly exited: Promise<RawExit>;
+  readonly exited: Promise<ProcessEnd>;
   readonly #channel: Socket;
   readonly #lines: FromLauncher[] = [];
   #received = '';
@@ -106,7 +101,7 @@ export class Launcher {
     // Not yet reaped, since Node reaps in its event loop: the number cannot have been given away.
     this.pidfd = pidfdOpen(this.pid);
     this.exited = new Promise((resolve) => {
-      child.once('exit', (code, signal) => resolve({ code, signal }));
+      child.once('exit', (code, signal) => resolve(this.#endOf(code, signal)));
     });
     this.#channel = child.stdio[3] as Socket;
     this.#channel.setEncoding('utf8');
@@ -116,6 +111,12 @@ export class Launcher {
       this.#closed = true;
       this.#wake();
     });
+  }
+
+  /** Node has no names for real-time signals, and takes a death by one for an exit with code 0. */
+  #endOf(code: number | null, signal: NodeJS.Signals | null): ProcessEnd {
+    if (signal !== null) return { code: null, signal: osConstants.signals[signal] };
+    return (code === 0 ? endOf(this.pidfd) : undefined) ?? { code, signal: null };
   }
 
   /** Lets the daemon end although the launcher still waits. */
@@ -169,6 +170,12 @@ export class Launcher {
 
   /** Ends a launcher that has not become a program, and frees what belongs to it. */
   async abandon(): Promise<void> {
+    await this.end();
+    this.pipes.closeOwnEnds();
+  }
+
+  /** The same for one whose pipes go on, since it has started its program as a child. */
+  async end(): Promise<void> {
     try {
       this.signal(osConstants.signals.SIGKILL);
     } catch {
@@ -176,7 +183,6 @@ export class Launcher {
     }
     await this.exited;
     this.#channel.destroy();
-    this.pipes.closeOwnEnds();
     this.close();
   }
 
@@ -200,7 +206,7 @@ export class Launcher {
     const words = this.pipes.lastWords(LAST_WORDS_BYTES_MAX);
     return new DrydockError(
       'ERR_JAIL',
-      `The launcher ended before its time (${signal ?? `exit code ${code}`})${words && `: ${words}`}. ` +
+      `The launcher ended before its time (${signal === null ? `exit code ${code}` : `signal ${signal}`})${words && `: ${words}`}. ` +
         'See that the machine has memory left and that the memory limit is at least 6 MB.',
     );
   }

@@ -1,6 +1,6 @@
 /**
  * Containers by the kernel's own means: namespaces, control groups, capabilities, pivot_root. Each is made by a
- * launcher (see daemon/launch), of which one is kept ready, since starting Node is the longest part of a launch.
+ * launcher (see daemon/launch), of which spares are kept ready.
  */
 import { closeSync, openSync } from 'node:fs';
 import { DrydockError, errorMessage } from '#common/errors';
@@ -15,6 +15,7 @@ import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
 import { effectiveSpec } from './plan.ts';
 import { reportSpec } from './report.ts';
 import { seccompFilter } from './seccomp/filter.ts';
+import { Spares } from './spares.ts';
 import { waitUntil } from './wait.ts';
 
 const SWEEP_TIMEOUT_MS = 10_000;
@@ -27,8 +28,7 @@ export class LinuxRuntime implements Runtime {
   #ownPidNamespace = -1;
   #cgroups: Cgroups | undefined;
   #program: LauncherProgram | undefined;
-  #spare: Launcher | undefined;
-  #closed = false;
+  #spares: Spares | undefined;
 
   constructor(options: RuntimeOptions) {
     this.#options = options;
@@ -51,6 +51,7 @@ export class LinuxRuntime implements Runtime {
         { cause: error },
       );
     }
+    this.#spares = new Spares(this.#program, this.#options.clock, this.#options.log);
     this.#refill();
   }
 
@@ -76,7 +77,11 @@ export class LinuxRuntime implements Runtime {
         clock: this.#options.clock,
         log: this.#options.log,
         settled: () => this.#refill(),
-        destroyed: () => void this.#jails.delete(spec.id),
+        takeJoiner: () => this.#spares?.take('host'),
+        destroyed: () => {
+          this.#jails.delete(spec.id);
+          this.#refill();
+        },
       });
       this.#jails.set(spec.id, jail);
       return jail;
@@ -125,11 +130,8 @@ export class LinuxRuntime implements Runtime {
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
     await Promise.all([...this.#jails.values()].map((jail) => jail.destroy()));
-    const spare = this.#spare;
-    this.#spare = undefined;
-    await spare?.abandon();
+    await this.#spares?.close();
     this.#program?.close();
     this.#cgroups?.close();
     if (this.#ownPidNamespace >= 0) closeSync(this.#ownPidNamespace);
@@ -139,35 +141,15 @@ export class LinuxRuntime implements Runtime {
   /** A launcher in the wanted pid namespace: the spare, if that is a new one. */
   #launcherFor(mode: NamespaceMode): Launcher {
     const program = this.#requireProgram();
-    const spare = this.#spare;
-    if (mode === 'private' && spare) {
-      this.#spare = undefined;
-      spare.ref();
-      return spare;
-    }
+    const spare = mode === 'private' ? this.#spares?.take('new') : undefined;
+    if (spare) return spare;
     let birthplace: Birthplace = { kind: mode === 'host' ? 'host' : 'new' };
     if (typeof mode === 'object') birthplace = { kind: 'inside', pidfd: this.#jailOf(mode.pid).pidfd };
     return program.start(birthplace);
   }
 
-  /** Starts a spare when there is none. Called when a launch is over, so as not to compete with it. */
   #refill(): void {
-    if (this.#closed || this.#spare || !this.#program) return;
-    try {
-      const spare = this.#program.start({ kind: 'new' });
-      spare.unref();
-      this.#spare = spare;
-      void spare.exited.then(({ code, signal }) => {
-        if (this.#spare !== spare) return;
-        this.#spare = undefined;
-        spare.pipes.closeOwnEnds();
-        spare.close();
-        this.#options.log.warn({ code, signal }, 'the spare launcher has ended');
-      });
-    } catch (error) {
-      // The next container starts its launcher itself, and reports what is wrong.
-      this.#options.log.warn({ error: errorMessage(error) }, 'no spare launcher');
-    }
+    this.#spares?.refill(this.#jails.size);
   }
 
   /** Whether the jails whose namespaces a new one has joined are still the same: then their numbers were right too. */

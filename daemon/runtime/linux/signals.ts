@@ -16,3 +16,9 @@ export function signalNumber(signal: string | number): number {
   if (number >= 1 && number <= REALTIME_MAX) return number;
   throw new DrydockError('ERR_BAD_SIGNAL', `Invalid signal: ${signal}`);
 }
+
+/** `SIGTERM` of 15, `SIGRTMIN+3` of 37. */
+export function signalName(number: number): string {
+  const name = Object.entries(constants.signals).find(([, value]) => value === number)?.[0];
+  return name ?? `SIGRTMIN+${number - REALTIME_MIN}`;
+}
