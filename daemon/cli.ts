@@ -1,5 +1,6 @@
 /** `drydock daemon`: options in, a running daemon, signals, a banner that says how to go on. */
-import { Command, Option } from 'commander';
+import { type Command, Option } from 'commander';
+import { explain } from '#common/command-help';
 import { DrydockError, errorMessage } from '#common/errors';
 import {
   CONFIG_FILE_DEFAULT,
@@ -13,15 +14,26 @@ import {
 import { type DaemonLog, jsonLog, textLog } from './log.ts';
 import { findProgram } from './platform.ts';
 
-/** Adds the command, with every option of the table. */
-export function addDaemonCommand(program: Command, version: string): void {
-  const command = new Command('daemon')
-    .description('run the engine: answers the docker CLI on a socket')
+/** Gives the command every option of the table. */
+export function defineDaemon(command: Command, version: string): void {
+  command
     .option('--config-file <file>', `daemon.json to read (default ${CONFIG_FILE_DEFAULT}, when it is there)`)
     .option('--validate', 'check the configuration and exit');
   for (const option of OPTIONS) command.addOption(commanderOption(option));
   command.action(async (flags: Record<string, unknown>) => runDaemon(flags, version));
-  program.addCommand(command);
+  explain(command, {
+    examples: [
+      { text: 'run in this terminal; Ctrl-C stops it and its containers', command: 'sudo drydock daemon' },
+      {
+        text: 'a second one beside it, with a socket and state of its own',
+        command:
+          'sudo drydock daemon -H unix:///run/second/docker.sock --data-root /var/lib/second --exec-root /run/second',
+      },
+      { text: 'check a configuration file', command: 'drydock daemon --config-file daemon.json --validate' },
+    ],
+    exitCodes: { 130: 'a second SIGINT or SIGTERM ended it at once; the next start cleans up' },
+    files: { [CONFIG_FILE_DEFAULT]: 'options that are not given as flags; SIGHUP reads it again' },
+  });
 }
 
 function commanderOption(option: DaemonOption): Option {
@@ -66,7 +78,7 @@ async function runDaemon(flags: Record<string, unknown>, version: string): Promi
   }
   const log =
     config.logFormat === 'json'
-      ? jsonLog(config.logLevel)
+      ? await jsonLog(config.logLevel)
       : textLog(config.logLevel, (line) => process.stderr.write(line), Date.now);
   // Loaded now, so that --help and --validate don't wait for it.
   const { openDaemon } = await import('./index.ts');

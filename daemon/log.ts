@@ -1,6 +1,5 @@
 /** The daemon's own log: lines for people on a terminal, JSON lines (pino) for machines. */
 import { inspect } from 'node:util';
-import pino from 'pino';
 import { errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 
@@ -13,7 +12,9 @@ export interface DaemonLog extends Log {
 }
 
 /** JSON lines on standard error. */
-export function jsonLog(level: string): DaemonLog {
+export async function jsonLog(level: string): Promise<DaemonLog> {
+  // Loaded when it is wanted: this file is read for --help too.
+  const { default: pino } = await import('pino');
   const logger = pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
   return Object.assign(logger as unknown as Log, {
     setLevel(next: string) {

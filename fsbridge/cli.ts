@@ -1,7 +1,7 @@
 /** `drydock fs`: the bridge alone, as bindfs is used. */
 import { type Command, Option } from 'commander';
+import { explain } from '#common/command-help';
 import type { Log } from '#common/log';
-import { mountFolder } from './mount/mount.ts';
 import type { Consistency, OwnershipMode } from './policy/options.ts';
 
 interface MountFlags {
@@ -24,6 +24,8 @@ function stderrLog(): Log {
 
 /** Mounts and serves until the mount ends or a signal asks to end it. */
 async function mountUntilSignal(source: string, target: string, flags: MountFlags): Promise<void> {
+  // Loaded now, so that help does not wait for native code.
+  const { mountFolder } = await import('./mount/mount.ts');
   const mount = await mountFolder({
     source,
     target,
@@ -47,10 +49,10 @@ async function mountUntilSignal(source: string, target: string, flags: MountFlag
   }
 }
 
-/** Adds `fs` and its subcommands to a program. */
-export function addFsCommand(program: Command): void {
-  const fs = program.command('fs').description('serve a folder at another place, in userspace');
-  fs.command('mount')
+/** Gives `fs` its subcommands. */
+export function defineFs(fs: Command): void {
+  const mount = fs
+    .command('mount')
     .description('mount SOURCE (a folder or a file) on TARGET and serve it in the foreground')
     .argument('<source>', 'existing folder or file')
     .argument('<target>', 'existing folder, or file if the source is one')
@@ -69,4 +71,13 @@ export function addFsCommand(program: Command): void {
     .option('--no-passthrough', 'serve the data of files here instead of letting the kernel do it')
     .option('--stats', 'print the number of requests by operation at the end')
     .action(mountUntilSignal);
+  explain(mount, {
+    examples: [
+      { text: 'a second view of a folder', command: 'sudo drydock fs mount ~/src /mnt/src' },
+      {
+        text: 'nobody may change it there, and every user sees the files as their own',
+        command: 'sudo drydock fs mount --read-only --ownership caller ~/src /mnt/src',
+      },
+    ],
+  });
 }

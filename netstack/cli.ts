@@ -6,6 +6,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
+import { explain } from '#common/command-help';
 import { DrydockError, errorMessage } from '#common/errors';
 import {
   type NetConfig,
@@ -79,13 +80,9 @@ function withTwoDashes(args: readonly string[]): string[] {
   return args.map((arg) => (/^-[A-Za-z][\w-]+(=|$)/.test(arg) ? `-${arg}` : arg));
 }
 
-/** Adds `net` to a program. */
-export function addNetCommand(program: Command, version: string): void {
-  // Else flags behind `net` that look like the program's own would be taken for them.
-  program.enablePositionalOptions();
-  const command = program
-    .command('net')
-    .description("run a network in userspace by itself, with gvproxy's flags and control API")
+/** Gives `net` its options. */
+export function defineNet(command: Command, version: string): void {
+  command
     .version(`drydock net version ${version}`, '--version', 'print the version')
     .option('--config <file>', "gvproxy's configuration file, YAML or JSON; flags override it")
     .option('--listen <url>', 'control endpoint, unix:///path or tcp://address:port (repeatable)', collect)
@@ -142,6 +139,22 @@ export function addNetCommand(program: Command, version: string): void {
     .option('--log-file <file>', 'log there instead of to standard error')
     .option('--debug', 'log more');
   addWireOptions(command);
+  explain(command, {
+    examples: [
+      {
+        text: "a network for QEMU's -netdev stream, its API on a socket",
+        command: 'drydock net --listen unix:///tmp/net.sock --listen-qemu unix:///tmp/qemu.sock',
+      },
+      {
+        text: 'give a network namespace an interface and a published port',
+        command: 'sudo drydock net --netns lab --forward 127.0.0.1:8080=192.168.127.2:80',
+      },
+      {
+        text: 'what a bad mobile link does to a program, with all frames on record',
+        command: 'sudo drydock net --netns lab --delay 150ms --jitter 50ms --drop 2% --pcap lab.pcap',
+      },
+    ],
+  });
   command.action(async (flags: NetFlags) => {
     try {
       const config = await configure(flags);

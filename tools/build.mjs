@@ -1,6 +1,6 @@
 // Compiles the sources to dist/. Under `npm ci --omit=dev` there is no compiler: then a dist/ that is there is enough.
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 
 const tsc = new URL('../node_modules/typescript/bin/tsc', import.meta.url);
 if (!existsSync(tsc)) {
@@ -12,4 +12,13 @@ const { status } = spawnSync(process.execPath, [tsc.pathname, '-p', 'tsconfig.bu
   cwd: new URL('..', import.meta.url),
   stdio: 'inherit',
 });
-process.exit(status ?? 1);
+if (status !== 0) process.exit(status ?? 1);
+// The program asks npm for its man pages here (package.json), so they are part of a build.
+const { manPages } = await import('../dist/daemon/command/man.js');
+const { wholeProgram } = await import('../dist/daemon/command/whole.js');
+const folder = new URL('../dist/man/', import.meta.url);
+mkdirSync(folder, { recursive: true });
+const epochS = Number(process.env.SOURCE_DATE_EPOCH ?? Date.now() / 1000);
+const day = new Date(epochS * 1000).toISOString().slice(0, 10);
+const { program, version } = await wholeProgram();
+for (const { name, text } of manPages(program, version, day)) writeFileSync(new URL(name, folder), text);
