@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import { explain } from '#common/command-help';
 import { DrydockError, errorMessage } from '#common/errors';
+import { notifyManager } from './activation.ts';
 import {
   CONFIG_FILE_DEFAULT,
   type DaemonConfig,
@@ -85,6 +86,9 @@ async function runDaemon(flags: Record<string, unknown>, version: string): Promi
   const stopped = stopSignal(log);
   const daemon = await openDaemon(config, version, log);
   for (const line of daemon.recovered) log.info({}, `cleaned up after a killed daemon: ${line}`);
+  const manager = process.env.NOTIFY_SOCKET ?? '';
+  delete process.env.NOTIFY_SOCKET;
+  tellManager(manager, 'READY=1', log);
   process.stdout.write(banner(daemon.addresses, daemon.hostImage, version));
   process.on('SIGHUP', () => {
     loadConfig(flags).then(
@@ -97,10 +101,20 @@ async function runDaemon(flags: Record<string, unknown>, version: string): Promi
     );
   });
   const signal = await stopped;
+  tellManager(manager, 'STOPPING=1', log);
   log.info({ signal }, 'stopping: containers first (once more to stop at once)');
   await daemon.close();
   log.info({}, 'stopped');
   process.exit(0);
+}
+
+function tellManager(address: string, state: 'READY=1' | 'STOPPING=1', log: DaemonLog): void {
+  if (address === '') return;
+  try {
+    notifyManager(address, state);
+  } catch (error) {
+    log.warn({ address, error: errorMessage(error) }, `the service manager could not be told ${state}`);
+  }
 }
 
 /** Resolves at the first SIGTERM or SIGINT; the second ends the process at once. */

@@ -33,6 +33,8 @@ export interface DaemonConfig {
   dnsSearch: string[];
   dnsOpts: string[];
   mtu: number;
+  /** Where metrics are served, `address:port`; empty for nowhere. */
+  metricsAddr: string;
   tls: boolean;
   tlsVerify: boolean;
   tlsCaCert: string;
@@ -76,6 +78,7 @@ export const DEFAULTS: DaemonConfig = {
   dnsSearch: [],
   dnsOpts: [],
   mtu: 0,
+  metricsAddr: '',
   tls: false,
   tlsVerify: false,
   tlsCaCert: '',
@@ -93,7 +96,7 @@ export const OPTIONS: readonly DaemonOption[] = [
     key: 'hosts',
     field: 'hosts',
     kind: 'list',
-    help: `listen here, unix://PATH or tcp://ADDRESS:PORT; repeatable (default ${DEFAULTS.hosts[0]})`,
+    help: `listen here, unix://PATH, tcp://ADDRESS:PORT or fd:// (systemd's sockets); repeatable (default ${DEFAULTS.hosts[0]})`,
   },
   {
     flags: '--data-root <folder>',
@@ -240,6 +243,13 @@ export const OPTIONS: readonly DaemonOption[] = [
     help: 'largest IP packet on container networks (default 65520)',
   },
   {
+    flags: '--metrics-addr <address:port>',
+    key: 'metrics-addr',
+    field: 'metricsAddr',
+    kind: 'text',
+    help: 'serve metrics for Prometheus on http://ADDRESS:PORT/metrics',
+  },
+  {
     flags: '--tls',
     key: 'tls',
     field: 'tls',
@@ -380,6 +390,7 @@ function verify(config: DaemonConfig): void {
   if (config.mtu !== 0 && (config.mtu < 576 || config.mtu > 65520))
     throw invalid(`invalid mtu ${config.mtu}: 576 to 65520`);
   for (const host of config.hosts) parseHost(host);
+  if (config.metricsAddr !== '') parseHost(`tcp://${config.metricsAddr}`);
   if (config.tls)
     for (const [name, value] of [
       ['tlscert', config.tlsCert],
@@ -390,12 +401,16 @@ function verify(config: DaemonConfig): void {
 }
 
 /** Where to listen. */
-export type ListenAddress = { kind: 'unix'; path: string } | { kind: 'tcp'; host: string; port: number };
+export type ListenAddress =
+  | { kind: 'unix'; path: string }
+  | { kind: 'tcp'; host: string; port: number }
+  /** Sockets that a service manager passed; `which` is a number, a name, `*` or empty. */
+  | { kind: 'fd'; which: string };
 
 /** The longest path of a unix socket: sun_path has 108 bytes on Linux, 104 on macOS, with a final zero. */
 const SOCKET_PATH_BYTES_MAX = 103;
 
-/** Parses `unix:///path`, `tcp://address:port`. @throws ERR_BAD_CONFIG */
+/** Parses `unix:///path`, `tcp://address:port`, `fd://which`. @throws ERR_BAD_CONFIG */
 export function parseHost(text: string): ListenAddress {
   const unix = /^unix:\/\/(\/.+)$/.exec(text);
   if (unix) {
@@ -405,10 +420,12 @@ export function parseHost(text: string): ListenAddress {
       );
     return { kind: 'unix', path: unix[1]! };
   }
+  const passed = /^fd:\/\/([\w.*@-]*)$/.exec(text);
+  if (passed) return { kind: 'fd', which: passed[1]! };
   const tcp = /^tcp:\/\/(\[[0-9a-fA-F:]+\]|[^:/]*):(\d{1,5})$/.exec(text);
   if (tcp && Number(tcp[2]) <= 65535)
     return { kind: 'tcp', host: tcp[1]!.replace(/^\[|\]$/g, '') || '127.0.0.1', port: Number(tcp[2]) };
-  throw invalid(`invalid bind address (${text}): write unix:///path/to/socket or tcp://address:port`);
+  throw invalid(`invalid bind address (${text}): write unix:///path/to/socket, tcp://address:port or fd://`);
 }
 
 /** Tells the things of several daemons on one machine apart: eight hex digits of the data root's path. */

@@ -12,9 +12,10 @@ import { mountFolder, sweepMounts } from '#fsbridge';
 import { createNetwork } from '#netstack';
 import { type ServedApi, serveApi } from './api/index.ts';
 import { Builds } from './build/service.ts';
-import { type DaemonConfig, instanceOf } from './config.ts';
+import { type DaemonConfig, instanceOf, parseHost } from './config.ts';
 import { EventBus } from './events/bus.ts';
 import { ensureHostImage, HOST_IMAGE, openImages, type StorageDriver } from './image/index.ts';
+import { EngineMetrics, serveMetrics } from './metrics.ts';
 import { hostSubnets, requirements } from './platform.ts';
 import { createRuntime } from './runtime/index.ts';
 import { createServices, type Services } from './services.ts';
@@ -88,7 +89,13 @@ async function open(config: DaemonConfig, version: string, log: Log, undo: Undo)
   if (lock.abandoned && recovered.length === 0) recovered.push('nothing was left over');
   let live = config;
   const image = await ensureHostImage(context.images as never, log, systemClock);
-  const api: ServedApi = await serveApi(context, config);
+  const metrics = new EngineMetrics();
+  if (config.metricsAddr !== '') {
+    const served = await serveMetrics(metricsAddress(config.metricsAddr), metrics, context);
+    undo.add('close the metrics', () => served.close());
+    log.info({ url: served.url }, 'metrics are served');
+  }
+  const api: ServedApi = await serveApi(context, config, [metrics.plugin]);
   // Clients that are connected see their containers end before their connections do.
   undo.add('close the API', () => api.close());
   undo.add('stop containers', () => context.containers.shutdown(live.shutdownTimeoutS));
@@ -105,6 +112,12 @@ async function open(config: DaemonConfig, version: string, log: Log, undo: Undo)
     },
     close: () => undo.run(),
   };
+}
+
+function metricsAddress(text: string): { host: string; port: number } {
+  const address = parseHost(`tcp://${text}`);
+  if (address.kind !== 'tcp') throw new DrydockError('ERR_BAD_CONFIG', `invalid metrics-addr: ${text}`);
+  return address;
 }
 
 /** Opens what touches the host, and the services over it. */

@@ -523,7 +523,18 @@ function putUnixAddress(path: string): number {
     );
   view.setUint16(ADDRESS_OFF, AF_UNIX, true);
   scratch.cString(ADDRESS_OFF + 2, path);
-  return 2 + length + 1;
+  if (!path.startsWith('@')) return 2 + length + 1;
+  // The abstract namespace: a zero first, and none at the end.
+  bytes[ADDRESS_OFF + 2] = 0;
+  return 2 + length;
+}
+
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+
+/** Has a descriptor that came with the process closed in the programs that it runs. @throws SyscallError */
+export function setCloseOnExec(fd: number): void {
+  check(fcntl(fd, F_SETFD, 'int', FD_CLOEXEC), 'fcntl', `${fd}`);
 }
 
 /** Opens a non-blocking unix socket. Node itself has no datagram and no seqpacket ones. @throws SyscallError */
@@ -586,6 +597,13 @@ export function duplicate(fd: number): number {
   const flags = check(fcntl(copy, F_GETFL, 'int', 0), 'fcntl F_GETFL');
   check(fcntl(copy, F_SETFL, 'int', flags | O_NONBLOCK), 'fcntl F_SETFL');
   return copy;
+}
+
+/** The path that a unix socket is bound to, empty when it has none; undefined for a socket of another family. @throws SyscallError */
+export function boundUnixPath(fd: number): string | undefined {
+  view.setUint32(LENGTH_OFF, 2 + UNIX_PATH_MAX, true);
+  check(getsockname(fd, base + ADDRESS_OFF, base + LENGTH_OFF), 'getsockname');
+  return view.getUint16(ADDRESS_OFF, true) === AF_UNIX ? unixSender() : undefined;
 }
 
 /** Reads from any descriptor. */

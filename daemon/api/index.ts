@@ -2,6 +2,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DrydockError } from '#common/errors';
+import { choosePassed, takePassedSockets } from '../activation.ts';
 import { type DaemonConfig, parseHost } from '../config.ts';
 import { API_GRACE_MS } from '../limits.ts';
 import { archiveRoutes } from './archive.ts';
@@ -10,7 +11,7 @@ import { containerStreamRoutes } from './container-streams.ts';
 import { containerRoutes } from './containers.ts';
 import type { ApiContext } from './context.ts';
 import { imageRoutes } from './images.ts';
-import { type Listener, type ListenOptions, listen } from './listen.ts';
+import { type ListenAddress, type Listener, type ListenOptions, listen } from './listen.ts';
 import { networkRoutes } from './networks.ts';
 import { type ApiPlugin, createApi } from './server.ts';
 import { systemRoutes } from './system.ts';
@@ -37,8 +38,12 @@ export interface ServedApi {
 }
 
 /** Opens all listeners. @throws ERR_LISTEN; then none is left open */
-export async function serveApi(context: ApiContext, config: DaemonConfig): Promise<ServedApi> {
-  const app = createApi(context, apiPlugins);
+export async function serveApi(
+  context: ApiContext,
+  config: DaemonConfig,
+  more: readonly ApiPlugin[],
+): Promise<ServedApi> {
+  const app = createApi(context, [...more, ...apiPlugins]);
   await app.ready();
   const options: ListenOptions = {
     tls: config.tls
@@ -52,12 +57,11 @@ export async function serveApi(context: ApiContext, config: DaemonConfig): Promi
     await app.close();
   };
   try {
-    for (const host of config.hosts) {
-      const address = parseHost(host);
+    for (const address of addressesOf(config.hosts)) {
       if (address.kind === 'unix') await mkdir(dirname(address.path), { recursive: true, mode: 0o755 });
       if (address.kind === 'tcp' && !config.tls)
         context.log.warn(
-          { host },
+          { address: `${address.host}:${address.port}` },
           'the API is served over TCP without TLS: whoever reaches this port is root on this host',
         );
       listeners.push(await listen(app, address, options));
@@ -73,6 +77,14 @@ export async function serveApi(context: ApiContext, config: DaemonConfig): Promi
     },
     close,
   };
+}
+
+function addressesOf(hosts: readonly string[]): ListenAddress[] {
+  const passed = takePassedSockets(process.env, process.pid);
+  return hosts.map(parseHost).flatMap((address): ListenAddress[] => {
+    if (address.kind !== 'fd') return [address];
+    return choosePassed(passed, address.which).map(({ fd }) => ({ kind: 'passed', fd }));
+  });
 }
 
 async function groupId(name: string): Promise<number> {

@@ -2,11 +2,15 @@
 import { chmod, chown, lstat, readFile, unlink } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import { connect, type Socket } from 'node:net';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
-import type { ListenAddress } from '../config.ts';
+import { boundUnixPath } from '#common/native/socket';
+import type { ListenAddress as Wish } from '../config.ts';
 import { serveUpgrades } from './hijack.ts';
+
+/** Where to listen, with sockets that were passed found. */
+export type ListenAddress = Exclude<Wish, { kind: 'fd' }> | { kind: 'passed'; fd: number };
 
 /** TLS of tcp listeners, as files. */
 export interface TlsFiles {
@@ -55,6 +59,7 @@ export async function listen(
     server.once('error', (error) => reject(listenError(address, error)));
     const done = (): void => resolve();
     if (address.kind === 'unix') server.listen(address.path, done);
+    else if (address.kind === 'passed') server.listen({ fd: address.fd }, done);
     else server.listen(address.port, address.host, done);
   });
   if (address.kind === 'unix') {
@@ -89,7 +94,7 @@ async function makeServer(
     request: Parameters<typeof app.routing>[0],
     response: Parameters<typeof app.routing>[1],
   ): void => app.routing(request, response);
-  if (address.kind === 'unix' || !tls) return createServer(handler);
+  if (address.kind !== 'tcp' || !tls) return createServer(handler);
   const [cert, key, ca] = await Promise.all([
     readFile(tls.cert),
     readFile(tls.key),
@@ -133,7 +138,12 @@ async function removeStaleSocket(path: string): Promise<void> {
 }
 
 function listenError(address: ListenAddress, error: Error): DrydockError {
-  const where = address.kind === 'unix' ? address.path : `${address.host}:${address.port}`;
+  const where =
+    address.kind === 'unix'
+      ? address.path
+      : address.kind === 'passed'
+        ? `the passed socket ${address.fd}`
+        : `${address.host}:${address.port}`;
   const remedy =
     errorCode(error) === 'EADDRINUSE'
       ? 'another program is already listening there; choose another --host'
@@ -143,7 +153,11 @@ function listenError(address: ListenAddress, error: Error): DrydockError {
 
 function describe(server: Server, address: ListenAddress): string {
   if (address.kind === 'unix') return `unix://${address.path}`;
-  const bound = server.address();
-  const port = typeof bound === 'object' && bound ? bound.port : address.port;
-  return `tcp://${address.host.includes(':') ? `[${address.host}]` : address.host}:${port}`;
+  if (address.kind === 'passed') {
+    const path = boundUnixPath(address.fd);
+    if (path !== undefined) return path === '' ? `fd://${address.fd}` : `unix://${path}`;
+  }
+  const bound = server.address() as AddressInfo;
+  const host = address.kind === 'tcp' ? address.host : bound.address;
+  return `tcp://${host.includes(':') ? `[${host}]` : host}:${bound.port}`;
 }

@@ -43,6 +43,8 @@ const SIGKILL = 9;
 
 /** Runs containers. */
 export class Supervisor {
+  /** Probes of all containers since the start. */
+  readonly healthChecks = { total: 0, failed: 0 };
   readonly #deps: SupervisorDeps;
   readonly #stamps: Stamps;
   #refusing = false;
@@ -187,7 +189,12 @@ export class Supervisor {
     container.health = new HealthMonitor(config.Healthcheck!, state.health, {
       clock: this.#deps.clock,
       stamp: () => this.#stamps.text(),
-      probe: (signal) => this.#probe(container, args, signal),
+      probe: async (signal) => {
+        const result = await this.#probe(container, args, signal);
+        this.healthChecks.total++;
+        if (result.exitCode !== 0) this.healthChecks.failed++;
+        return result;
+      },
       changed: (health, before) => {
         state.health = health;
         if (health.Status === before) return;

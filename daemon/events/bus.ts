@@ -60,6 +60,9 @@ export class EventBus {
     this.#stamps = new Stamps(clock);
   }
 
+  /** Events since the start. */
+  total = 0;
+
   /** How many listen. */
   get listeners(): number {
     return this.#listeners.size;
@@ -81,6 +84,7 @@ export class EventBus {
       event.id = id;
       if (type === 'container' && attributes.image !== undefined) event.from = attributes.image;
     }
+    this.total++;
     this.#kept.push(event);
     if (this.#kept.length > EVENTS_KEPT_MAX) this.#kept.shift();
     for (const listener of [...this.#listeners]) listener(event);
