@@ -175,6 +175,15 @@ const publishedEcho = (name, mode, parallel) => ({
     ),
 });
 
+/** From the start of the process until its namespace has a way out. */
+const startTime = {
+  name: 'Start time',
+  mtu: 65520,
+  unit: 'ms',
+  only: (peer) => peer.pid !== undefined,
+  run: async (peer) => ({ value: peer.startMs }),
+};
+
 /** Memory of the peer's process, idle and with open connections. */
 const memory = (name, connections) => ({
   name,
@@ -239,6 +248,7 @@ export const measures = [
   publishedBulk('Published port, out', ['-R']),
   publishedEcho('Published port, round trips', 'rr', 1),
   publishedEcho('Published port, new connections', 'crr', 1),
+  startTime,
   memory('Memory, idle', 0),
   memory('Memory, 1,000 connections', 1000),
   memory('Memory, 10,000 connections', 10_000),

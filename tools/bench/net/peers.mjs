@@ -28,30 +28,36 @@ export function residentBytes(pid) {
 }
 
 async function until(condition, what) {
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < 1000; i++) {
     const found = condition();
     if (found) return found;
-    await new Promise((resolve) => setTimeout(resolve, 25));
+    await new Promise((resolve) => setTimeout(resolve, 5));
   }
   throw new Error(`waited in vain for ${what}`);
 }
 
 const gatewayOf = (netns) => /default via (\S+)/.exec(ip('-n', netns, 'route'))?.[1];
 
+/** Waits for a process that may have ended already: a signal to the bench may have reached it first. */
+const closed = (child) =>
+  child.exitCode !== null || child.signalCode !== null ? Promise.resolve() : once(child, 'close');
+
 function end(child) {
-  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
   child.kill('SIGTERM');
-  return once(child, 'close');
+  return closed(child);
 }
 
-/** We: one process with one network. `root` is a built tree. */
-const drydock = (name, root) => ({
+/** We: one process with one network. `root` is a built tree; `profile` a folder for CPU profiles of its threads, or undefined. */
+const drydock = (name, root, profile) => ({
   name,
   available: () => true,
   publishes: true,
   async start(netns, mtu, published) {
     const settings = JSON.stringify({ root, netns, mtu, published });
-    const child = spawn(process.execPath, [self, settings], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const profiling = profile ? ['--cpu-prof', `--cpu-prof-dir=${profile}`] : [];
+    const child = spawn(process.execPath, [...profiling, self, settings], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
     const [line] = await once(child.stdout, 'data');
     const { gateway } = JSON.parse(line);
     return {
@@ -59,7 +65,7 @@ const drydock = (name, root) => ({
       pid: child.pid,
       async stop() {
         child.stdin.end();
-        await once(child, 'close');
+        await closed(child);
       },
     };
   },
@@ -85,9 +91,9 @@ const drydockVm = (root) => ({
       pid: child.pid,
       async stop() {
         machine.kill('SIGKILL');
-        await once(machine, 'close');
+        await closed(machine);
         child.stdin.end();
-        await once(child, 'close');
+        await closed(child);
       },
     };
   },
@@ -188,8 +194,8 @@ const loopback = {
   },
 };
 
-export const peers = (root, against) => [
-  drydock('drydock', root),
+export const peers = (root, against, profile) => [
+  drydock('drydock', root, profile),
   drydockVm(root),
   ...(against ? [drydock('drydock (before)', against)] : [pasta, slirp, dockerProxy, veth, loopback]),
 ];
@@ -202,8 +208,9 @@ export async function withPeer(peer, mtu, published, action) {
   ip('netns', 'add', netns);
   let running;
   try {
+    const begun = performance.now();
     running = await peer.start(netns, mtu, published);
-    return await action({ ...running, netns });
+    return await action({ ...running, netns, startMs: performance.now() - begun });
   } finally {
     await running?.stop();
     ip('netns', 'del', netns);
