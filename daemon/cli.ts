@@ -12,6 +12,7 @@ import {
   type PartialConfig,
   readConfigFile,
 } from './config.ts';
+import { FOREIGN_OPTIONS, judgeForeign } from './foreign-options.ts';
 import { type DaemonLog, jsonLog, textLog } from './log.ts';
 import { findProgram } from './platform.ts';
 
@@ -21,6 +22,8 @@ export function defineDaemon(command: Command, version: string): void {
     .option('--config-file <file>', `daemon.json to read (default ${CONFIG_FILE_DEFAULT}, when it is there)`)
     .option('--validate', 'check the configuration and exit');
   for (const option of OPTIONS) command.addOption(commanderOption(option));
+  for (const { flag, bare } of FOREIGN_OPTIONS)
+    if (flag) command.addOption(foreignOption(flag, bare === true));
   command.action(async (flags: Record<string, unknown>) => runDaemon(flags, version));
   explain(command, {
     examples: [
@@ -55,6 +58,18 @@ function commanderOption(option: DaemonOption): Option {
   return made;
 }
 
+/** Commander takes `--no-x` for the negation of a switch that is on unless told otherwise. */
+function isGiven(flags: Record<string, unknown>, flag: string): boolean {
+  const value = flags[new Option(`--${flag}`).attributeName()];
+  return value !== undefined && !(flag.startsWith('no-') && value === true);
+}
+
+/** One of dockerd's that is only known by name: a switch may be written `--icc` and `--icc=false`. */
+function foreignOption(flag: string, bare: boolean): Option {
+  const short = flag === 'bridge' ? '-b, ' : '';
+  return new Option(`${short}--${flag} ${bare ? '[value]' : '<value>'}`).hideHelp();
+}
+
 /** Values that flags set, by field of the configuration. */
 function flagValues(flags: Record<string, unknown>): PartialConfig {
   const found: PartialConfig = {};
@@ -65,15 +80,22 @@ function flagValues(flags: Record<string, unknown>): PartialConfig {
   return found;
 }
 
-async function loadConfig(flags: Record<string, unknown>): Promise<DaemonConfig> {
+async function loadConfig(
+  flags: Record<string, unknown>,
+  warn: (text: string) => void,
+): Promise<DaemonConfig> {
   const named = flags.configFile as string | undefined;
-  const file = await readConfigFile(named ?? CONFIG_FILE_DEFAULT, named !== undefined);
+  const foreign = FOREIGN_OPTIONS.filter(({ flag }) => flag && isGiven(flags, flag));
+  for (const warning of judgeForeign(foreign, 'flag')) warn(warning);
+  const file = await readConfigFile(named ?? CONFIG_FILE_DEFAULT, named !== undefined, warn);
   return effectiveConfig(flagValues(flags), file);
 }
 
 async function runDaemon(flags: Record<string, unknown>, version: string): Promise<void> {
-  const config = await loadConfig(flags);
+  const warnings: string[] = [];
+  const config = await loadConfig(flags, (text) => warnings.push(text));
   if (flags.validate === true) {
+    for (const warning of warnings) console.error(`warning: ${warning}`);
     console.log('configuration OK');
     return;
   }
@@ -81,6 +103,7 @@ async function runDaemon(flags: Record<string, unknown>, version: string): Promi
     config.logFormat === 'json'
       ? await jsonLog(config.logLevel)
       : textLog(config.logLevel, (line) => process.stderr.write(line), Date.now);
+  for (const warning of warnings) log.warn({}, warning);
   // Loaded now, so that --help and --validate don't wait for it.
   const { openDaemon } = await import('./index.ts');
   const stopped = stopSignal(log);
@@ -91,7 +114,7 @@ async function runDaemon(flags: Record<string, unknown>, version: string): Promi
   tellManager(manager, 'READY=1', log);
   process.stdout.write(banner(daemon.addresses, daemon.hostImage, version));
   process.on('SIGHUP', () => {
-    loadConfig(flags).then(
+    loadConfig(flags, (text) => log.warn({}, text)).then(
       (next) => {
         log.setLevel(next.logLevel);
         daemon.reload(next);

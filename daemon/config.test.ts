@@ -24,7 +24,8 @@ describe('the daemon’s options', () => {
     ['{"debug":"yes"}', /debug must be true or false/],
     ['{"hosts":"unix:///x"}', /hosts must be a list of strings/],
     ['{"log-opts":{"max-size":1}}', /log-opts must be an object of strings/],
-    ['{"bridge":"br0","planet":1}', /don't match any configuration option: bridge, planet/],
+    ['{"planet":1,"moon":2}', /don't match any configuration option: planet, moon/],
+    ['{"userns-remap":"x","iptables":false}', /^userns-remap is not supported/],
     ['{', /JSON/],
   ])('daemon.json %s is refused', (text, message) => {
     expect(() => parseConfigFile(text)).toThrow(message);

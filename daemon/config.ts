@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import { FOREIGN_OPTIONS, type ForeignOption, judgeForeign } from './foreign-options.ts';
 import { SHUTDOWN_TIMEOUT_S } from './limits.ts';
 import { LOG_LEVELS } from './log.ts';
 
@@ -288,10 +289,14 @@ function invalid(message: string): DrydockError {
 }
 
 /**
- * Reads a daemon.json. @throws ERR_BAD_CONFIG naming the file and what is wrong with it
+ * Reads a daemon.json. `warn` is told of keys without effect. @throws ERR_BAD_CONFIG naming the file and what is wrong with it
  * @returns undefined when there is none and none was asked for
  */
-export async function readConfigFile(path: string, required: boolean): Promise<PartialConfig> {
+export async function readConfigFile(
+  path: string,
+  required: boolean,
+  warn: (text: string) => void,
+): Promise<PartialConfig> {
   let text: string;
   try {
     text = await readFile(path, 'utf8');
@@ -300,26 +305,30 @@ export async function readConfigFile(path: string, required: boolean): Promise<P
     throw invalid(`the configuration file ${path} could not be read: ${errorMessage(error)}`);
   }
   try {
-    return parseConfigFile(text);
+    return parseConfigFile(text, (warning) => warn(`${path}: ${warning}`));
   } catch (error) {
     throw invalid(`unable to configure the daemon with file ${path}: ${errorMessage(error)}`);
   }
 }
 
 /** Checks keys and types of a daemon.json. */
-export function parseConfigFile(text: string): PartialConfig {
+export function parseConfigFile(text: string, warn: (text: string) => void = () => {}): PartialConfig {
   const parsed: unknown = text.trim() === '' ? {} : JSON.parse(text);
   if (parsed === null || typeof parsed !== 'object' || Array.isArray(parsed))
     throw invalid('it must hold a JSON object');
   const found: PartialConfig = {};
   const unknown: string[] = [];
+  const foreign: ForeignOption[] = [];
   for (const [key, value] of Object.entries(parsed)) {
     const option = OPTIONS.find((o) => o.key === key);
-    if (!option) unknown.push(key);
+    const other = FOREIGN_OPTIONS.find((o) => o.key === key);
+    if (other) foreign.push(other);
+    else if (!option) unknown.push(key);
     else found[option.field] = checkValue(option, value);
   }
   if (unknown.length > 0)
     throw invalid(`the following directives don't match any configuration option: ${unknown.join(', ')}`);
+  for (const warning of judgeForeign(foreign, 'key')) warn(warning);
   return found;
 }
 
