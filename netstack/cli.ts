@@ -4,24 +4,17 @@
  *
  * A flag wins over the configuration file. The command runs until SIGINT or SIGTERM and leaves nothing behind.
  */
-import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { explain } from '#common/command-help';
-import { DrydockError, errorMessage } from '#common/errors';
-import {
-  type NetConfig,
-  type NetFile,
-  parseNetFile,
-  parsePolicyFile,
-  parseVpnkitHttp,
-  resolveNetConfig,
-  type StackFile,
-  withMachineDefaults,
-} from './config.ts';
+import { DrydockError } from '#common/errors';
+import { addServiceCommands } from './cli-services.ts';
+import { addVpnkitOptions, mergeVpnkitFlags, readText, type VpnkitFlags } from './cli-vpnkit.ts';
+import { type NetConfig, resolveNetConfig, withMachineDefaults } from './config.ts';
+import { type NetFile, parseNetFile, parsePolicyFile, type StackFile } from './config-file.ts';
 import type { FaultsFile } from './config-wire.ts';
 
 /** Flags as commander gives them. */
-interface NetFlags {
+interface NetFlags extends VpnkitFlags {
   config?: string;
   listen?: string[];
   services?: string;
@@ -38,7 +31,6 @@ interface NetFlags {
   ec2MetadataAccess?: boolean;
   netns?: string[];
   interface?: string;
-  dns?: string[];
   domain?: string;
   forward?: string[];
   listenVpnkit?: string;
@@ -57,7 +49,6 @@ interface NetFlags {
   gatewayIp?: string;
   hostIp?: string;
   serverMacaddr?: string;
-  http?: string;
   pcapFilter?: string;
   pcapSize?: string;
   pcapFiles?: string;
@@ -114,7 +105,6 @@ export function defineNet(command: Command, version: string): void {
     .option('--gateway-ip <address>', "the same as --gatewayIP, by VPNKit's flag")
     .option('--host-ip <address>', "the same as --hostIP, by VPNKit's flag")
     .option('--server-macaddr <mac>', "the gateway's MAC address, by VPNKit's flag")
-    .option('--http <file>', "upstream HTTP proxies, a file as VPNKit's")
     .option(
       '--netns <pid|name|path>',
       'attach a network namespace, by name as of ip netns (repeatable)',
@@ -123,7 +113,7 @@ export function defineNet(command: Command, version: string): void {
     .option('--interface <name>', 'name of the interface in attached namespaces (default: tap0)')
     .option(
       '--dns <address>',
-      "resolver to forward to, also /domain/address (repeatable; default: the host's resolv.conf)",
+      "resolver to forward to, also /domain/address (repeatable), or VPNKit's file of resolvers, followed; default: the host's resolv.conf",
       collect,
     )
     .option('--domain <name>', 'domain in which guests are known')
@@ -139,6 +129,8 @@ export function defineNet(command: Command, version: string): void {
     .option('--log-file <file>', 'log there instead of to standard error')
     .option('--debug', 'log more');
   addWireOptions(command);
+  addVpnkitOptions(command);
+  addServiceCommands(command);
   explain(command, {
     examples: [
       {
@@ -194,9 +186,7 @@ async function configure(flags: NetFlags): Promise<NetConfig> {
   if (flags.config !== undefined) {
     file = parseNetFile(await readText(flags.config));
   }
-  const merged = mergeFlags(file, flags);
-  if (flags.http !== undefined)
-    merged.stack = { ...merged.stack, httpProxy: parseVpnkitHttp(await readText(flags.http)) };
+  const merged = await mergeVpnkitFlags(mergeFlags(file, flags), flags);
   if (flags.policy !== undefined)
     merged.stack = { ...merged.stack, policy: parsePolicyFile(await readText(flags.policy)) };
   const sshPort = flags.sshPort === undefined ? undefined : Number(flags.sshPort);
@@ -206,12 +196,6 @@ async function configure(flags: NetFlags): Promise<NetConfig> {
       '--ssh-port does not go with --config. Put "127.0.0.1:PORT: GUEST:22" into stack.forwards of the file.',
     );
   return resolveNetConfig(flags.config === undefined ? withMachineDefaults(merged, sshPort) : merged);
-}
-
-function readText(path: string): Promise<string> {
-  return readFile(path, 'utf8').catch((error: unknown) => {
-    throw new DrydockError('ERR_NET_CONFIG_INVALID', `Cannot read ${path}: ${errorMessage(error)}`);
-  });
 }
 
 /** Flags over a file. Pure. */

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { mergeFlags } from './cli.ts';
-import { parseNetFile, resolveNetConfig, withMachineDefaults } from './config.ts';
+import { resolveNetConfig, withMachineDefaults } from './config.ts';
+import { parseNetFile } from './config-file.ts';
 
 const resolve = (yaml: string): ReturnType<typeof resolveNetConfig> => resolveNetConfig(parseNetFile(yaml));
 

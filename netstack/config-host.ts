@@ -57,16 +57,16 @@ export function resolveHostAddresses(
 }
 
 /**
- * The path of the socket that hears notifications: gvproxy's flag takes a URL, its file a path, we both in either.
+ * The path of a unix socket, which is given as a URL or a path (gvproxy's flag for notifications takes the one, its file the other).
  * @throws DrydockError ERR_NET_CONFIG_INVALID
  */
-export function resolveNotification(text: string | undefined): string | undefined {
+export function resolveUnix(key: string, text: string | undefined): string | undefined {
   if (text === undefined) return undefined;
   const path = text.startsWith('unix://') ? text.slice('unix://'.length) : text;
   if (!path.startsWith('/'))
     throw new DrydockError(
       'ERR_NET_CONFIG_INVALID',
-      `notification is "${text}", no unix socket. Give one like unix:///run/notify.sock.`,
+      `${key} is "${text}", no unix socket. Give one like unix:///run/net.sock.`,
     );
   return path;
 }

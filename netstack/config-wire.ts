@@ -26,6 +26,7 @@ export interface CaptureFile {
   'capture-filter'?: string;
   'capture-size'?: string;
   'capture-files'?: number;
+  'capture-snaplen'?: number;
 }
 
 const MULTICAST_ALL: readonly string[] = ['mdns', 'ssdp'];
@@ -87,11 +88,12 @@ export function resolveCapture(file: CaptureFile): CaptureOptions | undefined {
     'capture-filter': filter,
     'capture-size': size,
     'capture-files': files,
+    'capture-snaplen': snapLen,
   } = file;
   if (path === undefined) {
-    if (filter === undefined && size === undefined && files === undefined) return undefined;
+    if ((filter ?? size ?? files ?? snapLen) === undefined) return undefined;
     throw invalid(
-      'stack.capture-filter, capture-size and capture-files (--pcap-filter, --pcap-size, --pcap-files) do nothing ' +
+      'stack.capture-filter, -size, -files and -snaplen (--pcap-filter, --pcap-size, --pcap-files, --pcap-snaplen) do nothing ' +
         'without stack.capture-file (--pcap). Name the file.',
     );
   }
@@ -105,6 +107,7 @@ export function resolveCapture(file: CaptureFile): CaptureOptions | undefined {
     path,
     ...(filter !== undefined && { filter }),
     ...(files !== undefined && { files }),
+    ...(snapLen !== undefined && { snapLen }),
     ...(size !== undefined && {
       rotateBytes: quantity(
         size,

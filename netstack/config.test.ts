@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { mergeFlags } from './cli.ts';
-import { parseNetFile, parsePolicyFile, parseVpnkitHttp, resolveNetConfig } from './config.ts';
+import { resolveNetConfig } from './config.ts';
+import { parseNetFile, parsePolicyFile } from './config-file.ts';
+import { parseVpnkitHttp } from './config-vpnkit.ts';
 
 const FILE = `
 listen: [unix:///run/net.sock]
@@ -107,7 +109,14 @@ test("a file of VPNKit's --http leads ports 80 and 443, and others if it says so
     http: 'h:3128',
     transparentHttpPorts: [8080],
   });
-  expect(() => parseVpnkitHttp('{"allow_enabled": true}')).toThrow(/allow_enabled is not known/);
+  expect(parseVpnkitHttp('{"allow_enabled": true, "allow": ["*.example.com"]}')).toMatchObject({
+    port: 3128,
+    transparentHttpPorts: [80],
+    transparentHttpsPorts: [443],
+    allow: ['*.example.com'],
+    allowMessage: expect.stringMatching(/^Connections to %s are forbidden/),
+  });
+  expect(() => parseVpnkitHttp('{"alow": []}')).toThrow(/alow is not known/);
 });
 
 test('flags win over the file; its other forwards stay', () => {

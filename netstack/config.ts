@@ -3,20 +3,25 @@
  * our own. Reading is strict: a key that is not known is an error that names it, since a misspelt security setting must
  * not be silence. Everything here is pure; files are read by the command.
  */
-import { parse } from 'yaml';
 import { DrydockError, errorMessage } from '#common/errors';
-import { type HostFile, resolveHostAddresses, resolveNotification } from './config-host.ts';
-import {
-  type CaptureFile,
-  type FaultsFile,
-  resolveCapture,
-  resolveFaults,
-  resolveMulticast,
-} from './config-wire.ts';
+import type { LogLevel, NetFile, PolicyFile, ZoneFile } from './config-file.ts';
+import { resolveHostAddresses, resolveUnix } from './config-host.ts';
+import { invalid } from './config-shape.ts';
+import { checkForward, type GatewayForward } from './config-vpnkit.ts';
+import { resolveCapture, resolveFaults, resolveMulticast } from './config-wire.ts';
 import type { CaptureOptions, FaultOptions, HttpProxyConfig } from './index.ts';
 import type { LinkProtocol } from './link/listeners.ts';
-import { type PolicyAction, type PolicyConfig, type PolicyRule, policyFaults } from './service/policy.ts';
-import { formatIpv4, netmask, parseAddress, parseIpv4, parseMac } from './wire/address.ts';
+import { type PolicyConfig, policyFaults } from './service/policy.ts';
+import {
+  formatAddress,
+  formatIpv4,
+  formatIpv6,
+  netmask,
+  parseAddress,
+  parseIpv4,
+  parseIpv6,
+  parseMac,
+} from './wire/address.ts';
 
 /** What gvproxy's clients take for granted when there is no file: its MAC addresses, and a forward to the guest's ssh. */
 const GATEWAY_MAC_DEFAULT = '5a:94:ef:e4:0c:dd';
@@ -47,6 +52,7 @@ export interface NetConfig {
   /** IPv6 subnet in CIDR form; undefined: none. */
   subnet6: string | undefined;
   gatewayIp: string;
+  gatewayIp6: string | undefined;
   gatewayMac: string;
   /** Addresses that are the gateway's besides its own, and where on the host's side each leads. */
   hostAddresses: Record<string, string>;
@@ -65,6 +71,17 @@ export interface NetConfig {
   /** MAC address by the uuid of a machine that speaks VPNKit's handshake. */
   machineMacs: Record<string, string>;
   capture: CaptureOptions | undefined;
+  /** Names for DNS, by name. */
+  names: Record<string, string>;
+  hostsFile: string | undefined;
+  httpProxyFile: string | undefined;
+  dnsFile: string | undefined;
+  /** First and last address that DHCP gives. */
+  dhcpFirst: string | undefined;
+  dhcpLast: string | undefined;
+  gatewayForwards: GatewayForward[];
+  /** Host addresses at which ports may be published; undefined: all. */
+  allowedBindAddresses: string[] | undefined;
   /** What goes wrong on guests' wires, for tests. */
   faults: FaultOptions | undefined;
   /** Groups that go out to the host's network. */
@@ -84,107 +101,6 @@ export interface NetConfig {
 /** A network namespace, by a process in it or by its file. */
 export type NamespaceConfig = { pid: number } | { namespacePath: string };
 
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
-export const LOG_LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error'];
-
-/** gvproxy's defaults, on which podman machine, lima and crc rely. */
-const SUBNET_DEFAULT = '192.168.127.0/24';
-const MTU_BYTES_DEFAULT = 1500;
-
-function invalid(path: string, what: string): DrydockError {
-  return new DrydockError('ERR_NET_CONFIG_INVALID', `${path || 'The configuration'} ${what}.`);
-}
-
-type Reader<T> = (value: unknown, path: string) => T;
-
-const text: Reader<string> = (value, path) => {
-  if (typeof value !== 'string') throw invalid(path, 'must be a text');
-  return value;
-};
-const bool: Reader<boolean> = (value, path) => {
-  if (typeof value !== 'boolean') throw invalid(path, 'must be true or false');
-  return value;
-};
-const whole: Reader<number> = (value, path) => {
-  if (!Number.isInteger(value)) throw invalid(path, 'must be a whole number');
-  return value as number;
-};
-/** A port or range is a number or a text in YAML, as it comes. */
-const textOrNumber: Reader<string> = (value, path) =>
-  typeof value === 'number' ? String(value) : text(value, path);
-const oneOf =
-  <T extends string>(...values: readonly T[]): Reader<T> =>
-  (value, path) => {
-    if (!values.includes(value as T)) throw invalid(path, `must be one of ${values.join(', ')}`);
-    return value as T;
-  };
-const list =
-  <T>(item: Reader<T>): Reader<T[]> =>
-  (value, path) => {
-    if (!Array.isArray(value)) throw invalid(path, 'must be a list');
-    return value.map((element, index) => item(element, `${path}[${index}]`));
-  };
-const textMap: Reader<Record<string, string>> = (value, path) => {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalid(path, 'must be a mapping of texts');
-  return Object.fromEntries(
-    Object.entries(value).map(([key, element]) => [key, text(element, `${path}.${key}`)]),
-  );
-};
-
-type Fields = Record<string, Reader<unknown>>;
-type Shape<F extends Fields> = { [K in keyof F]?: ReturnType<F[K]> };
-
-/** A mapping with these keys, all of them optional, and no others. */
-const mapping =
-  <F extends Fields>(fields: F): Reader<Shape<F>> =>
-  (value, path) => {
-    if (value === null || value === undefined) return {};
-    if (typeof value !== 'object' || Array.isArray(value)) throw invalid(path, 'must be a mapping');
-    const result: Record<string, unknown> = {};
-    for (const [key, element] of Object.entries(value)) {
-      const at = path ? `${path}.${key}` : key;
-      const reader = Object.hasOwn(fields, key) ? fields[key] : undefined;
-      if (!reader) throw invalid(at, `is not known here. Known are: ${Object.keys(fields).join(', ')}`);
-      if (element !== null) result[key] = reader(element, at);
-    }
-    return result as Shape<F>;
-  };
-
-const record = mapping({ name: text, ip: text, regexp: text });
-const zone = mapping({ name: text, records: list(record), defaultIP: text });
-const rule = mapping({
-  action: oneOf<PolicyAction>('allow', 'deny'),
-  cidr: text,
-  port: textOrNumber,
-  protocol: oneOf('tcp', 'udp', 'icmp'),
-  name: text,
-  sni: text,
-});
-
-const policyShape = mapping({
-  default: oneOf<PolicyAction>('allow', 'deny'),
-  rules: list(rule),
-  metadata: bool,
-});
-
-/** A file, or flags in its place: gvproxy's keys and ours, as they are written. */
-export interface NetFile {
-  listen?: string[];
-  services?: string;
-  'log-level'?: LogLevel;
-  'log-file'?: string;
-  'pid-file'?: string;
-  'lease-file'?: string;
-  'ec2-metadata-access'?: boolean;
-  notification?: string;
-  interfaces?: { vpnkit?: string; qemu?: string; bess?: string; stdio?: string; vfkit?: string };
-  stack?: StackFile;
-  forwards?: Partial<SshForwardConfig>[];
-  namespaces?: string[];
-  interface?: string;
-}
-
 /** A unix socket of the host that leads to one in the first machine, over SSH. */
 export interface SshForwardConfig {
   socket: string;
@@ -193,130 +109,9 @@ export interface SshForwardConfig {
   identity: string;
 }
 
-/** The part `stack` of a file. */
-export interface StackFile extends CaptureFile, HostFile {
-  mtu?: number;
-  subnet?: string;
-  subnet6?: string;
-  gatewayIP?: string;
-  gatewayMacAddress?: string;
-  deviceIP?: string;
-  debug?: boolean;
-  dns?: ZoneFile[];
-  dnsSearchDomains?: string[];
-  forwards?: Record<string, string>;
-  dhcpStaticLeases?: Record<string, string>;
-  vpnKitUUIDMacAddresses?: Record<string, string>;
-  ec2MetadataAccess?: boolean;
-  blockAllOutbound?: boolean;
-  dnsUpstreams?: string[];
-  domain?: string;
-  httpProxy?: HttpProxyConfig;
-  policy?: PolicyFile;
-  faults?: FaultsFile;
-  multicast?: string[];
-}
-
-/** `stack.policy` of a file. */
-export interface PolicyFile {
-  default?: PolicyAction;
-  rules?: Partial<PolicyRule>[];
-  metadata?: boolean;
-}
-
-/** A zone of a file. */
-export interface ZoneFile {
-  name?: string;
-  records?: { name?: string; ip?: string; regexp?: string }[];
-  defaultIP?: string;
-}
-
-const readFile: Reader<NetFile> = mapping({
-  listen: list(text),
-  services: text,
-  'log-level': oneOf(...LOG_LEVELS),
-  'log-file': text,
-  'pid-file': text,
-  'lease-file': text,
-  'ec2-metadata-access': bool,
-  notification: text,
-  interfaces: mapping({ vpnkit: text, qemu: text, bess: text, stdio: text, vfkit: text }),
-  stack: mapping({
-    mtu: whole,
-    subnet: text,
-    subnet6: text,
-    gatewayIP: text,
-    gatewayMacAddress: text,
-    deviceIP: text,
-    hostIP: text,
-    nat: textMap,
-    gatewayVirtualIPs: list(text),
-    debug: bool,
-    dns: list(zone),
-    dnsSearchDomains: list(text),
-    forwards: textMap,
-    dhcpStaticLeases: textMap,
-    vpnKitUUIDMacAddresses: textMap,
-    'capture-file': text,
-    ec2MetadataAccess: bool,
-    blockAllOutbound: bool,
-    // Ours:
-    dnsUpstreams: list(text),
-    domain: text,
-    httpProxy: mapping({
-      port: whole,
-      http: text,
-      https: text,
-      exclude: text,
-      transparentHttpPorts: list(whole),
-      transparentHttpsPorts: list(whole),
-    }),
-    policy: policyShape,
-    'capture-filter': text,
-    'capture-size': textOrNumber,
-    'capture-files': whole,
-    faults: mapping({
-      drop: textOrNumber,
-      delay: textOrNumber,
-      jitter: textOrNumber,
-      reorder: textOrNumber,
-      duplicate: textOrNumber,
-      corrupt: textOrNumber,
-      seed: whole,
-    }),
-    multicast: list(text),
-  }),
-  forwards: list(mapping({ socket: text, dest: text, user: text, identity: text })),
-  // Ours:
-  namespaces: list(textOrNumber),
-  interface: text,
-});
-
-/**
- * Reads a file's text; JSON is YAML.
- * @throws DrydockError ERR_NET_CONFIG_INVALID
- */
-export function parseNetFile(content: string): NetFile {
-  return readFile(parseYaml(content), '');
-}
-
-/**
- * Reads the file of `--policy`: what `stack.policy` holds, and `PUT /policy` takes.
- * @throws DrydockError ERR_NET_CONFIG_INVALID
- */
-export function parsePolicyFile(content: string): PolicyFile {
-  return policyShape(parseYaml(content), '');
-}
-
-function parseYaml(content: string): unknown {
-  try {
-    return parse(content, { maxAliasCount: 100 });
-  } catch (error) {
-    throw new DrydockError('ERR_NET_CONFIG_INVALID', `The configuration is no YAML: ${errorMessage(error)}`, {
-      cause: error,
-    });
-  }
-}
+/** gvproxy's defaults, on which podman machine, lima and crc rely. */
+const SUBNET_DEFAULT = '192.168.127.0/24';
+const MTU_BYTES_DEFAULT = 1500;
 
 /** Zones that every gvproxy network has: how guests name the host and the gateway. */
 function defaultZones(gatewayIp: string, hostIp: string): ZoneConfig[] {
@@ -356,35 +151,6 @@ export function compilePattern(pattern: string, path: string): RegExp {
   } catch (error) {
     throw invalid(path, `has a regexp that is none: ${errorMessage(error)}`);
   }
-}
-
-const vpnkitHttp = mapping({
-  http: text,
-  https: text,
-  exclude: text,
-  transparent_http_ports: list(whole),
-  transparent_https_ports: list(whole),
-});
-
-/**
- * Reads the file of VPNKit's `--http`: upstream proxies, by which ports 80 and 443 go unless it says otherwise, and which the
- * explicit proxy at VPNKit's port 3128 of the gateway uses.
- * @throws DrydockError ERR_NET_CONFIG_INVALID
- */
-export function parseVpnkitHttp(content: string): HttpProxyConfig {
-  const file = vpnkitHttp(parseYaml(content), '');
-  return {
-    port: 3128,
-    ...(file.http !== undefined && {
-      http: file.http,
-      transparentHttpPorts: file.transparent_http_ports ?? [80],
-    }),
-    ...(file.https !== undefined && {
-      https: file.https,
-      transparentHttpsPorts: file.transparent_https_ports ?? [443],
-    }),
-    ...(file.exclude !== undefined && { exclude: file.exclude }),
-  };
 }
 
 /**
@@ -438,6 +204,9 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     ['gatewayIP', gatewayIp],
     ['hostIP', hostIp],
     ['deviceIP', machineIp],
+    ...(['dhcpFirst', 'dhcpLast'] as const).flatMap((key) =>
+      stack[key] === undefined ? [] : [[key, stack[key]] as const],
+    ),
     ...Object.keys(stack.dhcpStaticLeases ?? {}).map((lease) => ['dhcpStaticLeases', lease] as const),
   ] as const)
     if (!isOwn(value)) throw invalid(`stack.${key}`, `is "${value}", no address in ${subnet}`);
@@ -445,16 +214,11 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     if (parseMac(mac) === undefined)
       throw invalid(`stack.dhcpStaticLeases.${lease}`, `is "${mac}", no MAC address`);
 
-  const policy: PolicyConfig = {
+  const policy = resolvePolicy({
+    ...stack.policy,
     default: stack.policy?.default ?? (stack.blockAllOutbound ? 'deny' : 'allow'),
-    rules: (stack.policy?.rules ?? []).map((entry, index) => {
-      if (!entry.action) throw invalid(`stack.policy.rules[${index}]`, 'has no action');
-      return { ...entry, action: entry.action };
-    }),
     metadata: stack.policy?.metadata ?? file['ec2-metadata-access'] ?? stack.ec2MetadataAccess ?? false,
-  };
-  const [fault] = policyFaults(policy);
-  if (fault) throw new DrydockError('ERR_NET_CONFIG_INVALID', `stack.policy: ${fault}`);
+  });
   return {
     listen: file.listen ?? [],
     services: file.services,
@@ -464,11 +228,12 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     leaseFile: file['lease-file'],
     mtuBytes: stack.mtu ?? MTU_BYTES_DEFAULT,
     subnet,
-    subnet6: stack.subnet6,
+    subnet6: stack.subnet6 ?? resolveSubnet6(stack.gatewayIPv6),
     gatewayIp,
+    gatewayIp6: stack.gatewayIPv6,
     gatewayMac: stack.gatewayMacAddress ?? GATEWAY_MAC_DEFAULT,
     hostAddresses: resolveHostAddresses(stack, gatewayIp, hostIp),
-    notification: resolveNotification(file.notification),
+    notification: resolveUnix('notification', file.notification),
     zones: (stack.dns ?? defaultZones(gatewayIp, hostIp)).map((shape, index) =>
       readZone(shape, `stack.dns[${index}]`),
     ),
@@ -479,6 +244,20 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     domain: stack.domain,
     policy,
     httpProxy: stack.httpProxy,
+    names: Object.fromEntries([
+      ...(stack.hostNames ?? []).map((name) => [name, hostIp]),
+      ...(stack.gatewayNames ?? []).map((name) => [name, gatewayIp]),
+      ...(stack.machineNames ?? []).map((name) => [name, machineIp]),
+    ]),
+    httpProxyFile: stack.httpProxyFile,
+    hostsFile: stack.hostsFile,
+    dnsFile: stack.dnsFile,
+    dhcpFirst: stack.dhcpFirst,
+    dhcpLast: stack.dhcpLast,
+    gatewayForwards: (stack.gatewayForwards ?? []).map((entry, index) =>
+      checkForward(entry, `stack.gatewayForwards[${index}]`),
+    ),
+    allowedBindAddresses: resolveBindAddresses(stack.allowedBindAddresses),
     machineMacs: stack.vpnKitUUIDMacAddresses ?? {},
     capture: resolveCapture(stack),
     faults: resolveFaults(stack.faults),
@@ -498,6 +277,40 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     namespaces: (file.namespaces ?? []).map(resolveNamespace),
     interfaceName: file.interface ?? 'tap0',
   };
+}
+
+/** gvproxy's `gatewayIPv6` names no prefix: it is the one of 64 bits, of which machines form their addresses. */
+function resolveSubnet6(gateway: string | undefined): string | undefined {
+  if (gateway === undefined) return undefined;
+  const address = parseIpv6(gateway);
+  if (!address) throw invalid('stack.gatewayIPv6', `is "${gateway}", no IPv6 address like fd00::1`);
+  return `${formatIpv6(address.fill(0, 8), 0)}/64`;
+}
+
+function resolveBindAddresses(addresses: string[] | undefined): string[] | undefined {
+  return addresses?.map((text) => {
+    const address = parseAddress(text);
+    if (!address) throw invalid('stack.allowedBindAddresses', `has "${text}", which is no IP address`);
+    return formatAddress(address, 0);
+  });
+}
+
+/**
+ * A policy of a file, in full.
+ * @throws DrydockError ERR_NET_CONFIG_INVALID
+ */
+export function resolvePolicy(file: PolicyFile): PolicyConfig {
+  const policy: PolicyConfig = {
+    default: file.default ?? 'allow',
+    rules: (file.rules ?? []).map((entry, index) => {
+      if (!entry.action) throw invalid(`stack.policy.rules[${index}]`, 'has no action');
+      return { ...entry, action: entry.action };
+    }),
+    metadata: file.metadata ?? false,
+  };
+  const [fault] = policyFaults(policy);
+  if (fault) throw new DrydockError('ERR_NET_CONFIG_INVALID', `stack.policy: ${fault}`);
+  return policy;
 }
 
 /** A pid, the path of a namespace's file, or a name as of `ip netns`. */

@@ -6,12 +6,14 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Log } from '#common/log';
+import type { GatewayForward } from './config-vpnkit.ts';
 import type { FlowInfo } from './flow/inside.ts';
 import type { FaultOptions } from './link/faults.ts';
 import type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureOptions } from './link/pcap.ts';
 import { startNetwork } from './network.ts';
 import type { Zone } from './service/dns/names.ts';
+import type { Upstream } from './service/dns/upstreams.ts';
 import type { LeaseRecord } from './service/lease-pool.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
 
@@ -34,7 +36,7 @@ export interface NetworkOptions {
   gatewayMac?: string;
   /**
    * Further addresses that are the gateway's, and the address of the host's side to which each leads, as `192.168.127.254` to
-   * `127.0.0.1`. The policy has no say in them.
+   * `127.0.0.1`. The policy decides by where they lead.
    */
   hostAddresses?: Record<string, string>;
   /** MAC addresses of machines that join by VPNKit's handshake, by their uuid. */
@@ -52,6 +54,11 @@ export interface NetworkOptions {
    * reach the guest. Default: none.
    */
   multicast?: string[];
+  /** First and last address that DHCP gives; default: those of the subnet. */
+  dhcpFirst?: string;
+  dhcpLast?: string;
+  /** Ports of the gateway that lead to an address of the host's side, instead of to the same port of its loopback. */
+  gatewayForwards?: GatewayForward[];
   /** No traffic to or from outside; guests still reach each other. */
   internal?: boolean;
   /** Makes the guests' wires bad, for tests. */
@@ -160,6 +167,10 @@ export interface HttpProxyConfig {
   /** Destination ports that go by `http` without the guest's knowing. */
   transparentHttpPorts?: number[];
   transparentHttpsPorts?: number[];
+  /** Names, suffixes, addresses and networks: nothing else is reached by the proxies, or at the transparent ports. */
+  allow?: string[];
+  /** What the proxies say of what is not in `allow`; `%s` stands for it. */
+  allowMessage?: string;
 }
 
 /** A running network. */
@@ -172,7 +183,9 @@ export interface Network {
   /** @throws DrydockError ERR_PORT_IN_USE, ERR_PORT_PRIVILEGED, ERR_ADDRESS_NOT_AVAILABLE */
   publish(options: PublishOptions): Promise<PublishedPort>;
   /** Extra names for DNS, such as `host.docker.internal`. */
-  setHostNames(names: Record<string, string>): Promise<void>;
+  setHostNames(names: Record<string, string | string[]>): Promise<void>;
+  /** Forwards DNS questions to these resolvers; undefined: to those of the host's resolv.conf, as it changes. */
+  resolveBy(upstreams: Upstream[] | undefined): Promise<void>;
   /** Adds names below a domain; records of the same zone are put in front of those it has, its default is replaced. */
   addZone(zone: Zone): Promise<void>;
   zones(): Promise<Zone[]>;

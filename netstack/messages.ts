@@ -11,6 +11,7 @@ import type { CaptureCounters, CaptureOptions } from './link/pcap.ts';
 import type { NetworkPlan } from './plan.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
+import type { ForwardRule } from './service/gateway-forwards.ts';
 import type { LeaseRecord } from './service/lease-pool.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
 import type { ProxyRoutes } from './service/proxied-host.ts';
@@ -26,6 +27,10 @@ export interface WorkerSettings extends NetworkPlan {
   searchDomains: string[];
   internal: boolean;
   relayedGroups: MulticastGroup[];
+  gatewayForwards: ForwardRule[];
+  /** First and last address that DHCP gives. */
+  dhcpFirst: number | undefined;
+  dhcpLast: number | undefined;
   faults: FaultOptions | undefined;
   port: MessagePort;
   /** eventfd that wakes the thread. */

@@ -32,7 +32,8 @@ import type {
   RunningCapture,
 } from './index.ts';
 import { checkFaults } from './link/faults.ts';
-import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listeners.ts';
+import { parseLinkUrl } from './link/link-url.ts';
+import type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureOptions } from './link/pcap.ts';
 import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
 import {
@@ -45,6 +46,7 @@ import {
   requireIpv4,
   requireMac,
 } from './plan.ts';
+import { publishError } from './publish/publish-error.ts';
 import type { Zone } from './service/dns/names.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
 import { dockerMac, type LeaseRecord } from './service/lease-pool.ts';
@@ -158,6 +160,12 @@ class WorkerNetwork implements Network {
       searchDomains: options.searchDomains ?? [],
       internal: options.internal ?? false,
       relayedGroups: (options.multicast ?? []).flatMap(requireGroups),
+      gatewayForwards: (options.gatewayForwards ?? []).map((forward) => ({
+        ...forward,
+        address: requireAddress(forward.address, 'forward'),
+      })),
+      dhcpFirst: options.dhcpFirst === undefined ? undefined : requireIpv4(options.dhcpFirst, 'lease'),
+      dhcpLast: options.dhcpLast === undefined ? undefined : requireIpv4(options.dhcpLast, 'lease'),
       faults: options.faults,
       port: port2,
       wakeFd: this.#wakeFd,
@@ -302,16 +310,22 @@ class WorkerNetwork implements Network {
     });
   }
 
-  async setHostNames(names: Record<string, string>): Promise<void> {
+  async setHostNames(names: Record<string, string | string[]>): Promise<void> {
     const entries = Object.entries(names);
     await this.#send(
       'setHostNames',
-      Object.fromEntries(entries.map(([name, address]) => [name, [requireAddress(address, `name ${name}`)]])),
+      Object.fromEntries(
+        entries.map(([name, addresses]) => [
+          name,
+          [addresses].flat().map((address) => requireAddress(address, `name ${name}`)),
+        ]),
+      ),
     );
   }
 
-  /** Forwards DNS questions to `upstreams`, or, if there are none, to those of the host's resolv.conf as it changes. */
   async resolveBy(upstreams: Upstream[] | undefined): Promise<void> {
+    this.#unfollow();
+    this.#unfollow = () => {};
     if (upstreams) return this.#send('setUpstreams', upstreams);
     this.#unfollow = followResolvConf(RESOLV_CONF, (found) => {
       this.#ifOpen(this.#send('setUpstreams', found)).catch((error: unknown) =>
@@ -475,47 +489,10 @@ function firstByte(socket: Socket): Promise<boolean> {
   });
 }
 
-/** Schemes by protocol, as gvproxy's flags have them. */
-function parseLinkUrl(protocol: LinkProtocol, url: string): LinkEndpoint {
-  const scheme = protocol === 'vfkit' ? 'unixgram' : protocol === 'bess' ? 'unixpacket' : 'unix';
-  const path = /^(unix|unixgram|unixpacket):\/\/(\/.+)$/.exec(url);
-  if (path && (path[1] === scheme || path[1] === 'unix')) return { path: path[2]! };
-  const tcp = /^tcp:\/\/(?:\[([0-9a-fA-F:]+)\]|([0-9.]+)):(\d{1,5})$/.exec(url);
-  if (tcp && scheme === 'unix' && Number(tcp[3]) < 0x1_0000)
-    return { address: (tcp[1] ?? tcp[2])!, port: Number(tcp[3]) };
-  throw new DrydockError(
-    'ERR_LINK_URL_INVALID',
-    `"${url}" is no place for ${protocol}. Give one like ${scheme}:///run/drydock/vm.sock` +
-      `${scheme === 'unix' ? ' or tcp://127.0.0.1:1234' : ''}.`,
-  );
-}
-
 function later(): { promise: Promise<unknown>; pending: Pending } {
   let pending: Pending | undefined;
   const promise = new Promise<unknown>((resolve, reject) => {
     pending = { resolve, reject };
   });
   return { promise, pending: pending! };
-}
-
-/** Docker's words for the reason, and ours for the remedy. */
-function publishError(error: string, endpoint: string): DrydockError {
-  switch (error) {
-    case 'EADDRINUSE':
-      return new DrydockError('ERR_PORT_IN_USE', `Bind for ${endpoint} failed: port is already allocated`);
-    case 'EACCES':
-      return new DrydockError(
-        'ERR_PORT_PRIVILEGED',
-        `Bind for ${endpoint} failed: permission denied. Publish a host port of 1024 or more, run the daemon as ` +
-          'root, or lower net.ipv4.ip_unprivileged_port_start.',
-      );
-    case 'EADDRNOTAVAIL':
-      return new DrydockError(
-        'ERR_ADDRESS_NOT_AVAILABLE',
-        `Bind for ${endpoint} failed: cannot assign requested address. No interface of this host has it; ` +
-          '`ip address` lists those there are.',
-      );
-    default:
-      return new DrydockError('ERR_PUBLISH_FAILED', `Bind for ${endpoint} failed: ${error}`);
-  }
 }

@@ -29,6 +29,7 @@ import { Machines } from './machines.ts';
 import type { CommandName, Commands, Reply, Request, WorkerSettings } from './messages.ts';
 import { shadowedIpv4 } from './plan.ts';
 import { type Publication, Publisher } from './publish/publisher.ts';
+import { ForwardedHost } from './service/gateway-forwards.ts';
 import { LeasePool } from './service/lease-pool.ts';
 import { EgressRules } from './service/policy.ts';
 import { ProxiedHost } from './service/proxied-host.ts';
@@ -101,7 +102,7 @@ class NetworkThread {
     };
     const mac = new Uint8Array(6);
     putMac(mac, 0, uplinkMac);
-    this.#proxied = new ProxiedHost(this.#host, this.#policy);
+    this.#proxied = new ProxiedHost(new ForwardedHost(this.#host, settings.gatewayForwards), this.#policy);
     this.#stack = new Stack({
       host: this.#proxied,
       link: this.#switch.uplink,
@@ -121,6 +122,8 @@ class NetworkThread {
     const leases = new LeasePool({
       network: settings.network,
       prefixLength: settings.prefixLength,
+      ...(settings.dhcpFirst !== undefined && { first: settings.dhcpFirst }),
+      ...(settings.dhcpLast !== undefined && { last: settings.dhcpLast }),
       excluded: [settings.gateway, ...settings.hostAddresses.keys(), ...shadowedIpv4(settings)],
     });
     this.#leases = leases;
@@ -188,6 +191,7 @@ class NetworkThread {
       },
       setProxyRoutes: (routes) => {
         this.#proxied.setRoutes(routes);
+        this.#policy.setProxyPort(routes.explicit?.guestPort);
         return undefined;
       },
       denied: () => this.#policy.denied().map((flow) => ({ ...flow, idleMs: this.#now - flow.at })),

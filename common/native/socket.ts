@@ -52,6 +52,7 @@ const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_LINGER = 13;
 const SO_ATTACH_FILTER = 26;
+const SO_BINDTODEVICE = 25;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const F_GETFL = 3;
@@ -284,6 +285,12 @@ export function setReuseAddress(fd: number): void {
 /** Keeps an IPv6 socket from also taking the port of IPv4. */
 export function setIpv6Only(fd: number): void {
   setInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+}
+
+/** Sends and receives by one interface alone (socket(7), SO_BINDTODEVICE). */
+export function bindToDevice(fd: number, name: string): void {
+  scratch.cString(OPTION_OFF, name);
+  check(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, base + OPTION_OFF, name.length), 'bind to device', name);
 }
 
 /** Prepares a datagram or raw socket: ICMP errors, TTLs and traffic classes are told, broadcasts may be sent. */

@@ -124,6 +124,7 @@ describe("gvproxy's paths", () => {
         guestPort: 80,
       },
       { protocol: 'udp', hostAddress: '0.0.0.0', hostPort: 53 },
+      { protocol: 'udp', hostAddress: '::', hostPort: 53 },
     ]);
     expect(await post('/services/forwarder/expose', web)).toEqual({
       status: 500,

@@ -7,8 +7,8 @@
 import { chmod, lstat, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { DrydockError, errorCode } from '#common/errors';
-import type { Network } from '../index.ts';
-import { parseAddress } from '../wire/address.ts';
+import type { Network, PublishedPort } from '../index.ts';
+import { formatAddress, parseAddress } from '../wire/address.ts';
 
 /** Most exposed ports and sockets at once. */
 export const EXPOSED_MAX = 4096;
@@ -48,11 +48,14 @@ export function parseEndpoint(text: string, anyAddress = '0.0.0.0'): { address: 
 export class Forwarder {
   readonly #network: Network;
   readonly #dial: Dial;
+  readonly #bindAddresses: ReadonlySet<string> | undefined;
   readonly #rows = new Map<string, Row>();
 
-  constructor(network: Network, dial: Dial) {
+  /** @param bindAddresses host addresses at which ports may be published; undefined: all */
+  constructor(network: Network, dial: Dial, bindAddresses?: readonly string[]) {
     this.#network = network;
     this.#dial = dial;
+    this.#bindAddresses = bindAddresses && new Set(bindAddresses);
   }
 
   /** Every row, by local address and then protocol. */
@@ -64,10 +67,11 @@ export class Forwarder {
   }
 
   /**
-   * Publishes `local`. `caller` is the guest that asks, for a remote without an address.
-   * @throws DrydockError ERR_FORWARD_INVALID, ERR_FORWARD_EXISTS, and what Network.publish() throws
+   * Publishes `local`, and returns the row as it is: a port of 0 has become a real one. `caller` is the guest that asks, for a
+   * remote without an address.
+   * @throws DrydockError ERR_FORWARD_INVALID, ERR_FORWARD_EXISTS, ERR_FORWARD_FORBIDDEN, and what Network.publish() throws
    */
-  async expose(wish: Exposed, caller?: string): Promise<void> {
+  async expose(wish: Exposed, caller?: string): Promise<Exposed> {
     const key = `${wish.protocol} ${wish.local}`;
     if (this.#rows.has(key))
       throw new DrydockError(
@@ -83,26 +87,61 @@ export class Forwarder {
     const row: Row = { ...wish, close: async () => {} };
     this.#rows.set(key, row);
     try {
-      row.close = await (wish.protocol === 'unix'
-        ? this.#exposeSocket(wish)
-        : this.#exposePort(wish, wish.protocol, caller));
+      if (wish.protocol === 'unix') row.close = await this.#exposeSocket(wish);
+      else await this.#exposePort(row, wish.protocol, caller);
     } catch (error) {
       this.#rows.delete(key);
       throw error;
     }
+    const real = `${row.protocol} ${row.local}`;
+    if (real !== key) {
+      this.#rows.delete(key);
+      this.#rows.set(real, row);
+    }
+    const { local, remote, protocol } = row;
+    return { local, remote, protocol };
   }
 
-  async #exposePort(wish: Exposed, protocol: 'tcp' | 'udp', caller?: string): Promise<() => Promise<void>> {
-    const local = parseEndpoint(wish.local);
-    const remote = parseEndpoint(wish.remote, caller ?? '');
-    const port = await this.#network.publish({
-      protocol,
-      hostAddress: local.address,
-      hostPort: local.port,
-      guestAddress: remote.address,
-      guestPort: remote.port,
-    });
-    return () => port.close();
+  /** As gvproxy has it, an empty address is every one of the host, of both families. */
+  async #exposePort(row: Row, protocol: 'tcp' | 'udp', caller?: string): Promise<void> {
+    const local = parseEndpoint(row.local);
+    const remote = parseEndpoint(row.remote, caller ?? '');
+    const isAny = row.local.startsWith(':');
+    const addresses = isAny ? ['0.0.0.0', '::'] : [local.address];
+    for (const address of addresses) this.#checkBind(address);
+    const ports: PublishedPort[] = [];
+    const close = async (): Promise<void> => {
+      await Promise.all(ports.map((port) => port.close()));
+    };
+    try {
+      for (const hostAddress of addresses)
+        ports.push(
+          await this.#network.publish({
+            protocol,
+            hostAddress,
+            hostPort: ports[0]?.hostPort ?? local.port,
+            guestAddress: remote.address,
+            guestPort: remote.port,
+          }),
+        );
+    } catch (error) {
+      // A host without IPv6 has one family to listen on.
+      const hasNoIpv6 = ports.length === 1 && errorCode(error) === 'ERR_ADDRESS_NOT_AVAILABLE';
+      if (!hasNoIpv6) {
+        await close();
+        throw error;
+      }
+    }
+    if (local.port === 0) row.local = row.local.replace(/0$/, String(ports[0]!.hostPort));
+    row.close = close;
+  }
+
+  #checkBind(address: string): void {
+    if (!this.#bindAddresses || this.#bindAddresses.has(formatAddress(parseAddress(address)!, 0))) return;
+    throw new DrydockError(
+      'ERR_FORWARD_FORBIDDEN',
+      `Ports may not be published at ${address}, only at ${[...this.#bindAddresses].join(', ')} (--allowed-bind-addresses).`,
+    );
   }
 
   async #exposeSocket(wish: Exposed): Promise<() => Promise<void>> {

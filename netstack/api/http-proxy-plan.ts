@@ -16,28 +16,38 @@ export async function planProxy(
   const http = config.http === undefined ? undefined : parseUpstreamProxy(config.http);
   const https = config.https === undefined ? undefined : parseUpstreamProxy(config.https);
   const excludes = parseExcludes(config.exclude ?? '');
+  const allow = config.allow && parseExcludes(config.allow.join(','));
+  const { transparentHttpPorts = [], transparentHttpsPorts = [] } = config;
   const transparent = [
-    ...(await transparentRoute(http, config.transparentHttpPorts)),
-    ...(await transparentRoute(https, config.transparentHttpsPorts)),
+    ...(await transparentRoute(http, transparentHttpPorts, allow !== undefined)),
+    ...(await transparentRoute(https, transparentHttpsPorts, allow !== undefined)),
   ];
-  if (config.port === undefined) return { proxy: undefined, routes: { transparent, excludes } };
+  const routes: ProxyRoutes = {
+    transparent,
+    excludes,
+    ...(allow && { allowed: { ports: [...transparentHttpPorts, ...transparentHttpsPorts], targets: allow } }),
+  };
+  if (config.port === undefined) return { proxy: undefined, routes };
   const proxy = new HttpProxy({
     ...(http && { http }),
     ...(https && { https }),
     excludes,
+    ...(allow && { allow, ...(config.allowMessage !== undefined && { allowMessage: config.allowMessage }) }),
     policy,
     hostNames: DEFAULT_HOST_NAMES,
   });
   const hostPort = await proxy.listen();
   const explicit = { guestPort: config.port, hostPort, secret: Uint8Array.from(proxy.secret) };
-  return { proxy, routes: { transparent, excludes, explicit } };
+  return { proxy, routes: { ...routes, explicit } };
 }
 
 async function transparentRoute(
   upstream: UpstreamProxy | undefined,
-  ports: number[] | undefined,
+  ports: number[],
+  isListed: boolean,
 ): Promise<TransparentRoute[]> {
-  if (!ports?.length) return [];
+  // With a list of what is allowed, ports are looked at that go by no proxy.
+  if (ports.length === 0 || (isListed && !upstream)) return [];
   if (!upstream)
     throw new DrydockError(
       'ERR_PROXY_INVALID',

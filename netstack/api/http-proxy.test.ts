@@ -1,8 +1,9 @@
 import { once } from 'node:events';
 import net from 'node:net';
-import { afterEach, expect, test } from 'vitest';
+import tls from 'node:tls';
+import { afterEach, expect, test, vi } from 'vitest';
 import { EgressRules } from '../service/policy.ts';
-import { formatAddress } from '../wire/address.ts';
+import { formatAddress, mapped } from '../wire/address.ts';
 import { HttpProxy, parseExcludes, parseUpstreamProxy } from './http-proxy.ts';
 
 let proxy: HttpProxy | undefined;
@@ -56,7 +57,44 @@ test('whoever does not know the secret is not served', async () => {
     await once(socket, 'close');
     return heard;
   };
-  expect(await say(new Uint8Array(32))).toBe('');
+  expect(await say(new Uint8Array(48))).toBe('');
   expect(await say(new Uint8Array(0))).toBe('');
-  expect(await say(proxy.secret)).toMatch(/^HTTP\/1\.1 400 Bad Request[\s\S]*This is an HTTP proxy/);
+  expect(await say(Buffer.concat([proxy.secret, mapped(0x0a000002)]))).toMatch(
+    /^HTTP\/1\.1 400 Bad Request[\s\S]*This is an HTTP proxy/,
+  );
+});
+
+test("a tunnel to an address is ended when its client's TLS shows a name that the policy denies", async () => {
+  const origin = net.createServer((socket) => {
+    heard.push('a connection');
+    socket.on('data', () => heard.push('bytes')).on('error', () => {});
+  });
+  const heard: string[] = [];
+  origin.listen(0, '127.0.0.1');
+  await once(origin, 'listening');
+  const { port: originPort } = origin.address() as net.AddressInfo;
+  const policy = new EgressRules(() => 0);
+  policy.set({ default: 'deny', rules: [{ action: 'allow', sni: 'good.test' }] });
+  proxy = new HttpProxy({ excludes: parseExcludes(''), policy, hostNames: [] });
+  const port = await proxy.listen();
+  const shake = async (servername: string): Promise<tls.TLSSocket> => {
+    const socket = net.connect(port, '127.0.0.1').on('error', () => {});
+    const preface = Buffer.concat([proxy!.secret, mapped(0x0a000002)]);
+    socket.write(preface);
+    socket.write(`CONNECT 127.0.0.1:${originPort} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    expect(answer.toString()).toMatch(/^HTTP\/1\.1 200/);
+    return tls.connect({ socket, servername }).on('error', () => {});
+  };
+  try {
+    const good = await shake('good.test');
+    await vi.waitFor(() => expect(heard).toEqual(['a connection', 'bytes']));
+    good.destroy();
+    const bad = await shake('bad.test');
+    await new Promise((resolve) => bad.on('close', resolve));
+    expect(heard).toEqual(['a connection', 'bytes', 'a connection']);
+    expect(policy.denied()).toMatchObject([{ guest: '10.0.0.2', name: 'bad.test', protocol: 'tcp' }]);
+  } finally {
+    origin.close();
+  }
 });

@@ -3,8 +3,9 @@
  * requests in absolute form. It goes on directly, or by an upstream proxy with a password where one is configured,
  * and the network's egress policy holds for it as for any flow.
  *
- * It listens on a loopback port of the host, to which the network's thread leads guests; a connection must begin with a
- * secret, or it is somebody else's.
+ * Of a network it listens on a loopback port of the host, to which the network's thread leads guests; a connection must begin
+ * with a secret, or it is somebody else's, and with the guest's address. By itself it listens where it is told, and whoever
+ * can connect is served.
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { lookup } from 'node:dns/promises';
@@ -15,17 +16,22 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { EgressRules } from '../service/policy.ts';
 import { isExcluded, type ProxyExcludes } from '../service/proxied-host.ts';
-import { mapped, parseAddress } from '../wire/address.ts';
+import { ADDRESS_LEN, formatAddress, mapped, parseAddress } from '../wire/address.ts';
+import { CLIENT_HELLO_BYTES_MAX, readClientHello } from '../wire/tls.ts';
 import { joinStreams } from './forwarder.ts';
+import { bindError } from './standalone-socket.ts';
 
 /** Most guests' connections at once. */
 export const PROXY_CONNECTIONS_MAX = 1024;
 const SECRET_LEN = 32;
+const PREFACE_LEN = SECRET_LEN + ADDRESS_LEN;
 const SECRET_MS_MAX = 5000;
 const CONNECT_MS_MAX = 30_000;
+const TCP = 6;
 
 /** A proxy to go on by. */
 export interface UpstreamProxy {
@@ -42,6 +48,10 @@ export interface HttpProxyOptions {
   /** For tunnels. */
   https?: UpstreamProxy;
   excludes: ProxyExcludes;
+  /** Nothing else is reached; default: all. */
+  allow?: ProxyExcludes;
+  /** What is said of the rest, `%s` stands for it. */
+  allowMessage?: string;
   policy: EgressRules;
   /** Names that mean the host itself, such as host.docker.internal. */
   hostNames: readonly string[];
@@ -96,6 +106,9 @@ export class HttpProxy {
   readonly #server: Server;
   readonly #http = createHttpServer({ headersTimeout: CONNECT_MS_MAX });
   readonly #open = new Set<Socket>();
+  /** Who is at the other end of a connection, 16 bytes. */
+  readonly #clients = new WeakMap<Duplex, Uint8Array>();
+  #isGuarded = true;
 
   constructor(options: HttpProxyOptions) {
     this.#options = options;
@@ -107,10 +120,17 @@ export class HttpProxy {
     });
   }
 
-  /** Starts on a free port of the loopback, and returns it. */
-  async listen(): Promise<number> {
+  /**
+   * Starts on a free port of the loopback, for the network's thread, or at an address for everybody; returns the port.
+   * @throws DrydockError ERR_SERVICE_BIND
+   */
+  async listen(open?: { address: string; port: number }): Promise<number> {
+    this.#isGuarded = open === undefined;
+    const { address, port } = open ?? { address: '127.0.0.1', port: 0 };
     await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject).listen(0, '127.0.0.1', resolve);
+      this.#server.once('error', reject).listen(port, address, resolve);
+    }).catch((error: unknown) => {
+      throw bindError('The proxy', address, port, error);
     });
     return (this.#server.address() as AddressInfo).port;
   }
@@ -129,14 +149,24 @@ export class HttpProxy {
     }
     this.#open.add(socket);
     socket.on('close', () => this.#open.delete(socket));
+    if (!this.#isGuarded) {
+      this.#clients.set(socket, parseAddress(socket.remoteAddress ?? '') ?? mapped(0));
+      this.#http.emit('connection', socket);
+      return;
+    }
     const end = (): void => void socket.destroy();
     const look = (): void => {
-      const secret = socket.read(SECRET_LEN) as Buffer | null;
-      if (!secret) return;
+      const preface = socket.read(PREFACE_LEN) as Buffer | null;
+      if (!preface) return;
       socket.off('readable', look).off('error', end).off('end', end).setTimeout(0);
-      if (secret.length === SECRET_LEN && timingSafeEqual(secret, this.secret))
-        this.#http.emit('connection', socket);
-      else socket.destroy();
+      const isOurs =
+        preface.length === PREFACE_LEN && timingSafeEqual(preface.subarray(0, SECRET_LEN), this.secret);
+      if (!isOurs) {
+        socket.destroy();
+        return;
+      }
+      this.#clients.set(socket, Uint8Array.from(preface.subarray(SECRET_LEN)));
+      this.#http.emit('connection', socket);
     };
     socket.setTimeout(SECRET_MS_MAX, end);
     socket.on('readable', look).on('error', end).on('end', end);
@@ -146,11 +176,23 @@ export class HttpProxy {
     socket.on('error', () => socket.destroy());
     try {
       const { host, port } = splitAuthority(asked.url ?? '');
-      const upstream = this.#upstream(this.#options.https, host);
+      this.#checkListed(host);
+      const client = this.#clientOf(asked);
+      const upstream = this.#upstream(this.#options.https, client, host, port);
       const target = upstream
         ? await this.#connectBy(upstream, host, port)
-        : await this.#connectDirectly(host, port);
+        : await this.#connectDirectly(client, host, port);
       socket.write('HTTP/1.1 200 Connection established\r\n\r\n');
+      const address = parseAddress(host);
+      if (address && this.#options.policy.awaitsHello(address, 0, port)) {
+        const { name, held } = await readHello(socket);
+        if (!this.#options.policy.allowsHello(client, address, 0, port, name)) {
+          target.destroy();
+          socket.resetAndDestroy();
+          return;
+        }
+        target.write(held);
+      }
       joinStreams(socket, target);
     } catch (error) {
       const { status, text } = explain(error);
@@ -158,46 +200,67 @@ export class HttpProxy {
     }
   }
 
-  #upstream(upstream: UpstreamProxy | undefined, host: string): UpstreamProxy | undefined {
-    const isDirect =
-      this.#options.hostNames.includes(host) ||
-      isExcluded(this.#options.excludes, host, parseAddress(host), 0);
-    if (!upstream || isDirect) return undefined;
-    this.#checkName(host);
+  #clientOf(asked: IncomingMessage): Uint8Array {
+    return this.#clients.get(asked.socket) ?? mapped(0);
+  }
+
+  #upstream(
+    upstream: UpstreamProxy | undefined,
+    client: Uint8Array,
+    host: string,
+    port: number,
+  ): UpstreamProxy | undefined {
+    const { hostNames, excludes } = this.#options;
+    const address = parseAddress(host);
+    if (!upstream || hostNames.includes(host) || isExcluded(excludes, host, address, 0)) return undefined;
+    this.#check(client, host, port, address);
     return upstream;
   }
 
-  #checkName(host: string): void {
+  /** Asks the list of what may be reached, if there is one, about a target as it was asked for. */
+  #checkListed(host: string): void {
+    const { allow, allowMessage = 'Connections to %s are not allowed.' } = this.#options;
+    if (allow && !isExcluded(allow, host, parseAddress(host), 0))
+      throw new DrydockError('ERR_POLICY_DENIED', allowMessage.replaceAll('%s', host));
+  }
+
+  /** Asks the policy about a target that was asked for by name or by address. */
+  #check(client: Uint8Array, host: string, port: number, address: Uint8Array | undefined): void {
+    const { policy } = this.#options;
+    const allowed = parseAddress(host)
+      ? address !== undefined && policy.allows(TCP, client, 0, address, 0, port)
+      : policy.allowsNamed(client, host, port, address);
+    if (!allowed)
+      throw new DrydockError('ERR_POLICY_DENIED', `The network's policy denies ${host} port ${port}.`);
+  }
+
+  /** What is no TLS shows no server's name. */
+  #checkPlain(client: Uint8Array, host: string, port: number): void {
     const { policy } = this.#options;
     const address = parseAddress(host);
-    const allowed = address ? true : policy.allowsName(host);
-    if (!allowed) throw new DrydockError('ERR_POLICY_DENIED', `The network's policy denies ${host}.`);
+    if (
+      address &&
+      policy.awaitsHello(address, 0, port) &&
+      !policy.allowsHello(client, address, 0, port, undefined)
+    )
+      throw new DrydockError('ERR_POLICY_DENIED', `The network's policy denies ${host} port ${port}.`);
   }
 
   /** Resolves a name, asks the policy, and connects. */
-  async #connectDirectly(host: string, port: number): Promise<Socket> {
+  async #connectDirectly(client: Uint8Array, host: string, port: number): Promise<Socket> {
     const { policy, hostNames } = this.#options;
-    if (hostNames.includes(host)) return connected(connect({ host: '127.0.0.1', port, allowHalfOpen: true }));
-    this.#checkName(host);
-    const literal = parseAddress(host);
-    const found = literal ? [{ address: host }] : await lookup(host, { all: true });
-    const addresses = found.map(({ address }) => ({ text: address, bytes: parseAddress(address) }));
-    if (!literal)
-      policy.learn(
-        host,
-        addresses.flatMap(({ bytes }) => (bytes ? [bytes] : [])),
-        60,
-      );
+    if (hostNames.includes(host)) {
+      this.#check(client, host, port, mapped(0x7f000001));
+      return connected(connect({ host: '127.0.0.1', port, allowHalfOpen: true }));
+    }
+    const isLiteral = parseAddress(host) !== undefined;
+    if (!isLiteral && !policy.allowsName(host, formatAddress(client, 0)))
+      throw new DrydockError('ERR_POLICY_DENIED', `The network's policy denies ${host}.`);
+    const found = isLiteral ? [{ address: host }] : await lookup(host, { all: true });
     let failure: unknown;
-    for (const { text, bytes } of addresses) {
-      if (!bytes || !policy.allows(6, mapped(0), 0, bytes, 0, port)) {
-        failure ??= new DrydockError(
-          'ERR_POLICY_DENIED',
-          `The network's policy denies ${host} port ${port}.`,
-        );
-        continue;
-      }
+    for (const { address: text } of found) {
       try {
+        this.#check(client, host, port, parseAddress(text));
         return await connected(connect({ host: text, port, allowHalfOpen: true }));
       } catch (error) {
         failure = error;
@@ -264,7 +327,10 @@ export class HttpProxy {
         );
       const host = url.hostname.replace(/^\[|\]$/g, '');
       const port = Number(url.port || 80);
-      const upstream = this.#upstream(this.#options.http, host);
+      this.#checkListed(host);
+      const client = this.#clientOf(asked);
+      const upstream = this.#upstream(this.#options.http, client, host, port);
+      this.#checkPlain(client, host, port);
       // RFC 9112 section 3.2.2: the target's host, whatever the client says.
       const headers = ['Host', url.host, ...endToEndHeaders(asked, 'host')];
       // A body of unknown length must stay delimited, whatever the method.
@@ -272,7 +338,7 @@ export class HttpProxy {
       if (upstream?.authorization !== undefined) headers.push('Proxy-Authorization', upstream.authorization);
       const socket = upstream
         ? await connected(connect({ host: upstream.host, port: upstream.port }))
-        : await this.#connectDirectly(host, port);
+        : await this.#connectDirectly(client, host, port);
       const onward = request({
         createConnection: () => socket,
         method: asked.method,
@@ -292,6 +358,27 @@ export class HttpProxy {
       fail(response, error);
     }
   }
+}
+
+/** The name that a tunnel's client asks for by TLS, and what was read to know it. */
+function readHello(socket: Socket): Promise<{ name: string | undefined; held: Buffer }> {
+  let held = Buffer.alloc(0);
+  return new Promise((resolve) => {
+    const settle = (name: string | undefined): void => {
+      socket.off('readable', look).off('end', over).off('close', over);
+      resolve({ name, held });
+    };
+    const over = (): void => settle(undefined);
+    const look = (): void => {
+      for (let chunk = socket.read(); chunk; chunk = socket.read())
+        held = Buffer.concat([held, chunk as Buffer]);
+      const read = readClientHello(held, held.length);
+      if (read !== 'more') settle(read.name);
+      else if (held.length > CLIENT_HELLO_BYTES_MAX) over();
+    };
+    socket.on('readable', look).on('end', over).on('close', over);
+    look();
+  });
 }
 
 /** Fields of one hop (RFC 9110 section 7.6.1), which a proxy does not pass on. */

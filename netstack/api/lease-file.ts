@@ -6,24 +6,33 @@
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
-import type { Network } from '../index.ts';
 import type { LeaseRecord } from '../service/lease-pool.ts';
+
+/** Whose leases are kept. */
+export interface LeaseKeeper {
+  keepLeases(): Promise<LeaseRecord[]>;
+  restoreLeases(records: LeaseRecord[]): Promise<number>;
+}
 
 /** How often the file is brought up to date. */
 const INTERVAL_MS = 10_000;
 
 /**
- * Takes the leases of `path` into the network and keeps them there from now on.
+ * Takes the leases of `path` into their owner and keeps them there from now on.
  * @returns ends it, with a last write
  * @throws DrydockError ERR_LEASE_FILE_INVALID
  */
-export async function keepLeaseFile(network: Network, path: string, log: Log): Promise<() => Promise<void>> {
-  await network.restoreLeases(await load(path));
+export async function keepLeaseFile(
+  owner: LeaseKeeper,
+  path: string,
+  log: Log,
+): Promise<() => Promise<void>> {
+  await owner.restoreLeases(await load(path));
   let kept = '';
   let running = Promise.resolve();
   const save = async (): Promise<void> => {
     try {
-      const text = `${JSON.stringify(await network.keepLeases(), undefined, 2)}\n`;
+      const text = `${JSON.stringify(await owner.keepLeases(), undefined, 2)}\n`;
       if (text === kept) return;
       await writeFile(`${path}.new`, text, { mode: 0o600 });
       await rename(`${path}.new`, path);

@@ -5,8 +5,12 @@
 import { createWriteStream } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { type Logger, pino } from 'pino';
+import { readText } from '../cli-vpnkit.ts';
 import type { NetConfig } from '../config.ts';
+import { parseHostsFile, parseVpnkitDns, parseVpnkitHttp } from '../config-vpnkit.ts';
+import { followFile } from '../host/resolv-conf.ts';
 import { type CaptureOptions, createNetwork, type Network } from '../index.ts';
+import { formatAddress } from '../wire/address.ts';
 import { type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { type ExposeProtocol, Forwarder } from './forwarder.ts';
@@ -42,6 +46,10 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     searchDomains: config.searchDomains,
     hostAddresses: config.hostAddresses,
     machineMacs: config.machineMacs,
+    ...(config.gatewayIp6 !== undefined && { gateway6: config.gatewayIp6 }),
+    ...(config.dhcpFirst !== undefined && { dhcpFirst: config.dhcpFirst }),
+    ...(config.dhcpLast !== undefined && { dhcpLast: config.dhcpLast }),
+    gatewayForwards: config.gatewayForwards,
     ...(config.upstreams && { dnsUpstreams: config.upstreams }),
     ...(config.domain !== undefined && { domain: config.domain }),
     ...(config.faults && { faults: config.faults }),
@@ -58,10 +66,15 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     notifier,
     servers: [],
     closers: [],
-    forwarder: new Forwarder(network, (address, port) => network.dial(address, port)),
+    forwarder: new Forwarder(
+      network,
+      (address, port) => network.dial(address, port),
+      config.allowedBindAddresses,
+    ),
   };
   try {
     await configure(running, config);
+    for (const end of await followFiles(network, config, log)) running.closers.push(async () => end());
     if (config.leaseFile !== undefined)
       running.closers.push(await keepLeaseFile(network, config.leaseFile, log));
     if (config.capture) running.closers.push(await startCapture(network, config.capture, log));
@@ -96,6 +109,37 @@ async function configure({ network, forwarder }: Running, config: NetConfig): Pr
     const [, protocol = 'tcp', local] = /^(?:(tcp|udp|unix):)?(.*)$/.exec(key) ?? [];
     await forwarder.expose({ protocol: protocol as ExposeProtocol, local: local!, remote });
   }
+}
+
+/** Takes VPNKit's files, now and as they change. A file that becomes wrong changes nothing, and the log says so. */
+async function followFiles(network: Network, config: NetConfig, log: Logger): Promise<(() => void)[]> {
+  const { names, hostsFile, dnsFile, httpProxyFile } = config;
+  const ends: (() => void)[] = [];
+  const follow = async (path: string, take: (text: string) => Promise<void>): Promise<void> => {
+    await take(await readText(path));
+    ends.push(
+      followFile(path, (text) => {
+        take(text).catch((error: unknown) => log.warn({ path, err: error }, 'a changed file is not taken'));
+      }),
+    );
+  };
+  const setNames = (text: string): Promise<void> =>
+    network.setHostNames({
+      ...Object.fromEntries(
+        parseHostsFile(text).map(([name, addresses]) => [
+          name,
+          addresses.map((bytes) => formatAddress(bytes, 0)),
+        ]),
+      ),
+      ...names,
+    });
+  if (hostsFile !== undefined) await follow(hostsFile, setNames);
+  else await setNames('');
+  if (dnsFile !== undefined)
+    await follow(dnsFile, async (text) => network.resolveBy(parseVpnkitDns(text).upstreams));
+  if (httpProxyFile !== undefined)
+    await follow(httpProxyFile, async (text) => network.useHttpProxy(parseVpnkitHttp(text)));
+  return ends;
 }
 
 /** Captures until the network ends, and then tells how it went. */

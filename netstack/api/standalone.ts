@@ -1,22 +1,22 @@
 /**
- * The services by themselves, over ordinary sockets: a DNS forwarder with names of its own, an NTP server, and a DHCP server
- * for clients behind a relay or that hear broadcasts. The machines are those of a network (netstack/service); here are
- * only the sockets and timers that they want.
+ * The services by themselves, over ordinary sockets: a DNS forwarder with names of its own, an NTP server, DHCP and DHCPv6
+ * servers (standalone-dhcp.ts). The machines are those of a network (netstack/service); here are only the sockets and
+ * timers that they want.
  */
-import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
+import { createSocket, type RemoteInfo } from 'node:dgram';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { systemClock, type Timer } from '#common/clock';
-import { DrydockError, errorCode } from '#common/errors';
+import { errorCode } from '#common/errors';
 import { cryptoRng } from '#common/rng';
 import type { HostError, HostStream, StreamSink } from '../flow/host.ts';
-import { DhcpServer, type DhcpServerOptions } from '../service/dhcp-server.ts';
 import type { NameTable } from '../service/dns/names.ts';
 import { type DnsDriver, type DnsExchange, DnsResolver } from '../service/dns/resolver.ts';
 import { DnsStreamServer, streamQuery } from '../service/dns/stream.ts';
 import type { Upstream } from '../service/dns/upstreams.ts';
 import { type ClockQuality, NtpServer } from '../service/ntp-server.ts';
-import { formatAddress, formatIpv4, isMapped, parseAddress } from '../wire/address.ts';
+import { formatAddress, isMapped, parseAddress } from '../wire/address.ts';
+import { bindError, bindUdp, closeUdp, type RunningService } from './standalone-socket.ts';
 
 /** Bytes that a stream may have waiting before it takes no more. */
 const WRITE_BYTES_MAX: number = 256 * 1024;
@@ -25,38 +25,8 @@ export { hostClockQuality } from '#common/native/clock';
 export { NameTable, type NameTableOptions, type Zone, type ZoneRecord } from '../service/dns/names.ts';
 export { parseResolvConf, parseUpstream, type Upstream } from '../service/dns/upstreams.ts';
 export { LeasePool, type LeasePoolOptions, type LeaseRecord } from '../service/lease-pool.ts';
-
-/** A service that runs. */
-export interface RunningService {
-  /** The real port, when 0 was asked for. */
-  readonly port: number;
-  close(): Promise<void>;
-}
-
-function bindError(what: string, address: string, port: number, error: unknown): DrydockError {
-  return new DrydockError(
-    'ERR_SERVICE_BIND',
-    `${what} cannot listen at ${address} port ${port}: ${errorCode(error) ?? error}. Is the port taken, or does it need root?`,
-    { cause: error },
-  );
-}
-
-async function bindUdp(what: string, address: string, port: number): Promise<UdpSocket> {
-  const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
-  socket.bind(port, address);
-  await once(socket, 'listening').catch((error: unknown) => {
-    throw bindError(what, address, port, error);
-  });
-  // A send to somebody who is gone is no reason to end.
-  socket.on('error', () => {});
-  return socket;
-}
-
-function closeUdp(socket: UdpSocket): Promise<void> {
-  return new Promise((resolve) => {
-    socket.close(() => resolve());
-  });
-}
+export { type RunningDhcp6, type ServeDhcp6Options, serveDhcp, serveDhcp6 } from './standalone-dhcp.ts';
+export type { RunningService } from './standalone-socket.ts';
 
 /** A stream of Node's as the machines want it: pulled, and pushed until it takes no more. */
 class NodeStream implements HostStream {
@@ -277,25 +247,6 @@ export async function serveNtp(options: {
   socket.on('message', (request: Buffer, from: RemoteInfo) => {
     const reply = server.receive(request, 0, request.length);
     if (reply) socket.send(reply, from.port, from.address);
-  });
-  return { port: socket.address().port, close: () => closeUdp(socket) };
-}
-
-/**
- * Serves DHCP. Without a link of its own it cannot send to a client that has no address yet but by broadcast (RFC 2131
- * section 4.1 allows it); relays and clients with an address are answered directly.
- * @throws DrydockError ERR_SERVICE_BIND
- */
-export async function serveDhcp(
-  options: Omit<DhcpServerOptions, 'relays'> & { address: string; port: number },
-): Promise<RunningService> {
-  const server = new DhcpServer({ ...options, relays: true });
-  const socket = await bindUdp('DHCP', options.address, options.port);
-  socket.setBroadcast(true);
-  socket.on('message', (request: Buffer) => {
-    const reply = server.receive(systemClock.now(), request, 0, request.length);
-    if (!reply) return;
-    socket.send(reply.bytes, reply.port, reply.mac ? '255.255.255.255' : formatIpv4(reply.address));
   });
   return { port: socket.address().port, close: () => closeUdp(socket) };
 }

@@ -336,16 +336,15 @@ export class TcpFlows implements FlowOwner {
 
   #open(packet: Packet, seg: TcpSegment, kind: DestinationKind): void {
     const context = this.#context;
-    const own = kind !== 'outside';
+    const target = context.addressing.toHost(packet.dst, 0);
     const listener = kind === 'own' ? this.#listeners.get(seg.destinationPort) : undefined;
-    if (!listener && own && !context.hostLoopback) {
+    if (!listener && target && !context.hostLoopback) {
       this.#refuse(packet, seg);
       return;
     }
     if (
       !listener &&
-      !own &&
-      !context.egress.allows(PROTOCOL_TCP, packet.src, 0, packet.dst, 0, seg.destinationPort)
+      !context.egress.allows(PROTOCOL_TCP, packet.src, 0, target ?? packet.dst, 0, seg.destinationPort)
     ) {
       context.counters.egressDenied++;
       this.#refuse(packet, seg);
@@ -365,19 +364,18 @@ export class TcpFlows implements FlowOwner {
         listener.accepted(stream, flow.near, flow.nearPort),
       );
       flow.conn.accept(this.now);
-    } else this.#connect(flow, packet);
+    } else this.#connect(flow, packet, target);
     flow.touch();
   }
 
-  /** Connects the host's socket of a new flow. */
-  #connect(flow: TcpFlow, packet: Packet): void {
-    const { host, addressing } = this.#context;
-    const loopback = addressing.toHost(packet.dst, 0);
+  /** Connects the host's socket of a new flow; `target` is the host's name for an address of ours. */
+  #connect(flow: TcpFlow, packet: Packet, target: Uint8Array | undefined): void {
+    const { host } = this.#context;
     const end = new HostEnd(flow, false);
     flow.end = end;
-    const ttl = loopback ? 0 : packet.ttl - 1;
+    const ttl = target ? 0 : packet.ttl - 1;
     const connect = (): HostStream | HostError =>
-      host.connect(loopback ?? flow.far, 0, flow.farPort, ttl, flow.services, end);
+      host.connect(target ?? flow.far, 0, flow.farPort, ttl, flow.services, end, flow.near);
     let stream = connect();
     if (stream === 'EMFILE' && this.#context.shed()) stream = connect();
     if (typeof stream === 'string') end.failed(stream);

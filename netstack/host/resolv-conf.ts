@@ -27,13 +27,27 @@ export function followResolvConf(
   changed: (upstreams: Upstream[]) => void,
   intervalMs: number = INTERVAL_MS,
 ): () => void {
+  const take = (text: string): void => changed(parseResolvConf(text));
+  take(read(path));
+  return followFile(path, take, intervalMs);
+}
+
+/**
+ * Calls `changed` with the text of a file each time that it changes from now on; a file that is not there is empty. Does
+ * not keep the process alive.
+ * @returns a function that ends it.
+ */
+export function followFile(
+  path: string,
+  changed: (text: string) => void,
+  intervalMs: number = INTERVAL_MS,
+): () => void {
   let text = read(path);
-  changed(parseResolvConf(text));
   const timer = setInterval(() => {
     const next = read(path);
     if (next === text) return;
     text = next;
-    changed(parseResolvConf(text));
+    changed(text);
   }, intervalMs);
   timer.unref();
   return () => clearInterval(timer);

@@ -97,7 +97,8 @@ const DEFAULT_PARAMETERS: readonly number[] = [
   DHCP_OPTION.broadcast,
 ];
 
-function hex(bytes: Uint8Array): string {
+/** Bytes in hexadecimal, as identifiers of clients are kept. */
+export function hex(bytes: Uint8Array): string {
   let text = '';
   for (const byte of bytes) text += byte.toString(16).padStart(2, '0');
   return text;

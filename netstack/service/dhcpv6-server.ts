@@ -4,19 +4,32 @@
  * Addresses come from the same table as IPv4's: a guest's IPv6 address has the same host part as its IPv4 address, as
  * attached guests have it. So both families agree, and no second table can disagree
  * with the first. A guest is known by the MAC address of its frame, which the switch vouches for, and not by the DUID that
- * it claims.
+ * it claims; only where no frame is seen (a server by itself, on a plain socket) it is known by its DUID. Relays' messages
+ * (section 19) are taken by a server by itself only.
  */
-import { get32, netmask, put16, put32, putMac, samePrefix } from '../wire/address.ts';
+import {
+  get16,
+  get32,
+  getMac,
+  isLinkLocalIpv6,
+  netmask,
+  put16,
+  put32,
+  putMac,
+  samePrefix,
+} from '../wire/address.ts';
 import { domainSearchOption } from '../wire/dhcp.ts';
 import {
   type Dhcpv6Message,
   type Dhcpv6Option,
   encodeDhcpv6,
   encodeDhcpv6Options,
+  encodeDhcpv6Relay,
   iaAddressOption,
   iaNaOption,
   DHCPV6_OPTION as O,
   parseDhcpv6,
+  parseDhcpv6Relay,
   parseIaAddress,
   parseIaNa,
   readOptionRequest,
@@ -24,12 +37,13 @@ import {
   statusOption,
   DHCPV6_TYPE as T,
 } from '../wire/dhcpv6.ts';
-import { LEASE_MS_DEFAULT } from './dhcp-server.ts';
-import type { LeasePool } from './lease-pool.ts';
+import { hex, LEASE_MS_DEFAULT } from './dhcp-server.ts';
+import type { LeaseClient, LeasePool } from './lease-pool.ts';
 
 /** What the server gives to its clients. */
 export interface Dhcpv6ServerOptions {
-  pool: LeasePool;
+  /** Who holds which address; without it the server is of the stateless kind and gives parameters alone. */
+  pool?: LeasePool;
   /** The server's MAC address, of which its DUID is made. */
   mac: number;
   /** Any address of the IPv6 network, and the length of its prefix. */
@@ -41,13 +55,20 @@ export interface Dhcpv6ServerOptions {
   dnsServers?: readonly Uint8Array[];
   ntpServers?: readonly Uint8Array[];
   searchDomains?: readonly string[];
+  /** Take what relays forward. Off where every client is on the link itself: a guest could pose as a relay. */
+  relays?: boolean;
 }
 
-/** Lengths of a DUID (section 11.1). */
+/** Kinds and lengths of a DUID (section 11). */
+const DUID_LLT = 1;
+const DUID_LL = 3;
+const HARDWARE_ETHERNET = 1;
 const DUID_LEN_MIN = 3;
 const DUID_LEN_MAX = 130;
 /** How long a client of the stateless kind keeps parameters (section 21.23). */
 const REFRESH_S = 3600;
+/** Most relays between a client and us (section 7.6, HOP_COUNT_LIMIT). */
+const RELAYS_MAX = 8;
 
 /** A request, read. */
 interface Request {
@@ -55,7 +76,7 @@ interface Request {
   message: Dhcpv6Message;
   clientId: Uint8Array | undefined;
   serverId: Uint8Array | undefined;
-  mac: number;
+  client: LeaseClient;
 }
 
 /** The server. */
@@ -74,16 +95,16 @@ export class Dhcpv6Server {
   constructor(options: Dhcpv6ServerOptions) {
     this.#options = options;
     this.#leaseMs = options.leaseMs ?? LEASE_MS_DEFAULT;
-    // DUID-LL (section 11.4): type 3, hardware type 1 (Ethernet), address.
     this.#duid = new Uint8Array(10);
-    put16(this.#duid, 0, 3);
-    put16(this.#duid, 2, 1);
+    put16(this.#duid, 0, DUID_LL);
+    put16(this.#duid, 2, HARDWARE_ETHERNET);
     putMac(this.#duid, 4, options.mac);
     this.#parameters = parameters(options);
   }
 
   /**
-   * Takes the message in `buf[off..end)` of the guest with this MAC address; the answer goes to where it came from.
+   * Takes the message in `buf[off..end)`; the answer goes to where it came from.
+   * @param mac the station of its frame; undefined where frames are not seen
    * @param multicast whether it was sent to all servers, as it must be
    */
   receive(
@@ -91,10 +112,53 @@ export class Dhcpv6Server {
     buf: Uint8Array,
     off: number,
     end: number,
-    mac: number,
+    mac: number | undefined,
     multicast: boolean,
   ): Uint8Array | undefined {
     this.counters.dhcpv6_received!++;
+    const isRelayed = this.#options.relays === true && end > off && buf[off] === T.relayForward;
+    return isRelayed
+      ? this.#relayed(now, buf, off, end, RELAYS_MAX)
+      : this.#direct(now, buf, off, end, mac, multicast);
+  }
+
+  /** Section 19.3: what a relay forwards is answered through it, and through those before it. */
+  #relayed(now: number, buf: Uint8Array, off: number, end: number, depth: number): Uint8Array | undefined {
+    const relayed = parseDhcpv6Relay(buf, off, end);
+    const inner = relayed?.options.find(({ code }) => code === O.relayMessage)?.data;
+    if (!relayed || !inner || depth === 0) {
+      this.counters.dhcpv6_malformed!++;
+      return undefined;
+    }
+    const { prefix, prefixLength } = this.#options;
+    // The link is told by the relay that is closest to the client; one that knows no address of it says nothing.
+    const isNearest = inner[0] !== T.relayForward;
+    const isOther =
+      isGlobal(relayed.linkAddress) && !samePrefix(relayed.linkAddress, 0, prefix, 0, prefixLength);
+    if (isNearest && isOther) {
+      this.counters.dhcpv6_ignored!++;
+      return undefined;
+    }
+    const reply = isNearest
+      ? this.#direct(now, inner, 0, inner.length, undefined, true)
+      : this.#relayed(now, inner, 0, inner.length, depth - 1);
+    if (!reply) return undefined;
+    const interfaceId = relayed.options.filter(({ code }) => code === O.interfaceId);
+    return encodeDhcpv6Relay({
+      ...relayed,
+      type: T.relayReply,
+      options: [...interfaceId, { code: O.relayMessage, data: reply }],
+    });
+  }
+
+  #direct(
+    now: number,
+    buf: Uint8Array,
+    off: number,
+    end: number,
+    mac: number | undefined,
+    multicast: boolean,
+  ): Uint8Array | undefined {
     const message = parseDhcpv6(buf, off, end);
     if (!message) {
       this.counters.dhcpv6_malformed!++;
@@ -102,12 +166,13 @@ export class Dhcpv6Server {
     }
     const find = (code: number): Uint8Array | undefined =>
       message.options.find((option) => option.code === code)?.data;
+    const clientId = find(O.clientId);
     const request: Request = {
       now,
       message,
-      clientId: find(O.clientId),
+      clientId,
       serverId: find(O.serverId),
-      mac,
+      client: mac === undefined ? clientOfDuid(clientId) : { mac },
     };
     const options = this.#isValid(request) ? this.#answer(request, multicast) : undefined;
     if (!options) {
@@ -133,6 +198,7 @@ export class Dhcpv6Server {
 
   /** Section 16: which messages must have, or must not have, identifiers. */
   #isValid({ message, clientId, serverId }: Request): boolean {
+    if (!this.#options.pool && message.type !== T.informationRequest) return false;
     if (clientId && (clientId.length < DUID_LEN_MIN || clientId.length > DUID_LEN_MAX)) return false;
     const isOurs = serverId !== undefined && sameBytes(serverId, this.#duid);
     switch (message.type) {
@@ -232,11 +298,10 @@ export class Dhcpv6Server {
   }
 
   /** The address of the guest, by its place in the table of IPv4 addresses. */
-  #addressFor({ now, mac, message }: Request): Uint8Array | undefined {
+  #addressFor({ now, client, message }: Request): Uint8Array | undefined {
     const { pool } = this.#options;
-    const client = { mac };
-    const lease = pool.offer(now, client);
-    if (!lease) return undefined;
+    const lease = pool?.offer(now, client);
+    if (!pool || !lease) return undefined;
     const isBinding =
       message.type !== T.solicit || message.options.some(({ code }) => code === O.rapidCommit);
     if (isBinding && !pool.bind(now, client, lease.address, this.#leaseMs)) return undefined;
@@ -261,7 +326,7 @@ export class Dhcpv6Server {
   }
 
   /** RELEASE and DECLINE (sections 18.3.7 and 18.3.8). */
-  #giveBack({ now, mac, message }: Request): Dhcpv6Option[] {
+  #giveBack({ now, client, message }: Request): Dhcpv6Option[] {
     const { pool, prefix, prefixLength } = this.#options;
     const answers: Dhcpv6Option[] = [];
     for (const { code, data } of message.options) {
@@ -271,7 +336,7 @@ export class Dhcpv6Server {
       );
       const isKnown = addresses.some((address) => {
         const ipv4 = this.#unmapAddress(address);
-        return message.type === T.decline ? pool.decline(now, { mac }, ipv4) : pool.release({ mac }, ipv4);
+        return message.type === T.decline ? pool?.decline(now, client, ipv4) : pool?.release(client, ipv4);
       });
       if (!isKnown) answers.push(withStatus(code, data, 12, S.noBinding, 'no such binding'));
     }
@@ -304,6 +369,23 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
     bytes.set(part, i * 16);
   });
   return bytes;
+}
+
+/** A client that is known by its DUID alone; the MAC address in one of the usual kinds serves static leases (section 11). */
+function clientOfDuid(duid: Uint8Array | undefined): LeaseClient {
+  if (!duid || duid.length < DUID_LEN_MIN) return { mac: 0 };
+  const kind = get16(duid, 0);
+  const macOff = kind === DUID_LLT ? 8 : 4;
+  const isEthernet =
+    (kind === DUID_LLT || kind === DUID_LL) &&
+    duid.length === macOff + 6 &&
+    get16(duid, 2) === HARDWARE_ETHERNET;
+  return { mac: isEthernet ? getMac(duid, macOff) : 0, clientId: hex(duid) };
+}
+
+/** False for link-local and unspecified addresses, which do not tell a link. */
+function isGlobal(address: Uint8Array): boolean {
+  return !isLinkLocalIpv6(address, 0) && address.some((byte) => byte !== 0);
 }
 
 function refreshTime(): Dhcpv6Option {

@@ -141,7 +141,8 @@ describe('names', () => {
 
 describe('TLS server names', () => {
   const addr = parseAddress('192.0.2.1')!;
-  const hello = (name: string | undefined, port = 443): boolean => policy.allowsHello(addr, 0, port, name);
+  const hello = (name: string | undefined, port = 443): boolean =>
+    policy.allowsHello(undefined, addr, 0, port, name);
 
   test('let a connection through until it shows its name, and then decide', () => {
     set('deny', [{ action: 'allow', sni: '*.example.com', port: '443' }]);
@@ -168,8 +169,8 @@ describe('TLS server names', () => {
     ]);
     expect(policy.awaitsHello(addr, 0, 443)).toBe(false);
     expect(policy.awaitsHello(parseAddress('198.51.100.1')!, 0, 443)).toBe(true);
-    expect(policy.allowsHello(parseAddress('198.51.100.1')!, 0, 443, 'evil.test')).toBe(false);
-    expect(policy.allowsHello(parseAddress('198.51.100.1')!, 0, 443, undefined)).toBe(true);
+    expect(policy.allowsHello(undefined, parseAddress('198.51.100.1')!, 0, 443, 'evil.test')).toBe(false);
+    expect(policy.allowsHello(undefined, parseAddress('198.51.100.1')!, 0, 443, undefined)).toBe(true);
   });
 
   test('that are allowed may be asked for, and others not for that', () => {

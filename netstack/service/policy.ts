@@ -11,7 +11,14 @@
  */
 import type { EgressPolicy } from '../flow/inside.ts';
 import { RateLimit } from '../ip/rate-limit.ts';
-import { formatAddress, formatEndpoint, parseAddress, sameAddress, samePrefix } from '../wire/address.ts';
+import {
+  formatAddress,
+  formatEndpoint,
+  mapped,
+  parseAddress,
+  sameAddress,
+  samePrefix,
+} from '../wire/address.ts';
 import { canonicalName } from './dns/names.ts';
 
 /** Most rules of one policy. */
@@ -46,7 +53,7 @@ export interface PolicyRule {
   name?: string;
   /**
    * Server name that a TLS client asks for, written as `name` is. A connection that such a rule may concern is let through until
-   * its first bytes have shown the name, and is reset then if it is denied.
+   * its first bytes have shown the name, and is reset then if it is denied. Behind a proxy that is asked by name, that name.
    */
   sni?: string;
 }
@@ -93,6 +100,9 @@ interface NamePattern {
   name: string;
   isWildcard: boolean;
 }
+
+const TCP = 6;
+const LOOPBACK: Uint8Array = mapped(0x7f000001);
 
 const RULE_DEFAULT = -1;
 const RULE_METADATA = -2;
@@ -182,6 +192,7 @@ export class EgressRules implements EgressPolicy {
   #rules: Rule[] = [];
   #default: PolicyAction = 'allow';
   #metadata: readonly Uint8Array[] = METADATA_ADDRESSES.map((text) => parseAddress(text)!);
+  #proxyPort: number | undefined;
   /** By address in text; refreshed ones move to the end. */
   readonly #learned = new Map<string, Map<string, number>>();
   readonly #denied = new Map<string, DeniedFlow>();
@@ -203,6 +214,11 @@ export class EgressRules implements EgressPolicy {
     this.#rules = config.rules.map(compileRule).filter((rule): rule is Rule => typeof rule !== 'string');
     this.#default = config.default;
     this.#metadata = config.metadata ? [] : METADATA_ADDRESSES.map((text) => parseAddress(text)!);
+  }
+
+  /** The port of the host's loopback where guests have a proxy that asks this policy itself; undefined: none. */
+  setProxyPort(port: number | undefined): void {
+    this.#proxyPort = port;
   }
 
   /** Takes the addresses that a name was answered with. */
@@ -245,7 +261,34 @@ export class EgressRules implements EgressPolicy {
     port: number,
   ): boolean {
     const names = this.#learned.size === 0 ? [] : this.#namesOf(formatAddress(addr, addrOff));
-    const rule = this.#decide(PROTOCOLS[protocol], addr, addrOff, port, names, 'awaited');
+    const isProxy = port === this.#proxyPort && protocol === TCP && sameAddress(addr, addrOff, LOOPBACK, 0);
+    const rule = isProxy
+      ? RULE_AWAITED
+      : this.#decide(PROTOCOLS[protocol], addr, addrOff, port, names, 'awaited');
+    return this.#settle(rule, PROTOCOLS[protocol] ?? String(protocol), names[0], guest, guestOff, () =>
+      formatEndpoint(addr, addrOff, port),
+    );
+  }
+
+  /**
+   * The decision about a connection that a proxy makes for a guest by the name that it was asked for, at an address that it
+   * found or, with another proxy before it, at one that only that one will find: then the rules with `cidr` say nothing.
+   */
+  allowsNamed(guest: Uint8Array, name: string, port: number, addr: Uint8Array | undefined): boolean {
+    const rule = this.#decide('tcp', addr, 0, port, [name], { name });
+    return this.#settle(rule, 'tcp', name, guest, 0, () =>
+      addr ? formatEndpoint(addr, 0, port) : `${name}:${port}`,
+    );
+  }
+
+  #settle(
+    rule: number,
+    protocol: string,
+    name: string | undefined,
+    guest: Uint8Array,
+    guestOff: number,
+    target: () => string,
+  ): boolean {
     if (this.#actionOf(rule) === 'allow') {
       this.counters.policy_allowed!++;
       return true;
@@ -254,9 +297,9 @@ export class EgressRules implements EgressPolicy {
     this.#logDenied({
       at: this.#now(),
       guest: formatAddress(guest, guestOff),
-      target: formatEndpoint(addr, addrOff, port),
-      protocol: PROTOCOLS[protocol] ?? String(protocol),
-      name: names[0],
+      target: target(),
+      protocol,
+      name,
       rule,
       count: 1,
     });
@@ -277,14 +320,20 @@ export class EgressRules implements EgressPolicy {
   }
 
   /** The decision about a connection that was let through until its first bytes: `sni` is the name they show, if any. */
-  allowsHello(addr: Uint8Array, addrOff: number, port: number, sni: string | undefined): boolean {
+  allowsHello(
+    guest: Uint8Array | undefined,
+    addr: Uint8Array,
+    addrOff: number,
+    port: number,
+    sni: string | undefined,
+  ): boolean {
     const names = this.#namesOf(formatAddress(addr, addrOff));
     const rule = this.#decide('tcp', addr, addrOff, port, names, { name: sni });
     if (this.#actionOf(rule) === 'allow') return true;
     this.counters.policy_hello_denied!++;
     this.#logDenied({
       at: this.#now(),
-      guest: '*',
+      guest: guest ? formatAddress(guest, 0) : '*',
       target: formatEndpoint(addr, addrOff, port),
       protocol: 'tcp',
       name: sni ?? names[0],
@@ -296,20 +345,21 @@ export class EgressRules implements EgressPolicy {
 
   #decide(
     protocol: PolicyRule['protocol'],
-    addr: Uint8Array,
+    addr: Uint8Array | undefined,
     addrOff: number,
     port: number,
     names: readonly string[],
     hello: Hello,
   ): number {
-    if (this.#metadata.some((metadata) => sameAddress(metadata, 0, addr, addrOff))) return RULE_METADATA;
+    if (addr && this.#metadata.some((metadata) => sameAddress(metadata, 0, addr, addrOff)))
+      return RULE_METADATA;
     for (const [index, rule] of this.#rules.entries()) {
       const { name, sni } = rule;
       const concerns =
         (rule.protocol === undefined || rule.protocol === protocol) &&
         port >= rule.portFirst &&
         port <= rule.portLast &&
-        (!rule.network || samePrefix(rule.network, 0, addr, addrOff, rule.prefixLength)) &&
+        (!rule.network || (addr && samePrefix(rule.network, 0, addr, addrOff, rule.prefixLength))) &&
         (!name || names.some((known) => nameMatches(name, known)));
       if (!concerns || (sni && protocol !== 'tcp')) continue;
       if (!sni) return index;
@@ -321,9 +371,9 @@ export class EgressRules implements EgressPolicy {
 
   /**
    * False for a name that no flow could use: a rule denies it whatever the address and port, or nothing but names is
-   * allowed and this is none of them. Such a question is not forwarded: it could carry data out.
+   * allowed and this is none of them. Such a question is not forwarded: it could carry data out. `guest` is who asks, in text.
    */
-  allowsName(name: string): boolean {
+  allowsName(name: string, guest = '*'): boolean {
     for (const [index, rule] of this.#rules.entries()) {
       const pattern = rule.name ?? rule.sni;
       if (pattern) {
@@ -331,15 +381,15 @@ export class EgressRules implements EgressPolicy {
         const isWhole = !rule.network && rule.portFirst === 0 && rule.portLast === 65535 && !rule.protocol;
         if (rule.action === 'allow') return true;
         // A denied server name may still be wanted for something else than TLS.
-        if (isWhole && rule.name) return this.#denyName(name, index);
+        if (isWhole && rule.name) return this.#denyName(name, guest, index);
       } else if (rule.action === 'allow') return true;
     }
-    return this.#default === 'allow' || this.#denyName(name, RULE_DEFAULT);
+    return this.#default === 'allow' || this.#denyName(name, guest, RULE_DEFAULT);
   }
 
-  #denyName(name: string, rule: number): false {
+  #denyName(name: string, guest: string, rule: number): false {
     this.counters.policy_names_denied!++;
-    this.#logDenied({ at: this.#now(), guest: '*', target: name, protocol: 'dns', name, rule, count: 1 });
+    this.#logDenied({ at: this.#now(), guest, target: name, protocol: 'dns', name, rule, count: 1 });
     return false;
   }
 

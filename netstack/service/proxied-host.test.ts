@@ -65,13 +65,14 @@ class Bench {
   );
   name: string | undefined;
 
-  connect(addr: Uint8Array, port: number): HostStream | HostError {
-    return this.host.connect(addr, 0, port, 0, 0, {
+  connect(addr: Uint8Array, port: number, guest?: Uint8Array): HostStream | HostError {
+    const sink: StreamSink = {
       connected: () => this.told.push('connected'),
       readable: () => this.told.push('readable'),
       writable: () => this.told.push('writable'),
       failed: (error) => this.told.push(error),
-    });
+    };
+    return this.host.connect(addr, 0, port, 0, 0, sink, guest);
   }
 
   /** The upstream proxy says something. */
@@ -168,11 +169,11 @@ test("what is excluded, on another port, or the host's own goes directly", () =>
   expect(bench.connected.map(({ to }) => to)).toEqual(['203.0.113.7:443', '203.0.113.7:80', '127.0.0.1:443']);
 });
 
-test('the explicit proxy is reached by its secret, and at once', () => {
-  bench.connect(LOOPBACK, 3128);
+test('the explicit proxy is reached by its secret, with the address of the guest, and at once', () => {
+  bench.connect(LOOPBACK, 3128, parseAddress('10.0.0.2'));
   expect(bench.connected[0]!.to).toBe('127.0.0.1:40000');
   bench.connected[0]!.sink.connected();
-  expect(text(bench.connected[0]!.written)).toBe('sec');
+  expect(text(bench.connected[0]!.written)).toBe('sec\0\0\0\0\0\0\0\0\0\0\xff\xff\n\0\0\x02');
   expect(bench.told).toEqual(['connected']);
   bench.connected[0]!.sink.writable();
   expect(bench.told).toEqual(['connected', 'writable']);

@@ -7,7 +7,8 @@
  * proxy says so: a proxy's refusal is a refused connection.
  *
  * The explicit proxy is a server of the main thread on a loopback port. Only connections that begin with its secret are
- * served there: the port is open to every user of this machine, the proxy and its credentials are not.
+ * served there: the port is open to every user of this machine, the proxy and its credentials are not. The address of the
+ * guest follows the secret, for the policy's log.
  */
 import type {
   Closable,
@@ -60,6 +61,8 @@ export interface TransparentRoute {
 export interface ProxyRoutes {
   transparent: TransparentRoute[];
   excludes: ProxyExcludes;
+  /** At these ports nothing else is reached than these targets. */
+  allowed?: { ports: number[]; targets: ProxyExcludes };
   explicit?: {
     /** Port of the gateway, and so of the host's loopback, at which guests know the proxy. */
     guestPort: number;
@@ -120,15 +123,16 @@ export class ProxiedHost implements Host {
     ttl: number,
     trafficClass: number,
     sink: StreamSink,
+    guest?: Uint8Array,
   ): HostStream | HostError {
-    if (isLoopback(addr, addrOff) || !this.#policy.awaitsHello(addr, addrOff, port))
-      return this.#connect(addr, addrOff, port, ttl, trafficClass, sink);
+    if (this.#isProxy(addr, addrOff, port) || !this.#policy.awaitsHello(addr, addrOff, port))
+      return this.#connect(addr, addrOff, port, ttl, trafficClass, sink, guest);
     const target = copyBytes(addr, addrOff, addrOff + ADDRESS_LEN);
     const guarded = new GuardedStream(sink, {
-      allows: (name) => this.#policy.allowsHello(target, 0, port, name),
+      allows: (name) => this.#policy.allowsHello(guest, target, 0, port, name),
       defer: (later) => void this.#deferred.push(later),
     });
-    const inner = this.#connect(addr, addrOff, port, ttl, trafficClass, guarded);
+    const inner = this.#connect(addr, addrOff, port, ttl, trafficClass, guarded, guest);
     if (typeof inner === 'string') return inner;
     guarded.attach(inner);
     return guarded;
@@ -141,14 +145,23 @@ export class ProxiedHost implements Host {
     ttl: number,
     trafficClass: number,
     sink: StreamSink,
+    guest: Uint8Array | undefined,
   ): HostStream | HostError {
-    const { transparent, excludes, explicit } = this.#routes;
-    if (explicit?.guestPort === port && sameAddress(addr, addrOff, LOOPBACK, 0)) {
+    const { transparent, excludes, explicit, allowed } = this.#routes;
+    if (explicit && this.#isProxy(addr, addrOff, port)) {
       this.counters.proxy_explicit!++;
-      return this.#prefaced(LOOPBACK, explicit.hostPort, explicit.secret, false, 0, sink);
+      const preface = new Uint8Array(explicit.secret.length + ADDRESS_LEN);
+      preface.set(explicit.secret);
+      if (guest) preface.set(guest, explicit.secret.length);
+      return this.#prefaced(LOOPBACK, explicit.hostPort, preface, false, 0, sink);
     }
     const route = transparent.find(({ ports }) => ports.includes(port));
-    const name = route && this.#policy.nameOf(addr, addrOff);
+    const restricted = allowed?.ports.includes(port) ? allowed : undefined;
+    const name = (route ?? restricted) && this.#policy.nameOf(addr, addrOff);
+    if (restricted && !isLoopback(addr, addrOff) && !isExcluded(restricted.targets, name, addr, addrOff)) {
+      this.counters.proxy_refused!++;
+      return 'ECONNREFUSED';
+    }
     if (!route || isLoopback(addr, addrOff) || isExcluded(excludes, name, addr, addrOff))
       return this.#inner.connect(addr, addrOff, port, ttl, trafficClass, sink);
     this.counters.proxy_transparent!++;
@@ -164,6 +177,11 @@ export class ProxiedHost implements Host {
       trafficClass,
       sink,
     );
+  }
+
+  /** True where guests have the explicit proxy, which asks the policy itself. */
+  #isProxy(addr: Uint8Array, addrOff: number, port: number): boolean {
+    return this.#routes.explicit?.guestPort === port && sameAddress(addr, addrOff, LOOPBACK, 0);
   }
 
   #prefaced(

@@ -192,7 +192,7 @@ export function attachServices(stack: StackSurface, host: Host, options: Service
     rng,
     ...(policy && {
       observer: (name, addresses, ttlSeconds) => policy.learn(name, addresses, ttlSeconds),
-      mayAsk: (name) => policy.allowsName(name),
+      mayAsk: (name, { id }) => policy.allowsName(name, id),
     }),
   });
   driver.attach(dns);

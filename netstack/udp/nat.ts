@@ -140,7 +140,8 @@ export class UdpNat {
     const mapping = this.#mappingOf(packet, header);
     if (!mapping?.socket) return;
     const { now, addressing, counters } = this.#context;
-    if (!own && !this.#allowed(mapping, packet, header.dstPort)) {
+    const target = (own && addressing.toHost(packet.dst, 0)) || packet.dst;
+    if (!this.#allowed(mapping, packet, target, header.dstPort)) {
       counters.egressDenied++;
       this.#context.errors.answer(now, packet, 'prohibited');
       return;
@@ -152,7 +153,6 @@ export class UdpNat {
     this.#timers.schedule(mapping, now + mapping.idleMs);
     if (packet.group) mapping.asksGroups = true;
     if (own) copyAddress(packet.dst, 0, mapping.loopback, 0);
-    const target = own ? addressing.toHost(packet.dst, 0)! : packet.dst;
     // To loopback and to a group it is the host's own: a group's datagram goes one hop (IP_MULTICAST_TTL).
     const ttl = own || packet.group ? 0 : packet.ttl - 1;
     const end = packet.payloadOff + header.len;
@@ -298,10 +298,10 @@ export class UdpNat {
     return this.#timers.nextAt();
   }
 
-  #allowed(mapping: UdpMapping, packet: Packet, port: number): boolean {
-    if (mapping.allowedPort === port && sameAddress(mapping.allowed, 0, packet.dst, 0)) return true;
-    if (!this.#context.egress.allows(PROTOCOL_UDP, packet.src, 0, packet.dst, 0, port)) return false;
-    copyAddress(packet.dst, 0, mapping.allowed, 0);
+  #allowed(mapping: UdpMapping, packet: Packet, target: Uint8Array, port: number): boolean {
+    if (mapping.allowedPort === port && sameAddress(mapping.allowed, 0, target, 0)) return true;
+    if (!this.#context.egress.allows(PROTOCOL_UDP, packet.src, 0, target, 0, port)) return false;
+    copyAddress(target, 0, mapping.allowed, 0);
     mapping.allowedPort = port;
     return true;
   }

@@ -7,6 +7,7 @@ import { copyBytes, get16, get32, put16, put32 } from './address.ts';
 
 export const DHCPV6_SERVER_PORT = 547;
 const HEADER_LEN = 4;
+const RELAY_HEADER_LEN = 34;
 /** Most options of one message or container. */
 const OPTIONS_MAX = 64;
 
@@ -22,6 +23,8 @@ export const DHCPV6_TYPE = {
   release: 8,
   decline: 9,
   informationRequest: 11,
+  relayForward: 12,
+  relayReply: 13,
 } as const;
 
 /** Option codes (section 21 and the RFCs named). */
@@ -33,8 +36,10 @@ export const DHCPV6_OPTION = {
   iaAddress: 5,
   optionRequest: 6,
   preference: 7,
+  relayMessage: 9,
   statusCode: 13,
   rapidCommit: 14,
+  interfaceId: 18,
   /** RFC 3646 */
   dnsServers: 23,
   /** RFC 3646 */
@@ -111,6 +116,42 @@ export function encodeDhcpv6(message: Dhcpv6Message): Uint8Array {
   put32(bytes, 0, message.transactionId);
   bytes[0] = message.type;
   bytes.set(options, HEADER_LEN);
+  return bytes;
+}
+
+/** A message between relays and servers (section 9). Addresses are 16 bytes. */
+export interface Dhcpv6RelayMessage {
+  type: number;
+  hops: number;
+  linkAddress: Uint8Array;
+  peerAddress: Uint8Array;
+  options: Dhcpv6Option[];
+}
+
+/** Parses a relay's message in `buf[off..end)`. */
+export function parseDhcpv6Relay(buf: Uint8Array, off: number, end: number): Dhcpv6RelayMessage | undefined {
+  if (end - off < RELAY_HEADER_LEN) return undefined;
+  const options = parseDhcpv6Options(buf, off + RELAY_HEADER_LEN, end);
+  return (
+    options && {
+      type: buf[off]!,
+      hops: buf[off + 1]!,
+      linkAddress: copyBytes(buf, off + 2, off + 18),
+      peerAddress: copyBytes(buf, off + 18, off + 34),
+      options,
+    }
+  );
+}
+
+/** Encodes a message to a relay. */
+export function encodeDhcpv6Relay(message: Dhcpv6RelayMessage): Uint8Array {
+  const options = encodeDhcpv6Options(message.options);
+  const bytes = new Uint8Array(RELAY_HEADER_LEN + options.length);
+  bytes[0] = message.type;
+  bytes[1] = message.hops;
+  bytes.set(message.linkAddress, 2);
+  bytes.set(message.peerAddress, 18);
+  bytes.set(options, RELAY_HEADER_LEN);
   return bytes;
 }
 

@@ -172,7 +172,14 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl'))('HTTP proxies', (
       expect(await code('http://www.evil.test/', '-p')).toBe('000 403');
       expect(await code('http://198.51.100.9/')).toBe('403 000');
       expect(await code('http://169.254.169.254/latest/meta-data')).toBe('403 000');
+      expect(await code('http://169.254.169.254/latest/meta-data', '-p')).toBe('000 403');
       expect(asked).toEqual([]);
+      const denied = await network.denied();
+      expect(denied.map(({ guest, target }) => `${guest} ${target}`)).toEqual([
+        '10.216.0.2 www.evil.test:80',
+        '10.216.0.2 198.51.100.9:80',
+        '10.216.0.2 169.254.169.254:80',
+      ]);
     });
 
     test('says what it is to those who take it for a server', async () => {

@@ -76,7 +76,7 @@ export interface DnsResolverOptions {
   rng: Rng;
   observer?: AnswerObserver;
   /** False for names that must not be asked upstream: such a query is refused. */
-  mayAsk?: (name: string) => boolean;
+  mayAsk?: (name: string, client: DnsClient) => boolean;
 }
 
 interface Waiter {
@@ -109,7 +109,7 @@ export class DnsResolver {
   readonly #driver: DnsDriver;
   readonly #rng: Rng;
   readonly #observer: AnswerObserver | undefined;
-  readonly #mayAsk: (name: string) => boolean;
+  readonly #mayAsk: (name: string, client: DnsClient) => boolean;
   readonly #upstreams = new UpstreamSet();
   readonly #cache = new DnsCache();
   readonly #pending = new Map<string, Pending>();
@@ -181,7 +181,7 @@ export class DnsResolver {
     if (own) {
       this.#count('dns_answered_here');
       client.reply(truncate(own, replyLimit(query)) ?? own);
-    } else if (this.#mayAsk(query.question.name)) this.#forward(now, query);
+    } else if (this.#mayAsk(query.question.name, client)) this.#forward(now, query);
     else {
       this.#count('dns_denied');
       client.reply(answer(query, DNS_RCODE.refused));
