@@ -5,7 +5,6 @@
 //   npm run bench:net -- --only 'TCP up' --rounds 5 --seconds 3 --peers drydock,pasta
 //   npm run bench:net -- --svg docs/bench-net.svg
 //   npm run bench:net -- --against COMMIT  this tree against another commit of it
-//   npm run bench:net -- --profile DIR     with CPU profiles of our threads, for Chrome's developer tools
 //
 // Rounds go over all peers for one measure before the next, so that what else the machine does meets all alike. What is
 // reported is the median, with the lowest and highest.
@@ -29,7 +28,6 @@ const { values: options } = parseArgs({
     seconds: { type: 'string', default: '2' },
     svg: { type: 'string' },
     against: { type: 'string' },
-    profile: { type: 'string' },
   },
 });
 if (process.getuid() !== 0) {
@@ -137,7 +135,7 @@ function row({ measure, unit, peers: byPeer }, names) {
 const other = options.against && buildCommit(options.against);
 try {
   const wanted = options.peers?.split(',');
-  const contenders = peers(root, other?.tree, options.profile).filter(
+  const contenders = peers(root, other?.tree).filter(
     (peer) => peer.available() && (!wanted || wanted.includes(peer.name)),
   );
   const chosen = measures.filter(({ name }) => name.includes(options.only));

@@ -47,8 +47,8 @@ function end(child) {
   return closed(child);
 }
 
-/** We: one process with one network. `root` is a built tree; `profile` a folder for CPU profiles of its threads, or undefined. */
-const drydock = (name, root, profile) => ({
+/** We: one process with one network. `root` is a built tree. */
+const drydock = (name, root) => ({
   name,
   available: () => true,
   publishes: true,
@@ -194,8 +194,8 @@ const loopback = {
   },
 };
 
-export const peers = (root, against, profile) => [
-  drydock('drydock', root, profile),
+export const peers = (root, against) => [
+  drydock('drydock', root),
   drydockVm(root),
   ...(against ? [drydock('drydock (before)', against)] : [pasta, slirp, dockerProxy, veth, loopback]),
 ];
