@@ -54,10 +54,7 @@ const drydock = (name, root) => ({
   publishes: true,
   async start(netns, mtu, published) {
     const settings = JSON.stringify({ root, netns, mtu, published });
-    const profiling = profile ? ['--cpu-prof', `--cpu-prof-dir=${profile}`] : [];
-    const child = spawn(process.execPath, [...profiling, self, settings], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
+    const child = spawn(process.execPath, [self, settings], { stdio: ['pipe', 'pipe', 'inherit'] });
     const [line] = await once(child.stdout, 'data');
     const { gateway } = JSON.parse(line);
     return {
