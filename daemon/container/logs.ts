@@ -22,6 +22,8 @@ export interface LogFileOptions {
   sizeMax: number;
   /** How many files are kept, the current one included. */
   filesMax: number;
+  /** Lines that find so many bytes waiting for the disk are dropped, instead of holding the container back (mode=non-blocking). */
+  bufferMax?: number;
   /** Written with each line, for `docker logs --details`. */
   attributes?: Record<string, string>;
 }
@@ -81,7 +83,7 @@ export class ContainerLog {
     const sink: OutputSink = {
       write: (stream, chunk) => {
         this.#take(stream, chunk);
-        if (this.#pendingBytes <= LOG_PENDING_BYTES_MAX) return true;
+        if (this.#options.bufferMax !== undefined || this.#pendingBytes <= LOG_PENDING_BYTES_MAX) return true;
         void this.flush().then(() => sink.drained?.());
         return false;
       },
@@ -114,6 +116,10 @@ export class ContainerLog {
   #line(stream: StreamNumber, text: string): void {
     const name = stream === 1 ? 'stdout' : 'stderr';
     const line = `{"log":${JSON.stringify(text)},"stream":"${name}",${this.#attributes}"time":"${this.#stamps.text()}"}\n`;
+    // As dockerd's ring: a line that alone is larger than the buffer still goes into an empty one.
+    const { bufferMax } = this.#options;
+    if (bufferMax !== undefined && this.#pendingBytes > 0 && this.#pendingBytes + line.length > bufferMax)
+      return;
     this.#lines.push(line);
     this.#pendingBytes += line.length;
   }

@@ -134,6 +134,7 @@ export class ContainerService {
       {
         sizeMax: size === '-1' ? Number.POSITIVE_INFINITY : sizeBytes(size),
         filesMax: Number(Config['max-file'] ?? (local ? 5 : 1)),
+        ...(Config.mode === 'non-blocking' && { bufferMax: sizeBytes(Config['max-buffer-size'] ?? '1m') }),
         attributes: logAttributes(Config, {
           id: record.id,
           name: record.name,

@@ -217,7 +217,11 @@ describe('what a create request may not say', () => {
     [{ HostConfig: { AutoRemove: true, RestartPolicy: { Name: 'always' } } }, /AutoRemove/],
     [{ HostConfig: { OomScoreAdj: 2000 } }, /oom score adj/],
     [{ HostConfig: { UsernsMode: 'x' } }, /invalid user namespace mode/],
-    [{ HostConfig: { DeviceRequests: [{}] } }, /device requests/],
+    [{ HostConfig: { DeviceCgroupRules: ['c 1 rwm'] } }, /invalid device cgroup rule format: 'c 1 rwm'/],
+    [
+      { HostConfig: { LogConfig: { Type: 'json-file', Config: { 'max-buffer-size': '1m' } } } },
+      /only supported with 'mode=non-blocking'/,
+    ],
     [{ HostConfig: { CgroupParent: '/x' } }, /cgroup parent is not supported/],
     [{ HostConfig: { LogConfig: { Type: 'syslog' } } }, /no log driver named 'syslog' is registered/],
     [

@@ -24,6 +24,7 @@ import type {
 } from '../runtime/runtime.ts';
 import { ETC_FILES } from './files.ts';
 import type { ContainerRecord, HostConfig } from './types.ts';
+import { parseDeviceRule } from './validate.ts';
 
 /** What the world gives to a container that is about to run. */
 export interface Places {
@@ -67,6 +68,7 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
     network: { attached: host.NetworkMode !== 'none', ports: listeningPorts(record) },
     mounts: allMounts(record, places, privileged),
     devices: [...DEFAULT_DEVICES, ...(host.Devices ?? []).map(device)],
+    deviceRules: (host.DeviceCgroupRules ?? []).map(parseDeviceRule),
     privileged,
     maskedPaths: masks ? [] : [...(host.MaskedPaths ?? DEFAULT_MASKED_PATHS)],
     readonlyPaths: masks ? [] : [...(host.ReadonlyPaths ?? DEFAULT_READONLY_PATHS)],

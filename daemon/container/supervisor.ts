@@ -21,6 +21,7 @@ import type { Neighbours } from './neighbours.ts';
 import { signalNumber } from './signals.ts';
 import { execProcess, jailSpec, type Places } from './spec.ts';
 import { ZERO_TIME } from './types.ts';
+import { checkDeviceRequests } from './validate.ts';
 
 /** What the supervisor works with. */
 export interface SupervisorDeps {
@@ -113,6 +114,7 @@ export class Supervisor {
   async #acquire(container: Container, undo: (() => Promise<unknown>)[]): Promise<JailProcess> {
     const { runtime, roots, mounts, networks, neighbours } = this.#deps;
     const { record, id } = container;
+    checkDeviceRequests(record.hostConfig);
     undo.push(() => roots.unmount(id));
     const rootPath = await roots.mount(id);
     undo.push(() => mounts.stop(id));

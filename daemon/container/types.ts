@@ -119,7 +119,7 @@ export interface HostConfig {
   CpusetMems?: string;
   Devices?: { PathOnHost?: string; PathInContainer?: string; CgroupPermissions?: string }[] | null;
   DeviceCgroupRules?: string[] | null;
-  DeviceRequests?: object[] | null;
+  DeviceRequests?: { Driver?: string; Capabilities?: string[][] | null }[] | null;
   MemoryReservation?: number;
   MemorySwap?: number;
   MemorySwappiness?: number | null;

@@ -7,6 +7,7 @@
 import { cpus } from 'node:os';
 import { DrydockError } from '#common/errors';
 import { MEMORY_BYTES_MIN, NAME_LENGTH_MAX } from '../limits.ts';
+import type { JailDeviceRule } from '../runtime/runtime.ts';
 import { signalNumber } from './signals.ts';
 import type { ContainerConfig, HostConfig } from './types.ts';
 
@@ -152,16 +153,7 @@ function checkModes(host: HostConfig): void {
 function checkUnsupported(host: HostConfig): void {
   if (!['', 'host'].includes(host.UsernsMode ?? ''))
     throw invalid(`invalid user namespace mode: ${host.UsernsMode}: only "host" is supported`);
-  if (host.DeviceRequests?.length)
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'could not select device driver: device requests (--gpus, CDI) are not supported; pass device nodes with --device',
-    );
-  if (host.DeviceCgroupRules?.length)
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'device cgroup rules are not supported; pass device nodes with --device',
-    );
+  for (const rule of host.DeviceCgroupRules ?? []) parseDeviceRule(rule);
   if (Object.keys(host.StorageOpt ?? {}).length > 0)
     throw invalid("--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
   if (host.CgroupParent)
@@ -174,6 +166,26 @@ function checkUnsupported(host: HostConfig): void {
   if (host.Cgroup) throw invalid(`invalid cgroup spec: ${host.Cgroup}`);
 }
 
+/** What a rule such as `c 10:200 rwm` or `b 7:* r` allows. @throws ERR_BAD_PARAMETER in dockerd's words */
+export function parseDeviceRule(text: string): JailDeviceRule {
+  const match = /^([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})$/.exec(text);
+  if (!match) throw invalid(`invalid device cgroup rule format: '${text}'`);
+  const [, type, major, minor, access = ''] = match;
+  const number = (part: string | undefined): number | undefined => (part === '*' ? undefined : Number(part));
+  return { type: type as JailDeviceRule['type'], major: number(major), minor: number(minor), access };
+}
+
+/** Devices of a driver (--gpus): there is none here, which dockerd finds at the start too. @throws ERR_BAD_PARAMETER */
+export function checkDeviceRequests(host: HostConfig): void {
+  const [request] = host.DeviceRequests ?? [];
+  if (!request) return;
+  // As Go prints a list of lists.
+  const capabilities = (request.Capabilities ?? []).map((all) => `[${all.join(' ')}]`).join(' ');
+  throw invalid(
+    `could not select device driver ${JSON.stringify(request.Driver ?? '')} with capabilities: [${capabilities}]`,
+  );
+}
+
 const LOG_OPTIONS: Record<string, ReadonlySet<string>> = {
   'json-file': new Set([
     'max-size',
@@ -184,9 +196,10 @@ const LOG_OPTIONS: Record<string, ReadonlySet<string>> = {
     'env-regex',
     'tag',
     'mode',
+    'max-buffer-size',
     'compress',
   ]),
-  local: new Set(['max-size', 'max-file', 'compress', 'mode', 'tag', 'labels', 'env']),
+  local: new Set(['max-size', 'max-file', 'compress', 'mode', 'max-buffer-size', 'tag', 'labels', 'env']),
   none: new Set(),
 };
 
@@ -201,6 +214,10 @@ function checkLogs(host: HostConfig): void {
     if (name === 'max-file' && !(Number(value) >= 1)) throw invalid('max-file cannot be less than 1');
     if (name === 'mode' && value !== 'blocking' && value !== 'non-blocking')
       throw invalid(`logger: logging mode "${value}" is not valid`);
+    if (name !== 'max-buffer-size') continue;
+    if (host.LogConfig?.Config?.mode !== 'non-blocking')
+      throw invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'");
+    sizeBytes(value);
   }
 }
 
@@ -233,10 +250,6 @@ function warnings(host: HostConfig): string[] {
   );
   const log = host.LogConfig?.Config ?? {};
   discard(log.compress === 'true', 'Compression of rotated logs is not supported. They stay as they are.');
-  discard(
-    log.mode === 'non-blocking' || log['max-buffer-size'],
-    'Logging always blocks. The logging mode non-blocking was discarded.',
-  );
   const limits: [unknown[] | null | undefined, string][] = [
     [host.BlkioDeviceReadBps, 'BPS Block I/O read limit'],
     [host.BlkioDeviceWriteBps, 'BPS Block I/O write limit'],

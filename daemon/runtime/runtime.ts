@@ -70,6 +70,16 @@ export interface JailDevice {
   access: string;
 }
 
+/** Devices that a jail may use beyond its nodes (HostConfig.DeviceCgroupRules); undefined numbers mean all. */
+export interface JailDeviceRule {
+  /** `a`: of both kinds. */
+  type: 'a' | 'b' | 'c';
+  major: number | undefined;
+  minor: number | undefined;
+  /** Letters of `rwm`. */
+  access: string;
+}
+
 /** What a rule of a seccomp profile does: names of libseccomp, as in docker's profiles. */
 export type SeccompAction =
   | 'SCMP_ACT_ALLOW'
@@ -161,6 +171,7 @@ export interface JailSpec {
   };
   mounts: JailMount[];
   devices: JailDevice[];
+  deviceRules?: JailDeviceRule[];
   /** All devices, all capabilities, no masks (HostConfig.Privileged). */
   privileged: boolean;
   maskedPaths: string[];

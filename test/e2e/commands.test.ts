@@ -42,6 +42,12 @@ describeE2e.each(clis)('docker commands, $name', ({ cli }) => {
     expect(await ok('ps', '-aq')).toBe('');
   });
 
+  it('run --gpus fails as where no driver for them is installed', async () => {
+    const { code, stderr } = await run('run', '--rm', '--gpus', 'all', IMAGE, 'true');
+    expect(code).toBe(125);
+    expect(stderr).toContain('could not select device driver "" with capabilities: [[gpu]]');
+  });
+
   it('run keeps standard output and standard error apart', async () => {
     const { stdout, stderr } = await run('run', '--rm', IMAGE, 'sh', '-c', 'echo out; echo err >&2');
     expect([stdout, stderr]).toEqual(['out\n', 'err\n']);

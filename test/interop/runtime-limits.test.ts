@@ -111,6 +111,15 @@ describe('devices', () => {
     expect({ stdout, stderr }).toEqual({ stdout: '/dev/my/fuse\nopened\n', stderr: '' });
   });
 
+  it('of a rule can be opened through a node that the container makes, and with that access only', async () => {
+    const script =
+      'mknod /tmp/kmsg c 1 11; mknod /tmp/mem c 1 1; (exec 3</tmp/kmsg) && echo opened; (exec 3>/tmp/kmsg) || echo refused; head -c 1 /tmp/mem || echo refused';
+    const { stdout } = await jails.sh(script, {
+      deviceRules: [{ type: 'c', major: 1, minor: 11, access: 'rm' }],
+    });
+    expect(stdout).toBe('opened\nrefused\nrefused\n');
+  });
+
   it('are all there for a privileged jail', async () => {
     const { stdout } = await jails.sh(
       'ls /dev/loop-control /dev/fuse; exec 3</dev/kmsg && echo opened; cat /proc/self/status | grep CapEff',

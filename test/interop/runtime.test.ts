@@ -285,6 +285,27 @@ describe('a further process', () => {
     });
   });
 
+  it('joins from inside where limits of its own could forbid the launcher beside it', async () => {
+    await jails.withJail(
+      { process: { rlimits: [{ name: 'nproc', soft: 100, hard: 100 }] } },
+      async (jail) => {
+        const wish = { rlimits: [{ name: 'nofile', soft: 30, hard: 30 }] };
+        expect((await jails.exec(jail, ['sh', '-c', 'ulimit -n; ps -o ppid= -p $$'], wish)).stdout).toMatch(
+          /^30\n/,
+        );
+      },
+    );
+  });
+
+  it('has ended by a real-time signal, or by itself, when its exit code says so', async () => {
+    await jails.withJail({}, async (jail) => {
+      const further = await jail.exec(jails.process(['sleep', 'infinity']));
+      further.kill('SIGRTMIN+3');
+      expect(await further.exited).toMatchObject({ code: 165, signal: 'SIGRTMIN+3' });
+      expect((await jails.exec(jail, ['sh', '-c', 'exit 3'])).status.code).toBe(3);
+    });
+  });
+
   it('that is missing or may not run is told apart', async () => {
     await jails.withJail({}, async (jail) => {
       await expect(jails.exec(jail, ['nowhere'])).rejects.toMatchObject({

@@ -25,6 +25,14 @@ export class Bench {
   #children = [];
   #cgroupsBefore = cgroupParents();
 
+  constructor() {
+    // A measure under way fails when its daemon ends, which leads to close().
+    for (const signal of ['SIGINT', 'SIGTERM'])
+      process.once(signal, () => {
+        for (const child of this.#children) child.kill('SIGTERM');
+      });
+  }
+
   at(name) {
     return join(this.folder, name);
   }

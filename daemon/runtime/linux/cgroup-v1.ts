@@ -7,7 +7,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import type { Clock } from '#common/clock';
 import type { CgroupMount } from '../../launch/protocol.ts';
-import type { JailDevice, JailLimits, JailReportRow, JailStats } from '../runtime.ts';
+import type { JailLimits, JailReportRow, JailStats } from '../runtime.ts';
 import {
   type Cgroups,
   childGroups,
@@ -22,7 +22,6 @@ import {
   removeGroup,
   removeGroups,
 } from './cgroup.ts';
-import { deviceRules } from './devices.ts';
 import { waitUntil } from './wait.ts';
 
 /** What the kernel shows for "no limit": the largest multiple of the page size below 2^63. */
@@ -49,10 +48,10 @@ export class CgroupsV1 implements Cgroups {
     this.#clock = clock;
   }
 
-  create(id: string, limits: JailLimits, devices: JailDevice[] | undefined): void {
+  create(id: string, limits: JailLimits, devices: DeviceRule[] | undefined): void {
     for (const { path } of this.#hierarchies) mkdirSync(`${path}/${this.#group}/${id}`, { recursive: true });
     this.#inheritCpuset(id);
-    if (devices !== undefined) this.#allowDevices(id, [...DEVICE_RULES_ALWAYS, ...deviceRules(devices)]);
+    if (devices !== undefined) this.#allowDevices(id, [...DEVICE_RULES_ALWAYS, ...devices]);
     this.update(id, limits);
   }
 

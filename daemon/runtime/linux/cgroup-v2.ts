@@ -8,11 +8,12 @@ import type { Clock } from '#common/clock';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { attachDeviceProgram } from '#common/native/bpf';
 import type { CgroupMount } from '../../launch/protocol.ts';
-import type { JailDevice, JailLimits, JailReportRow, JailStats } from '../runtime.ts';
+import type { JailLimits, JailReportRow, JailStats } from '../runtime.ts';
 import {
   type Cgroups,
   childGroups,
   DEVICE_RULES_ALWAYS,
+  type DeviceRule,
   killPids,
   parsePairs,
   readNumber,
@@ -22,7 +23,6 @@ import {
   removeGroups,
 } from './cgroup.ts';
 import { deviceProgram } from './device-program.ts';
-import { deviceRules } from './devices.ts';
 import { waitUntil } from './wait.ts';
 
 /** What a jail's limits need; others of the machine are left alone. */
@@ -64,7 +64,7 @@ export class CgroupsV2 implements Cgroups {
     this.#attachDevices = attachDevices;
   }
 
-  create(id: string, limits: JailLimits, devices: JailDevice[] | undefined): void {
+  create(id: string, limits: JailLimits, devices: DeviceRule[] | undefined): void {
     mkdirSync(this.#base, { recursive: true });
     this.#handDown(this.#root);
     this.#handDown(this.#base);
@@ -72,7 +72,7 @@ export class CgroupsV2 implements Cgroups {
     if (devices !== undefined) {
       const fd = openSync(this.#path(id), constants.O_RDONLY | constants.O_DIRECTORY);
       try {
-        this.#attachDevices(deviceProgram([...DEVICE_RULES_ALWAYS, ...deviceRules(devices)]), fd);
+        this.#attachDevices(deviceProgram([...DEVICE_RULES_ALWAYS, ...devices]), fd);
       } finally {
         closeSync(fd);
       }

@@ -7,6 +7,7 @@ import { DEFAULT_DEVICES } from '../defaults.ts';
 import { findHierarchies } from './cgroup.ts';
 import { CgroupsV1 } from './cgroup-v1.ts';
 import { blkioToIoWeight, CgroupsV2, sharesToWeight } from './cgroup-v2.ts';
+import { deviceRules } from './devices.ts';
 
 const MIB = 1 << 20;
 let root: string;
@@ -66,7 +67,7 @@ describe('version 2', () => {
         pids: 100,
         blkioWeight: 500,
       },
-      [...DEFAULT_DEVICES],
+      deviceRules([...DEFAULT_DEVICES]),
     );
     expect(read('cgroup.subtree_control')).toBe('+cpu +cpuset +io +memory +pids');
     expect(read('drydock-x/cgroup.subtree_control')).toBe('+cpu +cpuset +io +memory +pids');

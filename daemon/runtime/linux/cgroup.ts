@@ -9,13 +9,13 @@
 import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { errorCode } from '#common/errors';
 import type { CgroupMount } from '../../launch/protocol.ts';
-import type { JailDevice, JailLimits, JailReportRow, JailStats } from '../runtime.ts';
+import type { JailLimits, JailReportRow, JailStats } from '../runtime.ts';
 
 /** The groups of one daemon. Methods on an id that has no group throw SyscallErrors or Node's errors. */
 export interface Cgroups {
   readonly version: '1' | '2';
   /** Makes a group. @param devices what may be used; undefined for everything. */
-  create(id: string, limits: JailLimits, devices: JailDevice[] | undefined): void;
+  create(id: string, limits: JailLimits, devices: DeviceRule[] | undefined): void;
   /** Moves a process, with all its threads, into a group. */
   add(id: string, pid: number): Promise<void>;
   update(id: string, limits: JailLimits): void;

@@ -1,6 +1,6 @@
 /** Device numbers: what a jail's list of devices means to a cgroup. */
 import { constants, lstatSync, readdirSync, statSync } from 'node:fs';
-import type { JailDevice } from '../runtime.ts';
+import type { JailDevice, JailDeviceRule } from '../runtime.ts';
 import type { DeviceRule } from './cgroup.ts';
 
 /** Splits `st_rdev` as the C library encodes it (gnu_dev_major, gnu_dev_minor). */
@@ -12,13 +12,16 @@ export function splitDevice(rdev: number): { major: number; minor: number } {
   };
 }
 
-/** The rules that allow these devices of the host. */
-export function deviceRules(devices: JailDevice[]): DeviceRule[] {
-  return devices.map(({ hostPath, access }) => {
+/** The rules that allow these devices of the host, and what else was asked for. */
+export function deviceRules(devices: JailDevice[], further: JailDeviceRule[] = []): DeviceRule[] {
+  const rules = devices.map(({ hostPath, access }): DeviceRule => {
     const stat = statSync(hostPath);
     const type = (stat.mode & constants.S_IFMT) === constants.S_IFBLK ? 'b' : 'c';
     return { type, ...splitDevice(stat.rdev), access };
   });
+  for (const { type, ...rest } of further)
+    for (const kind of type === 'a' ? (['b', 'c'] as const) : [type]) rules.push({ type: kind, ...rest });
+  return rules;
 }
 
 /** What of the host's /dev belongs to the host's terminals and shared memory, or is made anew in each jail. */

@@ -9,7 +9,7 @@ import type { RuntimeOptions } from '../platform.ts';
 import type { Jail, JailReportRow, JailSpec, NamespaceMode, Runtime } from '../runtime.ts';
 import type { Cgroups } from './cgroup.ts';
 import { openCgroups } from './cgroup-open.ts';
-import { hostDevices } from './devices.ts';
+import { deviceRules, hostDevices } from './devices.ts';
 import { LinuxJail, launchError, processStartTime } from './jail.ts';
 import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
 import { effectiveSpec } from './plan.ts';
@@ -59,7 +59,7 @@ export class LinuxRuntime implements Runtime {
     const spec = effectiveSpec(wish, hostDevices);
     const cgroups = this.#requireCgroups();
     if (this.#jails.has(spec.id)) throw new DrydockError('ERR_JAIL', `There is a jail ${spec.id} already.`);
-    cgroups.create(spec.id, {}, spec.privileged ? undefined : spec.devices);
+    cgroups.create(spec.id, {}, spec.privileged ? undefined : deviceRules(spec.devices, spec.deviceRules));
     let launcher: Launcher | undefined;
     try {
       launcher = this.#launcherFor(spec.namespaces.pid);

@@ -109,7 +109,7 @@ function ociDevice({ hostPath, path }: JailDevice): object {
 
 function ociDeviceRules(spec: JailSpec): object[] {
   if (spec.privileged) return [{ allow: true, access: 'rwm' }];
-  const rules = [...DEVICE_RULES_ALWAYS, ...deviceRules(spec.devices)];
+  const rules = [...DEVICE_RULES_ALWAYS, ...deviceRules(spec.devices, spec.deviceRules)];
   return [
     { allow: false, access: 'rwm' },
     ...rules.map(({ type, major, minor, access }) => ({ allow: true, type, major, minor, access })),
