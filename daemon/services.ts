@@ -6,6 +6,7 @@ import type { Rng } from '#common/rng';
 import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
 import type { Network, NetworkOptions } from '#netstack';
 import type { ApiContext } from './api/context.ts';
+import { SessionBuilds } from './build/buildkit/build.ts';
 import type { Builds } from './build/service.ts';
 import type { DaemonConfig } from './config.ts';
 import { ExecService } from './container/exec.ts';
@@ -121,6 +122,7 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     images,
     roots,
     builds: parts.builds,
+    sessionBuilds: new SessionBuilds(parts.builds, clock),
     containers,
     execs: new ExecService(containers.supervisor, clock, rng),
     networks,

@@ -10,6 +10,7 @@ import { type Credentials, credentialsOf, parseObject } from '../image/registry/
 import type { ImageConfig } from '../image/store.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
+import { switchProtocol } from './hijack.ts';
 import { bodyStream, withProgress } from './images.ts';
 import { flag, integer, optionalJsonBody, text, texts } from './query.ts';
 import type { ApiPlugin } from './server.ts';
@@ -77,9 +78,10 @@ function runHostConfig(request: FastifyRequest): HostConfig {
 }
 
 function refuse(request: FastifyRequest): void {
-  if (text(request, 'version') === '2')
+  const [output] = isBuildKit(request) ? outputs(request) : [];
+  if (output !== undefined)
     throw badParameter(
-      'this daemon has no BuildKit: build with DOCKER_BUILDKIT=0, or with a buildx builder of the docker-container driver',
+      `--output type=${output} is not supported: this daemon builds into its own images. Use docker save or docker export`,
     );
   if (flag(request, 'squash'))
     throw badParameter('squash is only supported with experimental mode, which this daemon has not');
@@ -101,7 +103,26 @@ async function contextSource(request: FastifyRequest): Promise<Readable> {
   return Readable.fromWeb(answer.body as import('node:stream/web').ReadableStream);
 }
 
+/** The client speaks BuildKit's protocol: files and credentials come by its session, progress as a trace. */
+const isBuildKit = (request: FastifyRequest): boolean => text(request, 'version') === '2';
+
+/** The types of --output. */
+function outputs(request: FastifyRequest): string[] {
+  const raw = text(request, 'outputs');
+  const value: unknown = raw === '' ? [] : JSON.parse(raw);
+  if (!Array.isArray(value)) throw badParameter('error reading outputs: it is not a JSON list');
+  return value.map((each: { Type?: unknown } | null) => String(each?.Type));
+}
+
+/** The prefix of a build's id when the request brings only that build's context. */
+const UPLOAD_PREFIX = 'upload-request:';
+
 async function build(request: FastifyRequest, reply: FastifyReply, context: ApiContext): Promise<void> {
+  const buildId = text(request, 'buildid');
+  if (isBuildKit(request) && buildId.startsWith(UPLOAD_PREFIX)) {
+    await context.sessionBuilds.upload(buildId.slice(UPLOAD_PREFIX.length), bodyStream(request));
+    return void reply.code(200).send();
+  }
   refuse(request);
   const entries = (name: string): [string, unknown][] => Object.entries(jsonParameter(request, name));
   const options: BuildRequest['options'] = {
@@ -120,12 +141,25 @@ async function build(request: FastifyRequest, reply: FastifyReply, context: ApiC
     quiet: flag(request, 'q'),
   };
   const runner = containerRunner(context.containers, runHostConfig(request));
-  const source = await contextSource(request);
+  const dockerfile = text(request, 'dockerfile') || 'Dockerfile';
+  if (isBuildKit(request)) {
+    const remote = text(request, 'remote');
+    const fetched = /^(client-session|upload-request|)$/.test(remote)
+      ? undefined
+      : await contextSource(request);
+    return withProgress(request, reply, async (progress, signal) => {
+      const sessionId = text(request, 'session');
+      const isUploaded = remote === 'upload-request';
+      await context.sessionBuilds.build({
+        ...{ sessionId, buildId, isUploaded, fetched, dockerfile, options, runner, progress, signal },
+      });
+    });
+  }
+  const body = await contextSource(request);
   await withProgress(request, reply, async (progress, signal) => {
     await context.builds.build({
       options,
-      context: source,
-      dockerfile: text(request, 'dockerfile') || 'Dockerfile',
+      source: (scratchPath) => context.builds.receive(body, dockerfile, scratchPath),
       runner,
       credentialsFor: credentialsByRegistry(request),
       progress,
@@ -209,6 +243,18 @@ export const buildRoutes: ApiPlugin = (app, context) => {
   app.post('/build', (request, reply) => build(request, reply, context));
   app.post('/commit', async (request, reply) => reply.code(201).send(await commit(request, context)));
   app.post('/build/prune', () => context.builds.prune(context.imageUsers));
-  // The CLI asks it to cancel builds of BuildKit; a classic build ends when its client hangs up.
-  app.post('/build/cancel', async (_request, reply) => reply.code(204).send());
+  // A classic build ends when its client hangs up.
+  app.post('/build/cancel', async (request, reply) => {
+    context.sessionBuilds.cancel(text(request, 'id'));
+    return reply.code(204).send();
+  });
+  app.post('/session', async (request, reply) => {
+    const header = (name: string): string[] =>
+      [request.headers[`x-docker-expose-session-${name}`] ?? ''].flat();
+    const [id = ''] = header('uuid');
+    if (id === '') throw badParameter('missing X-Docker-Expose-Session-Uuid: the session has no id');
+    // Node joins the values of a header that occurs several times.
+    const methods = header('grpc-method').flatMap((value) => value.split(/,\s*/));
+    context.sessionBuilds.sessions.add(id, methods, switchProtocol(request, reply, 'h2c'));
+  });
 };

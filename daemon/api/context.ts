@@ -1,6 +1,7 @@
 /** What the API's plugins work with: the daemon's services, made once in daemon/index.ts. */
 import type { Clock } from '#common/clock';
 import type { Log } from '#common/log';
+import type { SessionBuilds } from '../build/buildkit/build.ts';
 import type { Builds } from '../build/service.ts';
 import type { ExecService } from '../container/exec.ts';
 import type { ContainerService } from '../container/service.ts';
@@ -17,6 +18,8 @@ export interface ApiContext {
   readonly images: ImageStore;
   readonly roots: RootStore;
   readonly builds: Builds;
+  /** Builds of clients that speak BuildKit's protocol. */
+  readonly sessionBuilds: SessionBuilds;
   readonly containers: ContainerService;
   readonly execs: ExecService;
   readonly networks: NetworkService;

@@ -103,6 +103,21 @@ function nextChunk(socket: Duplex): Promise<Buffer | undefined> {
   });
 }
 
+/**
+ * Ends HTTP/1 on this connection for another protocol, in which either side may speak first.
+ * @throws ERR_BAD_PARAMETER when the client did not ask for just that protocol
+ */
+export function switchProtocol(request: FastifyRequest, reply: FastifyReply, protocol: string): Duplex {
+  const socket = (request.raw as ReplayedRequest)[UPGRADE];
+  const asked = request.headers.upgrade ?? '';
+  if (socket === undefined || asked.toLowerCase() !== protocol)
+    throw badParameter(asked === '' ? 'no upgrade proto in request' : `protocol ${asked} not supported`);
+  reply.hijack();
+  reply.raw.detachSocket(socket as never);
+  socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${protocol}\r\n\r\n`);
+  return socket;
+}
+
 /** Ends HTTP on this connection and answers with the stream's type. No error can be answered after it. */
 export function hijack(request: FastifyRequest, reply: FastifyReply, contentType: string): Hijacked {
   reply.hijack();

@@ -53,16 +53,32 @@ export interface BuildParts {
   runner: StepRunner;
   /** A folder for files of this build. */
   scratchPath: string;
-  credentialsFor: (domain: string) => Credentials | undefined;
+  credentialsFor: CredentialsFor;
   progress: (line: Progress) => void;
+  /** Told of steps, by a client that shows them in its own way. */
+  observer?: BuildObserver;
   signal: AbortSignal;
+}
+
+/** The client's login at a registry. */
+export type CredentialsFor = (domain: string) => Credentials | undefined | Promise<Credentials | undefined>;
+
+/** Hears which step is under way. A step that fails is not ended: run() throws. */
+export interface BuildObserver {
+  /** `index` counts from 0. */
+  begin(instruction: Instruction, index: number, total: number): void;
+  /** The step under way was taken from the cache. */
+  cached(): void;
+  end(): void;
 }
 
 /** A failed RUN: the client ends with the command's exit code. */
 export class BuildRunError extends DrydockError {
+  readonly command: readonly string[];
   readonly exitCode: number;
   constructor(command: readonly string[], exitCode: number) {
     super('ERR_BUILD_RUN', `The command '${command.join(' ')}' returned a non-zero code: ${exitCode}`);
+    this.command = command;
     this.exitCode = exitCode;
   }
 }
@@ -112,7 +128,9 @@ export class Builder {
       for (const [index, instruction] of instructions.entries()) {
         this.#parts.signal.throwIfAborted();
         this.#say(`Step ${index + 1}/${instructions.length} : ${instruction.original}\n`);
+        this.#parts.observer?.begin(instruction, index, instructions.length);
         await this.#step(instruction);
+        this.#parts.observer?.end();
       }
       const stage = this.#stages.at(-1)!;
       const id = stage.imageId;
@@ -386,7 +404,7 @@ export class Builder {
     if (!isRight || this.#options.pull) {
       const { domain } = parseReference(reference);
       const request = {
-        credentials: credentialsFor(domain),
+        credentials: await credentialsFor(domain),
         progress,
         signal,
         ...(platform !== '' && { platform }),
@@ -431,7 +449,10 @@ export class Builder {
           },
           this.#cacheSources,
         );
-    if (cached) this.#say(' ---> Using cache\n');
+    if (cached) {
+      this.#say(' ---> Using cache\n');
+      this.#parts.observer?.cached();
+    }
     const record =
       cached ??
       (await library.derive({

@@ -32,6 +32,8 @@ export interface Instruction {
 export interface Dockerfile {
   /** The escape character. */
   escape: string;
+  /** The frontend that `# syntax=` asks for. */
+  syntax?: string;
   instructions: Instruction[];
 }
 
@@ -77,7 +79,9 @@ interface Cursor {
 export function parseDockerfile(text: string): Dockerfile {
   if (text.length > DOCKERFILE_BYTES_MAX) throw dockerfileError(1, 'the file is larger than 4 MiB');
   const lines = text.replace(/^\ufeff/, '').split(/\r?\n/);
-  const cursor: Cursor = { lines, at: 0, escape: directives(lines).get('escape') ?? '\\' };
+  const directive = directives(lines);
+  const syntax = directive.get('syntax');
+  const cursor: Cursor = { lines, at: 0, escape: directive.get('escape') ?? '\\' };
   if (cursor.escape !== '\\' && cursor.escape !== '`')
     throw dockerfileError(1, `invalid ESCAPE ${JSON.stringify(cursor.escape)}. Must be \` or \\`);
   const instructions: Instruction[] = [];
@@ -89,7 +93,7 @@ export function parseDockerfile(text: string): Dockerfile {
   }
   if (instructions.length === 0)
     throw new DrydockError('ERR_BAD_DOCKERFILE', 'the Dockerfile cannot be empty');
-  return { escape: cursor.escape, instructions };
+  return { escape: cursor.escape, ...(syntax !== undefined && { syntax }), instructions };
 }
 
 /** `# key=value` lines before anything else. */

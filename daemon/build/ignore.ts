@@ -3,9 +3,9 @@
  * take back; the last pattern that matches decides, and what matches a folder matches all below it. Pure functions.
  */
 
-/** A test for paths (with slashes, relative): whether they are left out of the context. */
-export function ignoreMatcher(text: string): (path: string) => boolean {
-  const rules = text
+/** The patterns of a .dockerignore, in order and cleaned; `!` stays at the front of an exception. */
+export function ignorePatterns(text: string): string[] {
+  return text
     .replace(/^\ufeff/, '')
     .split(/\r?\n/)
     .map((line) => line.trim())
@@ -15,8 +15,16 @@ export function ignoreMatcher(text: string): (path: string) => boolean {
       const pattern = (isException ? line.slice(1).trim() : line)
         .replace(/^\/+|\/+$/g, '')
         .replace(/^(\.\/)+/, '');
-      return { isException, test: patternTest(pattern) };
+      return `${isException ? '!' : ''}${pattern}`;
     });
+}
+
+/** A test for paths (with slashes, relative): whether they are left out of the context. */
+export function ignoreMatcher(text: string): (path: string) => boolean {
+  const rules = ignorePatterns(text).map((pattern) => {
+    const isException = pattern.startsWith('!');
+    return { isException, test: patternTest(isException ? pattern.slice(1) : pattern) };
+  });
   return (path) => {
     const parts = path.split('/');
     let isIgnored = false;

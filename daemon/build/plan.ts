@@ -44,7 +44,7 @@ export function checkFlags({ name, flags }: Instruction): void {
     if (ACCEPTED_FLAGS[name]?.includes(flag)) continue;
     throw new DrydockError(
       'ERR_BAD_DOCKERFILE',
-      `the --${flag} option of ${name} requires BuildKit, which this daemon does not have: leave it out.`,
+      `the --${flag} option of ${name} is not supported by this daemon: leave it out.`,
     );
   }
 }

@@ -9,11 +9,10 @@ import { storageError } from '../image/content.ts';
 import { LAYER_BYTES_MAX } from '../image/extract.ts';
 import type { Images } from '../image/images.ts';
 import { detectBlob } from '../image/layers.ts';
-import type { Credentials } from '../image/registry/auth.ts';
 import type { Roots } from '../image/roots.ts';
 import type { Progress } from '../image/store.ts';
 import { isZeroBlock, parseHeader } from '../image/tar/header.ts';
-import { Builder, type BuildOptions } from './builder.ts';
+import { Builder, type BuildObserver, type BuildOptions, type CredentialsFor } from './builder.ts';
 import { ignoreMatcher } from './ignore.ts';
 import type { StepRunner } from './runner.ts';
 import { cleanPath, Tree } from './sources.ts';
@@ -21,14 +20,21 @@ import { cleanPath, Tree } from './sources.ts';
 /** A build as a client asks for it. */
 export interface BuildRequest {
   options: Omit<BuildOptions, 'dockerfile' | 'contextPath'>;
-  /** A tar archive, compressed or not, or a lone Dockerfile. */
-  context: Readable;
-  /** Path in the context. */
-  dockerfile: string;
+  /** Where context and Dockerfile come from; the folder is the build's own, and goes with it. */
+  source: (scratchPath: string) => Promise<BuildSource>;
   runner: StepRunner;
-  credentialsFor: (domain: string) => Credentials | undefined;
+  credentialsFor: CredentialsFor;
   progress: (line: Progress) => void;
+  observer?: BuildObserver;
   signal: AbortSignal;
+}
+
+/** What is built. */
+export interface BuildSource {
+  /** A folder with the context. */
+  contextPath: string;
+  /** The Dockerfile's text. */
+  dockerfile: string;
 }
 
 /** See the module's head. */
@@ -50,13 +56,12 @@ export class Builds {
   }
 
   /** Builds an image and returns its id. @throws DrydockError ERR_BAD_DOCKERFILE, ERR_BUILD, ERR_BUILD_RUN and others */
-  async build({ options, context, dockerfile, ...rest }: BuildRequest): Promise<string> {
+  async build({ options, source, ...rest }: BuildRequest): Promise<string> {
     const scratchPath = await mkdtemp(join(this.#folder, 'build-'));
     try {
-      const contextPath = await this.#receive(context, scratchPath);
-      const text = await readDockerfile(contextPath, dockerfile);
+      const { contextPath, dockerfile } = await source(scratchPath);
       const parts = { images: this.#images, roots: this.#roots, scratchPath, ...rest };
-      return await new Builder({ ...options, dockerfile: text, contextPath }, parts).run();
+      return await new Builder({ ...options, dockerfile, contextPath }, parts).run();
     } catch (error) {
       throw storageError(error);
     } finally {
@@ -79,12 +84,20 @@ export class Builds {
     return { CachesDeleted: deleted, SpaceReclaimed: reclaimedBytes };
   }
 
-  /** Unpacks what the client sends. */
-  async #receive(context: Readable, scratchPath: string): Promise<string> {
+  /**
+   * Takes context and Dockerfile from what a client sends.
+   * @param context a tar archive, compressed or not, or a lone Dockerfile @param dockerfile path in the context
+   */
+  async receive(context: Readable, dockerfile: string, scratchPath: string): Promise<BuildSource> {
     const archivePath = join(scratchPath, 'context.tar');
-    const contextPath = join(scratchPath, 'context');
-    await mkdir(contextPath, { mode: 0o755 });
     await pipeline(context, createWriteStream(archivePath));
+    const contextPath = await this.unpack(archivePath, join(scratchPath, 'context'));
+    return { contextPath, dockerfile: await readDockerfile(contextPath, dockerfile) };
+  }
+
+  /** Unpacks an archive, which is removed, into a new folder. */
+  async unpack(archivePath: string, contextPath: string): Promise<string> {
+    await mkdir(contextPath, { mode: 0o755 });
     const compression = await detectBlob(archivePath);
     if (compression === 'none' && (await isDockerfile(archivePath))) {
       await rename(archivePath, join(contextPath, 'Dockerfile'));

@@ -234,8 +234,12 @@ describeHere('a Dockerfile built by us and by dockerd', () => {
         forceRemove: true,
         quiet: false,
       },
-      context: Readable.from([tarOf([...CONTEXT, file('Dockerfile', dockerfile)])]),
-      dockerfile: 'Dockerfile',
+      source: (scratch) =>
+        builds.receive(
+          Readable.from([tarOf([...CONTEXT, file('Dockerfile', dockerfile)])]),
+          'Dockerfile',
+          scratch,
+        ),
       runner: chrootRunner(store),
       credentialsFor: () => undefined,
       progress: () => {},
