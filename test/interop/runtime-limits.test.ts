@@ -113,9 +113,9 @@ describe('devices', () => {
 
   it('of a rule can be opened through a node that the container makes, and with that access only', async () => {
     const script =
-      'mknod /tmp/kmsg c 1 11; mknod /tmp/mem c 1 1; (exec 3</tmp/kmsg) && echo opened; (exec 3>/tmp/kmsg) || echo refused; head -c 1 /tmp/mem || echo refused';
+      'mknod /tmp/fuse c 10 229; mknod /tmp/mem c 1 1; (exec 3</tmp/fuse) && echo opened; (exec 3>/tmp/fuse) || echo refused; head -c 1 /tmp/mem || echo refused';
     const { stdout } = await jails.sh(script, {
-      deviceRules: [{ type: 'c', major: 1, minor: 11, access: 'rm' }],
+      deviceRules: [{ type: 'c', major: 10, minor: 229, access: 'rm' }],
     });
     expect(stdout).toBe('opened\nrefused\nrefused\n');
   });
