@@ -205,6 +205,7 @@ export function execute(system: System, path: string, args: string[], env: strin
   }
 }
 
+/** Says on standard error why the kernel did not take the program, and ends as runc does. */
 export function failToExecute(path: string, error: unknown): never {
   writeSync(2, `exec ${path}: ${strerror(errorCode(error) ?? '')}\n`);
   process.exit(EXEC_FAILED_STATUS);
