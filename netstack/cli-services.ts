@@ -6,6 +6,7 @@ import { networkInterfaces } from 'node:os';
 import { type Command, Option } from 'commander';
 import { type Logger, pino } from 'pino';
 import { systemClock } from '#common/clock';
+import { explain } from '#common/command-help';
 import { DrydockError } from '#common/errors';
 import type { LeaseRecord, RunningService } from './api/standalone.ts';
 import { readText } from './cli-vpnkit.ts';
@@ -25,8 +26,13 @@ function invalid(message: string): DrydockError {
 /** What a service's command starts; `close` ends it. */
 type Start<F> = (flags: F, log: Logger) => Promise<{ close(): Promise<void>; told: object }>;
 
-/** Gives a command its action: start, say so, wait for a signal, end. */
-function runs<F extends { debug?: boolean }>(command: Command, start: Start<F>): void {
+/** Gives a command its example and its action: start, say so, wait for a signal, end. */
+function runs<F extends { debug?: boolean }>(
+  command: Command,
+  example: { text: string; command: string },
+  start: Start<F>,
+): void {
+  explain(command, { examples: [example] });
   command.option('--debug', 'log more').action(async (flags: F) => {
     try {
       const ended = new Promise<string>((resolve) => {
@@ -96,43 +102,52 @@ function addDns(net: Command): void {
     .option('--name <name=address>', 'a name that is answered here (repeatable)', collect)
     .option('--hosts <file>', 'names that are answered here, a file like /etc/hosts, followed')
     .option('--domain <name>', 'domain below which the names are known too, and nothing is forwarded');
-  runs<DnsFlags>(command, async (flags) => {
-    const { NameTable, parseUpstream, serveDns } = await import('./api/standalone.ts');
-    const { followFile, followResolvConf, RESOLV_CONF } = await import('./host/resolv-conf.ts');
-    const { address, port } = endpoint(flags.listen, 53);
-    const upstreams = flags.dns?.map((text) => {
-      const upstream = parseUpstream(text);
-      if (!upstream) throw invalid(`"${text}" is no DNS server. Give one like 10.0.0.1 or 10.0.0.1#5353.`);
-      return upstream;
-    });
-    const names = new NameTable({
-      isLocal: () => false,
-      ...(flags.domain !== undefined && { domain: flags.domain }),
-    });
-    (flags.name ?? []).forEach((text, index) => {
-      const [name, value, ...rest] = text.split('=');
-      const bytes = parseAddress(value ?? '');
-      if (!name || !bytes || rest.length > 0)
-        throw invalid(`"${text}" is no name. Give one like web=10.0.0.2.`);
-      names.setGuest(`name ${index}`, [name], [bytes]);
-    });
-    const { hosts } = flags;
-    const first = hosts === undefined ? '' : await readText(hosts);
-    const setHosts = (text: string): void => names.setHostNames(parseHostsFile(text));
-    setHosts(first);
-    const service = await serveDns({ address, port, names, upstreams: upstreams ?? [] });
-    const ends = [
-      ...(hosts === undefined ? [] : [followFile(hosts, setHosts)]),
-      ...(upstreams ? [] : [followResolvConf(RESOLV_CONF, (found) => service.resolver.setUpstreams(found))]),
-    ];
-    return {
-      told: { address, port: service.port },
-      close: async () => {
-        for (const end of ends) end();
-        await service.close();
-      },
-    };
-  });
+  runs<DnsFlags>(
+    command,
+    {
+      text: 'a forwarder with a name of its own, for dig @127.0.0.1 -p 5353 web',
+      command: 'drydock net dns --listen 127.0.0.1:5353 --dns 10.0.0.1 --name web=10.0.0.2',
+    },
+    async (flags) => {
+      const { NameTable, parseUpstream, serveDns } = await import('./api/standalone.ts');
+      const { followFile, followResolvConf, RESOLV_CONF } = await import('./host/resolv-conf.ts');
+      const { address, port } = endpoint(flags.listen, 53);
+      const upstreams = flags.dns?.map((text) => {
+        const upstream = parseUpstream(text);
+        if (!upstream) throw invalid(`"${text}" is no DNS server. Give one like 10.0.0.1 or 10.0.0.1#5353.`);
+        return upstream;
+      });
+      const names = new NameTable({
+        isLocal: () => false,
+        ...(flags.domain !== undefined && { domain: flags.domain }),
+      });
+      (flags.name ?? []).forEach((text, index) => {
+        const [name, value, ...rest] = text.split('=');
+        const bytes = parseAddress(value ?? '');
+        if (!name || !bytes || rest.length > 0)
+          throw invalid(`"${text}" is no name. Give one like web=10.0.0.2.`);
+        names.setGuest(`name ${index}`, [name], [bytes]);
+      });
+      const { hosts } = flags;
+      const first = hosts === undefined ? '' : await readText(hosts);
+      const setHosts = (text: string): void => names.setHostNames(parseHostsFile(text));
+      setHosts(first);
+      const service = await serveDns({ address, port, names, upstreams: upstreams ?? [] });
+      const ends = [
+        ...(hosts === undefined ? [] : [followFile(hosts, setHosts)]),
+        ...(upstreams
+          ? []
+          : [followResolvConf(RESOLV_CONF, (found) => service.resolver.setUpstreams(found))]),
+      ];
+      return {
+        told: { address, port: service.port },
+        close: async () => {
+          for (const end of ends) end();
+          await service.close();
+        },
+      };
+    },
+  );
 }
 
 /** Keeps the leases of a server in a file, if one is named; returns what ends both. */
@@ -199,61 +214,68 @@ function addDhcp(net: Command): void {
     .option('--lease <time>', 'length of a lease', '3600s')
     .option('--static <mac=address>', 'an address for one client (repeatable)', collect)
     .option('--lease-file <file>', 'keep the leases there between runs');
-  runs<DhcpFlags>(command, async (flags, log) => {
-    const { LeasePool, serveDhcp } = await import('./api/standalone.ts');
-    const { address, port } = endpoint(flags.listen, 67);
-    const [networkText = '', lengthText = ''] = flags.subnet.split('/');
-    const base = parseIpv4(networkText);
-    const prefixLength = /^\d{1,2}$/.test(lengthText) ? Number(lengthText) : 0;
-    if (base === undefined || prefixLength < 1 || prefixLength > 30)
-      throw invalid(`"${flags.subnet}" is no IPv4 subnet. Give one like 10.0.0.0/24, up to /30.`);
-    const network = (base & netmask(prefixLength)) >>> 0;
-    const isLocal = (ip: number): boolean => (ip & netmask(prefixLength)) >>> 0 === network;
-    const serverAddress =
-      flags.serverIP === undefined
-        ? ownAddress(flags.interface, isLocal, flags.subnet)
-        : requireIpv4(flags.serverIP, 'server');
-    const all = (texts: string[] | undefined, what: string): number[] =>
-      (texts ?? []).map((text) => requireIpv4(text, what));
-    const routers = all(flags.router, 'router');
-    const pool = new LeasePool({
-      network,
-      prefixLength,
-      excluded: [serverAddress, ...routers],
-      ...(flags.first !== undefined && { first: requireIpv4(flags.first, 'lease') }),
-      ...(flags.last !== undefined && { last: requireIpv4(flags.last, 'lease') }),
-    });
-    for (const text of flags.static ?? []) {
-      const [mac = '', ip = ''] = text.split('=');
-      pool.reserve(requireIpv4(ip, 'lease'), { mac: requireMac(mac) });
-    }
-    const mtuBytes = flags.mtu === undefined ? undefined : Number(flags.mtu);
-    if (mtuBytes !== undefined && !(Number.isInteger(mtuBytes) && mtuBytes >= 68 && mtuBytes <= 65535))
-      throw invalid(`--mtu is "${flags.mtu}", not from 68 to 65535.`);
-    const service = await serveDhcp({
-      address,
-      port,
-      pool,
-      serverAddress,
-      prefixLength,
-      routers,
-      dnsServers: all(flags.dns, 'DNS server'),
-      ntpServers: all(flags.ntp, 'time server'),
-      searchDomains: flags.search ?? [],
-      leaseMs: durationMs(flags.lease, '--lease'),
-      log,
-      ...(flags.interface !== undefined && { interface: flags.interface }),
-      ...(flags.domain !== undefined && { domainName: flags.domain }),
-      ...(mtuBytes !== undefined && { mtuBytes }),
-    });
-    const leases = {
-      keepLeases: () => pool.snapshot(systemClock.now(), systemClock.wallMs()),
-      restoreLeases: (records: LeaseRecord[]) =>
-        pool.restore(records, systemClock.now(), systemClock.wallMs()),
-    };
-    const told = { address, port: service.port, server: formatIpv4(serverAddress) };
-    return { told, close: await withLeaseFile(service, leases, flags.leaseFile, log) };
-  });
+  runs<DhcpFlags>(
+    command,
+    {
+      text: 'addresses for the machines behind an interface',
+      command: 'sudo drydock net dhcp --interface eth1 --subnet 10.0.0.0/24 --router 10.0.0.1',
+    },
+    async (flags, log) => {
+      const { LeasePool, serveDhcp } = await import('./api/standalone.ts');
+      const { address, port } = endpoint(flags.listen, 67);
+      const [networkText = '', lengthText = ''] = flags.subnet.split('/');
+      const base = parseIpv4(networkText);
+      const prefixLength = /^\d{1,2}$/.test(lengthText) ? Number(lengthText) : 0;
+      if (base === undefined || prefixLength < 1 || prefixLength > 30)
+        throw invalid(`"${flags.subnet}" is no IPv4 subnet. Give one like 10.0.0.0/24, up to /30.`);
+      const network = (base & netmask(prefixLength)) >>> 0;
+      const isLocal = (ip: number): boolean => (ip & netmask(prefixLength)) >>> 0 === network;
+      const serverAddress =
+        flags.serverIP === undefined
+          ? ownAddress(flags.interface, isLocal, flags.subnet)
+          : requireIpv4(flags.serverIP, 'server');
+      const all = (texts: string[] | undefined, what: string): number[] =>
+        (texts ?? []).map((text) => requireIpv4(text, what));
+      const routers = all(flags.router, 'router');
+      const pool = new LeasePool({
+        network,
+        prefixLength,
+        excluded: [serverAddress, ...routers],
+        ...(flags.first !== undefined && { first: requireIpv4(flags.first, 'lease') }),
+        ...(flags.last !== undefined && { last: requireIpv4(flags.last, 'lease') }),
+      });
+      for (const text of flags.static ?? []) {
+        const [mac = '', ip = ''] = text.split('=');
+        pool.reserve(requireIpv4(ip, 'lease'), { mac: requireMac(mac) });
+      }
+      const mtuBytes = flags.mtu === undefined ? undefined : Number(flags.mtu);
+      if (mtuBytes !== undefined && !(Number.isInteger(mtuBytes) && mtuBytes >= 68 && mtuBytes <= 65535))
+        throw invalid(`--mtu is "${flags.mtu}", not from 68 to 65535.`);
+      const service = await serveDhcp({
+        address,
+        port,
+        pool,
+        serverAddress,
+        prefixLength,
+        routers,
+        dnsServers: all(flags.dns, 'DNS server'),
+        ntpServers: all(flags.ntp, 'time server'),
+        searchDomains: flags.search ?? [],
+        leaseMs: durationMs(flags.lease, '--lease'),
+        log,
+        ...(flags.interface !== undefined && { interface: flags.interface }),
+        ...(flags.domain !== undefined && { domainName: flags.domain }),
+        ...(mtuBytes !== undefined && { mtuBytes }),
+      });
+      const leases = {
+        keepLeases: () => pool.snapshot(systemClock.now(), systemClock.wallMs()),
+        restoreLeases: (records: LeaseRecord[]) =>
+          pool.restore(records, systemClock.now(), systemClock.wallMs()),
+      };
+      const told = { address, port: service.port, server: formatIpv4(serverAddress) };
+      return { told, close: await withLeaseFile(service, leases, flags.leaseFile, log) };
+    },
+  );
 }
 
 /** This host's address in a subnet, of one interface or of any. */
@@ -301,34 +323,43 @@ function addDhcp6(net: Command): void {
     .option('--lease <time>', 'length of a lease', '3600s')
     .option('--lease-file <file>', 'keep the leases there between runs')
     .addOption(new Option('--port <port>', 'UDP port').default('547').hideHelp());
-  runs<Dhcp6Flags>(command, async (flags, log) => {
-    const { serveDhcp6 } = await import('./api/standalone.ts');
-    if (flags.stateless && (flags.first ?? flags.last ?? flags.leaseFile) !== undefined)
-      throw invalid('--first, --last and --lease-file are about addresses; with --stateless there are none.');
-    const all = (texts: string[] | undefined, what: string): Uint8Array[] =>
-      (texts ?? []).map((text) => {
-        const bytes = text.includes(':') ? parseAddress(text) : undefined;
-        if (!bytes) throw invalid(`"${text}" is no IPv6 address of a ${what}.`);
-        return bytes;
+  runs<Dhcp6Flags>(
+    command,
+    {
+      text: 'IPv6 addresses for the machines behind an interface',
+      command: 'sudo drydock net dhcp6 --interface eth1 --subnet6 fd00:1::/64',
+    },
+    async (flags, log) => {
+      const { serveDhcp6 } = await import('./api/standalone.ts');
+      if (flags.stateless && (flags.first ?? flags.last ?? flags.leaseFile) !== undefined)
+        throw invalid(
+          '--first, --last and --lease-file are about addresses; with --stateless there are none.',
+        );
+      const all = (texts: string[] | undefined, what: string): Uint8Array[] =>
+        (texts ?? []).map((text) => {
+          const bytes = text.includes(':') ? parseAddress(text) : undefined;
+          if (!bytes) throw invalid(`"${text}" is no IPv6 address of a ${what}.`);
+          return bytes;
+        });
+      const service = await serveDhcp6({
+        port: Number(flags.port),
+        prefix: flags.subnet6,
+        dnsServers: all(flags.dns, 'DNS server'),
+        ntpServers: all(flags.ntp, 'time server'),
+        searchDomains: flags.search ?? [],
+        leaseMs: durationMs(flags.lease, '--lease'),
+        ...(flags.interface !== undefined && { interface: flags.interface }),
+        ...(flags.listen !== undefined && { address: flags.listen }),
+        ...(flags.first !== undefined && { first: flags.first }),
+        ...(flags.last !== undefined && { last: flags.last }),
+        ...(flags.stateless && { stateless: true }),
       });
-    const service = await serveDhcp6({
-      port: Number(flags.port),
-      prefix: flags.subnet6,
-      dnsServers: all(flags.dns, 'DNS server'),
-      ntpServers: all(flags.ntp, 'time server'),
-      searchDomains: flags.search ?? [],
-      leaseMs: durationMs(flags.lease, '--lease'),
-      ...(flags.interface !== undefined && { interface: flags.interface }),
-      ...(flags.listen !== undefined && { address: flags.listen }),
-      ...(flags.first !== undefined && { first: flags.first }),
-      ...(flags.last !== undefined && { last: flags.last }),
-      ...(flags.stateless && { stateless: true }),
-    });
-    return {
-      told: { interface: flags.interface, address: flags.listen, port: service.port },
-      close: await withLeaseFile(service, service, flags.leaseFile, log),
-    };
-  });
+      return {
+        told: { interface: flags.interface, address: flags.listen, port: service.port },
+        close: await withLeaseFile(service, service, flags.leaseFile, log),
+      };
+    },
+  );
 }
 
 function addNtp(net: Command): void {
@@ -336,12 +367,16 @@ function addNtp(net: Command): void {
     .command('ntp')
     .description("an NTP server that tells this host's time")
     .option('--listen <address:port>', 'where to listen', '127.0.0.1:123');
-  runs<{ listen: string; debug?: boolean }>(command, async (flags) => {
-    const { hostClockQuality, serveNtp } = await import('./api/standalone.ts');
-    const { address, port } = endpoint(flags.listen, 123);
-    const service = await serveNtp({ address, port, quality: hostClockQuality });
-    return { told: { address, port: service.port }, close: () => service.close() };
-  });
+  runs<{ listen: string; debug?: boolean }>(
+    command,
+    { text: 'the time of this host for a test network', command: 'drydock net ntp --listen 127.0.0.1:1123' },
+    async (flags) => {
+      const { hostClockQuality, serveNtp } = await import('./api/standalone.ts');
+      const { address, port } = endpoint(flags.listen, 123);
+      const service = await serveNtp({ address, port, quality: hostClockQuality });
+      return { told: { address, port: service.port }, close: () => service.close() };
+    },
+  );
 }
 
 interface ProxyFlags {
@@ -368,24 +403,31 @@ function addProxy(net: Command): void {
       'names, *.suffixes, addresses and networks that are reached directly, with commas between',
     )
     .option('--policy <file>', 'what may be reached: a file with what stack.policy of drydock net holds');
-  runs<ProxyFlags>(command, async (flags, log) => {
-    const { HttpProxy, parseExcludes, parseUpstreamProxy } = await import('./api/http-proxy.ts');
-    const { EgressRules } = await import('./service/policy.ts');
-    const { address, port } = endpoint(flags.listen, 3128);
-    const policy = new EgressRules(
-      () => performance.now(),
-      ({ at: _at, count: _count, ...flow }) => log.info(flow, 'the policy denied a flow'),
-    );
-    policy.set(
-      resolvePolicy(flags.policy === undefined ? {} : parsePolicyFile(await readText(flags.policy))),
-    );
-    const proxy = new HttpProxy({
-      excludes: parseExcludes(flags.exclude ?? ''),
-      policy,
-      hostNames: [],
-      ...(flags.upstreamHttp !== undefined && { http: parseUpstreamProxy(flags.upstreamHttp) }),
-      ...(flags.upstreamHttps !== undefined && { https: parseUpstreamProxy(flags.upstreamHttps) }),
-    });
-    return { told: { address, port: await proxy.listen({ address, port }) }, close: () => proxy.close() };
-  });
+  runs<ProxyFlags>(
+    command,
+    {
+      text: 'a proxy that goes on by another one',
+      command: 'drydock net proxy --listen 127.0.0.1:3128 --upstream-https proxy.example:3128',
+    },
+    async (flags, log) => {
+      const { HttpProxy, parseExcludes, parseUpstreamProxy } = await import('./api/http-proxy.ts');
+      const { EgressRules } = await import('./service/policy.ts');
+      const { address, port } = endpoint(flags.listen, 3128);
+      const policy = new EgressRules(
+        () => performance.now(),
+        ({ at: _at, count: _count, ...flow }) => log.info(flow, 'the policy denied a flow'),
+      );
+      policy.set(
+        resolvePolicy(flags.policy === undefined ? {} : parsePolicyFile(await readText(flags.policy))),
+      );
+      const proxy = new HttpProxy({
+        excludes: parseExcludes(flags.exclude ?? ''),
+        policy,
+        hostNames: [],
+        ...(flags.upstreamHttp !== undefined && { http: parseUpstreamProxy(flags.upstreamHttp) }),
+        ...(flags.upstreamHttps !== undefined && { https: parseUpstreamProxy(flags.upstreamHttps) }),
+      });
+      return { told: { address, port: await proxy.listen({ address, port }) }, close: () => proxy.close() };
+    },
+  );
 }
