@@ -34,6 +34,8 @@ export interface DaemonConfig {
   dnsSearch: string[];
   dnsOpts: string[];
   mtu: number;
+  /** Folders of the host that containers may mount; none: all. */
+  fileSharing: string[];
   /** Where metrics are served, `address:port`; empty for nowhere. */
   metricsAddr: string;
   tls: boolean;
@@ -79,6 +81,7 @@ export const DEFAULTS: DaemonConfig = {
   dnsSearch: [],
   dnsOpts: [],
   mtu: 0,
+  fileSharing: [],
   metricsAddr: '',
   tls: false,
   tlsVerify: false,
@@ -249,6 +252,13 @@ export const OPTIONS: readonly DaemonOption[] = [
     field: 'metricsAddr',
     kind: 'text',
     help: 'serve metrics for Prometheus on http://ADDRESS:PORT/metrics',
+  },
+  {
+    flags: '--file-sharing <folder>',
+    key: 'file-sharing',
+    field: 'fileSharing',
+    kind: 'list',
+    help: 'folder of the host that containers may mount, with what is below it; repeatable (default: all)',
   },
   {
     flags: '--tls',

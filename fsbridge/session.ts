@@ -9,31 +9,44 @@
 import type { Memory } from './memory.ts';
 import { NO_REPLY, Server, type ServerOptions } from './ops/server.ts';
 import { operations } from './ops/table.ts';
+import { Statistics } from './statistics.ts';
 import { EINVAL, EIO, ENOSYS, ERRNO_MAX } from './wire/errno.ts';
-import { BATCH_FORGET, FORGET, INIT, INTERRUPT, OPCODE_LIMIT } from './wire/opcode.ts';
+import { BATCH_FORGET, FORGET, INIT, INTERRUPT } from './wire/opcode.ts';
 import { OUT_HEADER_BYTES, Request } from './wire/request.ts';
 import { putUint64 } from './wire/stat.ts';
 
+/**
+ * Told of a request that was handled: the path of its node before, bytes of the reply or a negative error, and the time
+ * that it took. The request is only good during the call.
+ */
+export type OnRequest = (request: Request, path: string, result: number, elapsedMs: number) => void;
+
 export class Session {
   readonly server: Server;
-  /** Requests taken, by opcode. */
-  readonly counts: Uint32Array;
+  /** Requests taken, by operation. */
+  readonly statistics: Statistics;
   readonly #request: Request;
   readonly #onBug: (error: unknown, operation: string) => void;
+  readonly #onRequest: OnRequest | undefined;
   #started = false;
 
-  /** @param onBug told of an exception in an operation, which its caller sees as EIO. */
+  /**
+   * @param onBug told of an exception in an operation, which its caller sees as EIO
+   * @param onRequest told of each request after it was handled
+   */
   constructor(
     options: ServerOptions & {
       request: Memory;
-      counts?: Uint32Array;
+      statistics?: Statistics;
       onBug: (error: unknown, operation: string) => void;
+      onRequest?: OnRequest;
     },
   ) {
     this.server = new Server(options);
     this.#request = new Request(options.request);
-    this.counts = options.counts ?? new Uint32Array(OPCODE_LIMIT);
+    this.statistics = options.statistics ?? new Statistics();
     this.#onBug = options.onBug;
+    this.#onRequest = options.onRequest;
   }
 
   /** Whether INIT was answered. */
@@ -51,8 +64,13 @@ export class Session {
     const { opcode } = request;
     server.callerUid = request.uid;
     server.callerGid = request.gid;
-    if (opcode < OPCODE_LIMIT) this.counts[opcode]!++;
+    const onRequest = this.#onRequest;
+    const path = onRequest === undefined ? '' : server.nodes.pathOf(request.nodeId);
+    const startMs = server.clock.now();
     const result = this.#run(request, reply);
+    const elapsedMs = server.clock.now() - startMs;
+    this.statistics.record(opcode, elapsedMs);
+    onRequest?.(request, path, result, elapsedMs);
     return result === NO_REPLY || unanswered(opcode) ? 0 : this.#header(reply, request.unique, result);
   }
 

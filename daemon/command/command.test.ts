@@ -130,7 +130,7 @@ describe('bash completion', () => {
 
   it('offers commands, options, choices and files, and nothing for free text', () => {
     expect(offered('d')).toEqual(expect.arrayContaining(['daemon']));
-    expect(offered('fs', '')).toEqual(['mount']);
+    expect(offered('fs', '')).toEqual(['mount', 'status']);
     expect(offered('daemon', '--data')).toEqual(['--data-root']);
     expect(offered('fs', 'mount', '--consistency', '')).toEqual(['consistent', 'cached', 'delegated']);
     expect(offered('daemon', '--config-file', `${folder}/drydock.b`)).toEqual([join(folder, 'drydock.bash')]);

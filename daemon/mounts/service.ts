@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
-import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
+import { type BridgeMount, type BridgeMountOptions, checkExported } from '#fsbridge';
 import type { ContainerRecord, MountPoint } from '../container/types.ts';
 import type { JailMount } from '../runtime/runtime.ts';
 import type { VolumeService } from '../volume/service.ts';
@@ -24,6 +24,8 @@ export interface MountDeps {
   /** Folder for the mounts of host folders. */
   folder: string;
   mountFolder: (options: BridgeMountOptions) => Promise<BridgeMount>;
+  /** Folders of the host that may be mounted; none: all. */
+  exports: readonly string[];
   volumes: VolumeService;
   log: Log;
 }
@@ -39,10 +41,12 @@ export class MountService {
 
   /**
    * Gives a new container's mounts their volumes: anonymous ones are made, named ones too when missing.
-   * @throws ERR_BAD_PARAMETER `bind source path does not exist` for `--mount type=bind`
+   * @throws ERR_BAD_PARAMETER `bind source path does not exist` for `--mount type=bind`, and `Mounts denied` for host
+   *   folders that aren't shared
    */
   async create(points: MountPoint[]): Promise<void> {
     for (const point of points) {
+      if (point.Type === 'bind') await this.#requireShared(point.Source);
       if (point.Type === 'bind' && point.spec && !point.spec.BindOptions?.CreateMountpoint)
         await requireSource(point);
       if (point.Type !== 'volume') continue;
@@ -130,14 +134,22 @@ export class MountService {
       target,
       readOnly,
       consistency: point.consistency ?? 'consistent',
+      exports: this.#deps.exports,
       log: this.#deps.log.child({ container: containerId, mount: point.Destination }),
     });
     this.#mounted.get(containerId)!.push(mount);
     return { kind: 'bind', source: target, target: point.Destination, readOnly, options };
   }
 
-  /** `-v` makes a missing host folder, `--mount` does not. */
+  async #requireShared(path: string): Promise<void> {
+    await checkExported(path, this.#deps.exports).catch((error) => {
+      throw new DrydockError('ERR_BAD_PARAMETER', errorMessage(error), { cause: error });
+    });
+  }
+
+  /** `-v` makes a missing host folder, `--mount` does not. What is not shared is neither made nor mounted. */
   async #bindSource(point: MountPoint): Promise<string> {
+    await this.#requireShared(point.Source);
     if (point.spec && !point.spec.BindOptions?.CreateMountpoint) await requireSource(point);
     else if ((await stat(point.Source).catch(() => undefined)) === undefined)
       await mkdir(point.Source, { recursive: true }).catch((error) => {

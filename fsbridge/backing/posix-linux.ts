@@ -7,6 +7,7 @@
  */
 import * as fs from '#common/native/fs';
 import { addressOf } from '#common/native/libc';
+import { openResolved, RESOLVE_NO_SYMLINKS } from '#common/native/mount';
 import { allocate, type Memory } from '../memory.ts';
 import * as E from '../wire/errno.ts';
 import * as S from '../wire/stat.ts';
@@ -38,10 +39,9 @@ const LOCK_EX = 2;
 const LOCK_UN = 8;
 const LOCK_NB = 4;
 
-/** Opens a path for serving, following links: the descriptor of a folder or a file. Negative error otherwise. */
+/** Opens a path for serving: the descriptor of a folder or a file. @throws SyscallError, ELOOP if there is a link in it */
 export function openRoot(path: string): number {
-  const bytes = Buffer.from(`${path}\0`);
-  return fs.openat(fs.AT_FDCWD, addressOf(bytes), O_PATH | O_CLOEXEC, 0);
+  return openResolved(fs.AT_FDCWD, path, O_PATH, RESOLVE_NO_SYMLINKS);
 }
 
 export class PosixFs implements HostFs {

@@ -9,8 +9,9 @@
  * The server looks at the source through a private copy of its mounts, made before the target is mounted. So a source
  * that contains the target (`-v /:/host`) doesn't lead back into the mount, where the server would wait for itself.
  */
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { lstat, realpath } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { compiledEntry } from '#common/entry';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
@@ -23,7 +24,10 @@ import { openRoot } from '../backing/posix-linux.ts';
 import { Exchange } from '../notify/exchange.ts';
 import type { WatcherInput } from '../notify/watcher.ts';
 import { operations } from '../ops/table.ts';
+import { checkExported } from '../policy/exports.ts';
+import type { IdRange } from '../policy/id-map.ts';
 import { type Consistency, defaultPolicy, type OwnershipMode, type Policy } from '../policy/options.ts';
+import type { OperationStats } from '../statistics.ts';
 import { type Control, control } from './control.ts';
 import { parseMountInfo } from './mountinfo.ts';
 import type { WorkerInput, WorkerMessage } from './worker.ts';
@@ -49,6 +53,14 @@ export interface BridgeMountOptions {
   passthrough?: boolean;
   /** Whose files are, default the host's owners (policy/options.ts). */
   ownership?: OwnershipMode;
+  /** Users with another number in the mount than on the host; without any, none has. Not with ownership `caller`. */
+  uidMap?: readonly IdRange[];
+  /** Groups, likewise. */
+  gidMap?: readonly IdRange[];
+  /** Folders of which the source must be in one once links are followed; without any, all of the host may be served. */
+  exports?: readonly string[];
+  /** A file, not in the target, to which a line of JSON is appended for each request. Slow. */
+  trace?: string;
   log?: Log;
 }
 
@@ -58,8 +70,8 @@ export interface BridgeMount {
   readonly target: string;
   /** Settles when the mount has ended, by unmount() or because the server failed. */
   readonly ended: Promise<void>;
-  /** Requests served, by operation name. */
-  stats(): Promise<Record<string, number>>;
+  /** Requests served and the time they took, by operation name. */
+  stats(): Promise<Record<string, OperationStats>>;
   /** Unmounts (lazily when busy) and stops the server. */
   unmount(): Promise<void>;
 }
@@ -145,11 +157,11 @@ class Mount implements BridgeMount {
     });
   }
 
-  async stats(): Promise<Record<string, number>> {
-    const result: Record<string, number> = {};
+  async stats(): Promise<Record<string, OperationStats>> {
+    const result: Record<string, OperationStats> = {};
     operations.forEach((operation, opcode) => {
-      const count = this.#control.counts[opcode]!;
-      if (operation !== undefined && count > 0) result[operation.name] = count;
+      const found = this.#control.statistics.of(opcode);
+      if (operation !== undefined && found !== undefined) result[operation.name] = found;
     });
     return result;
   }
@@ -218,23 +230,29 @@ function stopAll(): void {
   for (const mount of live) mount.stopNow();
 }
 
-/** Opens the source through a private copy of its mounts, or, where that isn't permitted, as it is. */
+/**
+ * Opens the source through a private copy of its mounts, or, where that isn't permitted, as it is. No link is followed:
+ * what was checked under this path is what is served.
+ */
 function openSource(source: string, target: string, policy: Policy): number {
   const attributes =
     nativeFs.MOUNT_ATTR_NODEV |
     nativeFs.MOUNT_ATTR_NOSYMFOLLOW |
     (policy.readOnly ? nativeFs.MOUNT_ATTR_RDONLY : 0);
-  const copy = nativeFs.cloneTree(source, attributes, nativeFs.AT_RECURSIVE);
-  if (copy >= 0) return copy;
+  const fd = openRoot(source);
+  const copy = nativeFs.cloneTree(`/proc/self/fd/${fd}`, attributes, nativeFs.AT_RECURSIVE);
+  if (copy >= 0) {
+    nativeFs.close(fd);
+    return copy;
+  }
   if (`${target}/`.startsWith(source === '/' ? '/' : `${source}/`)) {
+    nativeFs.close(fd);
     throw new DrydockError(
       'ERR_FS_LOOP',
       `Can't mount ${source} on ${target}, which is inside it, without the right to copy mounts (CAP_SYS_ADMIN, Linux 5.12). Choose a target elsewhere.`,
     );
   }
-  const fd = openRoot(source);
-  if (fd >= 0) return fd;
-  throw new DrydockError('ERR_FS_SOURCE', `Can't open ${source}: ${errnoName(-fd)}.`);
+  return fd;
 }
 
 async function checkEnds(
@@ -254,6 +272,7 @@ async function checkEnds(
     const text = `The target ${options.target} can't be used (${errorCode(error)}). Create it first.`;
     throw new DrydockError('ERR_FS_TARGET', text, { cause: error });
   }
+  await checkExported(source, options.exports ?? []);
   const [from, to] = await Promise.all([lstat(source), lstat(target)]);
   if (!from.isDirectory() && !from.isFile()) {
     const text = `${source} is neither a folder nor a regular file: sockets, pipes and devices can't be served.`;
@@ -266,9 +285,22 @@ async function checkEnds(
   return { source, target, file: from.isFile() };
 }
 
+/** Opens the file for the trace, or gives -1. The server would wait for itself to write into its own mount. */
+async function openTrace(path: string | undefined, target: string): Promise<number> {
+  if (path === undefined) return -1;
+  try {
+    const real = join(await realpath(dirname(path)), basename(path));
+    if (`${real}/`.startsWith(`${target}/`)) throw new Error(`it is in the target ${target}`);
+    return openSync(real, 'a', 0o600);
+  } catch (error) {
+    const text = `The trace can't be written to ${path}: ${errorMessage(error)}.`;
+    throw new DrydockError('ERR_FS_TRACE', text, { cause: error });
+  }
+}
+
 /**
  * Serves a host folder (or file) at a target until unmounted. Needs root and /dev/fuse.
- * Fails with ERR_FS_SOURCE, ERR_FS_TARGET, ERR_FS_LOOP, ERR_FS_SERVER, or a SyscallError of mount(2).
+ * Fails with ERR_FS_SOURCE, ERR_FS_TARGET, ERR_FS_LOOP, ERR_FS_NOT_EXPORTED, ERR_FS_ID_MAP, ERR_FS_TRACE, ERR_FS_SERVER, or a SyscallError of mount(2).
  */
 export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMount> {
   const { source, target, file } = await checkEnds(options);
@@ -278,10 +310,19 @@ export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMo
     devices: options.devices ?? defaultPolicy.devices,
     passthrough: options.passthrough ?? defaultPolicy.passthrough,
     ownership: options.ownership ?? defaultPolicy.ownership,
+    uidMap: options.uidMap ?? defaultPolicy.uidMap,
+    gidMap: options.gidMap ?? defaultPolicy.gidMap,
   };
-  const rootFd = openSource(source, target, policy);
+  if (policy.ownership === 'caller' && policy.uidMap.length + policy.gidMap.length > 0)
+    throw new DrydockError(
+      'ERR_FS_ID_MAP',
+      'Ids can be mapped only where owners are the host\'s: with ownership "caller" everybody sees itself.',
+    );
+  const traceFd = await openTrace(options.trace, target);
+  let rootFd = -1;
   let fuseFd = -1;
   try {
+    rootFd = openSource(source, target, policy);
     fuseFd = fuse.openFuse();
     // Where everybody is the owner there is nothing to check: the host's own permissions are the server's.
     const checks = policy.ownership === 'host' ? ',default_permissions' : '';
@@ -290,7 +331,8 @@ export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMo
     fuse.mountFs(source, target, FS_TYPE, fuse.MS_NOSUID | fuse.MS_NODEV, data);
   } catch (error) {
     if (fuseFd >= 0) fuse.closeFd(fuseFd);
-    nativeFs.close(rootFd);
+    if (rootFd >= 0) nativeFs.close(rootFd);
+    if (traceFd >= 0) closeSync(traceFd);
     throw error;
   }
   const shared = control();
@@ -298,7 +340,7 @@ export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMo
   const watchFd = file ? -1 : openWatch();
   const exchange = watchFd < 0 ? undefined : new Exchange();
   const watch = exchange && { fd: watchFd, shared: exchange.shared };
-  const input: WorkerInput = { fuseFd, rootFd, shared: shared.shared, policy, watch };
+  const input: WorkerInput = { fuseFd, rootFd, shared: shared.shared, policy, traceFd, watch };
   const log = options.log ?? nullLog;
   const device = deviceAt(target);
   const mount = new Mount({ source, target, device }, input, shared, log);

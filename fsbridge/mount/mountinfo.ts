@@ -5,6 +5,7 @@ export interface MountEntry {
   /** Device as `major:minor`. */
   device: string;
   target: string;
+  readOnly: boolean;
   type: string;
   source: string;
 }
@@ -16,12 +17,13 @@ export function parseMountInfo(text: string): MountEntry[] {
     const [before, after] = line.split(' - ');
     const fields = before?.split(' ') ?? [];
     const [type, source] = after?.split(' ') ?? [];
-    const [id, , device, , target] = fields;
+    const [id, , device, , target, options] = fields;
     if (!device || !target || !type || source === undefined) continue;
     entries.push({
       id: Number(id),
       device,
       target: unescapeOctal(target),
+      readOnly: options?.split(',').includes('ro') === true,
       type,
       source: unescapeOctal(source),
     });

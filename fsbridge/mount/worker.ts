@@ -2,6 +2,7 @@
  * The server thread of one mount. It gets the device and the root already open, serves until the file system is
  * unmounted or it is told to stop, and frees everything. It never returns to its event loop in between.
  */
+import { closeSync, writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { systemClock } from '#common/clock';
 import { errorMessage } from '#common/errors';
@@ -18,7 +19,8 @@ import { Notifier } from '../notify/notifier.ts';
 import { FanotifyWatch } from '../notify/watch-linux.ts';
 import { WRITE_BYTES_MAX } from '../ops/init.ts';
 import type { Policy } from '../policy/options.ts';
-import { Session } from '../session.ts';
+import { type OnRequest, Session } from '../session.ts';
+import { traceLine } from '../trace.ts';
 import { linuxLayout } from '../wire/layout-linux.ts';
 import { control } from './control.ts';
 
@@ -28,6 +30,8 @@ export interface WorkerInput {
   rootFd: number;
   shared: SharedArrayBuffer;
   policy: Policy;
+  /** Where each request is written, -1 for nowhere. The thread closes it. */
+  traceFd: number;
   /** For events of the host, where they can be had. */
   watch: { fd: number; shared: SharedArrayBuffer } | undefined;
 }
@@ -58,8 +62,9 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
     uid: process.geteuid?.() ?? 0,
     gid: process.getegid?.() ?? 0,
     request,
-    counts: shared.counts,
+    statistics: shared.statistics,
     onBug: (error, operation) => tell({ kind: 'bug', operation, error: errorMessage(error) }),
+    ...(input.traceFd >= 0 && { onRequest: tracer(input.traceFd, tell) }),
   });
   if (input.watch !== undefined) listen(session, input.watch);
   try {
@@ -78,7 +83,22 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
     shared.close();
     closeFd(input.fuseFd);
     close(input.rootFd);
+    if (input.traceFd >= 0) closeSync(input.traceFd);
   }
+}
+
+/** Writes each request to `fd`; after a failure, such as a full disk, no more. */
+function tracer(fd: number, tell: (message: WorkerMessage) => void): OnRequest {
+  let broken = false;
+  return (request, path, result, elapsedMs) => {
+    if (broken) return;
+    try {
+      writeSync(fd, traceLine(request, path, result, elapsedMs, systemClock.wallMs()));
+    } catch (error) {
+      broken = true;
+      tell({ kind: 'bug', operation: 'trace', error: errorMessage(error) });
+    }
+  };
 }
 
 /** Makes the session work with the watching thread. */

@@ -45,6 +45,18 @@ export class NodeTable {
     return this.#byId.get(id);
   }
 
+  /** Where the node is below the root, by its first name; `?` for one without a name or that isn't known. */
+  pathOf(id: number): string {
+    let path = '';
+    let node = this.get(id);
+    while (node !== undefined && node !== this.root) {
+      path = `/${node.name}${path}`;
+      node = node.parent;
+    }
+    if (node === undefined) return '?';
+    return path === '' ? '/' : path;
+  }
+
   /** Whether `stat` is of the inode that `node` stands for. */
   matches(node: Node, stat: S.Stat): boolean {
     return (

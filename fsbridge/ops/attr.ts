@@ -84,8 +84,9 @@ export function setattr(server: Server, request: Request, reply: Memory): number
   let result = 0;
   if ((valid & SET_SIZE) !== 0) result = resize(server, node);
   if (result >= 0 && (valid & (SET_UID | SET_GID)) !== 0) {
-    const uid = (valid & SET_UID) !== 0 ? change.uid : KEEP_ID;
-    const gid = (valid & SET_GID) !== 0 ? change.gid : KEEP_ID;
+    const uid = (valid & SET_UID) !== 0 ? server.uids.toHost(change.uid) : KEEP_ID;
+    const gid = (valid & SET_GID) !== 0 ? server.gids.toHost(change.gid) : KEEP_ID;
+    if (uid < 0 || gid < 0) return -E.EINVAL;
     result =
       server.ownership === undefined
         ? server.onNode(node, (dir, name) => server.host.chown(dir, name, uid, gid))

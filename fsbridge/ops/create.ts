@@ -22,14 +22,18 @@ const MODE_BITS = 0o7777;
 function handOver(server: Server, request: Request, parentDir: number, dir: number, name: string): number {
   const { host } = server;
   const given = server.ownership === undefined;
-  if (given && (request.uid !== server.uid || request.gid !== server.gid)) {
+  const uid = server.uids.toHost(request.uid);
+  const ownGid = server.gids.toHost(request.gid);
+  // As on an idmapped mount: nobody can own what the host has no id for.
+  if (given && (uid < 0 || ownGid < 0)) return -E.EOVERFLOW;
+  if (given && (uid !== server.uid || ownGid !== server.gid)) {
     let result = host.statAt(parentDir, '');
     if (result < 0) return result;
-    const gid = (host.stat[S.MODE]! & S.S_ISGID) !== 0 ? KEEP_ID : request.gid;
+    const gid = (host.stat[S.MODE]! & S.S_ISGID) !== 0 ? KEEP_ID : ownGid;
     result = host.statAt(dir, name);
     if (result < 0) return result;
     const mode = host.stat[S.MODE]!;
-    result = host.chown(dir, name, request.uid, gid);
+    result = host.chown(dir, name, uid, gid);
     if (result < 0) return result;
     // chown(2) takes set-uid and set-gid from files.
     const special = S.S_ISUID | S.S_ISGID;

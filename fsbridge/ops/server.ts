@@ -12,12 +12,13 @@ import { Locks } from '../node/locks.ts';
 import type { Node } from '../node/node.ts';
 import { NodeTable } from '../node/table.ts';
 import type { Notifier } from '../notify/notifier.ts';
+import { IdMap } from '../policy/id-map.ts';
 import { type Lifetimes, lifetimes, type Policy } from '../policy/options.ts';
 import { Ownership } from '../policy/ownership.ts';
 import * as E from '../wire/errno.ts';
 import type { Layout } from '../wire/layout.ts';
 import { OUT_HEADER_BYTES, type Request } from '../wire/request.ts';
-import { MODE, NLINK, putUint64, S_IFDIR, S_IFMT } from '../wire/stat.ts';
+import { GID, MODE, NLINK, putUint64, S_IFDIR, S_IFMT, UID } from '../wire/stat.ts';
 
 /** An operation's result when nothing is to be written: for FORGET, and for locks that wait. */
 export const NO_REPLY = -100_000;
@@ -73,6 +74,8 @@ export class Server {
   readonly handles: HandleTable = new HandleTable();
   readonly dirs: Dirs;
   readonly locks: Locks;
+  readonly uids: IdMap;
+  readonly gids: IdMap;
   /** Where owners are recorded beside the files. */
   readonly ownership: Ownership | undefined;
   /** Who asks now. */
@@ -106,6 +109,8 @@ export class Server {
     this.gid = options.gid;
     this.backing = options.policy.passthrough ? options.backing : undefined;
     this.lifetimes = lifetimes(options.policy.consistency, false);
+    this.uids = new IdMap(options.policy.uidMap);
+    this.gids = new IdMap(options.policy.gidMap);
     this.ownership =
       options.policy.ownership === 'caller'
         ? new Ownership(this, allocate(OWNER_BYTES, options.addressOf))
@@ -205,7 +210,12 @@ export class Server {
 
   /** Puts the owner that the caller is to see into the host's stat. */
   presentOwner(node: Node): void {
-    if (this.ownership === undefined) return;
+    if (this.ownership === undefined) {
+      const { stat } = this.host;
+      stat[UID] = this.uids.toInside(stat[UID]!);
+      stat[GID] = this.gids.toInside(stat[GID]!);
+      return;
+    }
     const { dir, name } = this;
     // Finding the node may open folders above it, and so look at them.
     const stat = this.host.stat.slice();

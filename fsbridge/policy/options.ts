@@ -1,6 +1,7 @@
 /**
  * How a folder is served: the choices that a mount's owner makes, apart from which folder it is.
  */
+import type { IdRange } from './id-map.ts';
 
 /** How strongly both sides see each other's changes, as in docker's `-v ...:cached`. */
 export type Consistency = 'consistent' | 'cached' | 'delegated';
@@ -19,6 +20,9 @@ export interface Policy {
   /** Whether the kernel may read and write files itself where the channel can. */
   passthrough: boolean;
   ownership: OwnershipMode;
+  /** Users and groups that have another number in the mount (policy/id-map.ts); empty: none. */
+  uidMap: readonly IdRange[];
+  gidMap: readonly IdRange[];
 }
 
 export const defaultPolicy: Policy = {
@@ -27,6 +31,8 @@ export const defaultPolicy: Policy = {
   devices: false,
   passthrough: true,
   ownership: 'host',
+  uidMap: [],
+  gidMap: [],
 };
 
 /** Seconds for which the kernel may answer by itself from what it was told. */

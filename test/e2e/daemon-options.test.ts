@@ -1,6 +1,6 @@
 /** Listeners with TLS, daemon.json, --validate and SIGHUP, with the real CLI and a daemon of its own. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { type DaemonAddress, TestDaemon, until } from '../support/e2e/daemon.ts';
@@ -131,5 +131,27 @@ describeE2e('the options of the daemon', () => {
     running.process.kill('SIGHUP');
     await until(() => running.log.includes('not reloaded'), 'the bad file is told');
     expect(await info()).toBe('[a=2] true');
+  });
+
+  it('mounts only the host folders that are shared, and makes no others', async () => {
+    const base = realpathSync(join(address.dataRoot, '..'));
+    mkdirSync(join(base, 'shared', 'inside'), { recursive: true });
+    const config = configFile({ 'file-sharing': [join(base, 'shared')] });
+    daemon = await TestDaemon.launch(address, ['--config-file', config]);
+    const list = (path: string): string[] => [
+      'run',
+      '--rm',
+      '-v',
+      `${path}:/data`,
+      'drydock/host',
+      'ls',
+      '/data',
+    ];
+    expect(await daemon.ok(list(join(base, 'shared')))).toBe('inside');
+    const other = join(base, 'other');
+    const refused = await daemon.run(list(other));
+    expect(refused.code).toBe(125);
+    expect(refused.stderr).toContain(`Mounts denied: the path ${other} is not shared from the host`);
+    expect(existsSync(other)).toBe(false);
   });
 });

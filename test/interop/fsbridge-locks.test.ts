@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import * as fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { type BridgePair, bridgePair, eventually } from '../support/bridge.ts';
+import { type BridgePair, bridgePair, eventually, served } from '../support/bridge.ts';
 import * as posix from '../support/posix.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -102,14 +102,14 @@ describe.skipIf(lacking('root', '/dev/fuse', 'flock'))('locks on a bridge mount'
     for (const path of [hostFile, file]) {
       const fd = open(path);
       posix.flock(fd, LOCK_EX);
-      const before = (await pair.mount.stats()).setlkw ?? 0;
+      const before = await served(pair.mount, 'setlkw');
       const waiter = spawn('flock', [file, 'echo', 'got it'], { stdio: ['ignore', 'pipe', 'inherit'] });
       const exit = once(waiter, 'exit');
       let output = '';
       waiter.stdout.on('data', (text) => {
         output += text;
       });
-      await expect.poll(async () => (await pair.mount.stats()).setlkw ?? 0).toBeGreaterThan(before);
+      await expect.poll(async () => await served(pair.mount, 'setlkw')).toBeGreaterThan(before);
       expect(output).toBe('');
       posix.flock(fd, LOCK_UN);
       expect(await exit).toEqual([0, null]);
@@ -170,9 +170,9 @@ describe.skipIf(lacking('root', '/dev/fuse', 'flock'))('locks on a bridge mount'
     for (const path of [hostFile, file]) {
       const fd = open(path);
       expect(posix.lockRange(fd, WRITE, 0, 0)).toBe('ok');
-      const before = (await pair.mount.stats()).setlkw ?? 0;
+      const before = await served(pair.mount, 'setlkw');
       const waiter = locker(file, WRITE, 5, 5);
-      await expect.poll(async () => (await pair.mount.stats()).setlkw ?? 0).toBeGreaterThan(before);
+      await expect.poll(async () => await served(pair.mount, 'setlkw')).toBeGreaterThan(before);
       expect(waiter.said()).toEqual(['waiting']);
       expect(posix.lockRange(fd, FREE, 0, 0)).toBe('ok');
       expect(await waiter.says('locked')).toBe(true);
@@ -183,9 +183,9 @@ describe.skipIf(lacking('root', '/dev/fuse', 'flock'))('locks on a bridge mount'
   it('a process that is killed while waiting gets nothing and blocks nobody', async () => {
     const fd = open(hostFile);
     posix.lockRange(fd, WRITE, 0, 0);
-    const before = (await pair.mount.stats()).setlkw ?? 0;
+    const before = await served(pair.mount, 'setlkw');
     const waiter = locker(file, WRITE, 0, 0);
-    await expect.poll(async () => (await pair.mount.stats()).setlkw ?? 0).toBeGreaterThan(before);
+    await expect.poll(async () => await served(pair.mount, 'setlkw')).toBeGreaterThan(before);
     const exit = once(waiter.process, 'exit');
     waiter.process.kill('SIGKILL');
     expect(await exit).toEqual([null, 'SIGKILL']);

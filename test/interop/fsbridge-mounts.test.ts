@@ -72,10 +72,10 @@ describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
     fs.writeFileSync(host('suid'), 'x');
     fs.chmodSync(host('suid'), 0o4755);
     expect(fs.readFileSync(guest('suid'), 'utf8')).toBe('x');
-    expect((await mount.stats()).read).toBeGreaterThan(0);
+    expect((await mount.stats()).read?.count).toBeGreaterThan(0);
     const slow = await pair({ passthrough: false });
     fs.writeFileSync(slow.guest('plain'), 'x');
-    expect((await slow.mount.stats()).write).toBe(1);
+    expect((await slow.mount.stats()).write?.count).toBe(1);
   });
 
   it('sees a mapping and the host change each other at once where the kernel serves the data', async () => {
@@ -304,7 +304,7 @@ describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
     expect(failure(() => fs.writeFileSync(join(base, 'target', 'file'), 'y'))).toBe('EROFS');
     server.kill('SIGINT');
     expect(await exit).toEqual([0, null]);
-    expect(output).toMatch(/^open\t1$/m);
+    expect(output).toMatch(/^open +1 /m);
     expect(mounted(base)).toEqual([]);
   });
 

@@ -51,6 +51,13 @@ export async function bridgePair(
   };
 }
 
+/** Requests that a mount served so far, of one operation or of all. */
+export async function served(mount: BridgeMount, operation?: string): Promise<number> {
+  return Object.entries(await mount.stats())
+    .filter(([name]) => operation === undefined || name === operation)
+    .reduce((sum, [, { count }]) => sum + count, 0);
+}
+
 /** The name of the error that `body` throws, or `ok`. */
 export function failure(body: () => unknown): string {
   try {
