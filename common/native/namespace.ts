@@ -20,6 +20,7 @@ export const CLONE_NEWNET = 0x40000000;
 
 const rawUnshare = cFunction('unshare', 'int', ['int']);
 const rawChroot = cFunction('chroot', 'int', ['str']);
+const rawChdir = cFunction('chdir', 'int', ['str']);
 const rawSetns = cFunction('setns', 'int', ['int', 'int']);
 const rawSethostname = cFunction('sethostname', 'int', ['str', 'size_t']);
 const rawSetdomainname = cFunction('setdomainname', 'int', ['str', 'size_t']);
@@ -38,6 +39,11 @@ export function unshare(flags: number): void {
  */
 export function changeRoot(path: string): void {
   check(rawChroot(path), 'chroot', path);
+}
+
+/** Makes `path` the working folder of the process. */
+export function changeFolder(path: string): void {
+  check(rawChdir(path), 'chdir', path);
 }
 
 /** Moves the calling thread into a namespace (`fd` of /proc/PID/ns/x) or into several of a process (`fd` a pidfd). */

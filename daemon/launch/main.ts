@@ -6,25 +6,13 @@
  * It may be in the pid namespace of a hostile container while it works (`join`), hence no dump, no ptrace, and no
  * trust in a path of the container. When the daemon goes away the channel reads as ended, and so does the launcher.
  */
-import { closeSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import { readSync, writeSync } from 'node:fs';
 import { errorMessage } from '#common/errors';
-import type { PseudoTerminal } from '#common/native/tty';
-import type { JailSpec, NamespaceMode, ProcessSpec } from '../runtime/runtime.ts';
 import { LaunchFailure, step } from './failure.ts';
 import { becomeInit } from './init.ts';
-import {
-  attachStreams,
-  detachStreams,
-  dropPowers,
-  environment,
-  execute,
-  failToExecute,
-  findProgram,
-  startProgram,
-  takeIdentity,
-} from './program.ts';
-import { CONTROL_FD, type FromLauncher, TARGET_FD, type ToLauncher } from './protocol.ts';
-import { enterRoot, openTerminalInside } from './root.ts';
+import { becomeProgram, detachStreams, execute, failToExecute, startProgram } from './program.ts';
+import { CONTROL_FD, type FromLauncher, type ToLauncher } from './protocol.ts';
+import { enterNamespaces, join, prepare } from './steps.ts';
 import { linuxSystem } from './system.ts';
 
 const system = linuxSystem;
@@ -54,102 +42,22 @@ function send(message: FromLauncher): void {
   writeSync(CONTROL_FD, `${JSON.stringify(message)}\n`);
 }
 
-/** Namespaces by the flag that makes them and the file that names them. */
-const KINDS: [kind: keyof JailSpec['namespaces'], flag: number, file: string][] = [
-  ['network', system.CLONE_NEWNET, 'net'],
-  ['ipc', system.CLONE_NEWIPC, 'ipc'],
-  ['uts', system.CLONE_NEWUTS, 'uts'],
-  ['cgroup', system.CLONE_NEWCGROUP, 'cgroup'],
-];
-
-function enterNamespaces(namespaces: JailSpec['namespaces']): void {
-  let own = system.CLONE_NEWNS;
-  for (const [kind, flag, file] of KINDS) {
-    const mode: NamespaceMode = namespaces[kind];
-    if (mode === 'private') own |= flag;
-    else if (mode !== 'host') {
-      step(`join the ${kind} namespace of process ${mode.pid}`, () => {
-        const fd = openSync(`/proc/${mode.pid}/ns/${file}`, 'r');
-        system.setns(fd, flag);
-        closeSync(fd);
-      });
-    }
-  }
-  step('make namespaces', () => system.unshare(own));
-  if (namespaces.network === 'private') step('bring up the loopback interface', () => system.loopbackUp());
-}
-
-/** Through the host's /proc: which namespace a sysctl belongs to is decided by who writes. */
-function setKernelParameters(spec: JailSpec): void {
-  for (const [name, value] of Object.entries(spec.sysctls)) {
-    step(`set ${name}`, () => writeFileSync(`/proc/sys/${name.replaceAll('.', '/')}`, value));
-  }
-}
-
-function setOomScore(spec: ProcessSpec): void {
-  const score = spec.oomScoreAdj;
-  if (score === undefined) return;
-  step('set the OOM score', () => writeFileSync('/proc/self/oom_score_adj', `${score}`));
-}
-
-function prepare(message: ToLauncher & { type: 'prepare' }): PseudoTerminal | undefined {
-  const { cgroups } = message;
-  // The terminal is the program's, which joins the jail when its process 1 is there.
-  const spec = message.spec.init
-    ? { ...message.spec, process: { ...message.spec.process, terminal: false } }
-    : message.spec;
-  step('make a session keyring', () => system.newSessionKeyring(`_ses.${spec.id}`));
-  setOomScore(spec.process);
-  enterNamespaces(spec.namespaces);
-  send({ type: 'unshared' });
-  if (spec.namespaces.uts === 'private') {
-    step('set the host name', () => system.setHostname(spec.hostname));
-    if (spec.domainname) step('set the domain name', () => system.setDomainname(spec.domainname));
-  }
-  setKernelParameters(spec);
-  return enterRoot(system, spec, cgroups);
-}
-
-function join({ process: spec, target }: ToLauncher & { type: 'join' }): PseudoTerminal | undefined {
-  setOomScore(spec);
-  step('join the container', () => {
-    system.unshare(system.CLONE_FS);
-    const pidfd = target === undefined ? TARGET_FD : system.pidfdOpen(target);
-    const all =
-      (target === undefined ? 0 : system.CLONE_NEWPID) |
-      system.CLONE_NEWNS |
-      system.CLONE_NEWNET |
-      system.CLONE_NEWIPC |
-      system.CLONE_NEWUTS |
-      system.CLONE_NEWCGROUP;
-    system.setns(pidfd, all);
-    closeSync(pidfd);
-  });
-  step('make a session keyring', () => system.newSessionKeyring('_ses.exec'));
-  if (!spec.terminal) return undefined;
-  return step('open a terminal', () => {
-    const root = openSync('/', system.O_PATH);
-    try {
-      return openTerminalInside(system, root);
-    } finally {
-      closeSync(root);
-    }
-  });
-}
-
 function run(): never {
   step('hide from other processes', () => system.setUndumpable());
   process.umask(0);
   const message = receive();
   if (message.type === 'run') throw new Error('nothing to run yet');
   if (message.type === 'hold') {
-    enterNamespaces(message.namespaces);
+    enterNamespaces(system, message.namespaces);
     send({ type: 'unshared' });
     receive();
     process.exit(0);
   }
   const spec = message.type === 'prepare' ? message.spec.process : message.process;
-  const terminal = message.type === 'prepare' ? prepare(message) : join(message);
+  const terminal =
+    message.type === 'prepare'
+      ? prepare(system, message, () => send({ type: 'unshared' }))
+      : join(system, message);
   send(terminal ? { type: 'ready', terminalFd: terminal.master } : { type: 'ready' });
   receive();
   if (message.type === 'prepare' && message.spec.init) {
@@ -157,11 +65,7 @@ function run(): never {
     send({ type: 'executing' });
     becomeInit(system);
   }
-  step('attach the standard streams', () => attachStreams(system, spec, terminal));
-  const identity = takeIdentity(system, spec);
-  const env = environment(spec.env, identity);
-  const path = findProgram(spec.args[0] ?? '', env);
-  dropPowers(system, spec, identity, message.filter);
+  const { path, env } = becomeProgram(system, spec, terminal, message.filter);
   if (message.type === 'join' && message.target !== undefined) {
     const started = startProgram(system, path, spec.args, env);
     send(typeof started === 'number' ? { type: 'executing', pid: started } : { type: 'executing' });

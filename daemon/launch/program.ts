@@ -21,7 +21,7 @@ const EXEC_FAILED_STATUS = 255;
 const SYS_ADMIN_BIT = 1n << 21n;
 
 /** Attaches standard streams 0 to 2, which so far are the daemon's pipes. */
-export function attachStreams(system: System, spec: ProcessSpec, terminal: PseudoTerminal | undefined): void {
+function attachStreams(system: System, spec: ProcessSpec, terminal: PseudoTerminal | undefined): void {
   if (terminal) {
     const { rows, columns } = spec.consoleSize ?? { rows: 0, columns: 0 };
     if (rows > 0 && columns > 0) system.setWindowSize(terminal.slave, rows, columns);
@@ -60,7 +60,7 @@ function openNullDevice(): number | undefined {
 const NOT_PERMITTED: Record<string, string> = { EISDIR: 'is a directory: permission denied' };
 
 /** Becomes the wanted user, in the wanted folder, and returns the identity. */
-export function takeIdentity(system: System, spec: ProcessSpec): Identity {
+function takeIdentity(system: System, spec: ProcessSpec): Identity {
   const identity = step('look up the user', () => lookUpIdentity(spec.user, spec.groups));
   step('hand over the standard streams', () => {
     for (const fd of [0, 1, 2]) {
@@ -163,13 +163,27 @@ export function environment(env: string[], identity: Identity): string[] {
   return [...env.filter((entry) => entry !== 'HOME='), `HOME=${identity.home}`];
 }
 
-/** Sets limits and drops what is left of the launcher's powers. */
-export function dropPowers(
+/**
+ * All that a process becomes before it is the wanted program.
+ *
+ * @returns what execute() wants.
+ */
+export function becomeProgram(
   system: System,
   spec: ProcessSpec,
-  identity: Identity,
+  terminal: PseudoTerminal | undefined,
   filter: SeccompFilter,
-): void {
+): { path: string; env: string[] } {
+  step('attach the standard streams', () => attachStreams(system, spec, terminal));
+  const identity = takeIdentity(system, spec);
+  const env = environment(spec.env, identity);
+  const path = findProgram(spec.args[0] ?? '', env);
+  dropPowers(system, spec, identity, filter);
+  return { path, env };
+}
+
+/** Sets limits and drops what is left of the launcher's powers. */
+function dropPowers(system: System, spec: ProcessSpec, identity: Identity, filter: SeccompFilter): void {
   step('set resource limits', () => {
     for (const { name, soft, hard } of spec.rlimits) {
       const resource = system.RLIMITS[name.toLowerCase().replace(/^rlimit_/, '')];
@@ -177,7 +191,7 @@ export function dropPowers(
       system.setResourceLimit(resource, soft, hard);
     }
   });
-  system.resetSignals();
+  step('reset signals', () => system.resetSignals());
   if (spec.noNewPrivileges) step('forbid new privileges', () => system.setNoNewPrivileges());
   step('drop capabilities', () => {
     let mask = 0n;

@@ -69,11 +69,11 @@ export function enterRoot(
   }
   if (spec.readOnlyRoot) step('make the root read-only', () => setReadOnly(system, rootFd, false));
   step('enter the root', () => {
-    process.chdir(spec.rootPath);
+    system.changeFolder(spec.rootPath);
     system.pivotRootHere();
     // The old root now lies on top of the new one, at the same place.
     system.detachMount('.');
-    process.chdir('/');
+    system.changeFolder('/');
     closeSync(rootFd);
   });
   return terminal;

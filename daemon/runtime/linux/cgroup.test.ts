@@ -8,6 +8,7 @@ import { findHierarchies } from './cgroup.ts';
 import { CgroupsV1 } from './cgroup-v1.ts';
 import { blkioToIoWeight, CgroupsV2, sharesToWeight } from './cgroup-v2.ts';
 import { deviceRules } from './devices.ts';
+import { limitWarnings } from './report.ts';
 
 const MIB = 1 << 20;
 let root: string;
@@ -203,5 +204,8 @@ describe('version 1', () => {
       ['cpu shares', 'full'],
       ['pids limit', 'none'],
     ]);
+    const warnings = limitWarnings(open());
+    expect(warnings).toContain('WARNING: No swap limit support');
+    expect(warnings).not.toContain('WARNING: No memory limit support');
   });
 });

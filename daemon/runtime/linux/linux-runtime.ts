@@ -13,7 +13,7 @@ import { deviceRules, hostDevices } from './devices.ts';
 import { LinuxJail, launchError, processStartTime } from './jail.ts';
 import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
 import { effectiveSpec } from './plan.ts';
-import { reportSpec } from './report.ts';
+import { limitWarnings, reportSpec } from './report.ts';
 import { seccompFilter } from './seccomp/filter.ts';
 import { Spares } from './spares.ts';
 import { waitUntil } from './wait.ts';
@@ -102,7 +102,7 @@ export class LinuxRuntime implements Runtime {
       cgroupVersion: this.#requireCgroups().version,
       cgroupDriver: 'cgroupfs',
       securityOptions: ['name=seccomp,profile=builtin'],
-      warnings: [],
+      warnings: limitWarnings(this.#requireCgroups()),
       runtimes: {},
       defaultRuntime: this.name,
     };

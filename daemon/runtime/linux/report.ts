@@ -1,5 +1,5 @@
 /** What this runtime gives for a specification: one row for each wish. */
-import type { JailReportRow, JailSpec, NamespaceMode } from '../runtime.ts';
+import type { JailLimits, JailReportRow, JailSpec, NamespaceMode } from '../runtime.ts';
 import type { Cgroups } from './cgroup.ts';
 
 function describe(mode: NamespaceMode): string {
@@ -29,6 +29,8 @@ export function reportSpec(spec: JailSpec, cgroups: Cgroups): JailReportRow[] {
       asked: 'none',
       got: 'none',
       how: 'uid 0 in the container is uid 0 of the host, confined by capabilities',
+      bypass:
+        'a fault of the kernel that lets a process out of its namespaces leaves it with the uid of root',
     },
     {
       feature: 'capabilities',
@@ -61,4 +63,26 @@ export function reportSpec(spec: JailSpec, cgroups: Cgroups): JailReportRow[] {
       how: 'the kernel reaps for it; signals go to the program directly, not through process 1',
     });
   return [...rows, ...cgroups.report(spec.limits)];
+}
+
+/** Every limit that can be asked for, to see which of them this machine knows. */
+const ALL_LIMITS: Required<JailLimits> = {
+  memoryBytes: 1,
+  memorySwapBytes: 1,
+  memoryReservationBytes: 1,
+  cpuQuotaUs: 1,
+  cpuPeriodUs: 1,
+  cpuShares: 1,
+  cpusetCpus: '0',
+  cpusetMems: '0',
+  pids: 1,
+  blkioWeight: 1,
+};
+
+/** For `docker info`: the limits that no container can have here, as dockerd words it. */
+export function limitWarnings(cgroups: Cgroups): string[] {
+  return cgroups
+    .report(ALL_LIMITS)
+    .filter(({ got }) => got !== 'full')
+    .map(({ feature }) => `WARNING: No ${feature} support`);
 }

@@ -30,7 +30,7 @@ import { hostDevices } from '../linux/devices.ts';
 import { processStartTime } from '../linux/jail.ts';
 import { type Launcher, LauncherProgram } from '../linux/launcher.ts';
 import { effectiveSpec } from '../linux/plan.ts';
-import { reportSpec } from '../linux/report.ts';
+import { limitWarnings, reportSpec } from '../linux/report.ts';
 import { compileContext, profileOf } from '../linux/seccomp/filter.ts';
 import { signalNumber } from '../linux/signals.ts';
 import { openTerminalStreams, PipeSet, type ProcessStreams } from '../linux/streams.ts';
@@ -126,7 +126,7 @@ export class OciRuntime implements Runtime {
       cgroupVersion: this.#requireCgroups().version,
       cgroupDriver: 'cgroupfs',
       securityOptions: ['name=seccomp,profile=builtin'],
-      warnings: [],
+      warnings: limitWarnings(this.#requireCgroups()),
       runtimes: {},
       defaultRuntime: this.name,
     };

@@ -1,0 +1,208 @@
+/**
+ * The launch of a container against a double of the system: which calls are made, in which order, and what is told when
+ * any one of them fails.
+ */
+import { mkdirSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { SyscallError } from '#common/errors';
+import { DEFAULT_CAPABILITIES } from '../runtime/defaults.ts';
+import type { JailSpec } from '../runtime/runtime.ts';
+import { LaunchFailure } from './failure.ts';
+import { becomeProgram } from './program.ts';
+import { prepare } from './steps.ts';
+import { linuxSystem, type System } from './system.ts';
+
+const EPERM = 1;
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'drydock-steps-'));
+  mkdirSync(join(folder, 'source'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Calls that answer with a descriptor; the double gives one of a folder. */
+const OPENS = new Set(['cloneTree', 'newFilesystem', 'openResolved']);
+/** Calls that only ask. */
+const ANSWERS: Record<string, unknown> = { boundingHas: true };
+
+interface Recording {
+  system: System;
+  calls: string[];
+}
+
+/** A system that records every call, and fails the one with the number `failing`. */
+function record(failing = -1): Recording {
+  const calls: string[] = [];
+  const system = new Proxy(linuxSystem, {
+    get(target, name: string) {
+      const real = target[name as keyof System];
+      if (typeof real !== 'function') return real;
+      if (name in ANSWERS) return () => ANSWERS[name];
+      return (...args: unknown[]) => {
+        calls.push(`${name} ${args.map(describeArgument).join(' ')}`.trim());
+        if (calls.length - 1 === failing) throw new SyscallError(name, 'EPERM', EPERM);
+        return OPENS.has(name) ? openSync(folder, 'r') : undefined;
+      };
+    },
+  });
+  return { system, calls };
+}
+
+function describeArgument(value: unknown): string {
+  // Descriptors and masks differ from run to run and from kernel to kernel; names do not.
+  return typeof value === 'string' ? value.replace(folder, 'FOLDER') : '';
+}
+
+function spec(): JailSpec {
+  return {
+    id: 'a'.repeat(64),
+    rootPath: folder,
+    readOnlyRoot: true,
+    hostname: 'box',
+    domainname: 'example',
+    namespaces: { network: 'private', pid: 'private', ipc: 'private', uts: 'private', cgroup: 'private' },
+    mounts: [
+      { kind: 'proc', target: '/proc', readOnly: false, options: [] },
+      { kind: 'bind', source: join(folder, 'source'), target: '/data', readOnly: true, options: [] },
+    ],
+    devices: [],
+    privileged: false,
+    maskedPaths: ['/proc/keys'],
+    readonlyPaths: ['/proc/sys'],
+    sysctls: {},
+    limits: {},
+    network: { attached: true, ports: [] },
+    init: false,
+    process: {
+      args: [process.execPath],
+      env: [],
+      cwd: '/',
+      makeCwd: false,
+      user: '',
+      groups: [],
+      terminal: false,
+      stdin: true,
+      capabilities: [...DEFAULT_CAPABILITIES],
+      noNewPrivileges: true,
+      rlimits: [{ name: 'nofile', soft: 10, hard: 10 }],
+    },
+  };
+}
+
+/** All that happens before execve. */
+function launch(system: System, unshared: () => void = () => {}): void {
+  const { process, ...rest } = spec();
+  const filter = Buffer.alloc(8).toString('base64');
+  prepare(system, { type: 'prepare', spec: { process, ...rest }, cgroups: [], filter }, unshared);
+  becomeProgram(system, process, undefined, filter);
+}
+
+const openDescriptors = (): number => readdirSync('/proc/self/fd').length;
+
+describe.skipIf(process.platform !== 'linux')('a launch', () => {
+  it('makes its steps in the one order that is safe', () => {
+    const { system, calls } = record();
+    let seen: string[] = [];
+    launch(system, () => {
+      seen = [...calls];
+    });
+    // The network can be attached when there is a namespace and nothing of the image was touched.
+    expect(seen).toEqual([`newSessionKeyring _ses.${'a'.repeat(64)}`, 'unshare', 'loopbackUp']);
+    expect(calls.slice(seen.length)).toMatchInlineSnapshot(`
+      [
+        "setHostname box",
+        "setDomainname example",
+        "cloneTree  FOLDER/source",
+        "setMountAttributes",
+        "cloneTree  FOLDER",
+        "setMountAttributes",
+        "attachMount",
+        "newFilesystem proc",
+        "openResolved  /proc",
+        "openResolved  /proc",
+        "attachMount",
+        "setMountAttributes",
+        "setMountAttributes",
+        "openResolved  /data",
+        "attachMount",
+        "openResolved  /proc/keys",
+        "newFilesystem tmpfs",
+        "attachMount",
+        "openResolved  /proc/sys",
+        "cloneTree",
+        "setMountAttributes",
+        "attachMount",
+        "setMountAttributes",
+        "changeFolder FOLDER",
+        "pivotRootHere",
+        "detachMount .",
+        "changeFolder /",
+        "clearCloseOnExec",
+        "clearCloseOnExec",
+        "clearCloseOnExec",
+        "limitBoundingSet",
+        "keepCapabilities",
+        "setIdentity",
+        "keepCapabilities",
+        "setResourceLimit",
+        "resetSignals",
+        "setNoNewPrivileges",
+        "setCapabilities",
+        "installSeccompFilter",
+      ]
+    `);
+  });
+
+  it('names the step and the errno, whichever call fails, and makes no further call', () => {
+    const { system, calls } = record();
+    launch(system);
+    const steps = new Set<string>();
+    for (let failing = 0; failing < calls.length; failing++) {
+      const { system, calls: made } = record(failing);
+      let failure: unknown;
+      try {
+        launch(system);
+      } catch (error) {
+        failure = error;
+      }
+      expect(made).toEqual(calls.slice(0, failing + 1));
+      expect(failure, calls[failing]).toBeInstanceOf(LaunchFailure);
+      expect(failure).toMatchObject({ kind: 'step', code: 'EPERM' });
+      steps.add((failure as LaunchFailure).step.replace(folder, 'FOLDER'));
+    }
+    expect([...steps]).toMatchInlineSnapshot(`
+      [
+        "make a session keyring",
+        "make namespaces",
+        "bring up the loopback interface",
+        "set the host name",
+        "set the domain name",
+        "open FOLDER/source to mount it on /data",
+        "isolate mounts",
+        "mount the root",
+        "mount proc on /proc",
+        "mount bind on /data",
+        "mask paths",
+        "make paths read-only",
+        "make the root read-only",
+        "enter the root",
+        "attach the standard streams",
+        "limit capabilities",
+        "become the user",
+        "set resource limits",
+        "reset signals",
+        "forbid new privileges",
+        "drop capabilities",
+        "filter system calls",
+      ]
+    `);
+  });
+
+  it('keeps no descriptor of its own after a success', () => {
+    const before = openDescriptors();
+    launch(record().system);
+    expect(openDescriptors()).toBe(before);
+  });
+});

@@ -1,0 +1,110 @@
+/**
+ * The steps of a launch that make a jail or enter one. Their order is fixed: what a step needs (the host's /proc, its
+ * propagation, the right to mount) is taken away by a later one. Each has a name, with which its failure is told.
+ */
+import { closeSync, openSync, writeFileSync } from 'node:fs';
+import type { PseudoTerminal } from '#common/native/tty';
+import type { JailSpec, NamespaceMode, ProcessSpec } from '../runtime/runtime.ts';
+import { step } from './failure.ts';
+import { TARGET_FD, type ToLauncher } from './protocol.ts';
+import { enterRoot, openTerminalInside } from './root.ts';
+import type { System } from './system.ts';
+
+/** Namespaces by the flag that makes them and the file that names them. */
+const KINDS = [
+  ['network', 'CLONE_NEWNET', 'net'],
+  ['ipc', 'CLONE_NEWIPC', 'ipc'],
+  ['uts', 'CLONE_NEWUTS', 'uts'],
+  ['cgroup', 'CLONE_NEWCGROUP', 'cgroup'],
+] as const;
+
+/** Makes the jail's own namespaces, mounts among them, and joins those of others. */
+export function enterNamespaces(system: System, namespaces: JailSpec['namespaces']): void {
+  let own = system.CLONE_NEWNS;
+  for (const [kind, name, file] of KINDS) {
+    const flag = system[name];
+    const mode: NamespaceMode = namespaces[kind];
+    if (mode === 'private') own |= flag;
+    else if (mode !== 'host') {
+      step(`join the ${kind} namespace of process ${mode.pid}`, () => {
+        const fd = openSync(`/proc/${mode.pid}/ns/${file}`, 'r');
+        system.setns(fd, flag);
+        closeSync(fd);
+      });
+    }
+  }
+  step('make namespaces', () => system.unshare(own));
+  if (namespaces.network === 'private') step('bring up the loopback interface', () => system.loopbackUp());
+}
+
+/** Through the host's /proc: which namespace a sysctl belongs to is decided by who writes. */
+function setKernelParameters(spec: JailSpec): void {
+  for (const [name, value] of Object.entries(spec.sysctls)) {
+    step(`set ${name}`, () => writeFileSync(`/proc/sys/${name.replaceAll('.', '/')}`, value));
+  }
+}
+
+function setOomScore(spec: ProcessSpec): void {
+  const score = spec.oomScoreAdj;
+  if (score === undefined) return;
+  step('set the OOM score', () => writeFileSync('/proc/self/oom_score_adj', `${score}`));
+}
+
+/**
+ * Makes the world of a jail's first process, up to and with its root file system.
+ *
+ * @param unshared called as soon as the network namespace is there.
+ * @returns the process's terminal, if it wants one.
+ */
+export function prepare(
+  system: System,
+  message: ToLauncher & { type: 'prepare' },
+  unshared: () => void,
+): PseudoTerminal | undefined {
+  const { cgroups } = message;
+  // The terminal is the program's, which joins the jail when its process 1 is there.
+  const spec = message.spec.init
+    ? { ...message.spec, process: { ...message.spec.process, terminal: false } }
+    : message.spec;
+  step('make a session keyring', () => system.newSessionKeyring(`_ses.${spec.id}`));
+  setOomScore(spec.process);
+  enterNamespaces(system, spec.namespaces);
+  unshared();
+  if (spec.namespaces.uts === 'private') {
+    step('set the host name', () => system.setHostname(spec.hostname));
+    if (spec.domainname) step('set the domain name', () => system.setDomainname(spec.domainname));
+  }
+  setKernelParameters(spec);
+  return enterRoot(system, spec, cgroups);
+}
+
+/** Enters the world of a jail that runs. @returns the process's terminal, if it wants one. */
+export function join(
+  system: System,
+  { process: spec, target }: ToLauncher & { type: 'join' },
+): PseudoTerminal | undefined {
+  setOomScore(spec);
+  step('join the container', () => {
+    system.unshare(system.CLONE_FS);
+    const pidfd = target === undefined ? TARGET_FD : system.pidfdOpen(target);
+    const all =
+      (target === undefined ? 0 : system.CLONE_NEWPID) |
+      system.CLONE_NEWNS |
+      system.CLONE_NEWNET |
+      system.CLONE_NEWIPC |
+      system.CLONE_NEWUTS |
+      system.CLONE_NEWCGROUP;
+    system.setns(pidfd, all);
+    closeSync(pidfd);
+  });
+  step('make a session keyring', () => system.newSessionKeyring('_ses.exec'));
+  if (!spec.terminal) return undefined;
+  return step('open a terminal', () => {
+    const root = openSync('/', system.O_PATH);
+    try {
+      return openTerminalInside(system, root);
+    } finally {
+      closeSync(root);
+    }
+  });
+}
