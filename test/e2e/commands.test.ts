@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { afterEach, beforeAll, expect, it } from 'vitest';
 import { type Docker, type Finished, IMAGE } from '../support/e2e/daemon.ts';
 import { clis, describeE2e, sharedDocker, uniqueName } from '../support/e2e/session.ts';
@@ -158,9 +159,16 @@ describeE2e.each(clis)('docker commands, $name', ({ cli }) => {
       'seq 1 5; until [ -e /go ]; do sleep 0.02; done; echo end',
     );
     await expect.poll(() => ok('logs', name)).toMatch(/5$/);
-    const followed = docker.run(['logs', '-f', '--tail', '2', name], { cli });
+    const following = docker.spawn(['logs', '-f', '--tail', '2', name], { cli });
+    let followed = '';
+    following.stdout!.on('data', (text) => {
+      followed += text;
+    });
+    const ended = once(following, 'close');
+    await expect.poll(() => followed).toBe('4\n5\n');
     await ok('exec', name, 'touch', '/go');
-    expect((await followed).stdout).toBe('4\n5\nend\n');
+    expect(await ended).toEqual([0, null]);
+    expect(followed).toBe('4\n5\nend\n');
     expect(await ok('logs', '--tail', '1', name)).toBe('end');
     expect(await ok('logs', '-t', '--tail', '1', name)).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z end$/);
     expect(await ok('logs', '--tail', '0', name)).toBe('');
