@@ -123,6 +123,9 @@ async function build(request: FastifyRequest, reply: FastifyReply, context: ApiC
     await context.sessionBuilds.upload(buildId.slice(UPLOAD_PREFIX.length), bodyStream(request));
     return void reply.code(200).send();
   }
+  const sessionId = text(request, 'session');
+  // As dockerd does, also before a refusal: a client that hears of one before its session is up waits for ever.
+  if (isBuildKit(request)) await context.sessionBuilds.sessions.get(sessionId, request.signal);
   refuse(request);
   const entries = (name: string): [string, unknown][] => Object.entries(jsonParameter(request, name));
   const options: BuildRequest['options'] = {
@@ -148,7 +151,6 @@ async function build(request: FastifyRequest, reply: FastifyReply, context: ApiC
       ? undefined
       : await contextSource(request);
     return withProgress(request, reply, async (progress, signal) => {
-      const sessionId = text(request, 'session');
       const isUploaded = remote === 'upload-request';
       await context.sessionBuilds.build({
         ...{ sessionId, buildId, isUploaded, fetched, dockerfile, options, runner, progress, signal },

@@ -10,7 +10,7 @@ export async function systemCases(api: ContractClient): Promise<void> {
   await api.call('GET /system/df', {});
   await api.call('GET /events', { query: { since: '0', until: String(Date.now() / 1000) }, lines: true });
   await api.call('GET /events', { query: { ...REFUSED_FILTER }, status: 400 });
-  await api.call('POST /session', { status: 404 });
+  await api.call('POST /session', { status: 400 });
 }
 
 /** What a node that is in no swarm, without plugins, answers. */

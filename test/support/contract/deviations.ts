@@ -35,7 +35,6 @@ const STATUSES: Record<string, number[]> = {
   'GET /plugins/privileges': [501],
   'POST /plugins/create': [501],
   'POST /plugins/pull': [501],
-  'POST /session': [404],
   'POST /swarm/init': [501],
   'POST /swarm/join': [501],
 };
