@@ -17,3 +17,10 @@ export function addFormat(command: Command): Command {
 export function print<T>(format: Format, data: T, text: (data: T) => string): void {
   process.stdout.write(`${format === 'json' ? JSON.stringify(data, null, 2) : text(data).trimEnd()}\n`);
 }
+
+/** Text in a colour or weight (an SGR code of ECMA-48) where standard output is a terminal that shows it, and NO_COLOR is not set. */
+export function paint(code: number, text: string): string {
+  const { NO_COLOR, FORCE_COLOR } = process.env;
+  const wanted = FORCE_COLOR ? FORCE_COLOR !== '0' : !NO_COLOR && process.stdout.isTTY === true;
+  return wanted ? `\u001b[${code}m${text}\u001b[0m` : text;
+}

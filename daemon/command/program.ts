@@ -31,6 +31,16 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async (command) => (await import('#fsbridge/cli')).defineFs(command),
   },
   {
+    name: 'doctor',
+    summary: 'tell whether this machine can run containers, and what to do where it cannot',
+    load: async (command, version) => (await import('./doctor/index.ts')).defineDoctor(command, version),
+  },
+  {
+    name: 'context',
+    summary: "let the docker CLI know this daemon: entries in docker's store of contexts",
+    load: async (command) => (await import('./context.ts')).defineContext(command),
+  },
+  {
     name: 'completion',
     summary: 'print the completion script of a shell',
     load: async (command, _version, whole) =>

@@ -1,0 +1,44 @@
+/**
+ * Everything the doctor looks at, in the order of its report. A part that knows more about a platform adds a line here: a function
+ * that takes the machine and gives findings.
+ */
+import type { DaemonConfig } from '../../config.ts';
+import { darwinFindings } from './darwin.ts';
+import type { Finding, HostView } from './host.ts';
+import { linuxFindings } from './linux.ts';
+import {
+  configuration,
+  diskFindings,
+  dnsFindings,
+  programFindings,
+  proxyFindings,
+  socketFindings,
+} from './surroundings.ts';
+
+type Probe = (host: HostView, config: DaemonConfig) => Finding[] | Promise<Finding[]>;
+
+/** By platform; the others have none of their own. */
+const PLATFORM_PROBES: Partial<Record<NodeJS.Platform, readonly Probe[]>> = {
+  linux: [linuxFindings],
+  darwin: [darwinFindings],
+};
+
+/** On every platform. */
+const PROBES: readonly Probe[] = [diskFindings, dnsFindings, proxyFindings, socketFindings];
+
+/** Looks at everything. */
+export async function examine(host: HostView): Promise<Finding[]> {
+  const { config, findings } = configuration(host);
+  const own = PLATFORM_PROBES[host.platform];
+  const all = [...programFindings(host), ...findings];
+  if (!own)
+    all.push({
+      part: 'program',
+      name: 'platform',
+      status: 'fail',
+      text: `${host.platform} has no container runtime here`,
+      fix: 'Run the daemon on Linux or macOS.',
+    });
+  for (const probe of [...(own ?? []), ...PROBES]) all.push(...(await probe(host, config)));
+  return all;
+}
