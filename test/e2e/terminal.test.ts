@@ -28,9 +28,12 @@ describeE2e.each(clis)('terminals, $name', ({ cli }) => {
   it('run -it gives an interactive shell a real terminal of the right size, and passes its exit code', async () => {
     const shell = terminal('run', '--rm', '-it', '-e', 'TERM=dumb', IMAGE, 'bash', '--norc');
     await shell.sees(/[#$] $/);
-    shell.type('tty; stty size; test -t 0 -a -t 1 -a -t 2 && echo all three\r');
-    await shell.sees('/dev/pts/0');
+    // The client tells the size once the shell has started.
+    shell.type(
+      'until stty size | grep 33; do sleep 0.05; done; tty; test -t 0 -a -t 1 -a -t 2 && echo all three\r',
+    );
     await shell.sees('33 111');
+    await shell.sees('/dev/pts/0');
     await shell.sees('\nall three');
     shell.type('exit 12\r');
     expect(await shell.exited()).toBe(12);
