@@ -191,8 +191,8 @@ export interface Host {
   /**
    * Begins a connection; connected() or failed() follows. `ttl` is the TTL or hop limit of its packets until it is
    * connected, 0 for the host's default; afterwards the host's default holds. `trafficClass` marks them as
-   * {@link HostStream.setTrafficClass} does. `guest` is for whom
-   * it is, 16 bytes, when that is a guest.
+   * {@link HostStream.setTrafficClass} does. `guest` is for whom it is, 16 bytes, when that
+   * is a guest.
    */
   connect(
     addr: Uint8Array,

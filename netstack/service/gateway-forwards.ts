@@ -3,19 +3,15 @@
  * stack they are ports of the loopback; this host leads them on, and shows what comes back as coming from there.
  */
 import type {
-  Closable,
   DatagramSink,
   Host,
   HostDatagram,
   HostError,
-  HostGroup,
   HostIcmpError,
-  HostPing,
   HostStream,
-  ListenSink,
-  PingSink,
   StreamSink,
 } from '../flow/host.ts';
+import { HostLayer } from '../flow/host-layer.ts';
 import { mapped, sameAddress } from '../wire/address.ts';
 
 const LOOPBACK: Uint8Array = mapped(0x7f000001);
@@ -29,15 +25,14 @@ export interface ForwardRule {
 }
 
 /** A host some of whose loopback's ports are elsewhere. */
-export class ForwardedHost implements Host {
-  readonly #inner: Host;
+export class ForwardedHost extends HostLayer {
   readonly #tcp: ReadonlyMap<number, ForwardRule>;
   readonly #udp: ReadonlyMap<number, ForwardRule>;
 
   constructor(inner: Host, rules: readonly ForwardRule[]) {
+    super(inner);
     const of = (protocol: 'tcp' | 'udp'): Map<number, ForwardRule> =>
       new Map(rules.filter((rule) => rule.protocol === protocol).map((rule) => [rule.port, rule]));
-    this.#inner = inner;
     this.#tcp = of('tcp');
     this.#udp = of('udp');
   }
@@ -52,20 +47,11 @@ export class ForwardedHost implements Host {
   ): HostStream | HostError {
     const rule = sameAddress(addr, addrOff, LOOPBACK, 0) ? this.#tcp.get(port) : undefined;
     return rule
-      ? this.#inner.connect(rule.address, 0, rule.targetPort, ttl, trafficClass, sink)
-      : this.#inner.connect(addr, addrOff, port, ttl, trafficClass, sink);
+      ? this.inner.connect(rule.address, 0, rule.targetPort, ttl, trafficClass, sink)
+      : this.inner.connect(addr, addrOff, port, ttl, trafficClass, sink);
   }
 
-  listen(
-    addr: Uint8Array,
-    addrOff: number,
-    port: number,
-    sink: ListenSink,
-  ): (Closable & { readonly port: number }) | HostError {
-    return this.#inner.listen(addr, addrOff, port, sink);
-  }
-
-  openDatagram(
+  override openDatagram(
     family: 4 | 6,
     addr: Uint8Array | undefined,
     addrOff: number,
@@ -73,20 +59,12 @@ export class ForwardedHost implements Host {
     sink: DatagramSink,
   ): HostDatagram | HostError {
     if (this.#udp.size === 0 || family === 6)
-      return this.#inner.openDatagram(family, addr, addrOff, port, sink);
+      return this.inner.openDatagram(family, addr, addrOff, port, sink);
     const forwarded = new ForwardedDatagram(this.#udp, sink);
-    const socket = this.#inner.openDatagram(family, addr, addrOff, port, forwarded);
+    const socket = this.inner.openDatagram(family, addr, addrOff, port, forwarded);
     if (typeof socket === 'string') return socket;
     forwarded.attach(socket);
     return forwarded;
-  }
-
-  openPing(family: 4 | 6, sink: PingSink): HostPing | HostError {
-    return this.#inner.openPing(family, sink);
-  }
-
-  openGroup(addr: Uint8Array, addrOff: number, port: number, sink: DatagramSink): HostGroup | HostError {
-    return this.#inner.openGroup(addr, addrOff, port, sink);
   }
 }
 

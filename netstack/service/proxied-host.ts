@@ -10,20 +10,8 @@
  * served there: the port is open to every user of this machine, the proxy and its credentials are not. The address of the
  * guest follows the secret, for the policy's log.
  */
-import type {
-  Closable,
-  DatagramSink,
-  Host,
-  HostDatagram,
-  HostError,
-  HostGroup,
-  HostIcmpError,
-  HostPing,
-  HostStream,
-  ListenSink,
-  PingSink,
-  StreamSink,
-} from '../flow/host.ts';
+import type { Host, HostError, HostIcmpError, HostStream, StreamSink } from '../flow/host.ts';
+import { HostLayer } from '../flow/host-layer.ts';
 import {
   ADDRESS_LEN,
   copyBytes,
@@ -88,8 +76,7 @@ export function isExcluded(
 }
 
 /** A host with proxies before it. */
-export class ProxiedHost implements Host {
-  readonly #inner: Host;
+export class ProxiedHost extends HostLayer {
   readonly #policy: EgressRules;
   readonly #deferred: (() => void)[] = [];
   #routes: ProxyRoutes = { transparent: [], excludes: { names: [], networks: [] } };
@@ -97,7 +84,7 @@ export class ProxiedHost implements Host {
 
   /** @param policy knows the names of addresses, and which connections must show their server's name */
   constructor(inner: Host, policy: EgressRules) {
-    this.#inner = inner;
+    super(inner);
     this.#policy = policy;
   }
 
@@ -163,7 +150,7 @@ export class ProxiedHost implements Host {
       return 'ECONNREFUSED';
     }
     if (!route || isLoopback(addr, addrOff) || isExcluded(excludes, name, addr, addrOff))
-      return this.#inner.connect(addr, addrOff, port, ttl, trafficClass, sink);
+      return this.inner.connect(addr, addrOff, port, ttl, trafficClass, sink);
     this.counters.proxy_transparent!++;
     const host = name ?? hostText(addr, addrOff);
     const head =
@@ -195,37 +182,10 @@ export class ProxiedHost implements Host {
     const stream = new PrefacedStream(preface, answered, sink, () => {
       this.counters.proxy_refused!++;
     });
-    const inner = this.#inner.connect(addr, 0, port, 0, trafficClass, stream);
+    const inner = this.inner.connect(addr, 0, port, 0, trafficClass, stream);
     if (typeof inner === 'string') return inner;
     stream.attach(inner);
     return stream;
-  }
-
-  listen(
-    addr: Uint8Array,
-    addrOff: number,
-    port: number,
-    sink: ListenSink,
-  ): (Closable & { readonly port: number }) | HostError {
-    return this.#inner.listen(addr, addrOff, port, sink);
-  }
-
-  openDatagram(
-    family: 4 | 6,
-    addr: Uint8Array | undefined,
-    addrOff: number,
-    port: number,
-    sink: DatagramSink,
-  ): HostDatagram | HostError {
-    return this.#inner.openDatagram(family, addr, addrOff, port, sink);
-  }
-
-  openPing(family: 4 | 6, sink: PingSink): HostPing | HostError {
-    return this.#inner.openPing(family, sink);
-  }
-
-  openGroup(addr: Uint8Array, addrOff: number, port: number, sink: DatagramSink): HostGroup | HostError {
-    return this.#inner.openGroup(addr, addrOff, port, sink);
   }
 }
 
