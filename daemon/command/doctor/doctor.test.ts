@@ -142,10 +142,10 @@ describe('the doctor', () => {
 
   it('names the engines beside it, those of colima and lima included', async () => {
     const machine = wellMachine();
-    machine.folders['/home/ada/.colima'] = ['work'];
-    machine.engines['/home/ada/.colima/work/docker.sock'] = { name: 'Docker Engine', version: '28.0' };
+    machine.folders['/home/ada/.colima'] = ['dev'];
+    machine.engines['/home/ada/.colima/dev/docker.sock'] = { name: 'Docker Engine', version: '28.0' };
     machine.engines[SOCKET] = { name: 'Drydock', version: '0.1.0' };
-    expect((await finding(host(machine), '/home/ada/.colima/work/docker.sock'))?.text).toContain(
+    expect((await finding(host(machine), '/home/ada/.colima/dev/docker.sock'))?.text).toContain(
       'Docker Engine 28.0',
     );
     expect((await finding(host(machine), `unix://${SOCKET}`))?.text).toBe('Drydock 0.1.0 answers');
