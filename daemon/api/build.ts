@@ -124,7 +124,7 @@ async function build(request: FastifyRequest, reply: FastifyReply, context: ApiC
     return void reply.code(200).send();
   }
   const sessionId = text(request, 'session');
-  // As dockerd does, also before a refusal: a client that hears of one before its session is up waits for ever.
+  // As dockerd does, also before a refusal: a client that hears of one before it serves its session waits for ever.
   if (isBuildKit(request)) await context.sessionBuilds.sessions.get(sessionId, request.signal);
   refuse(request);
   const entries = (name: string): [string, unknown][] => Object.entries(jsonParameter(request, name));

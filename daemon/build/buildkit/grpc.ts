@@ -57,6 +57,11 @@ export class GrpcClient {
     });
   }
 
+  /** Told once the peer has shown, by its SETTINGS (RFC 9113 section 3.4), that it serves the connection. */
+  onServed(served: () => void): void {
+    this.#session.once('remoteSettings', served);
+  }
+
   onClose(gone: () => void): void {
     this.#session.once('close', gone);
   }

@@ -23,16 +23,21 @@ export class Sessions {
   readonly #open = new Map<string, Session>();
   readonly #waiting = new Set<() => void>();
 
-  /** Takes a connection over. @param methods what the client offers, `/package.Service/Method` */
+  /**
+   * Takes a connection over. It counts once the client serves it: one that hears of its build's failure before never ends.
+   * @param methods what the client offers, `/package.Service/Method`
+   */
   add(id: string, methods: readonly string[], socket: Duplex): void {
     const client = new GrpcClient(socket);
     const session = { client, methods: new Set(methods.map((method) => method.toLowerCase())) };
     this.#open.get(id)?.client.close();
-    this.#open.set(id, session);
+    client.onServed(() => {
+      this.#open.set(id, session);
+      for (const wake of this.#waiting) wake();
+    });
     client.onClose(() => {
       if (this.#open.get(id) === session) this.#open.delete(id);
     });
-    for (const wake of this.#waiting) wake();
   }
 
   /** The session with this id, which may be about to come. @throws ERR_SESSION */
