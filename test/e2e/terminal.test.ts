@@ -42,10 +42,14 @@ describeE2e.each(clis)('terminals, $name', ({ cli }) => {
   it('a resized window reaches the shell', async () => {
     const shell = terminal('run', '--rm', '-it', '-e', 'TERM=dumb', IMAGE, 'bash', '--norc');
     await shell.sees(/[#$] $/);
-    shell.type('trap "stty size" WINCH; echo set\r');
+    // The client listens for changes once it has told the first size, some time after the shell's start.
+    shell.type('until stty size | grep 33; do sleep 0.05; done; trap "stty size" WINCH; echo set\r');
     await shell.sees('\nset');
-    shell.resize(21, 77);
-    await shell.sees('21 77');
+    const resizing = setInterval(() => {
+      shell.resize(20, 70);
+      shell.resize(21, 77);
+    }, 250);
+    await shell.sees('21 77').finally(() => clearInterval(resizing));
     shell.type('exit\r');
     expect(await shell.exited()).toBe(0);
   });
