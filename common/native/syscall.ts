@@ -35,7 +35,10 @@ type Name =
   | 'close_range'
   | 'openat2'
   | 'pidfd_getfd'
-  | 'mount_setattr';
+  | 'mount_setattr'
+  | 'landlock_create_ruleset'
+  | 'landlock_add_rule'
+  | 'landlock_restrict_self';
 
 /** Numbers on x86-64 and arm64 (arch/x86/entry/syscalls/syscall_64.tbl, asm-generic/unistd.h). */
 const NUMBERS: Record<Name, [x64: number, arm64: number]> = {
@@ -64,6 +67,9 @@ const NUMBERS: Record<Name, [x64: number, arm64: number]> = {
   openat2: [437, 437],
   pidfd_getfd: [438, 438],
   mount_setattr: [442, 442],
+  landlock_create_ruleset: [444, 444],
+  landlock_add_rule: [445, 445],
+  landlock_restrict_self: [446, 446],
 };
 
 /**

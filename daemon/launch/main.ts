@@ -12,7 +12,7 @@ import { LaunchFailure, step } from './failure.ts';
 import { becomeInit } from './init.ts';
 import { becomeProgram, detachStreams, execute, failToExecute, startProgram } from './program.ts';
 import { CONTROL_FD, type FromLauncher, type ToLauncher } from './protocol.ts';
-import { enterNamespaces, join, prepare } from './steps.ts';
+import { enter, enterNamespaces } from './steps.ts';
 import { linuxSystem } from './system.ts';
 
 const system = linuxSystem;
@@ -54,10 +54,7 @@ function run(): never {
     process.exit(0);
   }
   const spec = message.type === 'prepare' ? message.spec.process : message.process;
-  const terminal =
-    message.type === 'prepare'
-      ? prepare(system, message, () => send({ type: 'unshared' }))
-      : join(system, message);
+  const terminal = enter(system, message, () => send({ type: 'unshared' }));
   send(terminal ? { type: 'ready', terminalFd: terminal.master } : { type: 'ready' });
   receive();
   if (message.type === 'prepare' && message.spec.init) {
@@ -65,7 +62,8 @@ function run(): never {
     send({ type: 'executing' });
     becomeInit(system);
   }
-  const { path, env } = becomeProgram(system, spec, terminal, message.filter);
+  const confinement = message.type === 'confine' ? message.confinement : undefined;
+  const { path, env } = becomeProgram(system, spec, terminal, message.filter, confinement);
   if (message.type === 'join' && message.target !== undefined) {
     const started = startProgram(system, path, spec.args, env);
     send(typeof started === 'number' ? { type: 'executing', pid: started } : { type: 'executing' });

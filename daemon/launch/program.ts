@@ -12,7 +12,8 @@ import { strerror } from '#common/native/libc';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { ProcessSpec } from '../runtime/runtime.ts';
 import { LaunchFailure, step } from './failure.ts';
-import type { SeccompFilter } from './protocol.ts';
+import { buildWalls } from './plain.ts';
+import type { Confinement, SeccompFilter } from './protocol.ts';
 import type { System } from './system.ts';
 import { type Identity, lookUpIdentity } from './users.ts';
 
@@ -59,9 +60,16 @@ function openNullDevice(): number | undefined {
 /** Older docker CLIs know exit code 126 by the words "permission denied" only. */
 const NOT_PERMITTED: Record<string, string> = { EISDIR: 'is a directory: permission denied' };
 
-/** Becomes the wanted user, in the wanted folder, and returns the identity. */
-function takeIdentity(system: System, spec: ProcessSpec): Identity {
-  const identity = step('look up the user', () => lookUpIdentity(spec.user, spec.groups));
+/**
+ * Becomes the wanted user, in the wanted folder, and returns the identity.
+ *
+ * @param owner the one user that a jail without namespaces runs as, whoever the image means.
+ */
+function takeIdentity(system: System, spec: ProcessSpec, owner?: number): Identity {
+  const identity = step('look up the user', () => {
+    const found = lookUpIdentity(spec.user, spec.groups);
+    return owner === undefined ? found : { ...found, uid: owner, gid: owner, groups: [] };
+  });
   step('hand over the standard streams', () => {
     for (const fd of [0, 1, 2]) {
       // The null device is the jail's, but not the user's.
@@ -166,6 +174,7 @@ export function environment(env: string[], identity: Identity): string[] {
 /**
  * All that a process becomes before it is the wanted program.
  *
+ * @param confinement of a process in a jail without namespaces.
  * @returns what execute() wants.
  */
 export function becomeProgram(
@@ -173,11 +182,14 @@ export function becomeProgram(
   spec: ProcessSpec,
   terminal: PseudoTerminal | undefined,
   filter: SeccompFilter,
+  confinement?: Confinement,
 ): { path: string; env: string[] } {
   step('attach the standard streams', () => attachStreams(system, spec, terminal));
-  const identity = takeIdentity(system, spec);
+  const walls = confinement && buildWalls(system, confinement.landlock);
+  const identity = takeIdentity(system, spec, confinement?.owner);
   const env = environment(spec.env, identity);
   const path = findProgram(spec.args[0] ?? '', env);
+  walls?.raise();
   dropPowers(system, spec, identity, filter);
   return { path, env };
 }

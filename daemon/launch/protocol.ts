@@ -13,7 +13,8 @@
  * or, for a further process, `join` instead of `prepare`, without `unshared`. A launcher outside of the jail's pid
  * namespace starts the program as its child, whose number is `pid`, and waits to be killed, which leaves the child to
  * the daemon. Or only `hold`, for a launcher that keeps
- * namespaces for somebody else until the channel is closed. Each failing step answers `failed` and
+ * namespaces for somebody else until the channel is closed; or `confine` for a process of a jail without namespaces,
+ * first or further, also without `unshared`. Each failing step answers `failed` and
  * ends the launcher.
  */
 import type { JailSpec, ProcessSpec } from '../runtime/runtime.ts';
@@ -36,11 +37,32 @@ export interface CgroupMount {
 /** A compiled seccomp profile in base64; undefined for none. */
 export type SeccompFilter = string | undefined;
 
+/** What keeps a process of a jail without namespaces where it belongs. */
+export interface Confinement {
+  /** Its mounts are made by the first process; further ones find them. */
+  spec: JailSpec;
+  first: boolean;
+  /** The user and the group of all processes of the jail. */
+  owner: number;
+  landlock: LandlockRules;
+}
+
+/** What Landlock lets through; not there, and reported as such, where the kernel has no Landlock. */
+export interface LandlockRules {
+  /** Paths inside the root; one that is missing grants nothing. */
+  paths: { path: string; write: boolean; execute: boolean }[];
+  /** Whether TCP ports may be bound and connected to. */
+  tcp: boolean;
+  /** Whether abstract sockets of and signals to processes outside are possible. */
+  outside: boolean;
+}
+
 /** What the daemon tells a launcher. */
 export type ToLauncher =
   | { type: 'prepare'; spec: JailSpec; cgroups: CgroupMount[]; filter: SeccompFilter }
   /** `target`: process 1 of the jail, for a launcher outside; without, it is {@link TARGET_FD}. */
   | { type: 'join'; process: ProcessSpec; filter: SeccompFilter; target?: number }
+  | { type: 'confine'; process: ProcessSpec; filter: SeccompFilter; confinement: Confinement }
   | { type: 'hold'; namespaces: JailSpec['namespaces'] }
   | { type: 'run' };
 

@@ -9,6 +9,7 @@
  */
 import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
+import type { PseudoTerminal } from '#common/native/tty';
 import type { JailMount, JailSpec } from '../runtime/runtime.ts';
 import { populateDevices } from './devices.ts';
 import { isErrno, step } from './failure.ts';
@@ -40,7 +41,7 @@ export function enterRoot(
   system: System,
   spec: JailSpec,
   cgroups: CgroupMount[],
-): { master: number; slave: number } | undefined {
+): PseudoTerminal | undefined {
   const binds = cloneBindSources(system, spec.mounts);
   step('isolate mounts', () => {
     const host = openSync('/', system.O_PATH);
@@ -48,12 +49,50 @@ export function enterRoot(
     closeSync(host);
   });
   const rootFd = step('mount the root', () => mountRoot(system, spec.rootPath));
+  const terminal = furnish(system, rootFd, spec, cgroups, binds);
+  step('enter the root', () => {
+    system.changeFolder(spec.rootPath);
+    system.pivotRootHere();
+    // The old root now lies on top of the new one, at the same place.
+    system.detachMount('.');
+    system.changeFolder('/');
+    closeSync(rootFd);
+  });
+  return terminal;
+}
+
+/**
+ * As {@link enterRoot} without namespaces: the mounts are the machine's, on a root that the daemon has mounted on
+ * itself and takes away with all that is on it, and chroot is all that keeps the process in.
+ */
+export function enterPlainRoot(system: System, spec: JailSpec): PseudoTerminal | undefined {
+  const binds = cloneBindSources(system, spec.mounts);
+  const rootFd = step('open the root', () =>
+    openSync(spec.rootPath, system.O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW),
+  );
+  const terminal = furnish(system, rootFd, spec, [], binds);
+  closeSync(rootFd);
+  step('enter the root', () => {
+    system.changeRoot(spec.rootPath);
+    system.changeFolder('/');
+  });
+  return terminal;
+}
+
+/** Puts mounts, devices, masks and the working folder into a root. */
+function furnish(
+  system: System,
+  rootFd: number,
+  spec: JailSpec,
+  cgroups: CgroupMount[],
+  binds: Map<JailMount, number>,
+): PseudoTerminal | undefined {
   for (const mount of spec.mounts) {
     step(`mount ${mount.kind} on ${mount.target}`, () =>
       applyMount(system, rootFd, mount, spec, cgroups, binds.get(mount)),
     );
   }
-  let terminal: { master: number; slave: number } | undefined;
+  let terminal: PseudoTerminal | undefined;
   if (spec.process.terminal) terminal = step('open a terminal', () => openTerminalInside(system, rootFd));
   if (ownDev(spec)) step('make devices', () => populateDevices(system, rootFd, spec.devices, terminal));
   step('mask paths', () => {
@@ -68,14 +107,6 @@ export function enterRoot(
     );
   }
   if (spec.readOnlyRoot) step('make the root read-only', () => setReadOnly(system, rootFd, false));
-  step('enter the root', () => {
-    system.changeFolder(spec.rootPath);
-    system.pivotRootHere();
-    // The old root now lies on top of the new one, at the same place.
-    system.detachMount('.');
-    system.changeFolder('/');
-    closeSync(rootFd);
-  });
   return terminal;
 }
 
@@ -95,8 +126,8 @@ function cloneBindSources(system: System, mounts: JailMount[]): Map<JailMount, n
   return clones;
 }
 
-/** Mounts the root on itself: pivot_root wants a mount point that the host does not share. */
-function mountRoot(system: System, path: string): number {
+/** Mounts the root on itself: a mount point that the host does not share, and whose end is the end of all on it. */
+export function mountRoot(system: System, path: string): number {
   const clone = system.cloneTree(system.AT_FDCWD, path, false);
   system.setMountAttributes(clone, { set: 0, clear: 0, propagation: system.MS_PRIVATE }, false);
   const below = openSync(path, system.O_PATH | constants.O_DIRECTORY);
@@ -267,11 +298,23 @@ function freezePath(system: System, rootFd: number, path: string): void {
   closeSync(target);
 }
 
+/** Opens a terminal of the jail that the launcher is in. */
+export function openOwnTerminal(system: System): PseudoTerminal {
+  return step('open a terminal', () => {
+    const root = openSync('/', system.O_PATH);
+    try {
+      return openTerminalInside(system, root);
+    } finally {
+      closeSync(root);
+    }
+  });
+}
+
 /**
  * Opens a terminal of the devpts that is mounted in a jail. Everything about it is checked, since a further process
  * is launched into a jail whose root may have put anything there.
  */
-export function openTerminalInside(system: System, rootFd: number): { master: number; slave: number } {
+function openTerminalInside(system: System, rootFd: number): PseudoTerminal {
   const found = openInside(system, rootFd, '/dev/pts/ptmx', false);
   try {
     const { rdev } = fstatSync(found);

@@ -11,7 +11,7 @@ import { DEFAULT_CAPABILITIES } from '../runtime/defaults.ts';
 import type { JailSpec } from '../runtime/runtime.ts';
 import { LaunchFailure } from './failure.ts';
 import { becomeProgram } from './program.ts';
-import { prepare } from './steps.ts';
+import { enter } from './steps.ts';
 import { linuxSystem, type System } from './system.ts';
 
 const EPERM = 1;
@@ -95,7 +95,7 @@ function spec(): JailSpec {
 function launch(system: System, unshared: () => void = () => {}): void {
   const { process, ...rest } = spec();
   const filter = Buffer.alloc(8).toString('base64');
-  prepare(system, { type: 'prepare', spec: { process, ...rest }, cgroups: [], filter }, unshared);
+  enter(system, { type: 'prepare', spec: { process, ...rest }, cgroups: [], filter }, unshared);
   becomeProgram(system, process, undefined, filter);
 }
 

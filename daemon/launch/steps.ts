@@ -6,8 +6,9 @@ import { closeSync, openSync, writeFileSync } from 'node:fs';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { JailSpec, NamespaceMode, ProcessSpec } from '../runtime/runtime.ts';
 import { step } from './failure.ts';
+import { enterConfinement } from './plain.ts';
 import { TARGET_FD, type ToLauncher } from './protocol.ts';
-import { enterRoot, openTerminalInside } from './root.ts';
+import { enterRoot, openOwnTerminal } from './root.ts';
 import type { System } from './system.ts';
 
 /** Namespaces by the flag that makes them and the file that names them. */
@@ -51,12 +52,29 @@ function setOomScore(spec: ProcessSpec): void {
 }
 
 /**
- * Makes the world of a jail's first process, up to and with its root file system.
+ * Makes the world of a process, or enters one that is there.
  *
- * @param unshared called as soon as the network namespace is there.
+ * @param unshared called as soon as a new jail's network namespace is there.
  * @returns the process's terminal, if it wants one.
  */
-export function prepare(
+export function enter(
+  system: System,
+  message: ToLauncher & { type: 'prepare' | 'join' | 'confine' },
+  unshared: () => void,
+): PseudoTerminal | undefined {
+  switch (message.type) {
+    case 'prepare':
+      return prepare(system, message, unshared);
+    case 'join':
+      return join(system, message);
+    case 'confine':
+      setOomScore(message.process);
+      return enterConfinement(system, message.process, message.confinement);
+  }
+}
+
+/** Makes the world of a jail's first process, up to and with its root file system. */
+function prepare(
   system: System,
   message: ToLauncher & { type: 'prepare' },
   unshared: () => void,
@@ -78,8 +96,8 @@ export function prepare(
   return enterRoot(system, spec, cgroups);
 }
 
-/** Enters the world of a jail that runs. @returns the process's terminal, if it wants one. */
-export function join(
+/** Enters the world of a jail that runs. */
+function join(
   system: System,
   { process: spec, target }: ToLauncher & { type: 'join' },
 ): PseudoTerminal | undefined {
@@ -98,13 +116,5 @@ export function join(
     closeSync(pidfd);
   });
   step('make a session keyring', () => system.newSessionKeyring('_ses.exec'));
-  if (!spec.terminal) return undefined;
-  return step('open a terminal', () => {
-    const root = openSync('/', system.O_PATH);
-    try {
-      return openTerminalInside(system, root);
-    } finally {
-      closeSync(root);
-    }
-  });
+  return spec.terminal ? openOwnTerminal(system) : undefined;
 }

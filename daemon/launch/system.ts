@@ -1,5 +1,6 @@
 /** The system calls that the launcher makes, in one object, so that a test can record them instead. */
 import * as child from '#common/native/child';
+import * as landlock from '#common/native/landlock';
 import * as mount from '#common/native/mount';
 import * as namespace from '#common/native/namespace';
 import * as process from '#common/native/process';
@@ -8,6 +9,7 @@ import * as tty from '#common/native/tty';
 
 /** See the files of common/native for each call. */
 export type System = typeof child &
+  typeof landlock &
   typeof mount &
   typeof namespace &
   typeof process &
@@ -15,4 +17,12 @@ export type System = typeof child &
   typeof tty;
 
 /** The real ones. */
-export const linuxSystem: System = { ...child, ...mount, ...namespace, ...process, ...seccomp, ...tty };
+export const linuxSystem: System = {
+  ...child,
+  ...landlock,
+  ...mount,
+  ...namespace,
+  ...process,
+  ...seccomp,
+  ...tty,
+};

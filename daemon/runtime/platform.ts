@@ -31,6 +31,9 @@ export interface OciCommand {
 
 const linux = process.platform === 'linux' ? await import('./linux/linux-runtime.ts') : undefined;
 const oci = process.platform === 'linux' ? await import('./oci/oci-runtime.ts') : undefined;
+const plain = process.platform === 'linux' ? await import('./plain/plain-runtime.ts') : undefined;
+/** The name of the runtime without namespaces; a configured one of that name comes first. */
+const PLAIN = 'plain';
 
 /**
  * The runtime of this platform, not yet open.
@@ -38,12 +41,16 @@ const oci = process.platform === 'linux' ? await import('./oci/oci-runtime.ts') 
  * @throws DrydockError ERR_PLATFORM where there is none.
  */
 export function createRuntime(options: RuntimeOptions): Runtime {
-  if (linux && oci) {
+  if (linux && oci && plain) {
     const others = Object.entries(options.runtimes ?? {}).map(
       ([name, path]) =>
         [name, { runtime: new oci.OciRuntime({ name, command: path }, options), path }] as const,
     );
-    return new RuntimeSet(new linux.LinuxRuntime(options), new Map(others), options.defaultRuntime ?? '');
+    const known = new Map([
+      [PLAIN, { runtime: new plain.PlainRuntime(options) as Runtime, path: PLAIN }],
+      ...others,
+    ]);
+    return new RuntimeSet(new linux.LinuxRuntime(options), known, options.defaultRuntime ?? '');
   }
   throw new DrydockError(
     'ERR_PLATFORM',

@@ -26,7 +26,7 @@ describeE2e('OCI runtimes by configuration', () => {
       '--format',
       '{{.DefaultRuntime}} {{range $name, $_ := .Runtimes}}{{$name}} {{end}}',
     ]);
-    expect(info).toBe('drydock crun drydock missing real-runc');
+    expect(info).toBe('drydock crun drydock missing plain real-runc');
   });
 
   it.each(['real-runc', 'crun'])(
@@ -55,6 +55,14 @@ describeE2e('OCI runtimes by configuration', () => {
       expect(missing.stderr).toMatch(/executable file .*not found/);
     },
   );
+
+  it('plain runs a container as a user of its own, and refuses what it has no means for', async () => {
+    const id = await daemon.ok(['run', '--rm', '--runtime', 'plain', '--network', 'none', IMAGE, 'id', '-u']);
+    expect(Number(id)).toBeGreaterThan(0x6fff_ffff);
+    const attached = await daemon.run(['run', '--rm', '--runtime', 'plain', IMAGE, 'true']);
+    expect(attached.code).toBe(125);
+    expect(attached.stderr).toContain('network');
+  });
 
   it('that are unknown or missing are said to be so, and ours goes on', async () => {
     const unknown = await daemon.run(['run', '--rm', '--runtime', 'kata', IMAGE, 'true']);

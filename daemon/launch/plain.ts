@@ -1,0 +1,85 @@
+/**
+ * The launch of a jail without namespaces: chroot, a user of its own, limits, Landlock and a seccomp filter. It shares
+ * streams, program look-up and execve with the other kind (program.ts).
+ *
+ * The rules of Landlock are made as root, inside the root, and raised after the identity is taken: what they grant is
+ * then fixed by descriptors and not by what a path means later.
+ */
+import { closeSync, fstatSync, lchownSync, lstatSync, openSync, readdirSync } from 'node:fs';
+import type { PseudoTerminal } from '#common/native/tty';
+import type { ProcessSpec } from '../runtime/runtime.ts';
+import { isErrno, step } from './failure.ts';
+import type { Confinement, LandlockRules } from './protocol.ts';
+import { enterPlainRoot, openOwnTerminal } from './root.ts';
+import type { System } from './system.ts';
+
+/** Enters the jail's root, which the first process also builds. Returns the terminal, if one is wanted. */
+export function enterConfinement(
+  system: System,
+  spec: ProcessSpec,
+  { spec: jail, first, owner }: Confinement,
+): PseudoTerminal | undefined {
+  step('make a session keyring', () => system.newSessionKeyring(`_ses.${jail.id}`));
+  if (first) {
+    step('give the root to its user', () => claimTree(jail.rootPath, owner));
+    return enterPlainRoot(system, jail);
+  }
+  step('enter the root', () => {
+    system.changeRoot(jail.rootPath);
+    system.changeFolder('/');
+  });
+  return spec.terminal ? openOwnTerminal(system) : undefined;
+}
+
+/**
+ * Makes one user the owner of a tree, without following links and without leaving the tree's file system. Nothing of the
+ * image runs yet, so that nobody can change a path under way.
+ */
+function claimTree(root: string, owner: number): void {
+  const { dev } = lstatSync(root);
+  const pending = [Buffer.from(root)];
+  for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
+    const stat = lstatSync(path);
+    if (stat.uid !== owner || stat.gid !== owner) lchownSync(path, owner, owner);
+    if (!stat.isDirectory() || stat.dev !== dev) continue;
+    for (const name of readdirSync(path, { encoding: 'buffer' }))
+      pending.push(Buffer.concat([path, Buffer.from('/'), name]));
+  }
+}
+
+/** Rules that are made but not in force. */
+export interface Walls {
+  raise(): void;
+}
+
+/** Prepares Landlock's rules inside the root. Where the kernel has none, raise() only forbids new privileges. */
+export function buildWalls(system: System, landlock: LandlockRules): Walls {
+  const abi = system.landlockVersion();
+  if (abi === 0) return { raise: () => system.setNoNewPrivileges() };
+  const ruleset = step('make rules for files', () => {
+    const made = system.createRuleset(abi, { tcp: !landlock.tcp, outside: !landlock.outside });
+    for (const { path, write, execute } of landlock.paths) {
+      const fd = openIfThere(system, path);
+      if (fd === undefined) continue;
+      system.allowPath(made, abi, fd, { write, execute, directory: fstatSync(fd).isDirectory() });
+      closeSync(fd);
+    }
+    return made;
+  });
+  return {
+    raise: () =>
+      step('confine by rules for files', () => {
+        system.setNoNewPrivileges();
+        system.restrictSelf(ruleset);
+      }),
+  };
+}
+
+function openIfThere(system: System, path: string): number | undefined {
+  try {
+    return openSync(path, system.O_PATH);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,127 @@
+/** From a specification to what the launcher of a jail without namespaces does on Linux. Pure. */
+import type { Confinement, LandlockRules } from '../../launch/protocol.ts';
+import { profileOf } from '../linux/seccomp/filter.ts';
+import type { JailReportRow, JailSpec, ProcessSpec, SeccompProfile, SeccompRule } from '../runtime.ts';
+import { type JailPolicy, jailPolicy } from '../spec/policy.ts';
+import { commonRows } from './promises.ts';
+
+/** File systems that would show or change the host. */
+const LEFT_OUT: ReadonlySet<string> = new Set(['sysfs', 'cgroup', 'mqueue']);
+const EPERM = 1;
+const AF_UNIX = 1;
+
+/** System calls for IPC objects, which without a namespace are the host's. */
+const IPC_CALLS = [
+  ...['shmget', 'shmat', 'shmctl', 'shmdt'],
+  ...['semget', 'semop', 'semtimedop', 'semctl'],
+  ...['msgget', 'msgsnd', 'msgrcv', 'msgctl', 'mq_open', 'mq_unlink'],
+];
+
+/** The specification with what a jail without namespaces has of it. */
+export function plainSpec(spec: JailSpec): JailSpec {
+  const mounts = spec.mounts
+    .filter(({ kind }) => !LEFT_OUT.has(kind))
+    .map((mount) =>
+      // Only processes of the same user, and nothing of the kernel (Linux 5.8).
+      mount.kind === 'proc'
+        ? { ...mount, options: [...mount.options, 'hidepid=invisible', 'subset=pid'] }
+        : mount,
+    );
+  return {
+    ...spec,
+    mounts,
+    process: plainProcess(spec, spec.process),
+    seccomp: plainSeccomp(spec, jailPolicy(spec)),
+  };
+}
+
+/** A process without capabilities, under the jail's limit of processes. */
+export function plainProcess(spec: JailSpec, process: ProcessSpec): ProcessSpec {
+  const { pids } = spec.limits;
+  const limit = pids ? [{ name: 'nproc', soft: pids, hard: pids }] : [];
+  return {
+    ...process,
+    capabilities: [],
+    noNewPrivileges: true,
+    rlimits: [...process.rlimits.filter(({ name }) => !pids || name !== 'nproc'), ...limit],
+  };
+}
+
+/** The profile that was asked for, behind what only a filter can deny here. */
+function plainSeccomp(spec: JailSpec, policy: JailPolicy): SeccompProfile | 'unconfined' {
+  const deny = (names: string[], args?: SeccompRule['args']): SeccompRule => ({
+    names,
+    action: 'SCMP_ACT_ERRNO',
+    errnoRet: EPERM,
+    ...(args && { args }),
+  });
+  const rules: SeccompRule[] = [];
+  if (policy.ipc === 'private') rules.push(deny(IPC_CALLS));
+  if (policy.network === 'none') {
+    rules.push(deny(['socket'], [{ index: 0, op: 'SCMP_CMP_NE', value: AF_UNIX }]));
+    // Its requests are system calls that no filter sees.
+    rules.push(deny(['io_uring_setup']));
+  }
+  const profile = profileOf(spec);
+  if (!profile && rules.length === 0) return 'unconfined';
+  const base: SeccompProfile = profile ?? { defaultAction: 'SCMP_ACT_ALLOW' };
+  return { ...base, syscalls: [...rules, ...(base.syscalls ?? [])] };
+}
+
+/** What Landlock grants: never less than the policy. What is narrower below a wider path, the mounts keep. */
+export function landlockRules(policy: JailPolicy): LandlockRules {
+  return {
+    paths: policy.files
+      .filter(({ access }) => access !== 'none')
+      .map(({ path, access, execute }) => ({ path, write: access === 'write', execute })),
+    tcp: policy.network !== 'none',
+    outside: policy.network === 'host' && policy.signals === 'host',
+  };
+}
+
+/** All that a launcher needs to know beside the process. */
+export function confinement(spec: JailSpec, owner: number, first: boolean): Confinement {
+  return { spec, first, owner, landlock: landlockRules(jailPolicy(spec)) };
+}
+
+/** See Runtime.report. @param landlock the kernel's version, 0 for none. */
+export function plainReport(spec: JailSpec, owner: number, landlock: number): JailReportRow[] {
+  const policy = jailPolicy(spec);
+  const scoped = landlock >= 6;
+  return [
+    {
+      feature: 'root file system',
+      asked: spec.readOnlyRoot ? 'read-only' : 'writable',
+      got: landlock > 0 ? 'full' : 'partial',
+      how: `chroot as an ordinary user, mounts of the host below it${landlock > 0 ? ', Landlock' : '; the kernel has no Landlock'}`,
+      ...(landlock === 0 && { bypass: 'a descriptor of a folder outside, if one ever leaked in' }),
+    },
+    {
+      feature: 'network',
+      asked: policy.network,
+      got: policy.network === 'none' && !scoped ? 'partial' : 'full',
+      how:
+        policy.network === 'none'
+          ? `a filter that knows no sockets but AF_UNIX${scoped ? ', and Landlock for abstract ones' : ''}`
+          : 'the host’s, as asked',
+      ...(policy.network === 'none' &&
+        !scoped && { bypass: 'abstract unix sockets of the host can be reached' }),
+    },
+    {
+      feature: 'ipc namespace',
+      asked: policy.ipc,
+      got: policy.ipc === 'private' ? 'partial' : 'full',
+      how:
+        policy.ipc === 'private'
+          ? 'System V IPC and POSIX message queues are denied; /dev/shm is its own'
+          : 'the host’s, as asked',
+    },
+    {
+      feature: '/proc and /sys',
+      asked: 'private',
+      got: 'partial',
+      how: '/proc shows the processes of the jail and nothing of the kernel (no meminfo, no sys); there is no /sys',
+    },
+    ...commonRows(spec, policy, owner),
+  ];
+}

@@ -1,0 +1,65 @@
+/** The processes of a user on Linux, from /proc. */
+import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import type { ProcessUsage, UserProcesses } from './user-processes.ts';
+
+/** sysconf(_SC_CLK_TCK) is 100 on every Linux that Node runs on. */
+const TICK_NS = 10_000_000;
+const KILOBYTE = 1024;
+
+function read(pid: number, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+/** From /proc/PID/status: the owner of the folder is root's when a process has made itself undumpable. */
+function field(status: string, name: string): string {
+  return new RegExp(`^${name}:\\s*(\\S+)`, 'm').exec(status)?.[1] ?? '';
+}
+
+/** See {@link UserProcesses}. */
+export const linuxUserProcesses: UserProcesses = {
+  list(owner) {
+    const found: number[] = [];
+    for (const name of readdirSync('/proc')) {
+      if (!/^\d+$/.test(name)) continue;
+      const status = read(Number(name), 'status');
+      if (field(status, 'Uid') === String(owner) && field(status, 'State') !== 'Z') found.push(Number(name));
+    }
+    return found;
+  },
+
+  usage(pid): ProcessUsage | undefined {
+    const stat = read(pid, 'stat');
+    const status = read(pid, 'status');
+    if (stat === '' || status === '') return undefined;
+    // proc(5): after the name in parentheses, utime is field 14 and stime 15 of the line.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const io = read(pid, 'io');
+    const own = ['RssAnon', 'RssShmem'].map((name) => Number(field(status, name)) * KILOBYTE);
+    return {
+      cpuUserNs: Number(fields[11]) * TICK_NS,
+      cpuSystemNs: Number(fields[12]) * TICK_NS,
+      memoryBytes: own.reduce((sum, bytes) => sum + bytes, 0),
+      readBytes: Number(field(io, 'read_bytes')),
+      writeBytes: Number(field(io, 'write_bytes')),
+    };
+  },
+
+  signalAll(owner, signal) {
+    // kill(-1) as that user reaches all that it may signal but itself: its own processes, and no others.
+    return new Promise((resolve) => {
+      execFile(
+        '/bin/sh',
+        ['-c', `kill -s ${signal} -- -1`],
+        { uid: owner, gid: owner, cwd: '/', env: {} },
+        () =>
+          // It fails when there is nobody to signal; what is left is for the caller to see.
+          resolve(),
+      );
+    });
+  },
+};
