@@ -2,7 +2,7 @@
  * The launch of a container against a double of the system: which calls are made, in which order, and what is told when
  * any one of them fails.
  */
-import { mkdirSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, openSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -23,9 +23,9 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Calls that answer with a descriptor; the double gives one of a folder. */
-const OPENS = new Set(['cloneTree', 'newFilesystem', 'openResolved']);
+const OPENS = new Set(['cloneTree', 'newFilesystem', 'openResolved', 'createRuleset']);
 /** Calls that only ask. */
-const ANSWERS: Record<string, unknown> = { boundingHas: true };
+const ANSWERS: Record<string, unknown> = { boundingHas: true, landlockVersion: 7 };
 
 interface Recording {
   system: System;
@@ -91,12 +91,48 @@ function spec(): JailSpec {
   };
 }
 
+const filter = Buffer.alloc(8).toString('base64');
+
 /** All that happens before execve. */
 function launch(system: System, unshared: () => void = () => {}): void {
   const { process, ...rest } = spec();
-  const filter = Buffer.alloc(8).toString('base64');
   enter(system, { type: 'prepare', spec: { process, ...rest }, cgroups: [], filter }, unshared);
   becomeProgram(system, process, undefined, filter);
+}
+
+/** The same in a jail without namespaces. */
+function launchConfined(system: System, first: boolean): void {
+  const jail = spec();
+  const owner = statSync(folder).uid;
+  const rules = [
+    { path: '/', write: false, execute: true },
+    { path: '/no-such', write: true, execute: false },
+  ];
+  const landlock = { paths: rules, tcp: false, outside: false };
+  const confinement = { spec: jail, first, owner, landlock };
+  enter(system, { type: 'confine', process: jail.process, filter, confinement }, () => {});
+  becomeProgram(system, jail.process, undefined, filter, confinement);
+}
+
+/** Fails each call of a launch in turn, and gives the names of the steps that failed. */
+function stepsThatFail(launch: (system: System) => void): string[] {
+  const { system, calls } = record();
+  launch(system);
+  const steps = new Set<string>();
+  for (let failing = 0; failing < calls.length; failing++) {
+    const { system, calls: made } = record(failing);
+    let failure: unknown;
+    try {
+      launch(system);
+    } catch (error) {
+      failure = error;
+    }
+    expect(made).toEqual(calls.slice(0, failing + 1));
+    expect(failure, calls[failing]).toBeInstanceOf(LaunchFailure);
+    expect(failure).toMatchObject({ kind: 'step', code: 'EPERM' });
+    steps.add((failure as LaunchFailure).step.replace(folder, 'FOLDER'));
+  }
+  return [...steps];
 }
 
 const openDescriptors = (): number => readdirSync('/proc/self/fd').length;
@@ -156,23 +192,7 @@ describe.skipIf(process.platform !== 'linux')('a launch', () => {
   });
 
   it('names the step and the errno, whichever call fails, and makes no further call', () => {
-    const { system, calls } = record();
-    launch(system);
-    const steps = new Set<string>();
-    for (let failing = 0; failing < calls.length; failing++) {
-      const { system, calls: made } = record(failing);
-      let failure: unknown;
-      try {
-        launch(system);
-      } catch (error) {
-        failure = error;
-      }
-      expect(made).toEqual(calls.slice(0, failing + 1));
-      expect(failure, calls[failing]).toBeInstanceOf(LaunchFailure);
-      expect(failure).toMatchObject({ kind: 'step', code: 'EPERM' });
-      steps.add((failure as LaunchFailure).step.replace(folder, 'FOLDER'));
-    }
-    expect([...steps]).toMatchInlineSnapshot(`
+    expect(stepsThatFail(launch)).toMatchInlineSnapshot(`
       [
         "make a session keyring",
         "make namespaces",
@@ -204,5 +224,115 @@ describe.skipIf(process.platform !== 'linux')('a launch', () => {
     const before = openDescriptors();
     launch(record().system);
     expect(openDescriptors()).toBe(before);
+  });
+});
+
+describe.skipIf(process.platform !== 'linux')('a launch without namespaces', () => {
+  it('builds the root, goes in, and gives up all power before the program starts', () => {
+    const { system, calls } = record();
+    launchConfined(system, true);
+    expect(calls).toMatchInlineSnapshot(`
+      [
+        "newSessionKeyring _ses.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "cloneTree  FOLDER/source",
+        "newFilesystem proc",
+        "openResolved  /proc",
+        "openResolved  /proc",
+        "attachMount",
+        "setMountAttributes",
+        "setMountAttributes",
+        "openResolved  /data",
+        "attachMount",
+        "openResolved  /proc/keys",
+        "newFilesystem tmpfs",
+        "attachMount",
+        "openResolved  /proc/sys",
+        "cloneTree",
+        "setMountAttributes",
+        "attachMount",
+        "setMountAttributes",
+        "changeRoot FOLDER",
+        "changeFolder /",
+        "clearCloseOnExec",
+        "clearCloseOnExec",
+        "clearCloseOnExec",
+        "createRuleset",
+        "allowPath",
+        "limitBoundingSet",
+        "keepCapabilities",
+        "setIdentity",
+        "keepCapabilities",
+        "setNoNewPrivileges",
+        "restrictSelf",
+        "setResourceLimit",
+        "resetSignals",
+        "setNoNewPrivileges",
+        "setCapabilities",
+        "installSeccompFilter",
+      ]
+    `);
+  });
+
+  it('of a further process only goes in, under the same walls', () => {
+    const { system, calls } = record();
+    launchConfined(system, false);
+    expect(calls.slice(0, 5)).toMatchInlineSnapshot(`
+      [
+        "newSessionKeyring _ses.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "changeRoot FOLDER",
+        "changeFolder /",
+        "clearCloseOnExec",
+        "clearCloseOnExec",
+      ]
+    `);
+    expect(calls.slice(-10)).toMatchInlineSnapshot(`
+      [
+        "keepCapabilities",
+        "setIdentity",
+        "keepCapabilities",
+        "setNoNewPrivileges",
+        "restrictSelf",
+        "setResourceLimit",
+        "resetSignals",
+        "setNoNewPrivileges",
+        "setCapabilities",
+        "installSeccompFilter",
+      ]
+    `);
+  });
+
+  it('names the step and the errno, whichever call fails, and makes no further call', () => {
+    expect(stepsThatFail((system) => launchConfined(system, true))).toMatchInlineSnapshot(`
+      [
+        "make a session keyring",
+        "open FOLDER/source to mount it on /data",
+        "mount proc on /proc",
+        "mount bind on /data",
+        "mask paths",
+        "make paths read-only",
+        "make the root read-only",
+        "enter the root",
+        "attach the standard streams",
+        "make rules for files",
+        "limit capabilities",
+        "become the user",
+        "confine by rules for files",
+        "set resource limits",
+        "reset signals",
+        "forbid new privileges",
+        "drop capabilities",
+        "filter system calls",
+      ]
+    `);
+  });
+
+  it('forbids new privileges even where the kernel has no Landlock', () => {
+    const { system, calls } = record();
+    const old = new Proxy(system, {
+      get: (target, name: keyof System) => (name === 'landlockVersion' ? () => 0 : target[name]),
+    });
+    launchConfined(old, false);
+    expect(calls).toContain('setNoNewPrivileges');
+    expect(calls.join()).not.toMatch(/Ruleset|restrictSelf/);
   });
 });

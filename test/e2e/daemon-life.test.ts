@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { compiledEntry } from '#common/entry';
+import { jailOwner } from '../../daemon/runtime/plain/promises.ts';
+import { linuxUserProcesses } from '../../daemon/runtime/plain/user-processes-linux.ts';
 import {
   type DaemonAddress,
   type Finished,
@@ -67,6 +69,10 @@ describeE2e('the daemon from start to end', () => {
     ]);
     await daemon.ok(['network', 'create', 'other']);
     await daemon.ok(['run', '-dt', '--name', 'tty', '--network', 'other', '--tmpfs', '/t', IMAGE, 'bash']);
+    await daemon.ok([
+      ...['run', '-d', '--name', 'walled', '--runtime', 'plain', '--network', 'none'],
+      ...[IMAGE, 'sleep', '1000'],
+    ]);
     await daemon.ok(['create', '--name', 'not-started', IMAGE, 'true']);
     await until(() => existsSync(join(folder, 'x')), 'the bound container wrote');
   };
@@ -108,6 +114,9 @@ describeE2e('the daemon from start to end', () => {
       await fill(first, folder);
       await first.ok(['exec', 'bound', 'sh', '-c', 'echo kept > /vol/mark; echo kept > /in-layer']);
       const images = await first.ok(['images', '-q', '--no-trunc']);
+      // What has no control group is known by its user.
+      const owner = jailOwner(await first.ok(['inspect', '-f', '{{.Id}}', 'walled']));
+      expect(linuxUserProcesses.list(owner)).toHaveLength(1);
       expect(await first.stop('SIGKILL')).toBe('SIGKILL');
 
       const second = await launch();
@@ -119,12 +128,16 @@ describeE2e('the daemon from start to end', () => {
         'plain exited',
         'port exited',
         'tty exited',
+        'walled exited',
       ]);
+      expect(linuxUserProcesses.list(owner)).toEqual([]);
       expect(await second.ok(['images', '-q', '--no-trunc'])).toBe(images);
       expect(await second.ok(['run', '--rm', '-v', 'vol:/vol', IMAGE, 'cat', '/vol/mark'])).toBe('kept');
-      await second.ok(['start', 'bound']);
+      await second.ok(['start', 'bound', 'walled']);
       expect(await second.ok(['exec', 'bound', 'cat', '/in-layer', '/data/x'])).toBe('kept\nx');
+      expect(linuxUserProcesses.list(owner)).toHaveLength(1);
       expect(await second.stop()).toBe(0);
+      expect(linuxUserProcesses.list(owner)).toEqual([]);
       expect(litterOf(address)).toEqual([]);
     } finally {
       rmSync(folder, { recursive: true, force: true });

@@ -61,7 +61,15 @@ describeE2e('OCI runtimes by configuration', () => {
     expect(Number(id)).toBeGreaterThan(0x6fff_ffff);
     const attached = await daemon.run(['run', '--rm', '--runtime', 'plain', IMAGE, 'true']);
     expect(attached.code).toBe(125);
-    expect(attached.stderr).toContain('network');
+    expect(attached.stderr).toContain(
+      'A jail without namespaces has no network of its own: give it --network none',
+    );
+    const body = {
+      Image: IMAGE,
+      HostConfig: { Runtime: 'plain', NetworkMode: 'none', CapAdd: ['SYS_ADMIN'] },
+    };
+    const { status, body: answer } = await daemon.api('POST', '/containers/create', body);
+    expect([status, JSON.parse(answer).message]).toEqual([400, expect.stringContaining('CAP_SYS_ADMIN')]);
   });
 
   it('that are unknown or missing are said to be so, and ours goes on', async () => {

@@ -6,12 +6,13 @@
  * the exec root says which user and which mount a jail has, for the daemon that comes after one that was killed.
  */
 import { closeSync } from 'node:fs';
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DrydockError, errorMessage } from '#common/errors';
 import { landlockVersion } from '#common/native/landlock';
 import { mountRoot } from '../../launch/root.ts';
 import { linuxSystem } from '../../launch/system.ts';
+import { writeAtomic } from '../../store/atomic.ts';
 import { launchError, processStartTime } from '../linux/jail.ts';
 import { LauncherProgram } from '../linux/launcher.ts';
 import { seccompFilter } from '../linux/seccomp/filter.ts';
@@ -26,6 +27,7 @@ import { linuxUserProcesses } from './user-processes-linux.ts';
 
 const CREATE_PREFIX = 'failed to create task for container';
 const EXEC_PREFIX = 'exec failed: unable to start container process';
+const CONTAINER_ID = /^[0-9a-f]{64}$/;
 
 /** What a killed daemon's successor must know. */
 interface Note {
@@ -59,7 +61,7 @@ export class PlainRuntime implements Runtime {
     if (linuxUserProcesses.list(owner).length > 0)
       throw new DrydockError('ERR_JAIL', `User ${owner} of container ${spec.id} has processes already.`);
     const note = join(this.#folder, spec.id);
-    await writeFile(note, JSON.stringify({ owner, rootPath: spec.rootPath } satisfies Note));
+    await writeAtomic(note, JSON.stringify({ owner, rootPath: spec.rootPath } satisfies Note));
     let release = async (): Promise<void> => rm(note);
     try {
       closeSync(mountRoot(linuxSystem, spec.rootPath));
@@ -104,14 +106,20 @@ export class PlainRuntime implements Runtime {
     const done: string[] = [];
     for (const id of await readdir(this.#folder).catch(() => [])) {
       if (this.#jails.has(id)) continue;
-      const { owner, rootPath } = JSON.parse(await readFile(join(this.#folder, id), 'utf8')) as Note;
+      const path = join(this.#folder, id);
+      if (!CONTAINER_ID.test(id)) {
+        // A note that was being written: its jail was not made yet.
+        await rm(path);
+        continue;
+      }
+      const { owner, rootPath } = JSON.parse(await readFile(path, 'utf8')) as Note;
       await killAll(linuxUserProcesses, owner, this.#options.clock, id);
       try {
         linuxSystem.detachMount(rootPath);
       } catch (error) {
         this.#options.log.warn({ rootPath, error: errorMessage(error) }, 'no mount of a jail was left');
       }
-      await rm(join(this.#folder, id));
+      await rm(path);
       done.push(`ended what was left of container ${id.slice(0, 12)} and its mounts`);
     }
     return done;
