@@ -209,8 +209,12 @@ add('hidden', '/proc/self/pagemap', 'physical addresses (rowhammer)', () => {
   fs.closeSync(fd);
   return (entry.readBigUInt64LE() & 0x7fffffffffffffn) === 0n ? held('frame number is zero') : undefined;
 });
-add('hidden', 'chmod of a mask', 'reaching the device behind a mask', () =>
-  fs.chmodSync('/proc/keys', 0o600),
+add(
+  'hidden',
+  'chmod of a mask',
+  'reaching the device behind a mask',
+  () => fs.chmodSync('/proc/keys', 0o600),
+  HIDDEN,
 );
 
 // --- devices -------------------------------------------------------------------------------------------------------
@@ -505,8 +509,12 @@ add(
   connect({ path: `\0${host.abstract}` }),
   HIDDEN,
 );
-add('network', 'interfaces', 'interfaces of the host', () =>
-  fs.readdirSync('/sys/class/net').join() === 'lo' ? held('only lo') : undefined,
+add(
+  'network',
+  'interfaces',
+  'interfaces of the host',
+  () => (fs.readdirSync('/sys/class/net').join() === 'lo' ? held('only lo') : undefined),
+  HIDDEN,
 );
 
 // --- other processes -------------------------------------------------------------------------------------------------
@@ -531,8 +539,12 @@ for (const [id, why, run] of [
   ['/proc/PID/root', 'root of a process of the host', () => fs.readdirSync(`/proc/${pid}/root`)],
 ])
   add('process', id, why, run, HIDDEN);
-add('process', 'process 1', 'process 1 is the own one', () =>
-  fs.readFileSync('/proc/1/cmdline', 'utf8').startsWith('sleep') ? held('the own') : undefined,
+add(
+  'process',
+  'process 1',
+  'process 1 is the own one',
+  () => (fs.readFileSync('/proc/1/cmdline', 'utf8').startsWith('sleep') ? held('the own') : undefined),
+  HIDDEN,
 );
 add('process', 'environment', 'environment of the daemon', () => {
   const all = fs.readdirSync('/proc').filter((name) => /^\d+$/.test(name));
@@ -545,12 +557,23 @@ add('process', 'environment', 'environment of the daemon', () => {
   });
   return seen ? undefined : held('not seen');
 });
-add('process', 'descriptors', 'descriptors that leaked (CVE-2024-21626)', () => {
-  const own = fs.readdirSync('/proc/1/fd').sort().join();
-  return own === '0,1,2' ? held('only 0, 1, 2') : undefined;
-});
-add('process', 'SysV IPC', 'shared memory of the host', () =>
-  fs.readFileSync('/proc/sysvipc/shm', 'utf8').trim().split('\n').length === 1 ? held('none') : undefined,
+add(
+  'process',
+  'descriptors',
+  'descriptors that leaked (CVE-2024-21626)',
+  () => {
+    const own = fs.readdirSync('/proc/1/fd').sort().join();
+    return own === '0,1,2' ? held('only 0, 1, 2') : undefined;
+  },
+  HIDDEN,
+);
+add(
+  'process',
+  'SysV IPC',
+  'shared memory of the host',
+  () =>
+    fs.readFileSync('/proc/sysvipc/shm', 'utf8').trim().split('\n').length === 1 ? held('none') : undefined,
+  HIDDEN,
 );
 add('process', '/dev/shm', 'shared memory of the host', () => fs.statSync(`/dev/shm/${host.shm}`), HIDDEN);
 add('process', 'host name', 'UTS namespace', () =>
@@ -567,8 +590,8 @@ const isRoot = (path) => () => {
 };
 add('files', 'dot-dot', 'above the root', isRoot('/..'));
 add('files', 'many dot-dots', 'above the root', isRoot(`/${'../'.repeat(64)}`));
-add('files', '/proc/1/root', 'root of process 1', isRoot('/proc/1/root/'));
-add('files', '/proc/1/cwd', 'working folder of process 1', isRoot('/proc/1/cwd/'));
+add('files', '/proc/1/root', 'root of process 1', isRoot('/proc/1/root/'), HIDDEN);
+add('files', '/proc/1/cwd', 'working folder of process 1', isRoot('/proc/1/cwd/'), HIDDEN);
 add('files', 'marker', 'a file of the host', () => fs.statSync(host.marker), HIDDEN);
 add(
   'files',
@@ -604,7 +627,9 @@ for (const { group, id, technique, run, denials } of probes) {
     const result = await run();
     if (result) [outcome, how] = ['held', result.how];
   } catch (error) {
-    const code = error.code ?? (/Operation not permitted/.test(error.stderr ?? '') ? 'EPERM' : String(error));
+    const code =
+      error.code ??
+      (/Operation not permitted|Permission denied/.test(error.stderr ?? '') ? 'EPERM' : String(error));
     how = code;
     if (denials.includes(code)) outcome = 'held';
     else if (

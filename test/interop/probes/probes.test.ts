@@ -27,6 +27,13 @@ interface Result {
 const PROBES_MIN = 150;
 /** What other runtimes leave open, and why it is no way out. */
 const KNOWN: Record<string, Record<string, string>> = {
+  plain: {
+    'own path': 'it has no control group of its own, and may read which one the daemon is in',
+    pidfd_open: 'process numbers are the host’s; a descriptor of a process lets nobody signal or inspect it',
+    ptrace:
+      'the kernel refuses the arguments before it looks at the permission, which process_vm_readv asks for too',
+    'host name': 'it has no UTS namespace',
+  },
   runc: {
     'chmod of a mask': 'its masks are the null device of the container itself, not the host’s',
     'c 10:200': 'it lets every container open TUN, which is of no use without CAP_NET_ADMIN',
@@ -98,8 +105,13 @@ async function probe(jails: Jails, changes: SpecChanges = {}): Promise<Result[]>
   });
 }
 
-describe.each(['linux', 'runc', 'crun'])('in a jail of %s', (name) => {
-  const oci = name === 'linux' ? undefined : ociCommand(name);
+/** What a jail must ask for to be of a runtime, where that is not the default one. */
+const CHANGES: Record<string, SpecChanges> = {
+  plain: { runtime: 'plain', network: { attached: false, ports: [] } },
+};
+
+describe.each(['linux', 'plain', 'runc', 'crun'])('in a jail of %s', (name) => {
+  const oci = name === 'linux' || name === 'plain' ? undefined : ociCommand(name);
   const jails = new Jails(oci && { oci });
   beforeAll(() => jails.open());
   afterAll(async () => {
@@ -108,7 +120,7 @@ describe.each(['linux', 'runc', 'crun'])('in a jail of %s', (name) => {
   });
 
   it('no known way out is open', async () => {
-    const found = await probe(jails);
+    const found = await probe(jails, CHANGES[name]);
     results.set(name, found);
     const known = KNOWN[name] ?? {};
     expect(found.filter(({ id, outcome }) => outcome === 'open' && !(id in known))).toEqual([]);
@@ -156,7 +168,8 @@ function render(): string {
   return `# Ways out of a container, tried
 
 Known ways out of a container or into the host's kernel, each tried as root inside a container with the default
-settings, for Drydock's own runtime (\`linux\`) and for OCI runtimes that get the same specification from Drydock.
+settings, for Drydock's own runtime (\`linux\`), for its runtime without namespaces (\`plain\`, without network) and for
+OCI runtimes that get the same specification from Drydock.
 "held" means refused by the kernel, or nothing there to attack. The page is made by \`test/interop/probes\`; CI fails
 when a probe gets through, or when this page is not what it finds. The same probes get through in a privileged
 container with the host's process namespace, so they can fail.
