@@ -1,7 +1,7 @@
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 
-/** Two cores: tests that start daemons and namespaces in parallel would measure each other, not the product. */
-const serial = { fileParallelism: false, testTimeout: 60_000, hookTimeout: 120_000 };
+/** Starting daemons, guests and namespaces takes its time on a busy machine; a test that waits for an event ends long before. */
+const patient = { testTimeout: 120_000, hookTimeout: 120_000 };
 
 /**
  * Namespaces, mounts and daemons need root. Without it those projects are left out, and said to be, instead of failing one by one;
@@ -17,7 +17,9 @@ const privilegedProjects: TestProjectInlineConfiguration[] = [
       name: 'interop',
       include: ['test/interop/**/*.test.ts'],
       sequence: { groupOrder: 1 },
-      ...serial,
+      // Each file has namespaces, folders and cgroups of its own: two at a time keep both of CI's cores busy.
+      maxWorkers: 2,
+      ...patient,
     },
   },
   {
@@ -27,7 +29,9 @@ const privilegedProjects: TestProjectInlineConfiguration[] = [
       include: ['test/e2e/**/*.test.ts'],
       globalSetup: ['test/support/e2e/shared-daemon.ts'],
       sequence: { groupOrder: 2 },
-      ...serial,
+      // They share a daemon, and look at all that is in it.
+      fileParallelism: false,
+      ...patient,
     },
   },
 ];
