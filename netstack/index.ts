@@ -4,13 +4,13 @@
  */
 
 import type { Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
+import type { Duplex, Readable } from 'node:stream';
 import type { Log } from '#common/log';
 import type { GatewayForward } from './config-vpnkit.ts';
 import type { FlowInfo } from './flow/inside.ts';
 import type { FaultOptions } from './link/faults.ts';
 import type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
-import type { CaptureOptions } from './link/pcap.ts';
+import type { CaptureOptions, CaptureState } from './link/pcap.ts';
 import { startNetwork } from './network.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
@@ -120,7 +120,7 @@ export interface PublishedPort extends PublishOptions {
 export type { FaultOptions } from './link/faults.ts';
 /** How a virtual machine's wire is spoken; see link/listeners.ts. */
 export type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
-export type { CaptureOptions } from './link/pcap.ts';
+export type { CaptureOptions, CaptureState } from './link/pcap.ts';
 
 /** A place where virtual machines plug in. */
 export interface LinkListening {
@@ -137,10 +137,22 @@ export interface PluggedLink {
   close(): Promise<void>;
 }
 
-/** A capture in progress. */
+/** A capture in progress. What fails meanwhile is logged when it happens. */
 export interface RunningCapture {
-  /** Ends it and tells how many frames were kept and lost; `failed` is the errno of a disk or pipe that failed meanwhile. */
-  close(): Promise<{ frames: number; dropped: number; failed: string | undefined }>;
+  /** How many frames were kept and lost; `failed` is the errno of a disk or pipe that has failed. */
+  state(): Promise<CaptureState>;
+  /** Ends it, and tells how it went. */
+  close(): Promise<CaptureState>;
+}
+
+/** What a live capture takes. */
+export type LiveOptions = Pick<CaptureOptions, 'filter' | 'snapLen'>;
+
+/** A capture that is read as it is made. */
+export interface LiveCapture {
+  /** The bytes of a pcap file. A reader that is slow loses whole frames; destroying it ends the capture. */
+  readonly stream: Readable;
+  state(): Promise<CaptureState>;
 }
 
 /** An address that is in use. */
@@ -233,6 +245,11 @@ export interface Network {
    * @throws DrydockError ERR_FILTER_INVALID, ERR_CAPTURE_OPTIONS, ERR_CAPTURE_NO_READER
    */
   capture(options: CaptureOptions): Promise<RunningCapture>;
+  /**
+   * Gives the frames of all guests as they pass.
+   * @throws DrydockError ERR_FILTER_INVALID, ERR_CAPTURE_OPTIONS
+   */
+  captureLive(options?: LiveOptions): Promise<LiveCapture>;
   /** Counters by name, for metrics and `docker network inspect`. */
   stats(): Promise<Record<string, number>>;
   /** Ends every flow and frees threads, sockets and interfaces. */

@@ -7,7 +7,7 @@ import type { MessagePort } from 'node:worker_threads';
 import type { FlowInfo, MulticastGroup } from './flow/inside.ts';
 import type { FaultOptions } from './link/faults.ts';
 import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listeners.ts';
-import type { CaptureCounters, CaptureOptions } from './link/pcap.ts';
+import type { CaptureOptions, CaptureState, LiveCaptureOptions } from './link/pcap.ts';
 import type { NetworkPlan } from './plan.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
@@ -101,8 +101,10 @@ export interface Commands {
     give: { id: number };
   };
   unplugLink: { take: { id: number }; give: undefined };
-  capture: { take: CaptureOptions; give: { id: number } };
-  endCapture: { take: { id: number }; give: CaptureCounters & { failed: string | undefined } };
+  /** A descriptor among the options is the thread's from now on. */
+  capture: { take: CaptureOptions | LiveCaptureOptions; give: { id: number } };
+  captureState: { take: { id: number }; give: CaptureState | undefined };
+  endCapture: { take: { id: number }; give: CaptureState };
   stats: { take: undefined; give: Record<string, number> };
   close: { take: undefined; give: undefined };
 }

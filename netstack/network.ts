@@ -12,7 +12,7 @@ import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
 import { closeEventFd, kickEventFd, openEventFd } from '#common/native/epoll';
-import { close, duplicate, socketPair } from '#common/native/socket';
+import { duplicate, socketPair } from '#common/native/socket';
 import { TAP_MTU_MAX } from '#common/native/tap';
 import type { HttpProxy } from './api/http-proxy.ts';
 import { planProxy } from './api/http-proxy-plan.ts';
@@ -24,6 +24,8 @@ import type {
   HttpProxyConfig,
   LeaseInfo,
   LinkListening,
+  LiveCapture,
+  LiveOptions,
   Network,
   NetworkOptions,
   PluggedLink,
@@ -34,7 +36,7 @@ import type {
 import { checkFaults } from './link/faults.ts';
 import { parseLinkUrl } from './link/link-url.ts';
 import type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
-import type { CaptureOptions } from './link/pcap.ts';
+import type { CaptureOptions, CaptureState } from './link/pcap.ts';
 import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
 import {
   invalidAddress,
@@ -51,6 +53,7 @@ import type { Zone } from './service/dns/names.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
 import { dockerMac, type LeaseRecord } from './service/lease-pool.ts';
 import { type DeniedFlow, EgressRules, type PolicyConfig, policyFaults } from './service/policy.ts';
+import { firstByte, sharePair } from './socket-pairs.ts';
 import { formatEndpoint, formatIpv4, formatIpv6, formatMac } from './wire/address.ts';
 import { IPV6_MTU_MIN } from './wire/ipv6.ts';
 
@@ -377,15 +380,7 @@ class WorkerNetwork implements Network {
 
   async dial(address: string, port: number): Promise<Socket> {
     const addr = requireAddress(address, 'guest');
-    const [own, given] = socketPair();
-    const socket = new Socket({ fd: own, allowHalfOpen: true });
-    try {
-      await this.#send('dial', { fd: given, addr, port });
-    } catch (error) {
-      close(given);
-      socket.destroy();
-      throw error;
-    }
+    const { socket } = await sharePair((fd) => this.#send('dial', { fd, addr, port }));
     if (await firstByte(socket)) return socket;
     socket.destroy();
     throw new DrydockError(
@@ -451,7 +446,27 @@ class WorkerNetwork implements Network {
 
   async capture(options: CaptureOptions): Promise<RunningCapture> {
     const { id } = await this.#send('capture', options);
-    return { close: () => this.#send('endCapture', { id }) };
+    return this.#runningCapture(id);
+  }
+
+  async captureLive(options: LiveOptions = {}): Promise<LiveCapture> {
+    const { socket, given } = await sharePair((fd) => this.#send('capture', { ...options, fd }));
+    const capture = this.#runningCapture(given.id);
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => void capture.close().catch(() => undefined));
+    return { stream: socket, state: capture.state };
+  }
+
+  #runningCapture(id: number): RunningCapture {
+    let last: CaptureState = { frames: 0, dropped: 0, failed: undefined };
+    const keep = (state: CaptureState | undefined): CaptureState => {
+      last = state ?? last;
+      return last;
+    };
+    return {
+      state: async () => keep(await this.#send('captureState', { id })),
+      close: async () => keep(await this.#send('endCapture', { id })),
+    };
   }
 
   stats(): Promise<Record<string, number>> {
@@ -472,21 +487,6 @@ class WorkerNetwork implements Network {
     this.stop();
     await this.#exited;
   }
-}
-
-/** Waits for the byte by which the thread says that a guest has accepted; false when the socket ends without it. */
-function firstByte(socket: Socket): Promise<boolean> {
-  return new Promise((resolve) => {
-    const settle = (accepted: boolean): void => {
-      socket.off('readable', look).off('end', refuse).off('error', refuse).off('close', refuse);
-      resolve(accepted);
-    };
-    const look = (): void => {
-      if (socket.read(1) !== null) settle(true);
-    };
-    const refuse = (): void => settle(false);
-    socket.on('readable', look).on('end', refuse).on('error', refuse).on('close', refuse);
-  });
 }
 
 function later(): { promise: Promise<unknown>; pending: Pending } {

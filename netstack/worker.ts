@@ -19,11 +19,11 @@ import { Guests } from './guests.ts';
 import { Handles } from './handles.ts';
 import { NativeHost } from './host/native.ts';
 import { Poller } from './host/poller.ts';
+import { Captures } from './link/captures.ts';
 import { Faults } from './link/faults.ts';
 import type { Link } from './link/link.ts';
 import { LinkListeners } from './link/listeners.ts';
 import { SoftwareOffload } from './link/offload.ts';
-import { Capture, type CaptureOptions } from './link/pcap.ts';
 import { type PortCounters, Switch } from './link/switch.ts';
 import { Machines } from './machines.ts';
 import type { CommandName, Commands, Reply, Request, WorkerSettings } from './messages.ts';
@@ -44,11 +44,6 @@ const TICK_MS = 100;
 
 type Handlers = { [N in CommandName]: (argument: Commands[N]['take']) => Commands[N]['give'] };
 
-interface RunningCapture extends Closable {
-  readonly capture: Capture;
-  failed: string | undefined;
-}
-
 class NetworkThread {
   readonly #settings: WorkerSettings;
   readonly #stopFlag: Int32Array;
@@ -66,7 +61,7 @@ class NetworkThread {
   readonly #linkListeners: LinkListeners;
   readonly #linkHandles = new Handles<Closable>();
   readonly #plugged = new Handles<Closable>();
-  readonly #captures = new Handles<RunningCapture>();
+  readonly #captures: Captures;
   readonly #faults: Faults | undefined;
   readonly #handlers: Handlers;
   #closed = false;
@@ -95,6 +90,7 @@ class NetworkThread {
       now,
       stationChanged: (mac, present) => post(settings.port, { station: mac, present }),
     });
+    this.#captures = new Captures(this.#switch, systemClock.wallMs, log);
     const ipv4 = { address: settings.gateway, prefixLength: settings.prefixLength };
     const ipv6 = settings.ipv6 && {
       ...settings.ipv6,
@@ -231,12 +227,9 @@ class NetworkThread {
         return { id };
       },
       unplugLink: ({ id }) => this.#plugged.close(id),
-      capture: (options) => ({ id: this.#capture(options) }),
-      endCapture: ({ id }) => {
-        const running = this.#captures.get(id);
-        this.#captures.close(id);
-        return { frames: 0, dropped: 0, ...running?.capture.counters, failed: running?.failed };
-      },
+      capture: (options) => ({ id: this.#captures.start(options) }),
+      captureState: ({ id }) => this.#captures.state(id),
+      endCapture: ({ id }) => this.#captures.end(id),
       stats: () => this.#stats(),
       close: () => {
         this.#closed = true;
@@ -251,21 +244,6 @@ class NetworkThread {
     const gateway = ipv6 ? [mapped(ipv4), ipv6.address] : [mapped(ipv4)];
     const standing = Object.fromEntries(DEFAULT_HOST_NAMES.map((name) => [name, gateway]));
     this.#services.setHostNames({ ...standing, ...names });
-  }
-
-  #capture(options: CaptureOptions): number {
-    const capture = new Capture(options, systemClock.wallMs);
-    const stop = this.#switch.observe(capture);
-    const running: RunningCapture = {
-      capture,
-      failed: undefined,
-      close() {
-        stop();
-        capture.close();
-        running.failed = capture.failed;
-      },
-    };
-    return this.#captures.add(running);
   }
 
   /** What stands between a guest's link and the switch. */
@@ -287,7 +265,7 @@ class NetworkThread {
       this.#publisher.poll(this.#now);
       this.#services.poll(this.#now);
       this.#stack.poll(this.#now);
-      for (const { capture } of this.#captures.values()) capture.poll(this.#now);
+      this.#captures.poll(this.#now);
     }
     this.#linkListeners.close();
     this.#publisher.close();
@@ -295,7 +273,7 @@ class NetworkThread {
     this.#stack.close();
     this.#host.close();
     this.#switch.close();
-    this.#captures.closeAll();
+    this.#captures.close();
     this.#poller.close();
     this.#settings.port.close();
   }

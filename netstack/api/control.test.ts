@@ -4,11 +4,14 @@ import http from 'node:http';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { DrydockError } from '#common/errors';
 import { nullLog } from '#common/log';
-import type { Network, PublishOptions } from '../index.ts';
+import type { CaptureOptions, LiveOptions, Network, PublishOptions } from '../index.ts';
+import { checkCapture } from '../link/pcap.ts';
 import type { Zone } from '../service/dns/names.ts';
+import { CaptureControl, LIVE_CAPTURES_MAX } from './capture-control.ts';
 import { BODY_BYTES_MAX, type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { Forwarder, parseEndpoint } from './forwarder.ts';
@@ -20,6 +23,8 @@ let zones: Zone[];
 let published: (PublishOptions & { close: () => Promise<void> })[];
 let guest: net.Server;
 const plugged: net.Socket[] = [];
+const captured: CaptureOptions[] = [];
+const live: PassThrough[] = [];
 
 /** The parts of a network that the API uses, played by the test; dialling reaches an echo server of this process. */
 function fakeNetwork(): Network {
@@ -42,6 +47,18 @@ function fakeNetwork(): Network {
     stats: async () => ({ bytesIn: 7, dns_pending: 1 }),
     flows: async () => [{ id: 1, protocol: 'tcp' }],
     denied: async () => [],
+    capture: async (options: CaptureOptions) => {
+      captured.push(options);
+      const state = async () => ({ frames: captured.length, dropped: 0, failed: 'ENOSPC' });
+      return { state, close: state };
+    },
+    captureLive: async ({ filter = '', snapLen }: LiveOptions) => {
+      checkCapture({ ...(snapLen !== undefined && { snapLen }) });
+      const stream = new PassThrough();
+      stream.write(`frames of ${filter}`);
+      live.push(stream);
+      return { stream, state: async () => ({ frames: 1, dropped: 0, failed: undefined }) };
+    },
     setPolicy: async ({ default: action }: { default: string }) => {
       if (action !== 'allow' && action !== 'deny') throw new DrydockError('ERR_POLICY_INVALID', 'no action');
     },
@@ -78,6 +95,7 @@ beforeEach(async () => {
     network,
     forwarder,
     dial,
+    captures: new CaptureControl(network),
     gatewayMac: '5a:94:ef:e4:0c:dd',
     log: nullLog,
     connect: (stream) => plugged.push(stream),
@@ -86,7 +104,8 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   await forwarder.close();
-  for (const stream of plugged.splice(0)) stream.destroy();
+  for (const stream of [...plugged.splice(0), ...live.splice(0)]) stream.destroy();
+  captured.length = 0;
   await control.close().catch(() => {});
   guest.close();
   rmSync(folder, { recursive: true });
@@ -257,7 +276,15 @@ describe('POST /connect', () => {
 
   test('a server without it knows no such path', async () => {
     const network = fakeNetwork();
-    const services = createControlServer({ network, forwarder, dial, gatewayMac: '', log: nullLog });
+    const captures = new CaptureControl(network);
+    const services = createControlServer({
+      network,
+      forwarder,
+      captures,
+      dial,
+      gatewayMac: '',
+      log: nullLog,
+    });
     await listenAt(services.server, `unix://${folder}/services`);
     const asked = http.request({
       socketPath: `${folder}/services`,
@@ -289,6 +316,60 @@ test('a connection is gone when its client has gone, or when the server ends, wh
   await vi.waitFor(async () => expect(await count()).toBe(1));
   await control.close();
   await once(tunnel, 'close');
+});
+
+describe('captures', () => {
+  test('one is begun with sizes as on the command line, shown with its failure, and ended', async () => {
+    const body = { path: '/tmp/x.pcap', filter: 'tcp', size: '64K', files: 3, snaplen: 96 };
+    const row = { path: '/tmp/x.pcap', filter: 'tcp', frames: 1, dropped: 0, failed: 'ENOSPC' };
+    const begun = await post('/capture', body);
+    expect({ ...begun, text: JSON.parse(begun.text) }).toEqual({ status: 200, text: row });
+    expect(captured).toEqual([
+      { path: '/tmp/x.pcap', filter: 'tcp', rotateBytes: 65_536, files: 3, snapLen: 96 },
+    ]);
+    expect(await getJson('/capture')).toEqual([row]);
+    expect((await post('/capture', body)).status).toBe(500);
+    expect(JSON.parse((await call('DELETE', '/capture')).text)).toEqual({
+      frames: 1,
+      dropped: 0,
+      failed: 'ENOSPC',
+    });
+    expect(await getJson('/capture')).toEqual([]);
+    expect(await call('DELETE', '/capture')).toEqual({ status: 500, text: 'No capture is running.\n' });
+  });
+
+  test.each([
+    [{}, /needs "path"/],
+    [{ path: '/tmp/x', filter: 'tcp prt 1' }, /prt/],
+    [{ path: '/tmp/x', files: 2 }, /does nothing without a size/],
+    [{ path: '/tmp/x', size: '1' }, /rotates at 65536 bytes or more/],
+    [{ path: '/tmp/x', snaplen: 3 }, /14 to 262144 bytes of a frame/],
+    [{ path: '/tmp/x', limit: 3 }, /limit is not known here/],
+  ])('%j is refused with its reason', async (body, reason) => {
+    const { status, text } = await post('/capture', body);
+    expect({ status, text }).toEqual({ status: 400, text: expect.stringMatching(reason) });
+    expect(captured).toEqual([]);
+  });
+
+  test('a live one is a stream that its reader ends; there are so many at once and no more', async () => {
+    const responses = await Promise.all(
+      Array.from({ length: LIVE_CAPTURES_MAX }, async () => {
+        const request = http.get({
+          socketPath: `${folder}/s`,
+          path: '/capture/live?filter=icmp',
+          agent: false,
+        });
+        return (await once(request, 'response'))[0] as http.IncomingMessage;
+      }),
+    );
+    const [chunk] = (await once(responses[0]!, 'data')) as [Buffer];
+    expect(chunk.toString()).toBe('frames of icmp');
+    expect(responses[0]!.headers['content-type']).toBe('application/vnd.tcpdump.pcap');
+    expect((await call('GET', '/capture/live')).status).toBe(500);
+    for (const response of responses) response.destroy();
+    await vi.waitFor(() => expect(live.every((stream) => stream.destroyed)).toBe(true));
+    expect((await call('GET', '/capture/live?snaplen=1')).status).toBe(400);
+  });
 });
 
 describe('our own paths', () => {

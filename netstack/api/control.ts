@@ -7,10 +7,12 @@
  */
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
+import { pipeline, type Readable } from 'node:stream';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
-import type { Network, RunningCapture } from '../index.ts';
+import type { Network } from '../index.ts';
 import type { PolicyConfig } from '../service/policy.ts';
+import type { CaptureControl } from './capture-control.ts';
 import { type Dial, type ExposeProtocol, type Forwarder, joinStreams } from './forwarder.ts';
 import { formatMetrics } from './metrics.ts';
 import { zoneOfApi, zoneToApi } from './zones.ts';
@@ -24,6 +26,7 @@ const REQUEST_MS_MAX = 30_000;
 export interface ControlOptions {
   network: Network;
   forwarder: Forwarder;
+  captures: CaptureControl;
   dial: Dial;
   /** MAC address of the gateway, shown among the leases as gvproxy does. */
   gatewayMac: string;
@@ -47,6 +50,8 @@ interface Answer {
   /** Sent as JSON. */
   json?: unknown;
   text?: string;
+  /** Frames as they pass, until either side has enough. */
+  stream?: Readable;
 }
 
 interface Route {
@@ -63,6 +68,8 @@ const CLIENT_FAULTS: ReadonlySet<string> = new Set([
   'ERR_NET_CONFIG_INVALID',
   'ERR_POLICY_INVALID',
   'ERR_FORWARD_INVALID',
+  'ERR_FILTER_INVALID',
+  'ERR_CAPTURE_OPTIONS',
 ]);
 
 function bodyInvalid(what: string): DrydockError {
@@ -82,14 +89,13 @@ function protocolOf(body: unknown): ExposeProtocol {
   throw bodyInvalid(`The protocol is "${protocol}", not tcp, udp or unix.`);
 }
 
-function routes({ network, forwarder, gatewayMac }: ControlOptions): Route[] {
+function routes({ network, forwarder, gatewayMac, captures }: ControlOptions): Route[] {
   const leases = async (): Promise<Answer> => ({
     json: Object.fromEntries([
       [network.gateway, gatewayMac],
       ...(await network.leases()).map(({ address, mac }) => [address, mac]),
     ]),
   });
-  const captures: RunningCapture[] = [];
   return [
     { method: 'GET', path: '/services/forwarder/all', answer: async () => ({ json: forwarder.all() }) },
     {
@@ -148,31 +154,17 @@ function routes({ network, forwarder, gatewayMac }: ControlOptions): Route[] {
       },
     },
     { method: 'GET', path: '/policy/denied', answer: async () => ({ json: await network.denied() }) },
+    { method: 'GET', path: '/capture', answer: async () => ({ json: await captures.state() }) },
     {
       method: 'POST',
       path: '/capture',
-      answer: async (body) => {
-        if (captures.length > 0)
-          throw new DrydockError(
-            'ERR_CAPTURE_RUNNING',
-            'A capture is running already. DELETE /capture ends it.',
-          );
-        const filter = (body as { filter?: unknown } | null)?.filter;
-        if (filter !== undefined && typeof filter !== 'string') throw bodyInvalid('"filter" is a text.');
-        captures.push(
-          await network.capture({ path: field(body, 'path'), ...(filter !== undefined && { filter }) }),
-        );
-        return {};
-      },
+      answer: async (body) => ({ json: await captures.start(body) }),
     },
+    { method: 'DELETE', path: '/capture', answer: async () => ({ json: await captures.end() }) },
     {
-      method: 'DELETE',
-      path: '/capture',
-      answer: async () => {
-        const capture = captures.pop();
-        if (!capture) throw new DrydockError('ERR_CAPTURE_NONE', 'No capture is running.');
-        return { json: await capture.close() };
-      },
+      method: 'GET',
+      path: '/capture/live',
+      answer: async (_body, query) => ({ stream: await captures.live(query) }),
     },
     {
       method: 'GET',
@@ -257,8 +249,14 @@ async function answer(
   try {
     const hasBody = route.method === 'POST' || route.method === 'PUT';
     const body = hasBody ? await readJson(request) : undefined;
-    const { status = 200, json, text } = await route.answer(body, url.searchParams);
-    send(response, status, text ?? (json === undefined ? '' : `${JSON.stringify(json)}\n`));
+    const { status = 200, json, text, stream } = await route.answer(body, url.searchParams);
+    if (stream) {
+      response.writeHead(status, { 'Content-Type': 'application/vnd.tcpdump.pcap' });
+      // The head goes out before the first frame: Wireshark waits for it.
+      response.flushHeaders();
+      // Whoever leaves ends the capture; nobody is left to be told.
+      pipeline(stream, response, () => {});
+    } else send(response, status, text ?? (json === undefined ? '' : `${JSON.stringify(json)}\n`));
   } catch (error) {
     const status = CLIENT_FAULTS.has(errorCode(error) ?? '') ? 400 : 500;
     send(response, status, `${errorMessage(error)}\n`);

@@ -11,6 +11,7 @@ import { parseHostsFile, parseVpnkitDns, parseVpnkitHttp } from '../config-vpnki
 import { followFile } from '../host/resolv-conf.ts';
 import { type CaptureOptions, createNetwork, type Network } from '../index.ts';
 import { formatAddress } from '../wire/address.ts';
+import { CaptureControl } from './capture-control.ts';
 import { type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { type ExposeProtocol, Forwarder } from './forwarder.ts';
@@ -24,6 +25,7 @@ interface Running {
   network: Network;
   servers: ControlServer[];
   forwarder: Forwarder;
+  captures: CaptureControl;
   notifier: Notifier | undefined;
   /** What is to be ended besides: SSH's forwards, and the file of leases for a last time. */
   closers: (() => Promise<void>)[];
@@ -66,6 +68,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     notifier,
     servers: [],
     closers: [],
+    captures: new CaptureControl(network),
     forwarder: new Forwarder(
       network,
       (address, port) => network.dial(address, port),
@@ -77,7 +80,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     for (const end of await followFiles(network, config, log)) running.closers.push(async () => end());
     if (config.leaseFile !== undefined)
       running.closers.push(await keepLeaseFile(network, config.leaseFile, log));
-    if (config.capture) running.closers.push(await startCapture(network, config.capture, log));
+    if (config.capture) running.closers.push(await startCapture(running.captures, config.capture, log));
     await letIn(network, config, log);
     const gone = config.stdio ? plugStdio(network) : undefined;
     await serve(running, config, log);
@@ -144,15 +147,15 @@ async function followFiles(network: Network, config: NetConfig, log: Logger): Pr
 
 /** Captures until the network ends, and then tells how it went. */
 async function startCapture(
-  network: Network,
+  captures: CaptureControl,
   options: CaptureOptions,
   log: Logger,
 ): Promise<() => Promise<void>> {
-  const capture = await network.capture(options);
+  const capture = await captures.stand(options);
   return async () => {
     const { frames, dropped, failed } = await capture.close();
+    // A failure was logged when it happened.
     if (failed === undefined) log.info({ path: options.path, frames, dropped }, 'the capture is written');
-    else log.error({ path: options.path, frames, failed }, 'the capture ended early');
   };
 }
 
@@ -180,7 +183,7 @@ async function plugStdio(network: Network): Promise<string> {
 }
 
 async function serve(
-  { network, servers, forwarder, notifier }: Running,
+  { network, servers, forwarder, captures, notifier }: Running,
   config: NetConfig,
   log: Logger,
 ): Promise<void> {
@@ -188,6 +191,7 @@ async function serve(
     const control = createControlServer({
       network,
       forwarder,
+      captures,
       dial: (address, port) => network.dial(address, port),
       gatewayMac: network.gatewayMac,
       log,

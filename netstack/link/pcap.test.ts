@@ -150,7 +150,7 @@ describe('a capture', () => {
     const { capture: target, path } = capture({ rotateBytes: 65536, files: 1 });
     mkdirSync(`${path}.1`);
     for (let i = 0; i < 100; i++) put(target, frame(1400));
-    expect(target.failed).toBe('EISDIR');
+    expect(target.state.failed).toBe('EISDIR');
     target.close();
   });
 
@@ -158,7 +158,7 @@ describe('a capture', () => {
     const target = new Capture({ path: '/dev/full' }, () => WALL_MS);
     put(target, frame(60));
     target.flush();
-    expect(target.failed).toBe('ENOSPC');
+    expect(target.state.failed).toBe('ENOSPC');
     put(target, frame(60));
     target.close();
   });

@@ -45,6 +45,11 @@ export interface CaptureOptions {
   snapLen?: number;
 }
 
+/** What to capture, and the descriptor of a pipe or socket to write it to: the capture owns it, and does not wait for it. */
+export interface LiveCaptureOptions extends Pick<CaptureOptions, 'filter' | 'snapLen'> {
+  fd: number;
+}
+
 /** What a capture has counted. */
 export interface CaptureCounters {
   frames: number;
@@ -52,11 +57,21 @@ export interface CaptureCounters {
   dropped: number;
 }
 
+/** How a capture does. */
+export interface CaptureState extends CaptureCounters {
+  /** The errno's name that ended it early (a full disk, a reader that left), or undefined. */
+  failed: string | undefined;
+}
+
 /**
  * Checks the numbers of a capture.
  * @throws DrydockError ERR_CAPTURE_OPTIONS
  */
-export function checkCapture({ rotateBytes, files = 5, snapLen = SNAP_LEN_DEFAULT }: CaptureOptions): void {
+export function checkCapture({
+  rotateBytes,
+  files = 5,
+  snapLen = SNAP_LEN_DEFAULT,
+}: Omit<CaptureOptions, 'path'>): void {
   const fits = (value: number, min: number, max: number): boolean =>
     Number.isInteger(value) && value >= min && value <= max;
   if (
@@ -74,7 +89,8 @@ export function checkCapture({ rotateBytes, files = 5, snapLen = SNAP_LEN_DEFAUL
 /** A capture in progress. */
 export class Capture implements FrameObserver {
   readonly counters: CaptureCounters = { frames: 0, dropped: 0 };
-  readonly #options: CaptureOptions;
+  /** Of a file: where it is, and when the next begins. */
+  readonly #file: CaptureOptions | undefined;
   readonly #wanted: CaptureFilter;
   readonly #snapLen: number;
   readonly #wallMs: () => number;
@@ -88,23 +104,27 @@ export class Capture implements FrameObserver {
   #failed: string | undefined;
 
   /** @throws DrydockError ERR_FILTER_INVALID, ERR_CAPTURE_OPTIONS, ERR_CAPTURE_NO_READER */
-  constructor(options: CaptureOptions, wallMs: () => number) {
+  constructor(options: CaptureOptions | LiveCaptureOptions, wallMs: () => number) {
     checkCapture(options);
     const { snapLen = SNAP_LEN_DEFAULT } = options;
-    this.#options = options;
+    this.#file = 'path' in options ? options : undefined;
     this.#wanted = compileFilter(options.filter ?? '');
     this.#snapLen = snapLen;
     this.#wallMs = wallMs;
     this.#view = new DataView(this.#buffer.buffer);
-    this.#fd = openTarget(options.path);
-    if (options.rotateBytes !== undefined && fstatSync(this.#fd).isFIFO()) {
+    this.#fd = 'path' in options ? openTarget(options.path) : options.fd;
+    if (this.#file?.rotateBytes !== undefined && fstatSync(this.#fd).isFIFO()) {
       closeSync(this.#fd);
       throw new DrydockError(
         'ERR_CAPTURE_OPTIONS',
-        `${options.path} is a pipe, which cannot be put aside when it is full. Capture without a size, or to a file.`,
+        `${this.#file.path} is a pipe, which cannot be put aside when it is full. Capture without a size, or to a file.`,
       );
     }
     this.#putFileHeader();
+  }
+
+  get state(): CaptureState {
+    return { ...this.counters, failed: this.#failed };
   }
 
   #putFileHeader(): void {
@@ -153,8 +173,8 @@ export class Capture implements FrameObserver {
     this.#length += RECORD_HEADER_LEN + kept;
     this.#fileBytes += RECORD_HEADER_LEN + kept;
     this.counters.frames++;
-    const { rotateBytes } = this.#options;
-    if (rotateBytes !== undefined && this.#fileBytes >= rotateBytes) this.#rotate();
+    const file = this.#file;
+    if (file?.rotateBytes !== undefined && this.#fileBytes >= file.rotateBytes) this.#rotate(file);
   }
 
   /** Writes what has waited for a while. Called at every turn of the loop. */
@@ -176,13 +196,7 @@ export class Capture implements FrameObserver {
     }
   }
 
-  /** The errno's name that ended the capture early (a full disk, a reader that left), or undefined. */
-  get failed(): string | undefined {
-    return this.#failed;
-  }
-
-  #rotate(): void {
-    const { path, files = 5 } = this.#options;
+  #rotate({ path, files = 5 }: CaptureOptions): void {
     this.flush();
     try {
       for (let i = files - 1; i >= 0; i--) renameIfThere(i === 0 ? path : `${path}.${i}`, `${path}.${i + 1}`);

@@ -3,6 +3,7 @@
  * host's network, and a policy. The command and its guest have namespaces of their own.
  */
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
@@ -50,6 +51,16 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'ping', 'dig', 'tcpdump'))
     return command;
   }
 
+  /** Asks the control API, which answers JSON. */
+  async function call(socketPath: string, method: string, path: string, body?: object): Promise<unknown> {
+    const request = http.request({ socketPath, method, path, agent: false });
+    request.end(body && JSON.stringify(body));
+    const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+    let text = '';
+    for await (const chunk of response) text += chunk;
+    return JSON.parse(text);
+  }
+
   /** Ends the command and gives its log. */
   async function end(command: Running): Promise<string> {
     process.kill(Number(readFileSync(join(folder, 'pid'), 'utf8')), 'SIGTERM');
@@ -73,10 +84,12 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'ping', 'dig', 'tcpdump'))
     expect(Number(/= ([\d.]+)\//.exec(stdout)?.[1])).toBeGreaterThanOrEqual(60);
   });
 
-  test('captures what the filter names, in files of a size', async () => {
+  test('captures what the filter names, in files of a size, and live; a full disk is told when it is met', async () => {
     const path = join(folder, 'icmp.pcap');
+    const control = join(folder, 'control.sock');
     const command = await start(
       ...['--pcap', path, '--pcap-filter', 'icmp', '--pcap-size', '64K', '--pcap-files', '2'],
+      ...['-listen', `unix://${control}`, '-ssh-port', '-1'],
     );
     expect((await guest.run('dig', '+short', `@${GATEWAY}`, 'gateway.docker.internal')).stdout.trim()).toBe(
       GATEWAY,
@@ -84,7 +97,28 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'ping', 'dig', 'tcpdump'))
     // Each is 1442 bytes on the wire, both ways: more than four files' worth.
     const { stdout } = await guest.run('ping', '-c', '120', '-i', '0.002', '-s', '1400', GATEWAY);
     expect(stdout).toMatch(/120 received/);
-    expect(await end(command)).toMatch(/"frames":240,"dropped":0,"msg":"the capture is written"/);
+    // Beside it: what passes meanwhile, to whoever asks, and a disk that is full, of which the log tells at once.
+    const live = http.get({ socketPath: control, path: '/capture/live?filter=icmp', agent: false });
+    const [stream] = (await once(live, 'response')) as [http.IncomingMessage];
+    const full = { path: '/dev/full', filter: 'icmp' };
+    expect(await call(control, 'POST', '/capture', full)).toMatchObject({ ...full, frames: 0 });
+    await guest.run('ping', '-c', '1', GATEWAY);
+    const chunks: Buffer[] = [];
+    for await (const chunk of stream as AsyncIterable<Buffer>) {
+      chunks.push(chunk);
+      if (Buffer.concat(chunks).length >= 24 + 2 * (16 + 98)) break;
+    }
+    const lines = execFileSync('tcpdump', ['-nr', '-'], { input: Buffer.concat(chunks), encoding: 'utf8' });
+    expect(lines.match(/ICMP echo (request|reply)/g)).toEqual(['ICMP echo request', 'ICMP echo reply']);
+    await vi.waitFor(async () =>
+      expect(await call(control, 'GET', '/capture')).toEqual([
+        { path, filter: 'icmp', frames: 242, dropped: 0 },
+        { ...full, frames: 0, dropped: 0, failed: 'ENOSPC' },
+      ]),
+    );
+    const log = await end(command);
+    expect(log).toMatch(/"path":"\/dev\/full","failed":"ENOSPC".*"msg":"a capture has failed/);
+    expect(log).toMatch(/"frames":242,"dropped":0,"msg":"the capture is written"/);
     const files = [path, `${path}.1`, `${path}.2`];
     expect([...files, `${path}.3`].map((file) => existsSync(file))).toEqual([true, true, true, false]);
     const read = (file: string, ...filter: string[]): string[] =>
@@ -99,7 +133,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'ping', 'dig', 'tcpdump'))
       expect(read(file, 'icmp').length).toBeGreaterThan(0);
     }
     // The last packet is in the file that was written last.
-    expect(read(path).at(-1)).toMatch(/ICMP echo reply, id \d+, seq 120,/);
+    expect(read(path).at(-1)).toMatch(/ICMP echo reply, id \d+, seq 1,/);
   });
 
   test('denies what the file of --policy denies, and says so in its log and by its API', async () => {
@@ -114,17 +148,9 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'ping', 'dig', 'tcpdump'))
         .on('connect', () => console.log('connected')).on('error', ({ code }) => console.log(code))`,
     );
     expect(outcome).toMatch(/^E(ACCES|CONNREFUSED|HOSTUNREACH)$/);
-    const denied = await new Promise<string>((resolve, reject) => {
-      http
-        .get({ socketPath: control, path: '/policy/denied', agent: false }, async (response) => {
-          let text = '';
-          for await (const chunk of response) text += chunk;
-          resolve(text);
-        })
-        .on('error', reject);
-    });
+    const denied = await call(control, 'GET', '/policy/denied');
     const who = { guest: expect.stringMatching(/^192\.168\.127\.\d+$/), rule: -1 };
-    expect(JSON.parse(denied)).toMatchObject([
+    expect(denied).toMatchObject([
       { ...who, target: 'secret.example.org', protocol: 'dns' },
       { ...who, target: '203.0.113.5:443', protocol: 'tcp' },
     ]);
