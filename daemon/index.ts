@@ -10,7 +10,7 @@ import type { Log } from '#common/log';
 import { cryptoRng } from '#common/rng';
 import { mountFolder, sweepMounts } from '#fsbridge';
 import { createNetwork } from '#netstack';
-import { type ServedApi, serveApi } from './api/index.ts';
+import { listenAddresses, type ServedApi, serveApi } from './api/index.ts';
 import { Builds } from './build/service.ts';
 import { type DaemonConfig, instanceOf, parseHost } from './config.ts';
 import { EventBus } from './events/bus.ts';
@@ -76,6 +76,8 @@ export async function openDaemon(config: DaemonConfig, version: string, log: Log
 
 async function open(config: DaemonConfig, version: string, log: Log, undo: Undo): Promise<Daemon> {
   const { dataRoot, execRoot } = config;
+  // First, since a mistake in it need not wait for the rest.
+  const addresses = listenAddresses(config.hosts);
   await mkdir(dataRoot, { recursive: true, mode: 0o710 });
   await mkdir(execRoot, { recursive: true, mode: 0o710 });
   const lock = await lockDataRoot(dataRoot);
@@ -95,7 +97,7 @@ async function open(config: DaemonConfig, version: string, log: Log, undo: Undo)
     undo.add('close the metrics', () => served.close());
     log.info({ url: served.url }, 'metrics are served');
   }
-  const api: ServedApi = await serveApi(context, config, [metrics.plugin]);
+  const api: ServedApi = await serveApi(context, config, addresses, [metrics.plugin]);
   // Clients that are connected see their containers end before their connections do.
   undo.add('close the API', () => api.close());
   undo.add('stop containers', () => context.containers.shutdown(live.shutdownTimeoutS));

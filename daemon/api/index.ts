@@ -37,10 +37,11 @@ export interface ServedApi {
   close(): Promise<void>;
 }
 
-/** Opens all listeners. @throws ERR_LISTEN; then none is left open */
+/** Opens listeners at all addresses. @throws ERR_LISTEN; then none is left open */
 export async function serveApi(
   context: ApiContext,
   config: DaemonConfig,
+  addresses: readonly ListenAddress[],
   more: readonly ApiPlugin[],
 ): Promise<ServedApi> {
   const app = createApi(context, [...more, ...apiPlugins]);
@@ -57,7 +58,7 @@ export async function serveApi(
     await app.close();
   };
   try {
-    for (const address of addressesOf(config.hosts)) {
+    for (const address of addresses) {
       if (address.kind === 'unix') await mkdir(dirname(address.path), { recursive: true, mode: 0o755 });
       if (address.kind === 'tcp' && !config.tls)
         context.log.warn(
@@ -79,7 +80,11 @@ export async function serveApi(
   };
 }
 
-function addressesOf(hosts: readonly string[]): ListenAddress[] {
+/**
+ * What --host means, with the sockets that a service manager passed; takes those over, so it is called once.
+ * @throws ERR_LISTEN when `fd://` names none of them
+ */
+export function listenAddresses(hosts: readonly string[]): ListenAddress[] {
   const passed = takePassedSockets(process.env, process.pid);
   return hosts.map(parseHost).flatMap((address): ListenAddress[] => {
     if (address.kind !== 'fd') return [address];

@@ -56,11 +56,14 @@ describe('the drydock program', () => {
     }
   });
 
-  it('ends with 0 for help, 2 for a mistake in the command line and 1 for a failure', () => {
-    const none = drydock([]);
+  it('ends with 0 for help, 2 for a mistake in the command line and 1 for a failure, in colour only where that is wanted', () => {
+    const none = drydock([], { NO_COLOR: '1', FORCE_COLOR: '' });
     expect([none.status, none.stdout]).toEqual([2, '']);
     expect(none.stderr).toContain('Commands:');
-    expect(drydock(['help', 'daemon']).stdout).toContain('--data-root <folder>');
+    expect(none.stderr).not.toContain('\u001b[');
+    const help = drydock(['help', 'daemon'], { FORCE_COLOR: '1', NO_COLOR: '' }).stdout;
+    expect(help).toContain('--data-root <folder>');
+    expect(help).toContain('\u001b[1m');
     const unknown = drydock(['fs', 'mount', '--no-such', '/a', '/b']);
     expect(unknown.status).toBe(2);
     expect(unknown.stderr).toContain("unknown option '--no-such'");
@@ -68,11 +71,6 @@ describe('the drydock program', () => {
     const bad = drydock(['daemon', '--validate', '--config-file', join(folder, 'absent.json')]);
     expect(bad.status).toBe(1);
     expect(bad.stderr).toMatch(/^drydock: the configuration file .*absent.json could not be read/);
-  });
-
-  it('styles help only where colours are wanted', () => {
-    expect(drydock(['--help'], { FORCE_COLOR: '1' }).stdout).toContain('\u001b[1m');
-    expect(drydock(['--help'], { NO_COLOR: '1', FORCE_COLOR: '' }).stdout).not.toContain('\u001b[');
   });
 
   it('prints its version as JSON', () => {
@@ -97,45 +95,60 @@ describe('the drydock program', () => {
   });
 });
 
-describe.skipIf(lacking('man', 'mandoc'))('man pages', () => {
+describe.skipIf(lacking('mandoc'))('man pages', () => {
   it('are valid, one for each command, with every option', () => {
     const pages = manPages(program, '1.2.3', '2026-01-02');
     expect(pages.map(({ name }) => name)).toContain('drydock-fs-mount.1');
-    for (const { name, text } of pages) {
-      const path = file(name, text);
-      expect(run('mandoc', ['-Tlint', '-W', 'warning', path]).stdout, name).toBe('');
-      const shown = run('man', ['-l', path], { MANWIDTH: '200', LC_ALL: 'C', MANPAGER: 'cat' }).stdout;
-      const facts = [...everyCommand(program)].find(({ path: words }) => `${words.join('-')}.1` === name)!;
-      for (const { flags } of facts.options) expect(shown, name).toContain(flags);
-      for (const example of facts.help?.examples ?? []) expect(shown, name).toContain(example.command);
+    const paths = pages.map(({ name, text }) => file(name, text));
+    expect(run('mandoc', ['-Tlint', '-W', 'warning', ...paths]).stdout).toBe('');
+    // In the order of the arguments, each from its header line to its footer.
+    const shown = run('mandoc', ['-Tascii', '-O', 'width=200', ...paths]).stdout.replace(/.\u0008/g, '');
+    const bodies = shown.split(/^drydock 1\.2\.3 .*$/m);
+    for (const [at, facts] of [...everyCommand(program)].entries()) {
+      const name = `${facts.path.join('-')}.1`;
+      expect(pages[at]!.name).toBe(name);
+      expect(bodies[at], name).toContain(`${facts.path.join('-').toUpperCase()}(1)`);
+      for (const { flags } of facts.options) expect(bodies[at], name).toContain(flags);
+      for (const example of facts.help?.examples ?? []) expect(bodies[at], name).toContain(example.command);
     }
   });
 });
 
 describe('bash completion', () => {
-  /** What TAB offers behind these words. */
-  function offered(...words: string[]): string[] {
+  /** What TAB offers behind each of these lines of words. */
+  function offered(...lines: string[][]): string[][] {
     const script = file('drydock.bash', completionScript('bash', program));
-    const { stdout, stderr } = run('bash', [
-      '-c',
-      'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _drydock; declare -p COMPREPLY',
-      'bash',
-      script,
-      'drydock',
-      ...words,
-    ]);
+    const asked = lines.map((words) => {
+      const quoted = ['drydock', ...words].map((word) => `'${word}'`);
+      return `COMP_WORDS=(${quoted.join(' ')}); COMP_CWORD=${words.length}; _drydock; echo "\${COMPREPLY[*]}"`;
+    });
+    const { stdout, stderr } = run('bash', ['-c', `source "$1"\n${asked.join('\n')}`, 'bash', script]);
     expect(stderr).toBe('');
-    return [...stdout.matchAll(/\[\d+\]="([^"]*)"/g)].map(([, word]) => word!);
+    return stdout
+      .split('\n')
+      .slice(0, -1)
+      .map((line) => line.split(' ').filter(Boolean));
   }
 
   it('offers commands, options, choices and files, and nothing for free text', () => {
-    expect(offered('d')).toEqual(expect.arrayContaining(['daemon']));
-    expect(offered('fs', '')).toEqual(['mount', 'status']);
-    expect(offered('daemon', '--data')).toEqual(['--data-root']);
-    expect(offered('fs', 'mount', '--consistency', '')).toEqual(['consistent', 'cached', 'delegated']);
-    expect(offered('daemon', '--config-file', `${folder}/drydock.b`)).toEqual([join(folder, 'drydock.bash')]);
-    expect(offered('daemon', '--mtu', '')).toEqual([]);
-    expect(offered('completion', 'b')).toEqual(['bash']);
+    const [commands, ...others] = offered(
+      ['d'],
+      ['fs', ''],
+      ['daemon', '--data'],
+      ['fs', 'mount', '--consistency', ''],
+      ['daemon', '--config-file', `${folder}/drydock.b`],
+      ['daemon', '--mtu', ''],
+      ['completion', 'b'],
+    );
+    expect(commands).toEqual(expect.arrayContaining(['daemon']));
+    expect(others).toEqual([
+      ['mount', 'status'],
+      ['--data-root'],
+      ['consistent', 'cached', 'delegated'],
+      [join(folder, 'drydock.bash')],
+      [],
+      ['bash'],
+    ]);
   });
 });
 
@@ -145,19 +158,22 @@ describe.skipIf(lacking('zsh'))('zsh completion', () => {
     const { stdout, stderr } = run('zsh', [
       '-f',
       '-c',
-      `autoload -Uz compinit; compinit -D; source ${script}; print $_comps[drydock] $+functions[_drydock_fs_mount]`,
+      // compinit's own function would look through the completions of every other program.
+      `compdef() { print $*; }; source ${script}; print $+functions[_drydock_fs_mount]`,
     ]);
-    expect([stdout.trim(), stderr]).toEqual(['_drydock 1', '']);
+    expect([stdout.trim(), stderr]).toEqual(['_drydock drydock\n1', '']);
   });
 });
 
 describe.skipIf(lacking('fish'))('fish completion', () => {
   it('offers subcommands and the choices of an option', () => {
     const script = file('drydock.fish', completionScript('fish', program));
-    const offered = (line: string): string =>
-      run('fish', ['--no-config', '-c', `source ${script}; complete -C '${line}'`], { HOME: folder }).stdout;
-    expect(offered('drydock fs ')).toMatch(/^mount\t/m);
-    expect(offered('drydock fs mount --consistency ')).toMatch(/^delegated/m);
-    expect(offered('drydock daemon --tlsv')).toMatch(/^--tlsverify\t/m);
+    const lines = ['drydock fs ', 'drydock fs mount --consistency ', 'drydock daemon --tlsv'];
+    const asked = lines.map((line) => `complete -C '${line}'; echo ---`).join('; ');
+    const { stdout } = run('fish', ['--no-config', '-c', `source ${script}; ${asked}`], { HOME: folder });
+    const [subcommands, choices, options] = stdout.split('---\n');
+    expect(subcommands).toMatch(/^mount\t/m);
+    expect(choices).toMatch(/^delegated/m);
+    expect(options).toMatch(/^--tlsverify\t/m);
   });
 });

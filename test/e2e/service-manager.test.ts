@@ -17,10 +17,37 @@ beforeEach(() => {
 });
 afterEach(() => TestDaemon.forget(address));
 
+/** Metrics have dockerd's names, and count one container more. */
+async function expectMetrics(docker: Docker, url: string): Promise<void> {
+  const health = ['--health-cmd', 'false', '--health-interval', '100ms'];
+  await docker.ok(['run', '-d', ...health, IMAGE, 'sleep', '1000']);
+  const scrape = async (): Promise<string> => (await fetch(url)).text();
+  await until(
+    async () => /^engine_daemon_health_checks_failed_total [1-9]/m.test(await scrape()),
+    'a check failed',
+  );
+  const response = await fetch(url);
+  expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
+  const text = await response.text();
+  for (const line of [
+    'engine_daemon_container_states_containers{state="running"} 1',
+    'engine_daemon_container_actions_seconds_count{action="create"} 2',
+    'engine_daemon_container_actions_seconds_bucket{action="start",le="+Inf"} 2',
+    'engine_daemon_container_actions_seconds_count{action="commit"} 0',
+    'builder_builds_triggered_total 0',
+    '# TYPE engine_daemon_network_actions_seconds histogram',
+  ])
+    expect(text.split('\n')).toContain(line);
+  expect(text).toMatch(/^engine_daemon_engine_info\{architecture="\w+",.*os_type="linux".*\} 1$/m);
+  expect(Number(/^engine_daemon_events_total (\d+)$/m.exec(text)![1])).toBeGreaterThan(2);
+  expect((await fetch(url.replace('metrics', ''))).status).toBe(404);
+  await docker.removeAll();
+}
+
 describe.skipIf(lacking('root', '/dev/fuse', '/dev/net/tun', 'systemd-socket-activate'))(
   'a service manager',
   () => {
-    it('passes sockets that fd:// names, hears READY and STOPPING, and its sockets reach no container', async () => {
+    it('passes sockets that fd:// names, hears READY and STOPPING, and its sockets reach no container; metrics count what is done', async () => {
       const folder = mkdtempSync(join(tmpdir(), 'drydock-notify-'));
       const notify = openUnixSocket('datagram');
       bindUnix(notify, join(folder, 'notify'));
@@ -37,6 +64,7 @@ describe.skipIf(lacking('root', '/dev/fuse', '/dev/net/tun', 'systemd-socket-act
           ...['-l', address.socketPath, '--fdname', 'api', '-E', `NOTIFY_SOCKET=${join(folder, 'notify')}`],
           ...[process.execPath, compiledEntry('daemon/bin'), 'daemon', '--host', 'fd://api'],
           ...['--data-root', address.dataRoot, '--exec-root', join(address.dataRoot, '..', 'exec')],
+          ...['--metrics-addr', '127.0.0.1:0'],
         ],
         { stdio: ['ignore', 'pipe', 'pipe'] },
       );
@@ -52,6 +80,7 @@ describe.skipIf(lacking('root', '/dev/fuse', '/dev/net/tun', 'systemd-socket-act
         expect(told).toEqual(['READY=1']);
         expect(log).toContain(`DOCKER_HOST=unix://${address.socketPath}`);
         const seen = await docker.ok(['run', '--rm', IMAGE, 'sh', '-c', 'ls /proc/self/fd; env']);
+        await expectMetrics(docker, /http:\/\/127\.0\.0\.1:\d+\/metrics/.exec(log)![0]);
         expect(seen.split('\n').filter((line) => /^(LISTEN_|NOTIFY_)/.test(line))).toEqual([]);
         told.length = 0;
         child.kill('SIGTERM');
@@ -73,47 +102,6 @@ describeE2e('without a service manager', () => {
     const daemon = TestDaemon.spawnProcess(address, ['--host', 'fd://']);
     expect(await daemon.exited).not.toBe(0);
     expect(daemon.log).toContain('no sockets found via socket activation');
-  });
-
-  it('metrics have dockerd’s names and count what is done', async () => {
-    const daemon = await TestDaemon.launch(address, ['--metrics-addr', '127.0.0.1:0']);
-    try {
-      const url = /http:\/\/127\.0\.0\.1:\d+\/metrics/.exec(daemon.log)![0];
-      await daemon.ok([
-        'run',
-        '-d',
-        '--health-cmd',
-        'false',
-        '--health-interval',
-        '100ms',
-        IMAGE,
-        'sleep',
-        '1000',
-      ]);
-      const scrape = async (): Promise<string> => (await fetch(url)).text();
-      await until(
-        async () => /^engine_daemon_health_checks_failed_total [1-9]/m.test(await scrape()),
-        'a check failed',
-      );
-      const response = await fetch(url);
-      expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
-      const text = await response.text();
-      for (const line of [
-        'engine_daemon_container_states_containers{state="running"} 1',
-        'engine_daemon_container_actions_seconds_count{action="create"} 1',
-        'engine_daemon_container_actions_seconds_bucket{action="start",le="+Inf"} 1',
-        'engine_daemon_container_actions_seconds_count{action="delete"} 0',
-        'builder_builds_triggered_total 0',
-        '# TYPE engine_daemon_network_actions_seconds histogram',
-      ])
-        expect(text.split('\n')).toContain(line);
-      expect(text).toMatch(/^engine_daemon_engine_info\{architecture="\w+",.*os_type="linux".*\} 1$/m);
-      expect(Number(/^engine_daemon_events_total (\d+)$/m.exec(text)![1])).toBeGreaterThan(2);
-      expect((await fetch(url.replace('metrics', ''))).status).toBe(404);
-    } finally {
-      await daemon.removeAll();
-      await daemon.stop();
-    }
   });
 });
 

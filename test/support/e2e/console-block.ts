@@ -1,7 +1,10 @@
 /**
- * Reads the console sessions of the documentation, so that a test can run them: in a ```console block a line that starts
- * with `$ ` is a command and what follows is its output. `...` in the output stands for any text.
+ * Reads the console sessions of the documentation, and runs them: in a ```console block a line that starts with `$ ` is a
+ * command, and what follows is its output. `...` in the output stands for any text. A block that is marked ```console static is
+ * shown only, since it needs what a test has not, such as a Mac.
  */
+import { spawn } from 'node:child_process';
+import { finish } from './daemon.ts';
 
 /** One command of a session and what the documentation says it prints. */
 export interface Step {
@@ -9,17 +12,28 @@ export interface Step {
   output: string;
 }
 
-/** All steps of the ```console blocks under the heading `heading`. */
-export function consoleSteps(markdown: string, heading: string): Step[] {
-  const start = markdown.indexOf(`## ${heading}`);
-  if (start < 0) throw new Error(`no heading "${heading}"`);
-  const next = markdown.indexOf('\n## ', start + 1);
-  const section = markdown.slice(start, next < 0 ? undefined : next);
+/** A fenced block: what stands behind its fence, and its text. */
+export interface Fence {
+  info: string;
+  text: string;
+}
+
+/** All fenced blocks of a page. */
+export function fences(markdown: string): Fence[] {
+  return [...markdown.matchAll(/^```(.*)\n([\s\S]*?)^```$/gm)].map(([, info, text]) => ({
+    info: info!.trim(),
+    text: text!,
+  }));
+}
+
+/** All steps of the ```console blocks. A command goes on in the next line behind a backslash. */
+export function consoleSteps(markdown: string): Step[] {
   const steps: Step[] = [];
-  for (const [, block] of section.matchAll(/```console\n([\s\S]*?)```/g)) {
-    for (const part of `\n${block}`.split('\n$ ').slice(1)) {
-      const end = part.indexOf('\n');
-      steps.push({ command: part.slice(0, end), output: part.slice(end + 1).trimEnd() });
+  for (const { info, text } of fences(markdown)) {
+    if (info !== 'console') continue;
+    for (const part of `\n${text}`.split('\n$ ').slice(1)) {
+      const [, command, output] = /^((?:.*\\\n)*.*)\n?([\s\S]*)$/.exec(part)!;
+      steps.push({ command: command!, output: output!.trimEnd() });
     }
   }
   return steps;
@@ -32,4 +46,24 @@ export function outputPattern(output: string): RegExp {
     .map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/\s+/g, '\\s+'))
     .join('[\\s\\S]*');
   return new RegExp(`^\\s*${exact}\\s*$`);
+}
+
+/** A guide that takes longer waits for something in vain. */
+const STEPS_MS_MAX = 50_000;
+
+/**
+ * Types the steps into one shell, as a reader does: variables, the folder and background jobs live from step to step.
+ * @returns what each step printed on both streams
+ */
+export async function runSteps(
+  steps: readonly Step[],
+  options: { cwd: string; env: NodeJS.ProcessEnv },
+): Promise<string[]> {
+  const mark = `--- step ${process.hrtime.bigint()} ---`;
+  const script = steps.map(({ command }) => `${command}\necho '${mark}'\n`).join('');
+  const shell = spawn('bash', ['-c', `exec 2>&1\n${script}`], { ...options, stdio: 'pipe', detached: true });
+  const limit = setTimeout(() => process.kill(-shell.pid!, 'SIGKILL'), STEPS_MS_MAX);
+  const { stdout } = await finish(shell);
+  clearTimeout(limit);
+  return stdout.split(`${mark}\n`).slice(0, steps.length);
 }

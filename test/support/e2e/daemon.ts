@@ -167,12 +167,13 @@ export class TestDaemon extends Docker {
     };
   }
 
-  /** Starts a daemon and waits until it answers. */
+  /** Starts a daemon and waits until it answers. @param entry another program than this tree's */
   static async launch(
     address: DaemonAddress = TestDaemon.makeAddress(),
     args: string[] = [],
+    entry?: string,
   ): Promise<TestDaemon> {
-    const daemon = TestDaemon.spawnProcess(address, args);
+    const daemon = TestDaemon.spawnProcess(address, args, {}, entry);
     try {
       await until(
         async () => {
@@ -197,11 +198,12 @@ export class TestDaemon extends Docker {
     address: DaemonAddress,
     args: string[] = [],
     env: Record<string, string> = {},
+    entry: string = compiledEntry('daemon/bin'),
   ): TestDaemon {
     const child = spawn(
       process.execPath,
       [
-        compiledEntry('daemon/bin'),
+        entry,
         'daemon',
         '--host',
         `unix://${address.socketPath}`,
