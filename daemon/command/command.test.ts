@@ -11,6 +11,9 @@ import { manPages } from './man.ts';
 import { referencePage } from './reference.ts';
 import { wholeProgram } from './whole.ts';
 
+/** How mandoc makes bold: a character, a step back, the character again. */
+const OVERSTRUCK = new RegExp(`.${String.fromCharCode(8)}`, 'g');
+
 interface Ran {
   status: number | null;
   stdout: string;
@@ -102,7 +105,7 @@ describe.skipIf(lacking('mandoc'))('man pages', () => {
     const paths = pages.map(({ name, text }) => file(name, text));
     expect(run('mandoc', ['-Tlint', '-W', 'warning', ...paths]).stdout).toBe('');
     // In the order of the arguments, each from its header line to its footer.
-    const shown = run('mandoc', ['-Tascii', '-O', 'width=200', ...paths]).stdout.replace(/.\u0008/g, '');
+    const shown = run('mandoc', ['-Tascii', '-O', 'width=200', ...paths]).stdout.replace(OVERSTRUCK, '');
     const bodies = shown.split(/^drydock 1\.2\.3 .*$/m);
     for (const [at, facts] of [...everyCommand(program)].entries()) {
       const name = `${facts.path.join('-')}.1`;
