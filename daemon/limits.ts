@@ -18,6 +18,8 @@ export const EXEC_OUTPUT_GRACE_MS = 2000;
 export const KILL_WAIT_MS = 10_000;
 /** How long all containers together may take to stop when the daemon ends (dockerd's --shutdown-timeout). */
 export const SHUTDOWN_TIMEOUT_S = 15;
+/** File systems below a host folder that is mounted read-only without them: each takes a file server. */
+export const SUBMOUNTS_MAX = 32;
 /** Longest container name. */
 export const NAME_LENGTH_MAX = 255;
 /** Shortest memory limit that dockerd accepts. */

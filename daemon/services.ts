@@ -63,6 +63,7 @@ async function openStores(parts: ServiceParts): Promise<{
   const folder = (name: string): string => join(config.dataRoot, name);
   const volumes = new VolumeService({
     records: new RecordFolder<VolumeRecord>(folder('volumes'), 'volume.json'),
+    exports: config.fileSharing,
     events,
     clock,
     rng,
@@ -89,6 +90,8 @@ async function openStores(parts: ServiceParts): Promise<{
       mountFolder: parts.mountFolder,
       exports: config.fileSharing,
       volumes,
+      images,
+      roots,
       log,
     }),
     networks,

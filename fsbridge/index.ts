@@ -6,6 +6,7 @@ export { MemoryFs } from './backing/memory-fs.ts';
 export { type FuseTMount, type FuseTOptions, findFuseT, serveFuseT } from './channel/fuse-t.ts';
 export type { BridgeMount, BridgeMountOptions } from './mount/mount.ts';
 export { mountFolder } from './mount/mount.ts';
+export { type MountEntry, parseMountInfo } from './mount/mountinfo.ts';
 export { type MountStatus, mountStatus } from './mount/status.ts';
 export { sweepMounts } from './mount/sweep.ts';
 export { checkExported } from './policy/exports.ts';

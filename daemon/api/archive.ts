@@ -74,7 +74,10 @@ async function withPlace<T>(
     const inside = mounts.findLast(
       (m) => m.Type !== 'tmpfs' && (path === m.Destination || path.startsWith(`${m.Destination}/`)),
     );
-    if (inside) return work({ root: inside.Source, path: path.slice(inside.Destination.length) || '/' });
+    if (inside)
+      return context.containers.withMount(inside, (root) =>
+        work({ root, path: posix.join('/', inside.subpath ?? '', path.slice(inside.Destination.length)) }),
+      );
     const root = await context.roots.mount(container.id);
     try {
       return await work({ root, path });

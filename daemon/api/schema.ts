@@ -63,6 +63,7 @@ const mount = object({
     DriverConfig: object({ Name: text, Options: textMap }),
   }),
   TmpfsOptions: object({ SizeBytes: number, Mode: number, Options: list(texts) }),
+  ImageOptions: object({ Subpath: text }),
 });
 
 const resources: Record<string, Schema> = {

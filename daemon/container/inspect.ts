@@ -58,7 +58,7 @@ function mountView(point: MountPoint): object {
   const { Type, Name, Source, Destination, Driver, Mode, RW, Propagation } = point;
   return {
     Type,
-    ...(Type === 'volume' && { Name }),
+    ...((Type === 'volume' || Type === 'image') && { Name }),
     Source,
     Destination,
     ...(Type === 'volume' && { Driver }),

@@ -114,7 +114,8 @@ export class ContainerService {
         alive.map((r) => ({ id: r.id, pid: r.state.pid, startTime: r.state.pidStartTime })),
       )),
     );
-    done.push(...(await roots.sweep(new Set(found.keys()))));
+    const rootIds = [...found.values()].flatMap((r) => [r.id, ...r.mounts.flatMap((m) => m.rootId ?? [])]);
+    done.push(...(await roots.sweep(new Set(rootIds))));
     done.push(...(await mounts.sweep()));
     for (const record of found.values()) await this.#recover(record, done);
     return done;
@@ -316,7 +317,7 @@ export class ContainerService {
       if (!['', 'ro', 'rw', 'z', 'Z'].includes(mode))
         throw new DrydockError('ERR_BAD_PARAMETER', `invalid mode for volumes-from: ${mode}`);
       return this.find(reference)
-        .record.mounts.filter((point) => point.Type !== 'tmpfs')
+        .record.mounts.filter((point) => point.Type === 'bind' || point.Type === 'volume')
         .map((point) => ({ ...point, RW: mode === 'ro' ? false : point.RW, anonymous: false, noCopy: true }));
     });
   }
@@ -324,8 +325,8 @@ export class ContainerService {
   /** Makes all that a container has on disk; on failure nothing is left. */
   async #build(record: ContainerRecord, image: Image): Promise<void> {
     const { mounts, roots, records } = this.#deps;
-    await mounts.create(record.mounts);
     try {
+      await mounts.create(record.id, record.mounts);
       await roots.create(record.id, image.id);
       if (await mounts.wantsCopy(record.mounts)) {
         await mounts.copyUp(record.mounts, await roots.mount(record.id));
@@ -336,6 +337,7 @@ export class ContainerService {
       await roots.unmount(record.id).catch(() => {});
       await roots.remove(record.id).catch(() => {});
       await records.remove(record.id).catch(() => {});
+      await mounts.remove(record.mounts).catch(() => {});
       await this.#removeAnonymous(record);
       throw error;
     }
@@ -359,10 +361,15 @@ export class ContainerService {
       .map((c) => c.id);
   }
 
-  /** The containers that were made from an image. */
+  /** Gives `work` the host path of what a container that does not run has mounted, its subpath not yet applied. */
+  withMount<T>(point: MountPoint, work: (path: string) => Promise<T>): Promise<T> {
+    return this.#deps.mounts.withSource(point, work);
+  }
+
+  /** The containers that were made from an image, or mount it. */
   imageUsers(imageId: string): { id: string; running: boolean }[] {
     return [...this.#containers.values()]
-      .filter((c) => c.record.imageId === imageId)
+      .filter(({ record }) => record.imageId === imageId || record.mounts.some((m) => m.imageId === imageId))
       .map((c) => ({ id: c.id, running: c.up }));
   }
 
@@ -378,6 +385,7 @@ export class ContainerService {
       try {
         await this.#deps.roots.unmount(container.id);
         await this.#deps.roots.remove(container.id);
+        await this.#deps.mounts.remove(record.mounts);
         this.#containers.delete(container.id);
         container.removed = true;
         await this.#deps.records.remove(container.id);

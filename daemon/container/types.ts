@@ -164,10 +164,10 @@ export interface CreateRequest extends ContainerConfig {
 
 /** A mount of a container, as in `inspect`'s Mounts, with what we need to make it. */
 export interface MountPoint {
-  Type: 'bind' | 'volume' | 'tmpfs';
-  /** Volume name. */
+  Type: 'bind' | 'volume' | 'tmpfs' | 'image';
+  /** Volume name; for an image how it was asked for. */
   Name?: string;
-  /** Host path; for a volume its data folder. */
+  /** Host path; for a volume its data folder, for an image where its files are while the container runs. */
   Source: string;
   Destination: string;
   Driver?: string;
@@ -180,8 +180,12 @@ export interface MountPoint {
   noCopy?: boolean;
   /** Options of a tmpfs, `size=64m` and so on. */
   tmpfsOptions?: string[];
-  /** Folder inside the volume. */
+  /** Folder inside the volume or image. */
   subpath?: string;
+  /** Of an image that is mounted: `sha256:...` */
+  imageId?: string;
+  /** Of an image that is mounted: the root file system that was made of it. */
+  rootId?: string;
   /** Came from HostConfig.Mounts: these are left out of Binds and fail when the source is missing. */
   spec?: MountRequest;
   /** Volume that nobody named: removed by `docker rm -v` and `--rm`. */

@@ -123,6 +123,7 @@ export function parseMount(request: MountRequest): MountPoint {
     ['BindOptions', request.BindOptions, 'bind'],
     ['VolumeOptions', request.VolumeOptions, 'volume'],
     ['TmpfsOptions', request.TmpfsOptions, 'tmpfs'],
+    ['ImageOptions', request.ImageOptions, 'image'],
   ];
   for (const [field, value, owner] of foreign)
     if (value !== undefined && value !== null && type !== owner)
@@ -137,10 +138,7 @@ export function parseMount(request: MountRequest): MountPoint {
       if (request.Source) throw bad('field Source must not be specified');
       return tmpfsPoint(destination, tmpfsMountOptions(request, bad), readOnly, request);
     case 'image':
-      throw new DrydockError(
-        'ERR_NOT_IMPLEMENTED',
-        'mounts of type "image" are not supported: copy the files out of a container of that image into a volume',
-      );
+      return imageMount(request, destination, bad);
     default:
       throw invalid(`mount type unknown: "${type}"`);
   }
@@ -155,14 +153,16 @@ function bindMount(
   const source = request.Source ?? '';
   if (source === '') throw bad('field Source must not be empty');
   if (!source.startsWith('/')) throw bad(`invalid mount path: '${source}' mount path must be absolute`);
-  const { NonRecursive, ReadOnlyNonRecursive } = request.BindOptions ?? {};
-  if (NonRecursive || ReadOnlyNonRecursive)
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'a non-recursive bind mount is not supported: what is mounted below the source is always part of it',
-    );
+  const { ReadOnlyNonRecursive, ReadOnlyForceRecursive } = request.BindOptions ?? {};
+  if (ReadOnlyNonRecursive && ReadOnlyForceRecursive)
+    throw invalid('mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive');
   const propagation = request.BindOptions?.Propagation || 'rprivate';
   if (!PROPAGATIONS.has(propagation)) throw bad(`invalid propagation mode: ${propagation}`);
+  if (readOnly && ReadOnlyNonRecursive && spreads(propagation))
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      `a mount that is read-only at its top alone can't have the propagation ${propagation}: leave one of the two out`,
+    );
   return {
     Type: 'bind',
     Source: posix.normalize(source).replace(/(.)\/$/, '$1'),
@@ -173,6 +173,40 @@ function bindMount(
     consistency: consistencyOf(request.Consistency),
     spec: request,
   };
+}
+
+/** Whether mounts made on one side are to appear on the other: only the kernel's own bind mounts do that. */
+export function spreads(propagation: string): boolean {
+  return /^r?(shared|slave)$/.test(propagation);
+}
+
+/** An image's files, which the container can't change, as in moby. */
+function imageMount(
+  request: MountRequest,
+  destination: string,
+  bad: (text: string) => DrydockError,
+): MountPoint {
+  const source = request.Source ?? '';
+  if (source === '') throw bad('field Source must not be empty');
+  return {
+    Type: 'image',
+    Name: source,
+    Source: '',
+    Destination: destination,
+    Mode: '',
+    RW: false,
+    Propagation: 'rprivate',
+    subpath: localPath(request.ImageOptions?.Subpath, bad),
+    spec: request,
+  };
+}
+
+/** A path that stays below where it starts. */
+function localPath(path: string | undefined, bad: (text: string) => DrydockError): string {
+  const text = path ?? '';
+  if (text !== '' && (text.startsWith('/') || /^\.\.(\/|$)/.test(posix.normalize(text))))
+    throw bad('subpath must be a relative path within the volume');
+  return text;
 }
 
 function volumeMount(
@@ -187,9 +221,9 @@ function volumeMount(
       `create ${name}: "${name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`,
     );
   const driver = request.VolumeOptions?.DriverConfig?.Name || 'local';
-  const subpath = request.VolumeOptions?.Subpath ?? '';
-  if (subpath !== '' && (subpath.startsWith('/') || posix.normalize(subpath).startsWith('..')))
-    throw bad('subpath must be a relative path within the volume');
+  const subpath = localPath(request.VolumeOptions?.Subpath, bad);
+  if (subpath !== '' && name === '') throw bad('must not set Subpath when using anonymous volumes');
+  if (readOnly && name === '') throw bad('must not set ReadOnly mode when using anonymous volumes');
   return {
     ...volumePoint({
       name,

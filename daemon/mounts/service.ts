@@ -1,20 +1,25 @@
 /**
  * Makes a container's mounts. Host folders are served by fsbridge on a mount of their own under the exec root, which the
- * jail then binds; volumes, and things a file server can't stand in for (sockets, devices), are bound as they are.
+ * jail then binds; volumes, and what a file server can't stand in for (sockets, devices, mounts that propagate), are bound
+ * as they are. An image is a root file system of its own that nobody writes to.
  *
  * Folders under the exec root are only ever removed with rmdir and unlink: were one still mounted, a recursive removal
  * would reach into the host's own files.
  */
 import { execFile } from 'node:child_process';
 import { lstat, mkdir, readdir, rmdir, stat, unlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import { type BridgeMount, type BridgeMountOptions, checkExported } from '#fsbridge';
 import type { ContainerRecord, MountPoint } from '../container/types.ts';
+import type { ImageStore, RootStore } from '../image/store.ts';
+import { SUBMOUNTS_MAX } from '../limits.ts';
 import type { JailMount } from '../runtime/runtime.ts';
 import type { VolumeService } from '../volume/service.ts';
+import { bindAlone, mountsBelow, requirePropagation, unmountAll } from './host-mounts.ts';
+import { spreads } from './parse.ts';
 import { resolveInRoot } from './rootpath.ts';
 
 const run = promisify(execFile);
@@ -27,37 +32,89 @@ export interface MountDeps {
   /** Folders of the host that may be mounted; none: all. */
   exports: readonly string[];
   volumes: VolumeService;
+  images: Pick<ImageStore, 'get'>;
+  roots: Pick<RootStore, 'create' | 'mount' | 'unmount' | 'remove'>;
   log: Log;
+}
+
+/** A mount of a container that starts, and how it will be taken back. */
+interface MountWish {
+  containerId: string;
+  point: MountPoint;
+  /** Of the container's mounts. */
+  index: number;
+  undo: (() => Promise<unknown>)[];
 }
 
 /** Mounts of containers. */
 export class MountService {
   readonly #deps: MountDeps;
-  readonly #mounted = new Map<string, BridgeMount[]>();
+  /** By container: how what start() made is taken back, in order. */
+  readonly #undo = new Map<string, (() => Promise<unknown>)[]>();
 
   constructor(deps: MountDeps) {
     this.#deps = deps;
   }
 
   /**
-   * Gives a new container's mounts their volumes: anonymous ones are made, named ones too when missing.
+   * Gives a new container's mounts their volumes and images: anonymous volumes are made, named ones too when missing.
+   * On failure {@link remove} takes back what was made.
    * @throws ERR_BAD_PARAMETER `bind source path does not exist` for `--mount type=bind`, and `Mounts denied` for host
-   *   folders that aren't shared
+   *   folders that aren't shared; ERR_IMAGE_NOT_FOUND
    */
-  async create(points: MountPoint[]): Promise<void> {
-    for (const point of points) {
+  async create(containerId: string, points: MountPoint[]): Promise<void> {
+    for (const [index, point] of points.entries()) {
       if (point.Type === 'bind') await this.#requireShared(point.Source);
       if (point.Type === 'bind' && point.spec && !point.spec.BindOptions?.CreateMountpoint)
         await requireSource(point);
-      if (point.Type !== 'volume') continue;
-      const volume = await this.#deps.volumes.create({
-        ...(point.Name && { Name: point.Name }),
-        ...(point.Driver && { Driver: point.Driver }),
-        Labels: point.spec?.VolumeOptions?.Labels ?? {},
-        DriverOpts: point.spec?.VolumeOptions?.DriverConfig?.Options ?? {},
-      });
-      point.Name = volume.name;
-      point.Source = this.#deps.volumes.dataPath(volume.name);
+      if (point.Type === 'image') await this.#createImage(`${containerId}-image-${index}`, point);
+      if (point.Type === 'volume') await this.#createVolume(point);
+    }
+  }
+
+  async #createVolume(point: MountPoint): Promise<void> {
+    const volume = await this.#deps.volumes.create({
+      ...(point.Name && { Name: point.Name }),
+      ...(point.Driver && { Driver: point.Driver }),
+      Labels: point.spec?.VolumeOptions?.Labels ?? {},
+      DriverOpts: point.spec?.VolumeOptions?.DriverConfig?.Options ?? {},
+    });
+    point.Name = volume.name;
+    point.Source = this.#deps.volumes.dataPath(volume.name);
+  }
+
+  async #createImage(rootId: string, point: MountPoint): Promise<void> {
+    const { images, roots } = this.#deps;
+    const image = await images.get(point.Name!);
+    await roots.create(rootId, image.id);
+    point.rootId = rootId;
+    point.imageId = image.id;
+    // Where it will be is shown by inspect from the start, as by dockerd.
+    point.Source = await roots.mount(rootId);
+    await roots.unmount(rootId);
+  }
+
+  /** Removes what create() made for this container alone; volumes stay. Idempotent. */
+  async remove(points: MountPoint[]): Promise<void> {
+    for (const { rootId } of points) if (rootId !== undefined) await this.#deps.roots.remove(rootId);
+  }
+
+  /** Gives `work` the host path of what is mounted, its subpath not yet applied, while the container does not run. */
+  async withSource<T>(point: MountPoint, work: (path: string) => Promise<T>): Promise<T> {
+    const { volumes, roots } = this.#deps;
+    if (point.Type === 'volume') {
+      const holder = Symbol(point.Destination);
+      try {
+        return await work(await volumes.hold(point.Name!, holder));
+      } finally {
+        await volumes.release(point.Name!, holder);
+      }
+    }
+    if (point.rootId === undefined) return work(point.Source);
+    try {
+      return await work(await roots.mount(point.rootId));
+    } finally {
+      await roots.unmount(point.rootId);
     }
   }
 
@@ -72,7 +129,7 @@ export class MountService {
       point.Type === 'volume' &&
       !point.noCopy &&
       !point.subpath &&
-      (await this.#deps.volumes.isEmpty(point.Name!))
+      (await this.withSource(point, async () => this.#deps.volumes.isEmpty(point.Name!)))
     );
   }
 
@@ -83,18 +140,21 @@ export class MountService {
       const from = await resolveInRoot(rootPath, point.Destination);
       const found = await stat(from).catch(() => undefined);
       if (!found?.isDirectory()) continue;
-      // cp keeps owners, times, links, devices and extended attributes, of the folder itself too.
-      await run('cp', ['-a', '--', `${from}/.`, point.Source]);
+      await this.withSource(point, async (path) => {
+        // cp keeps owners, times, links, devices and extended attributes, of the folder itself too.
+        await run('cp', ['-a', '--', `${from}/.`, path]);
+      });
     }
   }
 
   /** Makes the mounts of a container that is about to run, in order of depth. On failure nothing is left. */
   async start(record: ContainerRecord): Promise<JailMount[]> {
-    this.#mounted.set(record.id, []);
+    const undo: (() => Promise<unknown>)[] = [];
+    this.#undo.set(record.id, undo);
     try {
       const mounts: JailMount[] = [];
       for (const [index, point] of record.mounts.entries())
-        mounts.push(await this.#mount(record.id, point, index));
+        mounts.push(...(await this.#mount({ containerId: record.id, point, index, undo })));
       return mounts;
     } catch (error) {
       await this.stop(record.id);
@@ -102,43 +162,106 @@ export class MountService {
     }
   }
 
-  async #mount(containerId: string, point: MountPoint, index: number): Promise<JailMount> {
+  async #mount(wish: MountWish): Promise<JailMount[]> {
+    const { point, containerId, undo } = wish;
     const readOnly = !point.RW;
     if (point.Type === 'tmpfs')
-      return { kind: 'tmpfs', target: point.Destination, readOnly, options: point.tmpfsOptions ?? [] };
-    if (point.Type === 'volume') {
-      const source = point.subpath ? await resolveInRoot(point.Source, point.subpath) : point.Source;
-      if (point.subpath && !(await stat(source).catch(() => undefined)))
-        throw new DrydockError(
-          'ERR_BAD_PARAMETER',
-          `cannot access path ${source}: the volume ${point.Name} has no folder ${point.subpath}`,
-        );
-      return { kind: 'bind', source, target: point.Destination, readOnly, options: [] };
-    }
-    return this.#bind(containerId, point, index, readOnly);
+      return [{ kind: 'tmpfs', target: point.Destination, readOnly, options: point.tmpfsOptions ?? [] }];
+    if (point.Type === 'bind') return this.#bind(wish);
+    const { volumes, roots } = this.#deps;
+    const { rootId } = point;
+    undo.push(
+      rootId === undefined ? () => volumes.release(point.Name!, containerId) : () => roots.unmount(rootId),
+    );
+    const base =
+      rootId === undefined ? await volumes.hold(point.Name!, containerId) : await roots.mount(rootId);
+    const source = point.subpath ? await resolveInRoot(base, point.subpath) : base;
+    if (point.subpath && !(await stat(source).catch(() => undefined)))
+      throw new DrydockError(
+        'ERR_BAD_PARAMETER',
+        `cannot access path ${source}: the ${point.Type} ${point.Name} has no folder ${point.subpath}`,
+      );
+    return [{ kind: 'bind', source, target: point.Destination, readOnly, options: [] }];
   }
 
-  async #bind(containerId: string, point: MountPoint, index: number, readOnly: boolean): Promise<JailMount> {
+  async #bind(wish: MountWish): Promise<JailMount[]> {
+    const { point } = wish;
+    const readOnly = !point.RW;
+    const { NonRecursive = false, ReadOnlyNonRecursive = false } = point.spec?.BindOptions ?? {};
     const source = await this.#bindSource(point);
     const found = await stat(source);
-    const options = [point.Propagation];
-    if (!found.isDirectory() && !found.isFile())
-      return { kind: 'bind', source, target: point.Destination, readOnly, options };
+    const target = point.Destination;
+    if (spreads(point.Propagation)) await requirePropagation(source, point.Propagation);
+    const served = !spreads(point.Propagation) && (found.isDirectory() || found.isFile());
+    if (!served)
+      return [
+        {
+          kind: 'bind',
+          source,
+          target,
+          readOnly,
+          options: [point.Propagation, NonRecursive ? 'bind' : 'rbind'],
+        },
+      ];
+    const alone = found.isDirectory() && (NonRecursive || (readOnly && ReadOnlyNonRecursive));
+    const mounts = [await this.#serve(wish, { source, target, readOnly, alone })];
+    if (!alone || NonRecursive) return mounts;
+    // Read-only at its top alone: what is mounted below is served beside it, with leave to write.
+    const below = await mountsBelow(source);
+    if (below.length > SUBMOUNTS_MAX)
+      throw new DrydockError(
+        'ERR_MOUNT',
+        `${below.length} file systems are mounted below ${source}, more than the ${SUBMOUNTS_MAX} that one mount may have`,
+      );
+    for (const path of below)
+      if (await stat(path).catch(() => undefined))
+        mounts.push(
+          await this.#serve(wish, {
+            source: path,
+            target: join(target, relative(source, path)),
+            readOnly: false,
+            alone: true,
+          }),
+        );
+    return mounts;
+  }
+
+  /** Serves one host folder or file. @param part `alone`: without what is mounted below it */
+  async #serve(
+    { containerId, point, index, undo }: MountWish,
+    part: { source: string; target: string; readOnly: boolean; alone: boolean },
+  ): Promise<JailMount> {
     const folder = join(this.#deps.folder, containerId);
-    const target = join(folder, String(index));
+    const place = join(folder, `${index}-${undo.length}`);
     await mkdir(folder, { recursive: true, mode: 0o710 });
-    if (found.isDirectory()) await mkdir(target, { recursive: true });
-    else await writeFile(target, '');
+    const isFolder = (await stat(part.source)).isDirectory();
+    const make = (path: string): Promise<unknown> =>
+      isFolder ? mkdir(path, { recursive: true }) : writeFile(path, '');
+    await make(place);
+    let { source } = part;
+    if (part.alone) {
+      source = `${place}-source`;
+      await make(source);
+      undo.push(() => unmountAll(source));
+      await bindAlone(part.source, source);
+    }
     const mount = await this.#deps.mountFolder({
       source,
-      target,
-      readOnly,
+      target: place,
+      readOnly: part.readOnly,
       consistency: point.consistency ?? 'consistent',
-      exports: this.#deps.exports,
-      log: this.#deps.log.child({ container: containerId, mount: point.Destination }),
+      // Of what stands in for it, the path says nothing; the original was checked.
+      exports: part.alone ? [] : this.#deps.exports,
+      log: this.#deps.log.child({ container: containerId, mount: part.target }),
     });
-    this.#mounted.get(containerId)!.push(mount);
-    return { kind: 'bind', source: target, target: point.Destination, readOnly, options };
+    undo.push(() => mount.unmount());
+    return {
+      kind: 'bind',
+      source: place,
+      target: part.target,
+      readOnly: part.readOnly,
+      options: [point.Propagation],
+    };
   }
 
   async #requireShared(path: string): Promise<void> {
@@ -163,20 +286,19 @@ export class MountService {
 
   /** Unmounts what start() mounted. Idempotent; troubles are logged, since a container must be able to end. */
   async stop(containerId: string): Promise<void> {
-    const mounts = this.#mounted.get(containerId) ?? [];
-    this.#mounted.delete(containerId);
-    for (const mount of mounts.reverse())
-      await mount
-        .unmount()
-        .catch((error) =>
-          this.#deps.log.warn({ container: containerId, error }, 'host folder could not be unmounted'),
-        );
-    if (mounts.length > 0) await removeMountPoints(join(this.#deps.folder, containerId));
+    const undo = this.#undo.get(containerId) ?? [];
+    this.#undo.delete(containerId);
+    for (const step of undo.reverse())
+      await step().catch((error) =>
+        this.#deps.log.warn({ container: containerId, error }, 'a mount could not be taken back'),
+      );
+    if (undo.length > 0) await removeMountPoints(join(this.#deps.folder, containerId));
   }
 
-  /** Removes the mount points that a killed daemon left. What is mounted there must have been unmounted before. */
+  /** Removes the mount points that a killed daemon left. What fsbridge mounted there must have been unmounted before. */
   async sweep(): Promise<string[]> {
     const done: string[] = [];
+    for (const path of (await mountsBelow(this.#deps.folder)).reverse()) await unmountAll(path);
     for (const name of await readdir(this.#deps.folder).catch(() => [])) {
       await removeMountPoints(join(this.#deps.folder, name));
       done.push(`removed the mount points of container ${name.slice(0, 12)}`);

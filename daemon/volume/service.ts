@@ -1,17 +1,29 @@
 /**
  * Volumes of the `local` driver: folders under the data root that outlive containers. Their files are on this host
- * already, so they are mounted as they are, without the file server that host folders go through.
+ * already, so they are mounted as they are, without the file server that host folders go through. A volume with options
+ * is a file system that is mounted on its folder while somebody uses it.
  */
+import { lookup } from 'node:dns/promises';
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#common/clock';
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorMessage } from '#common/errors';
 import type { Rng } from '#common/rng';
+import { checkExported } from '#fsbridge';
+import { Turns } from '../container/container.ts';
 import { newId } from '../container/names.ts';
 import type { EventBus } from '../events/bus.ts';
+import { mountFilesystem, unmountAll } from '../mounts/host-mounts.ts';
 import { VOLUME_NAME } from '../mounts/parse.ts';
 import type { RecordFolder } from '../store/atomic.ts';
 import { folderBytes } from '../store/size.ts';
+import {
+  boundFolder,
+  checkVolumeOptions,
+  needsMount,
+  withoutPassword,
+  withServerAddress,
+} from './options.ts';
 
 /** What is kept of a volume. */
 export interface VolumeRecord {
@@ -35,6 +47,8 @@ export interface CreateVolumeRequest {
 /** What the service works with. */
 export interface VolumeDeps {
   records: RecordFolder<VolumeRecord>;
+  /** Folders of the host that may be mounted; none: all. */
+  exports: readonly string[];
   events: EventBus;
   clock: Clock;
   rng: Rng;
@@ -44,15 +58,23 @@ export interface VolumeDeps {
 export class VolumeService {
   readonly #deps: VolumeDeps;
   #volumes: Map<string, VolumeRecord> = new Map();
+  /** Who uses a volume that must be mounted, by its name. */
+  readonly #holders = new Map<string, Set<string | symbol>>();
+  readonly #turns = new Turns();
 
   constructor(deps: VolumeDeps) {
     this.#deps = deps;
   }
 
-  /** Loads what is on disk. A folder without a record is a volume whose record was lost: its data is kept. */
+  /**
+   * Loads what is on disk. A folder without a record is a volume whose record was lost: its data is kept. What a killed
+   * daemon left mounted is unmounted.
+   */
   async open(): Promise<void> {
     const { records, broken } = await this.#deps.records.load();
     this.#volumes = records;
+    for (const { name, options } of records.values())
+      if (needsMount(options)) await unmountAll(this.dataPath(name));
     for (const name of broken) await this.#save({ ...this.#fresh(name), anonymous: false });
   }
 
@@ -115,15 +137,63 @@ export class VolumeService {
         throw new DrydockError('ERR_CONFLICT', `create ${name}: volume already exists with other options`);
       return existing;
     }
-    if (Object.keys(options).length > 0)
-      throw new DrydockError(
-        'ERR_NOT_IMPLEMENTED',
-        `create ${name}: options of the local driver (${Object.keys(options).join(', ')}) are not supported: mount the file system on the host and use a bind mount`,
-      );
+    await this.#checkOptions(name, options);
     const record = { ...this.#fresh(name), labels: { ...request.Labels }, options, anonymous: !request.Name };
     await this.#save(record);
     this.#deps.events.emit('volume', 'create', name, { driver: 'local' });
     return record;
+  }
+
+  async #checkOptions(name: string, options: Record<string, string>): Promise<void> {
+    try {
+      checkVolumeOptions(options);
+      const folder = boundFolder(options);
+      if (folder !== undefined) await checkExported(folder, this.#deps.exports);
+    } catch (error) {
+      throw new DrydockError('ERR_BAD_PARAMETER', `create ${name}: ${errorMessage(error)}`, { cause: error });
+    }
+  }
+
+  /**
+   * Mounts a volume that is a file system of its own, for as long as it has holders.
+   * @returns the folder with its files
+   * @throws ERR_MOUNT with what mount(8) says
+   */
+  async hold(name: string, holder: string | symbol): Promise<string> {
+    const { options } = this.get(name);
+    const path = this.dataPath(name);
+    if (!needsMount(options)) return path;
+    return this.#turns.take(async () => {
+      const holders = this.#holders.get(name) ?? new Set();
+      if (holders.size === 0) await this.#mount(path, options);
+      this.#holders.set(name, holders.add(holder));
+      return path;
+    });
+  }
+
+  async #mount(path: string, options: Record<string, string>): Promise<void> {
+    try {
+      const { device, words } = await withServerAddress(
+        options,
+        async (name) => (await lookup(name)).address,
+      );
+      await mountFilesystem(options.type ?? '', device, words, path);
+    } catch (error) {
+      throw new DrydockError(
+        'ERR_MOUNT',
+        `error while mounting volume '${path}': failed to mount local volume: ${withoutPassword(errorMessage(error))}`,
+      );
+    }
+  }
+
+  /** Takes back a {@link hold}. Idempotent. */
+  async release(name: string, holder: string | symbol): Promise<void> {
+    await this.#turns.take(async () => {
+      const holders = this.#holders.get(name);
+      if (!holders?.delete(holder) || holders.size > 0) return;
+      this.#holders.delete(name);
+      await unmountAll(this.dataPath(name));
+    });
   }
 
   /** Removes a volume. @param users containers that mount it @throws ERR_CONFLICT when in use */
@@ -133,6 +203,8 @@ export class VolumeService {
     if (users.length > 0)
       throw new DrydockError('ERR_CONFLICT', `remove ${name}: volume is in use - [${users.join(', ')}]`);
     this.#volumes.delete(record.name);
+    // Its files are removed: what is mounted there is not this volume's to remove.
+    if (needsMount(record.options)) await unmountAll(this.dataPath(name));
     await this.#deps.records.remove(name);
     this.#deps.events.emit('volume', 'destroy', name, { driver: 'local' });
   }

@@ -1,11 +1,15 @@
-/** /proc/self/mountinfo (proc(5)), of which we need where each file system of ours is mounted. */
+/** /proc/self/mountinfo (proc(5)), of which we need where each file system is mounted. */
 
+/** A mount that this process sees. */
 export interface MountEntry {
   id: number;
   /** Device as `major:minor`. */
   device: string;
   target: string;
   readOnly: boolean;
+  /** Who learns of mounts made below it: `shared` and `slave` may be both. */
+  shared: boolean;
+  slave: boolean;
   type: string;
   source: string;
 }
@@ -17,13 +21,15 @@ export function parseMountInfo(text: string): MountEntry[] {
     const [before, after] = line.split(' - ');
     const fields = before?.split(' ') ?? [];
     const [type, source] = after?.split(' ') ?? [];
-    const [id, , device, , target, options] = fields;
+    const [id, , device, , target, options, ...tags] = fields;
     if (!device || !target || !type || source === undefined) continue;
     entries.push({
       id: Number(id),
       device,
       target: unescapeOctal(target),
       readOnly: options?.split(',').includes('ro') === true,
+      shared: tags.some((tag) => tag.startsWith('shared:')),
+      slave: tags.some((tag) => tag.startsWith('master:')),
       type,
       source: unescapeOctal(source),
     });
