@@ -1,10 +1,15 @@
 #!/usr/bin/env node
 /** The `drydock` program: loads the command that is called, and tells errors by exit codes. */
 import { CommanderError } from 'commander';
-import { errorMessage } from '#common/errors';
+import { errorCode, errorMessage } from '#common/errors';
 import { createProgram, usageExitCode } from './command/program.ts';
 import { packageVersion } from './command/whole.ts';
 
+// `drydock ... | head`: whoever reads has seen enough.
+process.stdout.on('error', (error) => {
+  if (errorCode(error) !== 'EPIPE') throw error;
+  process.exit(0);
+});
 try {
   const args = process.argv.slice(2);
   // `drydock help net` is `drydock net --help`.

@@ -41,6 +41,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async (command) => (await import('./context.ts')).defineContext(command),
   },
   {
+    name: 'service',
+    summary: 'run the daemon as a service of systemd or launchd',
+    load: async (command) => (await import('./service/index.ts')).defineService(command),
+  },
+  {
     name: 'completion',
     summary: 'print the completion script of a shell',
     load: async (command, _version, whole) =>

@@ -75,7 +75,8 @@ export function getJson(socketPath: string, path: string): Promise<unknown> {
   });
 }
 
-async function engine(socketPath: string): Promise<EngineFacts | undefined> {
+/** Which engine answers on a unix socket, or undefined. */
+export async function getEngine(socketPath: string): Promise<EngineFacts | undefined> {
   const found = (await getJson(socketPath, '/version')) as
     | { Version?: string; Platform?: { Name?: string }; Components?: { Name?: string }[] }
     | undefined;
@@ -122,6 +123,6 @@ export function thisHost(): HostView {
       return status === 0 ? stdout : undefined;
     },
     room,
-    engine,
+    engine: getEngine,
   };
 }
