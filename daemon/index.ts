@@ -6,7 +6,7 @@ import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '#common/clock';
 import { DrydockError } from '#common/errors';
-import type { Log } from '#common/log';
+import { type Log, nullLog } from '#common/log';
 import { cryptoRng } from '#common/rng';
 import { mountFolder, sweepMounts } from '#fsbridge';
 import { createNetwork } from '#netstack';
@@ -21,7 +21,9 @@ import { createRuntime } from './runtime/index.ts';
 import { createServices, type Services } from './services.ts';
 import { lockDataRoot } from './store/lock.ts';
 
-export type { DaemonConfig } from './config.ts';
+export { type Log, nullLog } from '#common/log';
+/** The options' defaults, for a {@link DaemonConfig} that says only what is different. */
+export { type DaemonConfig, DEFAULTS } from './config.ts';
 
 /** A running daemon. */
 export interface Daemon {
@@ -60,8 +62,12 @@ class Undo {
   }
 }
 
-/** Starts a daemon. @throws DrydockError ERR_REQUIREMENTS, ERR_DATA_ROOT_IN_USE, ERR_LISTEN and others, with nothing left behind */
-export async function openDaemon(config: DaemonConfig, version: string, log: Log): Promise<Daemon> {
+/**
+ * Starts a daemon in this process.
+ * @param version what clients are told
+ * @throws DrydockError ERR_REQUIREMENTS, ERR_DATA_ROOT_IN_USE, ERR_LISTEN and others, with nothing left behind
+ */
+export async function openDaemon(config: DaemonConfig, version: string, log: Log = nullLog): Promise<Daemon> {
   const missing = requirements().filter((requirement) => !requirement.met);
   if (missing.length > 0)
     throw new DrydockError('ERR_REQUIREMENTS', missing.map((requirement) => requirement.remedy).join('\n'));

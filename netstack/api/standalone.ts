@@ -25,6 +25,7 @@ export { hostClockQuality } from '#common/native/clock';
 export { NameTable, type NameTableOptions, type Zone, type ZoneRecord } from '../service/dns/names.ts';
 export { parseResolvConf, parseUpstream, type Upstream } from '../service/dns/upstreams.ts';
 export { LeasePool, type LeasePoolOptions, type LeaseRecord } from '../service/lease-pool.ts';
+export { formatIpv4, parseIpv4 } from '../wire/address.ts';
 export { type RunningDhcp6, type ServeDhcp6Options, serveDhcp, serveDhcp6 } from './standalone-dhcp.ts';
 export type { RunningService } from './standalone-socket.ts';
 

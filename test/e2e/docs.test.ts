@@ -3,7 +3,7 @@
  * guides, and every command of theirs run by the shell of a reader.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -85,6 +85,17 @@ console.log([make, mountFolder, mountStatus, openDaemon, addresses].map((value) 
     expect(`${ran.stdout}${ran.stderr}`).toBe('function,function,function,function,function\n');
   });
 
+  it('is used by the examples as by any other program', () => {
+    const folder = join(installed.folder, 'examples');
+    cpSync(new URL('examples', root), folder, { recursive: true });
+    const ran = spawnSync(process.execPath, ['--test', 'examples/'], {
+      cwd: installed.folder,
+      encoding: 'utf8',
+    });
+    expect(ran.stdout).toMatch(/^# pass [4-9]$/m);
+    expect(ran.stdout).toMatch(/^# fail 0$/m);
+  });
+
   it.each(tours)('%s: every command prints what the page says', async (path) => {
     const folder = mkdtempSync(join(tmpdir(), 'drydock-docs-'));
     const env = daemon.environment({ PATH: `${installed.binFolder}:${process.env.PATH}`, NO_COLOR: '1' });
@@ -113,7 +124,7 @@ describe('the documentation', () => {
   it('shows programs as they are in the examples', () => {
     for (const path of pages)
       for (const { info, text } of fences(read(path))) {
-        const [, file] = /^ts (examples\/\S+)$/.exec(info) ?? [];
+        const [, file] = /^m?js (examples\/\S+)$/.exec(info) ?? [];
         if (file !== undefined) expect(read(file), `${path} shows ${file}`).toContain(text.trim());
       }
   });
