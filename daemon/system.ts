@@ -95,6 +95,11 @@ export class SystemService {
     };
   }
 
+  /** Which version of control groups containers are in. */
+  get cgroupVersion(): '1' | '2' {
+    return this.#deps.runtime.info().cgroupVersion;
+  }
+
   /** GET /info */
   async info(): Promise<object> {
     const { runtime, roots, images, containers, deps } = { ...this.#deps, deps: this.#deps };

@@ -7,6 +7,7 @@ const rawWrite = cFunction('write', 'int64', ['int', 'void *', 'size_t']);
 
 const TIOCSPTLCK = 0x40045431;
 const TIOCGPTPEER = 0x5441;
+const TIOCGPTN = 0x80045430;
 const TIOCSWINSZ = 0x5414;
 const TIOCSCTTY = 0x540e;
 const O_CLOEXEC = 0x80000;
@@ -28,6 +29,13 @@ export function openTerminal(ptmxFd: number): PseudoTerminal {
   const flags = constants.O_RDWR | constants.O_NOCTTY | O_CLOEXEC;
   const slave = check(rawIoctl(ptmxFd, TIOCGPTPEER, 'int', flags), 'ioctl', 'TIOCGPTPEER');
   return { master: ptmxFd, slave };
+}
+
+/** The name of a terminal's slave in its devpts, a number. */
+export function terminalNumber(master: number): number {
+  const number = new Uint32Array(1);
+  check(rawIoctl(master, TIOCGPTN, 'void *', new Uint8Array(number.buffer)), 'ioctl', 'TIOCGPTN');
+  return number[0]!;
 }
 
 /** Opens a new terminal of the machine's own devpts. */

@@ -1,5 +1,6 @@
 /** /containers: life cycle, list, inspect. Streams (attach, logs, stats) are in container-streams.ts. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { DrydockError } from '#common/errors';
 import type { Container, WaitCondition } from '../container/container.ts';
 import { inspectView, summaryView } from '../container/inspect.ts';
 import { containerPredicate, LIST_FILTERS } from '../container/list.ts';
@@ -39,11 +40,20 @@ export function containerRoutes(app: FastifyInstance, context: ApiContext): void
   }));
   app.delete('/containers/:id', async (request, reply) => {
     if (flag(request, 'link'))
-      throw badParameter('links can not be removed: connect the containers by a network instead');
+      throw badParameter('Conflict, cannot remove the default link name of the container');
     await context.containers.remove(containerOf(context, request), {
       force: flag(request, 'force'),
       volumes: flag(request, 'v'),
     });
+    return reply.code(204).send();
+  });
+  // `docker rm --link web/db`: the name that one container has for another.
+  app.delete('/containers/:id/:alias', async (request, reply) => {
+    const { alias } = request.params as { alias: string };
+    const container = containerOf(context, request);
+    if (!flag(request, 'link'))
+      throw new DrydockError('ERR_CONTAINER_NOT_FOUND', `No such container: ${container.name}/${alias}`);
+    await context.containers.memberships.unlink(container, alias);
     return reply.code(204).send();
   });
   app.post('/containers/prune', (request) => prune(context, request));
@@ -81,12 +91,21 @@ async function create(context: ApiContext, request: FastifyRequest, reply: Fasti
     throw badParameter(
       `"${platform}": unknown operating system or architecture: this daemon runs linux containers`,
     );
+  const body = jsonBody(request) as CreateRequest;
   const { container, warnings } = await context.containers.create(
     text(request, 'name'),
-    jsonBody(request) as CreateRequest,
+    withOldDefaults(body, apiVersion(request), context.system.cgroupVersion),
   );
   void reply.code(201);
   return { Id: container.id, Warnings: warnings };
+}
+
+/** What clients expect that were written before a default has changed (moby: postContainersCreate). */
+function withOldDefaults(body: CreateRequest, minor: number, cgroupVersion: '1' | '2'): CreateRequest {
+  const HostConfig = { ...body.HostConfig };
+  if (minor < 40) HostConfig.IpcMode ||= 'shareable';
+  if (minor < 41 && cgroupVersion === '1') HostConfig.CgroupnsMode ||= 'host';
+  return { ...body, HostConfig };
 }
 
 async function list(context: ApiContext, request: FastifyRequest): Promise<object[]> {
@@ -114,7 +133,12 @@ async function list(context: ApiContext, request: FastifyRequest): Promise<objec
   const limited = limit > 0 ? chosen.slice(0, limit) : chosen;
   const sizes = flag(request, 'size');
   return Promise.all(
-    limited.map(async (c) => summaryView(c.record, await liveView(context, c, sizes), clock.wallMs())),
+    limited.map(async (c) =>
+      summaryView(c.record, await liveView(context, c, sizes), {
+        wallMs: clock.wallMs(),
+        linkNames: containers.memberships.linkNames(c),
+      }),
+    ),
   );
 }
 

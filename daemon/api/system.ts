@@ -95,9 +95,12 @@ async function diskUse(context: ApiContext, request: FastifyRequest): Promise<ob
   }
   if (wants('container'))
     result.Containers = await Promise.all(
-      containers
-        .list()
-        .map(async (c) => summaryView(c.record, await liveView(context, c, true), clock.wallMs())),
+      containers.list().map(async (c) =>
+        summaryView(c.record, await liveView(context, c, true), {
+          wallMs: clock.wallMs(),
+          linkNames: containers.memberships.linkNames(c),
+        }),
+      ),
     );
   if (wants('volume'))
     result.Volumes = await Promise.all(

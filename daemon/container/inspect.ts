@@ -1,4 +1,5 @@
 /** What the Engine API shows of a container: inspect, the list's summary, states in words. Pure. */
+import { parseLink } from './links.ts';
 import type { ContainerRecord, EndpointSettings, MountPoint } from './types.ts';
 
 /** What is known only while the daemon runs. */
@@ -252,11 +253,21 @@ function hostConfigView(record: ContainerRecord): object {
     IOMaximumIOps: 0,
     IOMaximumBandwidth: 0,
     ...record.hostConfig,
+    ...(record.hostConfig.Links?.length && {
+      Links: record.hostConfig.Links.map((text) => {
+        const { name, alias } = parseLink(text);
+        return `/${name}:/${record.name}/${alias}`;
+      }),
+    }),
   };
 }
 
 /** One line of GET /containers/json */
-export function summaryView(record: ContainerRecord, live: LiveView, wallMs: number): object {
+export function summaryView(
+  record: ContainerRecord,
+  live: LiveView,
+  { wallMs, linkNames }: { wallMs: number; linkNames: string[] },
+): object {
   const ports = Object.entries(portsView(record, live)).flatMap(([key, bindings]) => {
     const [port = '', type = ''] = key.split('/');
     const base = { PrivatePort: Number(port), Type: type };
@@ -265,7 +276,7 @@ export function summaryView(record: ContainerRecord, live: LiveView, wallMs: num
   });
   return {
     Id: record.id,
-    Names: [`/${record.name}`],
+    Names: [`/${record.name}`, ...linkNames],
     Image: record.config.Image ?? '',
     ImageID: record.imageId,
     Command: record.args.map((arg) => (/[\s"]/.test(arg) ? `'${arg}'` : arg)).join(' '),

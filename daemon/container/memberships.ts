@@ -1,10 +1,11 @@
-/** `docker network connect` and `disconnect`: which networks a container is on, changed after its creation. */
+/** `docker network connect`, `disconnect` and `rm --link`: whom a container can reach, changed after its creation. */
 import { DrydockError } from '#common/errors';
 import type { NetworkRecord } from '../network/record.ts';
 import { checkAddress, type NetworkService } from '../network/service.ts';
 import type { Container } from './container.ts';
 import { refuseEndpointOptions } from './create.ts';
 import { isAlive } from './lifecycle.ts';
+import { parseLink } from './links.ts';
 import type { Neighbours } from './neighbours.ts';
 import type { ContainerRecord, EndpointSettings } from './types.ts';
 
@@ -12,6 +13,7 @@ import type { ContainerRecord, EndpointSettings } from './types.ts';
 export interface MembershipDeps {
   networks: NetworkService;
   neighbours: Neighbours;
+  all(): Container[];
   save(container: Container): Promise<void>;
   /** @throws ERR_SHUTTING_DOWN when the daemon ends */
   assertWorking(): void;
@@ -60,6 +62,30 @@ export class Memberships {
     await container.turns.take(async () => {
       if (isAlive(record.state.status)) await this.#deps.networks.detach(record, network);
       delete record.networks[network.name];
+      await this.#deps.save(container);
+      await this.#deps.neighbours.changed(container);
+    });
+  }
+
+  /** Names by which other containers link to this one, `/web/db`. */
+  linkNames(container: Container): string[] {
+    return this.#deps.all().flatMap(({ record }) =>
+      (record.hostConfig.Links ?? []).map(parseLink).flatMap(({ name, alias }) => {
+        const same = name === container.name || container.id.startsWith(name);
+        return same ? [`/${record.name}/${alias}`] : [];
+      }),
+    );
+  }
+
+  /** Removes a link of a container by the name that it has there. @throws ERR_CONTAINER_NOT_FOUND */
+  async unlink(container: Container, alias: string): Promise<void> {
+    await container.turns.take(async () => {
+      const { hostConfig } = container.record;
+      const links = hostConfig.Links ?? [];
+      const rest = links.filter((text) => parseLink(text).alias !== alias);
+      if (rest.length === links.length)
+        throw new DrydockError('ERR_CONTAINER_NOT_FOUND', `No such container: ${container.name}/${alias}`);
+      hostConfig.Links = rest;
       await this.#deps.save(container);
       await this.#deps.neighbours.changed(container);
     });

@@ -27,6 +27,7 @@ import { Neighbours } from './neighbours.ts';
 import { jailLimits, jailSpec } from './spec.ts';
 import { Supervisor } from './supervisor.ts';
 import type { ContainerRecord, CreateRequest, HostConfig, MountPoint } from './types.ts';
+import { updatedHostConfig } from './update.ts';
 import { checkHostConfig, checkName, sizeBytes } from './validate.ts';
 
 /** What the service works with. */
@@ -86,6 +87,7 @@ export class ContainerService {
     this.memberships = new Memberships({
       networks: deps.networks,
       neighbours: this.#neighbours,
+      all: () => this.list(),
       save: (container) => this.#save(container),
       assertWorking: () => this.supervisor.assertWorking(),
     });
@@ -111,7 +113,12 @@ export class ContainerService {
     const alive = [...found.values()].filter((r) => isAlive(r.state.status));
     done.push(
       ...(await runtime.sweep(
-        alive.map((r) => ({ id: r.id, pid: r.state.pid, startTime: r.state.pidStartTime })),
+        alive.map((r) => ({
+          id: r.id,
+          pid: r.state.pid,
+          startTime: r.state.pidStartTime,
+          ...(r.hostConfig.CgroupParent && { cgroupParent: r.hostConfig.CgroupParent }),
+        })),
       )),
     );
     const rootIds = [...found.values()].flatMap((r) => [r.id, ...r.mounts.flatMap((m) => m.rootId ?? [])]);
@@ -423,15 +430,7 @@ export class ContainerService {
   /** Changes limits and restart policy, of a running container too. @returns warnings */
   async update(container: Container, changes: HostConfig): Promise<string[]> {
     permit('update', container.record.state.status, container.id, container.name);
-    const { hostConfig } = container.record;
-    const next: HostConfig = { ...hostConfig };
-    for (const [key, value] of Object.entries(changes))
-      if (UPDATABLE.has(key)) {
-        if (value !== 0 && value !== '' && value !== null) Object.assign(next, { [key]: value });
-      } else if (value)
-        throw new DrydockError('ERR_BAD_PARAMETER', `update: ${key} can not be changed after create`);
-    if (changes.RestartPolicy && !changes.RestartPolicy.Name) next.RestartPolicy = hostConfig.RestartPolicy!;
-    if (changes.NanoCpus) Object.assign(next, { CpuPeriod: 0, CpuQuota: 0 });
+    const next = updatedHostConfig(container.record.hostConfig, changes);
     const warnings = checkHostConfig(next);
     await container.turns.take(async () => {
       if (isAlive(container.record.state.status)) await container.jail!.update(jailLimits(next));
@@ -466,21 +465,6 @@ export class ContainerService {
     await Promise.allSettled(this.list().map((c) => c.turns.take(async () => {})));
   }
 }
-
-const UPDATABLE: ReadonlySet<string> = new Set([
-  'BlkioWeight',
-  'CpuPeriod',
-  'CpuQuota',
-  'CpuShares',
-  'CpusetCpus',
-  'CpusetMems',
-  'Memory',
-  'MemoryReservation',
-  'MemorySwap',
-  'NanoCpus',
-  'PidsLimit',
-  'RestartPolicy',
-]);
 
 function ignoreEnded(error: unknown): void {
   if (errorCode(error) !== 'ERR_CONFLICT') throw error;

@@ -87,6 +87,31 @@ describe('from a container’s configuration to its jail', () => {
       { PidsLimit: 9, CpusetCpus: '0-1', BlkioWeight: 300 },
       { pids: 9, cpusetCpus: '0-1', blkioWeight: 300 },
     ],
+    [
+      {
+        BlkioWeightDevice: [{ Path: '/dev/sda', Weight: 500 }],
+        BlkioDeviceReadBps: [{ Path: '/dev/sdb', Rate: 1 }],
+        BlkioDeviceWriteBps: [{ Path: '/dev/sda', Rate: 2 }],
+        BlkioDeviceReadIOps: [{ Path: '/dev/sda', Rate: 3 }],
+        BlkioDeviceWriteIOps: [{ Path: '/dev/sda', Rate: 4 }],
+        MemorySwappiness: 0,
+        OomKillDisable: true,
+      },
+      {
+        blkioDevices: [
+          {
+            hostPath: '/dev/sda',
+            weight: 500,
+            writeBytesPerSecond: 2,
+            readsPerSecond: 3,
+            writesPerSecond: 4,
+          },
+          { hostPath: '/dev/sdb', readBytesPerSecond: 1 },
+        ],
+        memorySwappiness: 0,
+        oomKillDisable: true,
+      },
+    ],
   ])('limits %j', (host, limits) => {
     expect(spec(host).limits).toMatchObject(limits);
   });
@@ -222,7 +247,14 @@ describe('what a create request may not say', () => {
       { HostConfig: { LogConfig: { Type: 'json-file', Config: { 'max-buffer-size': '1m' } } } },
       /only supported with 'mode=non-blocking'/,
     ],
-    [{ HostConfig: { CgroupParent: '/x' } }, /cgroup parent is not supported/],
+    [
+      { HostConfig: { BlkioWeightDevice: [{ Path: '/dev/sda', Weight: 5 }] } },
+      /invalid block I\/O weight of a device: \/dev\/sda:5/,
+    ],
+    [
+      { HostConfig: { BlkioDeviceReadBps: [{ Path: 'sda', Rate: 5 }] } },
+      /invalid block I\/O rate of a device: sda:5/,
+    ],
     [{ HostConfig: { LogConfig: { Type: 'syslog' } } }, /no log driver named 'syslog' is registered/],
     [
       { HostConfig: { LogConfig: { Type: 'json-file', Config: { x: '1' } } } },
@@ -240,7 +272,7 @@ describe('what a create request may not say', () => {
 
   it('wishes about resources that can’t be met are warnings', () => {
     const { warnings } = createRecord(
-      { Image: 'test', HostConfig: { KernelMemory: 1, OomKillDisable: true, BlkioDeviceReadBps: [{}] } },
+      { Image: 'test', HostConfig: { KernelMemory: 1, KernelMemoryTCP: 1, CpuCount: 1 } },
       {
         id: 'f'.repeat(64),
         name: 'n',

@@ -15,6 +15,7 @@ import {
   parseSeccompProfile,
 } from '../runtime/index.ts';
 import type {
+  JailBlkioLimit,
   JailDevice,
   JailLimits,
   JailMount,
@@ -74,6 +75,7 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
     readonlyPaths: masks ? [] : [...(host.ReadonlyPaths ?? DEFAULT_READONLY_PATHS)],
     sysctls: { ...(ownNetwork && DEFAULT_NETWORK_SYSCTLS), ...host.Sysctls },
     limits: jailLimits(host),
+    ...(host.CgroupParent && { cgroupParent: host.CgroupParent }),
     ...(privileged || security.seccomp === 'unconfined'
       ? { seccomp: 'unconfined' as const }
       : security.seccomp && { seccomp: security.seccomp }),
@@ -151,7 +153,28 @@ export function jailLimits(host: HostConfig): JailLimits {
   set('cpusetMems', host.CpusetMems);
   set('pids', host.PidsLimit);
   set('blkioWeight', host.BlkioWeight);
+  const devices = blkioDevices(host);
+  if (devices.length > 0) limits.blkioDevices = devices;
+  if (host.MemorySwappiness != null && host.MemorySwappiness >= 0)
+    limits.memorySwappiness = host.MemorySwappiness;
+  if (host.OomKillDisable) limits.oomKillDisable = true;
   return limits;
+}
+
+/** One entry for each device that some option names. */
+function blkioDevices(host: HostConfig): JailBlkioLimit[] {
+  const found = new Map<string, JailBlkioLimit>();
+  const at = (hostPath = ''): JailBlkioLimit => {
+    const limit = found.get(hostPath) ?? { hostPath };
+    found.set(hostPath, limit);
+    return limit;
+  };
+  for (const { Path, Weight = 0 } of host.BlkioWeightDevice ?? []) at(Path).weight = Weight;
+  for (const { Path, Rate = 0 } of host.BlkioDeviceReadBps ?? []) at(Path).readBytesPerSecond = Rate;
+  for (const { Path, Rate = 0 } of host.BlkioDeviceWriteBps ?? []) at(Path).writeBytesPerSecond = Rate;
+  for (const { Path, Rate = 0 } of host.BlkioDeviceReadIOps ?? []) at(Path).readsPerSecond = Rate;
+  for (const { Path, Rate = 0 } of host.BlkioDeviceWriteIOps ?? []) at(Path).writesPerSecond = Rate;
+  return [...found.values()];
 }
 
 /** PATH, HOSTNAME and TERM first, so that the container's own entries win. */

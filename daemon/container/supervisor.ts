@@ -16,11 +16,12 @@ import type { ExitStatus, JailProcess, Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
 import type { Container } from './container.ts';
 import { HealthMonitor, newHealth, probeArgs } from './health.ts';
-import { isAlive, permit } from './lifecycle.ts';
+import { permit } from './lifecycle.ts';
+import { ipcDonor, namespacePids } from './namespaces.ts';
 import type { Neighbours } from './neighbours.ts';
 import { signalNumber } from './signals.ts';
 import { execProcess, jailSpec, type Places } from './spec.ts';
-import { ZERO_TIME } from './types.ts';
+import { type ContainerRecord, ZERO_TIME } from './types.ts';
 import { checkDeviceRequests } from './validate.ts';
 
 /** What the supervisor works with. */
@@ -48,6 +49,7 @@ export class Supervisor {
   readonly healthChecks = { total: 0, failed: 0 };
   readonly #deps: SupervisorDeps;
   readonly #stamps: Stamps;
+  readonly #lookup = (reference: string): ContainerRecord => this.#deps.find(reference).record;
   #refusing = false;
 
   constructor(deps: SupervisorDeps) {
@@ -121,8 +123,8 @@ export class Supervisor {
     const places: Places = {
       rootPath,
       etc: neighbours.paths(container),
-      mounts: await mounts.start(record),
-      pids: this.#namespacePids(container),
+      mounts: await mounts.start(record, ipcDonor(record, this.#lookup)),
+      pids: namespacePids(record, this.#lookup),
       linkEnvironment: neighbours.environment(container),
     };
     await neighbours.prepare(container);
@@ -133,28 +135,6 @@ export class Supervisor {
     await networks.start(record, jail.pid);
     await neighbours.write(container);
     return jail.start();
-  }
-
-  #namespacePids(container: Container): Places['pids'] {
-    const { NetworkMode, PidMode, IpcMode } = container.record.hostConfig;
-    const pidOf = (mode: string | undefined): number | undefined => {
-      if (!mode?.startsWith('container:')) return undefined;
-      const other = this.#deps.find(mode.slice('container:'.length));
-      if (other === container)
-        throw new DrydockError('ERR_CONFLICT', `container ${container.id} can not join its own namespaces`);
-      if (!isAlive(other.record.state.status))
-        throw new DrydockError(
-          'ERR_CONFLICT',
-          `cannot join namespace of a non running container: container ${other.id} is ${other.record.state.status}`,
-        );
-      return other.record.state.pid;
-    };
-    const pids: Places['pids'] = {};
-    const [network, pid, ipc] = [pidOf(NetworkMode), pidOf(PidMode), pidOf(IpcMode)];
-    if (network !== undefined) pids.network = network;
-    if (pid !== undefined) pids.pid = pid;
-    if (ipc !== undefined) pids.ipc = ipc;
-    return pids;
   }
 
   /** The process runs: state, streams, and what happens at its end. */

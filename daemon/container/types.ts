@@ -62,6 +62,12 @@ export interface MountRequest {
   ImageOptions?: { Subpath?: string };
 }
 
+/** How fast a block device of the host may be used: bytes or operations per second. */
+export interface ThrottleDevice {
+  Path?: string;
+  Rate?: number;
+}
+
 /** What the host grants. */
 export interface HostConfig {
   Binds?: string[] | null;
@@ -106,11 +112,11 @@ export interface HostConfig {
   NanoCpus?: number;
   CgroupParent?: string;
   BlkioWeight?: number;
-  BlkioWeightDevice?: object[] | null;
-  BlkioDeviceReadBps?: object[] | null;
-  BlkioDeviceWriteBps?: object[] | null;
-  BlkioDeviceReadIOps?: object[] | null;
-  BlkioDeviceWriteIOps?: object[] | null;
+  BlkioWeightDevice?: { Path?: string; Weight?: number }[] | null;
+  BlkioDeviceReadBps?: ThrottleDevice[] | null;
+  BlkioDeviceWriteBps?: ThrottleDevice[] | null;
+  BlkioDeviceReadIOps?: ThrottleDevice[] | null;
+  BlkioDeviceWriteIOps?: ThrottleDevice[] | null;
   CpuPeriod?: number;
   CpuQuota?: number;
   CpuRealtimePeriod?: number;

@@ -114,8 +114,25 @@ function checkCpu(host: HostConfig, size: HostSize): void {
   if ((host.CpuShares ?? 0) < 0) throw invalid('invalid CPU shares: must not be negative');
   if (BlkioWeight !== 0 && (BlkioWeight < 10 || BlkioWeight > 1000))
     throw invalid('Range of blkio weight is from 10 to 1000');
+  checkBlkio(host);
   checkCpuset(host.CpusetCpus ?? '', 'cpus', size.processors);
   checkCpuset(host.CpusetMems ?? '', 'mems', Number.POSITIVE_INFINITY);
+}
+
+/** Limits of devices, which a CLI checks itself; the device is looked at when the container starts. */
+function checkBlkio(host: HostConfig): void {
+  for (const { Path = '', Weight = 0 } of host.BlkioWeightDevice ?? [])
+    if (!Path.startsWith('/dev/') || Weight < 10 || Weight > 1000)
+      throw invalid(`invalid block I/O weight of a device: ${Path}:${Weight}: 10 to 1000 of a path in /dev`);
+  const rates = [
+    host.BlkioDeviceReadBps,
+    host.BlkioDeviceWriteBps,
+    host.BlkioDeviceReadIOps,
+    host.BlkioDeviceWriteIOps,
+  ].flatMap((list) => list ?? []);
+  for (const { Path = '', Rate = 0 } of rates)
+    if (!Path.startsWith('/dev/') || Rate < 1)
+      throw invalid(`invalid block I/O rate of a device: ${Path}:${Rate}: 1 and up of a path in /dev`);
 }
 
 function checkCpuset(text: string, kind: 'cpus' | 'mems', available: number): void {
@@ -156,11 +173,6 @@ function checkUnsupported(host: HostConfig): void {
   for (const rule of host.DeviceCgroupRules ?? []) parseDeviceRule(rule);
   if (Object.keys(host.StorageOpt ?? {}).length > 0)
     throw invalid("--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
-  if (host.CgroupParent)
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'a cgroup parent is not supported: leave --cgroup-parent out',
-    );
   if (host.CpuRealtimePeriod || host.CpuRealtimeRuntime)
     throw invalid('Your kernel does not support CPU real-time scheduler');
   if (host.Cgroup) throw invalid(`invalid cgroup spec: ${host.Cgroup}`);
@@ -239,24 +251,8 @@ function warnings(host: HostConfig): string[] {
     'Specifying a kernel memory limit is deprecated and will be removed in a future release.',
   );
   discard(host.KernelMemoryTCP, 'Kernel memory TCP limits are not supported. Limitation discarded.');
-  discard(host.OomKillDisable, 'OomKillDisable is not supported. OomKillDisable discarded.');
-  discard(
-    host.MemorySwappiness != null && host.MemorySwappiness !== -1,
-    'Memory swappiness is not supported. Memory swappiness discarded.',
-  );
-  discard(
-    host.BlkioWeightDevice?.length,
-    'Block I/O weight per device is not supported. Weight-device discarded.',
-  );
   const log = host.LogConfig?.Config ?? {};
   discard(log.compress === 'true', 'Compression of rotated logs is not supported. They stay as they are.');
-  const limits: [unknown[] | null | undefined, string][] = [
-    [host.BlkioDeviceReadBps, 'BPS Block I/O read limit'],
-    [host.BlkioDeviceWriteBps, 'BPS Block I/O write limit'],
-    [host.BlkioDeviceReadIOps, 'IOPS Block read limit'],
-    [host.BlkioDeviceWriteIOps, 'IOPS Block write limit'],
-  ];
-  for (const [asked, name] of limits) discard(asked?.length, `${name} is not supported. ${name} discarded.`);
   discard(
     host.CpuCount || host.CpuPercent || host.IOMaximumIOps || host.IOMaximumBandwidth,
     'CpuCount, CpuPercent, IOMaximumIOps and IOMaximumBandwidth are for Windows only and were discarded.',

@@ -55,7 +55,7 @@ function run(): never {
   }
   const spec = message.type === 'prepare' ? message.spec.process : message.process;
   const terminal = enter(system, message, () => send({ type: 'unshared' }));
-  send(terminal ? { type: 'ready', terminalFd: terminal.master } : { type: 'ready' });
+  send(terminal?.master === undefined ? { type: 'ready' } : { type: 'ready', terminalFd: terminal.master });
   receive();
   if (message.type === 'prepare' && message.spec.init) {
     step('attach the standard streams', () => detachStreams(system));

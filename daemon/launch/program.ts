@@ -22,7 +22,11 @@ const EXEC_FAILED_STATUS = 255;
 const SYS_ADMIN_BIT = 1n << 21n;
 
 /** Attaches standard streams 0 to 2, which so far are the daemon's pipes. */
-function attachStreams(system: System, spec: ProcessSpec, terminal: PseudoTerminal | undefined): void {
+function attachStreams(
+  system: System,
+  spec: ProcessSpec,
+  terminal: Pick<PseudoTerminal, 'slave'> | undefined,
+): void {
   if (terminal) {
     const { rows, columns } = spec.consoleSize ?? { rows: 0, columns: 0 };
     if (rows > 0 && columns > 0) system.setWindowSize(terminal.slave, rows, columns);
@@ -180,7 +184,7 @@ export function environment(env: string[], identity: Identity): string[] {
 export function becomeProgram(
   system: System,
   spec: ProcessSpec,
-  terminal: PseudoTerminal | undefined,
+  terminal: Pick<PseudoTerminal, 'slave'> | undefined,
   filter: SeccompFilter,
   confinement?: Confinement,
 ): { path: string; env: string[] } {

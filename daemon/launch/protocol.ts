@@ -60,8 +60,11 @@ export interface LandlockRules {
 /** What the daemon tells a launcher. */
 export type ToLauncher =
   | { type: 'prepare'; spec: JailSpec; cgroups: CgroupMount[]; filter: SeccompFilter }
-  /** `target`: process 1 of the jail, for a launcher outside; without, it is {@link TARGET_FD}. */
-  | { type: 'join'; process: ProcessSpec; filter: SeccompFilter; target?: number }
+  /**
+   * `target`: process 1 of the jail, for a launcher outside; without, it is {@link TARGET_FD}. `terminal`: the number in
+   * the jail's devpts of the terminal that was opened with the jail; without, the process gets one of its own.
+   */
+  | { type: 'join'; process: ProcessSpec; filter: SeccompFilter; target?: number; terminal?: number }
   | { type: 'confine'; process: ProcessSpec; filter: SeccompFilter; confinement: Confinement }
   | { type: 'hold'; namespaces: JailSpec['namespaces'] }
   | { type: 'run' };

@@ -2,7 +2,7 @@
  * The steps of a launch that make a jail or enter one. Their order is fixed: what a step needs (the host's /proc, its
  * propagation, the right to mount) is taken away by a later one. Each has a name, with which its failure is told.
  */
-import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { JailSpec, NamespaceMode, ProcessSpec } from '../runtime/runtime.ts';
 import { step } from './failure.ts';
@@ -10,6 +10,9 @@ import { enterConfinement } from './plain.ts';
 import { TARGET_FD, type ToLauncher } from './protocol.ts';
 import { enterRoot, openOwnTerminal } from './root.ts';
 import type { System } from './system.ts';
+
+/** A process's terminal; without a master where the daemon has that already. */
+export type EnteredTerminal = Pick<PseudoTerminal, 'slave'> & Partial<PseudoTerminal>;
 
 /** Namespaces by the flag that makes them and the file that names them. */
 const KINDS = [
@@ -61,7 +64,7 @@ export function enter(
   system: System,
   message: ToLauncher & { type: 'prepare' | 'join' | 'confine' },
   unshared: () => void,
-): PseudoTerminal | undefined {
+): EnteredTerminal | undefined {
   switch (message.type) {
     case 'prepare':
       return prepare(system, message, unshared);
@@ -79,11 +82,7 @@ function prepare(
   message: ToLauncher & { type: 'prepare' },
   unshared: () => void,
 ): PseudoTerminal | undefined {
-  const { cgroups } = message;
-  // The terminal is the program's, which joins the jail when its process 1 is there.
-  const spec = message.spec.init
-    ? { ...message.spec, process: { ...message.spec.process, terminal: false } }
-    : message.spec;
+  const { cgroups, spec } = message;
   step('make a session keyring', () => system.newSessionKeyring(`_ses.${spec.id}`));
   setOomScore(spec.process);
   enterNamespaces(system, spec.namespaces);
@@ -99,8 +98,8 @@ function prepare(
 /** Enters the world of a jail that runs. */
 function join(
   system: System,
-  { process: spec, target }: ToLauncher & { type: 'join' },
-): PseudoTerminal | undefined {
+  { process: spec, target, terminal }: ToLauncher & { type: 'join' },
+): EnteredTerminal | undefined {
   setOomScore(spec);
   step('join the container', () => {
     system.unshare(system.CLONE_FS);
@@ -116,5 +115,15 @@ function join(
     closeSync(pidfd);
   });
   step('make a session keyring', () => system.newSessionKeyring('_ses.exec'));
-  return spec.terminal ? openOwnTerminal(system) : undefined;
+  if (!spec.terminal) return undefined;
+  if (terminal === undefined) return openOwnTerminal(system);
+  return { slave: step('open the terminal', () => openGivenTerminal(system, terminal)) };
+}
+
+/** The terminal that was opened with the jail, in which nothing of the image has run yet. */
+function openGivenTerminal(system: System, number: number): number {
+  const slave = openSync(`/dev/pts/${number}`, constants.O_RDWR | constants.O_NOCTTY);
+  if (system.filesystemMagic(slave) !== system.DEVPTS_SUPER_MAGIC)
+    throw new Error(`/dev/pts/${number} in the container is not a terminal`);
+  return slave;
 }

@@ -18,7 +18,7 @@ import type { ImageStore, RootStore } from '../image/store.ts';
 import { SUBMOUNTS_MAX } from '../limits.ts';
 import type { JailMount } from '../runtime/runtime.ts';
 import type { VolumeService } from '../volume/service.ts';
-import { bindAlone, mountsBelow, requirePropagation, unmountAll } from './host-mounts.ts';
+import { bindAlone, mountFilesystem, mountsBelow, requirePropagation, unmountAll } from './host-mounts.ts';
 import { spreads } from './parse.ts';
 import { resolveInRoot } from './rootpath.ts';
 
@@ -45,6 +45,9 @@ interface MountWish {
   index: number;
   undo: (() => Promise<unknown>)[];
 }
+
+/** Where a container has its POSIX shared memory. */
+const SHM = '/dev/shm';
 
 /** Mounts of containers. */
 export class MountService {
@@ -147,19 +150,47 @@ export class MountService {
     }
   }
 
-  /** Makes the mounts of a container that is about to run, in order of depth. On failure nothing is left. */
-  async start(record: ContainerRecord): Promise<JailMount[]> {
+  /**
+   * Makes the mounts of a container that is about to run, in order of depth. On failure nothing is left.
+   * @param ipcDonor the container whose shared memory this one uses
+   */
+  async start(record: ContainerRecord, ipcDonor?: ContainerRecord): Promise<JailMount[]> {
     const undo: (() => Promise<unknown>)[] = [];
     this.#undo.set(record.id, undo);
     try {
       const mounts: JailMount[] = [];
       for (const [index, point] of record.mounts.entries())
         mounts.push(...(await this.#mount({ containerId: record.id, point, index, undo })));
-      return mounts;
+      if (mounts.some(({ target }) => target === SHM)) return mounts;
+      if (record.hostConfig.IpcMode === 'shareable') await this.#makeShm(record, undo);
+      const owner = record.hostConfig.IpcMode === 'shareable' ? record : ipcDonor;
+      return owner ? [this.#shm(owner), ...mounts] : mounts;
     } catch (error) {
       await this.stop(record.id);
       throw error;
     }
+  }
+
+  #shmPath(containerId: string): string {
+    return join(this.#deps.folder, containerId, 'shm');
+  }
+
+  /** Shared memory that others can mount too must be made outside of the container's own mounts. */
+  async #makeShm(record: ContainerRecord, undo: (() => Promise<unknown>)[]): Promise<void> {
+    const path = this.#shmPath(record.id);
+    await mkdir(path, { recursive: true, mode: 0o710 });
+    undo.push(() => unmountAll(path));
+    await mountFilesystem(
+      'tmpfs',
+      'shm',
+      `nosuid,nodev,noexec,mode=1777,size=${record.hostConfig.ShmSize}`,
+      path,
+    );
+  }
+
+  #shm(owner: ContainerRecord): JailMount {
+    const options = ['nosuid', 'nodev', 'noexec'];
+    return { kind: 'bind', source: this.#shmPath(owner.id), target: SHM, readOnly: false, options };
   }
 
   async #mount(wish: MountWish): Promise<JailMount[]> {

@@ -4,7 +4,7 @@
  * else.
  */
 import { DrydockError } from '#common/errors';
-import type { Jail, JailReportRow, JailSpec, Runtime } from './runtime.ts';
+import type { Jail, JailReportRow, JailSpec, KnownJail, Runtime } from './runtime.ts';
 
 /** The name of our own runtime. */
 const OWN_RUNTIME = 'drydock';
@@ -58,7 +58,7 @@ export class RuntimeSet implements Runtime {
     };
   }
 
-  async sweep(known: { id: string; pid: number; startTime: string }[]): Promise<string[]> {
+  async sweep(known: KnownJail[]): Promise<string[]> {
     const done = await this.#own.sweep(known);
     // The processes are gone now, by their control groups; what is left is the others' own book-keeping.
     for (const { runtime } of this.#others.values()) done.push(...(await runtime.sweep(known)));

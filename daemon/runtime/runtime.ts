@@ -60,6 +60,23 @@ export interface JailLimits {
   cpusetMems?: string;
   pids?: number;
   blkioWeight?: number;
+  blkioDevices?: JailBlkioLimit[];
+  /** 0 to 100; 0 is a wish too. */
+  memorySwappiness?: number;
+  /** Processes that find no memory wait instead of being killed. */
+  oomKillDisable?: boolean;
+}
+
+/** What a jail may do with one block device of the host. */
+export interface JailBlkioLimit {
+  /** The whole device on the host, `/dev/sda`. */
+  hostPath: string;
+  /** 10 to 1000. */
+  weight?: number;
+  readBytesPerSecond?: number;
+  writeBytesPerSecond?: number;
+  readsPerSecond?: number;
+  writesPerSecond?: number;
 }
 
 /** A device node to make and to allow. */
@@ -180,6 +197,8 @@ export interface JailSpec {
   /** System calls; docker's default profile when undefined. Privileged jails are unconfined. */
   seccomp?: SeccompProfile | 'unconfined';
   limits: JailLimits;
+  /** The control group below which the jail's is made (HostConfig.CgroupParent); the daemon's own when undefined. */
+  cgroupParent?: string;
   /** Run a reaping init as process 1 (HostConfig.Init). */
   init: boolean;
   process: ProcessSpec;
@@ -260,6 +279,14 @@ export interface JailReportRow {
   bypass?: string;
 }
 
+/** A jail that an earlier daemon has started. */
+export interface KnownJail {
+  id: string;
+  pid: number;
+  startTime: string;
+  cgroupParent?: string;
+}
+
 /** A way to isolate. */
 export interface Runtime {
   readonly name: string;
@@ -282,7 +309,7 @@ export interface Runtime {
     defaultRuntime: string;
   };
   /** Removes what a killed daemon left (processes, cgroups) of containers that `known` names, and of any other of ours. Returns what was done, for the log. */
-  sweep(known: { id: string; pid: number; startTime: string }[]): Promise<string[]>;
+  sweep(known: KnownJail[]): Promise<string[]>;
   /** Stops the spare launcher and frees what open() made. */
   close(): Promise<void>;
 }

@@ -337,6 +337,15 @@ describe('with init', () => {
     expect(status.code).toBe(0);
   });
 
+  it('/dev/console is the terminal of the program', async () => {
+    const { stdout, status } = await jails.sh('tty; echo to the console > /dev/console; test -t 0; exit 3', {
+      init: true,
+      process: { terminal: true, stdin: true },
+    });
+    expect(stdout).toBe('/dev/pts/0\r\nto the console\r\n');
+    expect(status.code).toBe(3);
+  });
+
   it('the end of the program ends the jail, and the init has no power to lend', async () => {
     const { stdout, status } = await jails.sh(
       'grep Cap /proc/1/status | cut -f2 | sort -u; sleep infinity & kill -TERM $$',

@@ -3,16 +3,18 @@
  * group in every hierarchy that is mounted, also in those that limit nothing, so that its cgroup namespace hides the
  * host's paths in all of them.
  */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import type { Clock } from '#common/clock';
 import type { CgroupMount } from '../../launch/protocol.ts';
-import type { JailLimits, JailReportRow, JailStats } from '../runtime.ts';
+import type { JailBlkioLimit, JailLimits, JailReportRow, JailStats } from '../runtime.ts';
 import {
   type Cgroups,
   childGroups,
   DEVICE_RULES_ALWAYS,
   type DeviceRule,
+  deviceNumber,
+  GroupNames,
   type Hierarchy,
   killPids,
   parsePairs,
@@ -29,12 +31,16 @@ const UNLIMITED_MIN = 2 ** 62;
 const NANOSECONDS_PER_TICK = 10_000_000;
 const FREEZE_TIMEOUT_MS = 10_000;
 
+/** Which of them there is depends on the scheduler of block requests. */
+const WEIGHTS_OF_DEVICES = ['blkio.weight_device', 'blkio.bfq.weight_device'];
+
 /** See {@link Cgroups}. */
 export class CgroupsV1 implements Cgroups {
   readonly version = '1';
   readonly #hierarchies: Hierarchy[];
   readonly #unified: string | undefined;
   readonly #group: string;
+  readonly #names: GroupNames;
   readonly #clock: Clock;
 
   /**
@@ -45,11 +51,20 @@ export class CgroupsV1 implements Cgroups {
     this.#hierarchies = hierarchies;
     this.#unified = unified;
     this.#group = group;
+    this.#names = new GroupNames(group);
     this.#clock = clock;
   }
 
+  place(id: string, parent: string | undefined): void {
+    this.#names.place(id, parent);
+  }
+
+  pathOf(id: string): string {
+    return `/${this.#names.of(id)}`;
+  }
+
   create(id: string, limits: JailLimits, devices: DeviceRule[] | undefined): void {
-    for (const { path } of this.#hierarchies) mkdirSync(`${path}/${this.#group}/${id}`, { recursive: true });
+    for (const { path } of this.#hierarchies) this.#names.make(path, id);
     this.#inheritCpuset(id);
     if (devices !== undefined) this.#allowDevices(id, [...DEVICE_RULES_ALWAYS, ...devices]);
     this.update(id, limits);
@@ -57,7 +72,7 @@ export class CgroupsV1 implements Cgroups {
 
   async add(id: string, pid: number): Promise<void> {
     await Promise.all(
-      this.#hierarchies.map(({ path }) => writeFile(`${path}/${this.#group}/${id}/cgroup.procs`, `${pid}`)),
+      this.#hierarchies.map(({ path }) => writeFile(`${path}/${this.#names.of(id)}/cgroup.procs`, `${pid}`)),
     );
   }
 
@@ -71,6 +86,25 @@ export class CgroupsV1 implements Cgroups {
     if (limits.pids) this.#set(id, 'pids', 'pids.max', limits.pids < 0 ? 'max' : limits.pids);
     const weight = ['blkio.weight', 'blkio.bfq.weight'].find((file) => this.#has(id, 'blkio', file));
     if (weight) this.#set(id, 'blkio', weight, limits.blkioWeight);
+    if (limits.memorySwappiness !== undefined)
+      writeFileSync(this.#file(id, 'memory', 'memory.swappiness'), `${limits.memorySwappiness}`);
+    if (limits.oomKillDisable) writeFileSync(this.#file(id, 'memory', 'memory.oom_control'), '1');
+    this.#limitDevices(id, limits);
+  }
+
+  #limitDevices(id: string, limits: JailLimits): void {
+    const weights = WEIGHTS_OF_DEVICES.find((file) => this.#has(id, 'blkio', file));
+    for (const device of limits.blkioDevices ?? []) {
+      const number = deviceNumber(device.hostPath);
+      const set = (file: string | undefined, value: number | undefined): void => {
+        if (file && value) this.#set(id, 'blkio', file, `${number} ${value}`);
+      };
+      set(weights, device.weight);
+      set('blkio.throttle.read_bps_device', device.readBytesPerSecond);
+      set('blkio.throttle.write_bps_device', device.writeBytesPerSecond);
+      set('blkio.throttle.read_iops_device', device.readsPerSecond);
+      set('blkio.throttle.write_iops_device', device.writesPerSecond);
+    }
   }
 
   async freeze(id: string, frozen: boolean): Promise<void> {
@@ -124,11 +158,17 @@ export class CgroupsV1 implements Cgroups {
   }
 
   remove(id: string): boolean {
-    return this.#parents.map((parent) => removeGroups(`${parent}/${id}`)).every((removed) => removed);
+    const paths = this.#tops.map((top) => `${top}/${this.#names.of(id)}`);
+    const gone = paths.map(removeGroups).every((removed) => removed);
+    if (gone) this.#names.forget(id);
+    return gone;
   }
 
   list(): string[] {
-    return [...new Set(this.#parents.flatMap(childGroups))];
+    const elsewhere = this.#names.elsewhere.filter((id) =>
+      this.#tops.some((top) => existsSync(`${top}/${this.#names.of(id)}`)),
+    );
+    return [...new Set([...this.#parents.flatMap(childGroups), ...elsewhere])];
   }
 
   close(): void {
@@ -138,7 +178,7 @@ export class CgroupsV1 implements Cgroups {
   mounts(id: string): CgroupMount[] {
     return this.#hierarchies.map(({ path, controllers }) => ({
       path,
-      group: `/${this.#group}/${id}`,
+      group: this.pathOf(id),
       options: controllers!.some((name) => name.startsWith('name='))
         ? ['none', ...controllers!]
         : controllers,
@@ -168,15 +208,27 @@ export class CgroupsV1 implements Cgroups {
     row('memory nodes', limits.cpusetMems, 'cpuset', ['cpuset.mems']);
     row('pids limit', limits.pids, 'pids', ['cgroup.procs']);
     row('block io weight', limits.blkioWeight, 'blkio', ['blkio.weight', 'blkio.bfq.weight']);
+    row('memory swappiness', limits.memorySwappiness !== undefined, 'memory', ['memory.swappiness']);
+    row('oom kill disable', limits.oomKillDisable, 'memory', ['memory.oom_control']);
+    const devices = limits.blkioDevices ?? [];
+    row(
+      'block io weight of devices',
+      devices.some((d) => d.weight),
+      'blkio',
+      WEIGHTS_OF_DEVICES,
+    );
+    row('block io limits of devices', devices.some(throttles), 'blkio', ['blkio.throttle.read_bps_device']);
     return rows;
   }
 
   /** The daemon's group in every hierarchy that may have one. */
   get #parents(): string[] {
+    return this.#tops.map((path) => `${path}/${this.#group}`);
+  }
+
+  get #tops(): string[] {
     const paths = this.#hierarchies.map(({ path }) => path);
-    return [...paths, ...(this.#unified === undefined ? [] : [this.#unified])].map(
-      (path) => `${path}/${this.#group}`,
-    );
+    return this.#unified === undefined ? paths : [...paths, this.#unified];
   }
 
   #path(controller: string): string | undefined {
@@ -184,7 +236,7 @@ export class CgroupsV1 implements Cgroups {
   }
 
   #file(id: string, controller: string, name: string): string {
-    return `${this.#path(controller)}/${this.#group}/${id}/${name}`;
+    return `${this.#path(controller)}/${this.#names.of(id)}/${name}`;
   }
 
   #has(id: string, controller: string, name: string): boolean {
@@ -217,7 +269,7 @@ export class CgroupsV1 implements Cgroups {
     if (root === undefined) return;
     for (const file of ['cpuset.cpus', 'cpuset.mems']) {
       const value = readFileSync(`${root}/${file}`, 'utf8').trim();
-      for (const group of [this.#group, `${this.#group}/${id}`])
+      for (const group of withAncestors(this.#names.of(id)))
         if (readValue(`${root}/${group}/${file}`) === '') writeFileSync(`${root}/${group}/${file}`, value);
     }
   }
@@ -241,4 +293,16 @@ export class CgroupsV1 implements Cgroups {
     }
     return sums;
   }
+}
+
+/** Whether more than a share of a device is asked for. */
+function throttles(device: JailBlkioLimit): boolean {
+  const { readBytesPerSecond, writeBytesPerSecond, readsPerSecond, writesPerSecond } = device;
+  return Boolean(readBytesPerSecond || writeBytesPerSecond || readsPerSecond || writesPerSecond);
+}
+
+/** `a`, `a/b`, `a/b/c` for `a/b/c`. */
+function withAncestors(path: string): string[] {
+  const parts = path.split('/');
+  return parts.map((_part, index) => parts.slice(0, index + 1).join('/'));
 }

@@ -2,18 +2,21 @@
  * Version 2 control groups (Documentation/admin-guide/cgroup-v2.rst): one hierarchy, controllers handed down from the
  * root, devices by an eBPF program.
  */
-import { closeSync, constants, mkdirSync, openSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Clock } from '#common/clock';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { attachDeviceProgram } from '#common/native/bpf';
 import type { CgroupMount } from '../../launch/protocol.ts';
-import type { JailLimits, JailReportRow, JailStats } from '../runtime.ts';
+import type { JailBlkioLimit, JailLimits, JailReportRow, JailStats } from '../runtime.ts';
 import {
   type Cgroups,
   childGroups,
   DEVICE_RULES_ALWAYS,
   type DeviceRule,
+  deviceNumber,
+  GroupNames,
   killPids,
   parsePairs,
   readNumber,
@@ -46,7 +49,7 @@ export class CgroupsV2 implements Cgroups {
   readonly version = '2';
   readonly #root: string;
   readonly #base: string;
-  readonly #group: string;
+  readonly #names: GroupNames;
   readonly #clock: Clock;
   readonly #attachDevices: (program: Uint8Array, groupFd: number) => void;
 
@@ -58,17 +61,28 @@ export class CgroupsV2 implements Cgroups {
     attachDevices: (program: Uint8Array, groupFd: number) => void = attachDeviceProgram,
   ) {
     this.#root = root;
-    this.#group = group;
+    this.#names = new GroupNames(group);
     this.#base = `${root}/${group}`;
     this.#clock = clock;
     this.#attachDevices = attachDevices;
   }
 
+  place(id: string, parent: string | undefined): void {
+    this.#names.place(id, parent);
+  }
+
+  pathOf(id: string): string {
+    return `/${this.#names.of(id)}`;
+  }
+
   create(id: string, limits: JailLimits, devices: DeviceRule[] | undefined): void {
-    mkdirSync(this.#base, { recursive: true });
-    this.#handDown(this.#root);
-    this.#handDown(this.#base);
-    mkdirSync(this.#path(id), { recursive: true });
+    this.#names.make(this.#root, id);
+    let above = this.#root;
+    for (const part of dirname(this.#names.of(id)).split('/')) {
+      this.#handDown(above);
+      if (part !== '.') above += `/${part}`;
+    }
+    this.#handDown(above);
     if (devices !== undefined) {
       const fd = openSync(this.#path(id), constants.O_RDONLY | constants.O_DIRECTORY);
       try {
@@ -107,6 +121,24 @@ export class CgroupsV2 implements Cgroups {
         this.#set(id, 'io.bfq.weight', limits.blkioWeight);
       else this.#setIfThere(id, 'io.weight', blkioToIoWeight(limits.blkioWeight));
     }
+    for (const device of limits.blkioDevices ?? []) this.#limitDevice(id, device);
+  }
+
+  #limitDevice(id: string, device: JailBlkioLimit): void {
+    const number = deviceNumber(device.hostPath);
+    if (device.weight) {
+      const bfq = readValue(`${this.#path(id)}/io.bfq.weight`) !== undefined;
+      if (bfq) this.#set(id, 'io.bfq.weight', `${number} ${device.weight}`);
+      else this.#setIfThere(id, 'io.weight', `${number} ${blkioToIoWeight(device.weight)}`);
+    }
+    const limits = Object.entries({
+      rbps: device.readBytesPerSecond,
+      wbps: device.writeBytesPerSecond,
+      riops: device.readsPerSecond,
+      wiops: device.writesPerSecond,
+    }).filter(([, value]) => value);
+    if (limits.length > 0)
+      this.#set(id, 'io.max', [number, ...limits.map(([name, value]) => `${name}=${value}`)].join(' '));
   }
 
   async freeze(id: string, frozen: boolean): Promise<void> {
@@ -165,11 +197,13 @@ export class CgroupsV2 implements Cgroups {
   }
 
   remove(id: string): boolean {
-    return removeGroups(this.#path(id));
+    const gone = removeGroups(this.#path(id));
+    if (gone) this.#names.forget(id);
+    return gone;
   }
 
   list(): string[] {
-    return childGroups(this.#base);
+    return [...childGroups(this.#base), ...this.#names.elsewhere.filter((id) => existsSync(this.#path(id)))];
   }
 
   close(): void {
@@ -177,7 +211,7 @@ export class CgroupsV2 implements Cgroups {
   }
 
   mounts(id: string): CgroupMount[] {
-    return [{ path: this.#root, group: `/${this.#group}/${id}`, options: undefined }];
+    return [{ path: this.#root, group: this.pathOf(id), options: undefined }];
   }
 
   report(limits: JailLimits): JailReportRow[] {
@@ -192,8 +226,23 @@ export class CgroupsV2 implements Cgroups {
       ['memory nodes', limits.cpusetMems, 'cpuset'],
       ['pids limit', limits.pids, 'pids'],
       ['block io weight', limits.blkioWeight, 'io'],
+      ['block io limits of devices', limits.blkioDevices?.length, 'io'],
     ];
-    return wishes
+    const missing: [feature: string, asked: boolean, file: string][] = [
+      ['memory swappiness', limits.memorySwappiness !== undefined, 'memory.swappiness'],
+      ['oom kill disable', limits.oomKillDisable === true, 'memory.oom_control'],
+    ];
+    const absent = missing
+      .filter(([, asked]) => asked)
+      .map(
+        ([feature, , file]): JailReportRow => ({
+          feature,
+          asked: 'true',
+          got: 'none',
+          how: `cgroup v2 has no ${file}`,
+        }),
+      );
+    const rows: JailReportRow[] = wishes
       .filter(([, asked]) => asked)
       .map(([feature, asked, controller]) => ({
         feature,
@@ -201,10 +250,11 @@ export class CgroupsV2 implements Cgroups {
         got: offered.includes(controller) ? 'full' : 'none',
         how: offered.includes(controller) ? `cgroup v2, ${controller}` : `no ${controller} controller here`,
       }));
+    return [...rows, ...absent];
   }
 
   #path(id: string): string {
-    return `${this.#base}/${id}`;
+    return `${this.#root}/${this.#names.of(id)}`;
   }
 
   /** Enables what there is for the groups below. */

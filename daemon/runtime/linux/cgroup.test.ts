@@ -146,6 +146,37 @@ describe('version 2', () => {
     expect(() => open().create('id', {}, undefined)).toThrow(/Drydock itself runs in a container/);
   });
 
+  it('puts a group below the one that was asked for, and takes away what it made for it', () => {
+    prepare('memory');
+    for (const path of ['pods', 'pods/burstable']) {
+      write(`${path}/cgroup.controllers`, 'memory');
+      write(`${path}/cgroup.subtree_control`, '');
+    }
+    const groups = open();
+    groups.place('id', '/pods/../pods/burstable/');
+    groups.create('id', { memoryBytes: MIB }, undefined);
+    expect(read('pods/burstable/id/memory.max')).toBe(`${MIB}`);
+    expect(read('pods/burstable/cgroup.subtree_control')).toBe('+memory');
+    expect(groups.mounts('id')[0]!.group).toBe('/pods/burstable/id');
+    expect(groups.list()).toEqual(['id']);
+    groups.place('other', '/made/here');
+    mkdirSync(join(root, 'made'));
+    groups.create('other', {}, undefined);
+    expect(groups.remove('other')).toBe(true);
+    expect([existsSync(join(root, 'made/here')), existsSync(join(root, 'made'))]).toEqual([false, true]);
+    expect(groups.list()).toEqual(['id']);
+  });
+
+  it('limits devices by their numbers', () => {
+    prepare('io');
+    open().create(
+      'id',
+      { blkioDevices: [{ hostPath: '/dev/null', readBytesPerSecond: 5, writesPerSecond: 6 }] },
+      undefined,
+    );
+    expect(read('drydock-x/id/io.max')).toBe('1:3 rbps=5 wiops=6');
+  });
+
   it('converts weights as runc does', () => {
     expect([2, 1024, 262_144, 1].map(sharesToWeight)).toEqual([1, 39, 10_000, 1]);
     expect([10, 500, 1000].map(blkioToIoWeight)).toEqual([1, 4950, 10_000]);
@@ -184,6 +215,18 @@ describe('version 1', () => {
     expect(read('cpuset/drydock-x/id/cpuset.cpus')).toBe('0-3');
     expect(read('cpuset/drydock-x/cpuset.mems')).toBe('0');
     expect(existsSync(join(root, 'systemd/drydock-x/id'))).toBe(true);
+  });
+
+  it('finds what a killed daemon left below another group', () => {
+    const made = open();
+    made.place('id', 'pods');
+    mkdirSync(join(root, 'memory/pods/id'), { recursive: true });
+    const groups = open();
+    expect(groups.list()).toEqual([]);
+    groups.place('id', 'pods');
+    expect(groups.list()).toEqual(['id']);
+    expect(groups.remove('id')).toBe(true);
+    expect(groups.list()).toEqual([]);
   });
 
   it('mounts its hierarchies again by their names', () => {

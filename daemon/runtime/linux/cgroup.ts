@@ -6,14 +6,20 @@
  * Files of cgroupfs are read and written synchronously (they are memory of the kernel). The exception is moving a
  * process, which may wait for all processors: that goes through the thread pool.
  */
-import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
+import { dirname, posix } from 'node:path';
 import { errorCode } from '#common/errors';
 import type { CgroupMount } from '../../launch/protocol.ts';
 import type { JailLimits, JailReportRow, JailStats } from '../runtime.ts';
+import { splitDevice } from './device-number.ts';
 
 /** The groups of one daemon. Methods on an id that has no group throw SyscallErrors or Node's errors. */
 export interface Cgroups {
   readonly version: '1' | '2';
+  /** Says where a group is, before anything is done with it. @param parent path of another group; undefined: our own. */
+  place(id: string, parent: string | undefined): void;
+  /** The path of a group from the top of its hierarchy. */
+  pathOf(id: string): string;
   /** Makes a group. @param devices what may be used; undefined for everything. */
   create(id: string, limits: JailLimits, devices: DeviceRule[] | undefined): void;
   /** Moves a process, with all its threads, into a group. */
@@ -37,6 +43,56 @@ export interface Cgroups {
   mounts(id: string): CgroupMount[];
   /** Which limits can be kept. */
   report(limits: JailLimits): JailReportRow[];
+}
+
+/** Where the groups of jails are in a hierarchy: below the daemon's own group, or below the one that was asked for. */
+export class GroupNames {
+  readonly #own: string;
+  readonly #parents = new Map<string, string>();
+  /** Folders that were made on the way to a group elsewhere, outermost first. */
+  readonly #made: string[] = [];
+
+  constructor(own: string) {
+    this.#own = own;
+  }
+
+  place(id: string, parent: string | undefined): void {
+    // As runc does it: a path from the top of the hierarchy, out of which nothing leads.
+    if (parent) this.#parents.set(id, posix.join('/', parent).slice(1));
+    else this.#parents.delete(id);
+  }
+
+  /** The path of a group from the top of its hierarchy, without a slash before. */
+  of(id: string): string {
+    return posix.join(this.#parents.get(id) ?? this.#own, id);
+  }
+
+  /** Groups that are not below the daemon's own. */
+  get elsewhere(): string[] {
+    return [...this.#parents.keys()];
+  }
+
+  /** Makes a group with the ones above it. */
+  make(top: string, id: string): void {
+    const path = `${top}/${this.of(id)}`;
+    const first = mkdirSync(path, { recursive: true });
+    if (first === undefined || !this.#parents.has(id)) return;
+    const made: string[] = [];
+    for (let above = dirname(path); above.length >= first.length; above = dirname(above)) made.unshift(above);
+    this.#made.push(...made);
+  }
+
+  /** Forgets a group that is gone, and takes away those above it that were made for it alone. */
+  forget(id: string): void {
+    if (!this.#parents.delete(id)) return;
+    for (const path of this.#made.splice(0).reverse()) if (!removeGroup(path)) this.#made.unshift(path);
+  }
+}
+
+/** `major:minor` of a device file. */
+export function deviceNumber(path: string): string {
+  const { major, minor } = splitDevice(statSync(path).rdev);
+  return `${major}:${minor}`;
 }
 
 /** A mounted hierarchy: `controllers` is undefined for version 2. */

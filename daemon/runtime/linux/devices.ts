@@ -2,15 +2,7 @@
 import { constants, lstatSync, readdirSync, statSync } from 'node:fs';
 import type { JailDevice, JailDeviceRule } from '../runtime.ts';
 import type { DeviceRule } from './cgroup.ts';
-
-/** Splits `st_rdev` as the C library encodes it (gnu_dev_major, gnu_dev_minor). */
-export function splitDevice(rdev: number): { major: number; minor: number } {
-  const wide = BigInt(rdev);
-  return {
-    major: Number(((wide >> 8n) & 0xfffn) | ((wide >> 32n) & 0xfffff000n)),
-    minor: Number((wide & 0xffn) | ((wide >> 12n) & 0xffffff00n)),
-  };
-}
+import { splitDevice } from './device-number.ts';
 
 /** The rules that allow these devices of the host, and what else was asked for. */
 export function deviceRules(devices: JailDevice[], further: JailDeviceRule[] = []): DeviceRule[] {

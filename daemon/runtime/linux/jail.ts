@@ -7,6 +7,7 @@ import { closeSync, readFileSync } from 'node:fs';
 import type { Clock } from '#common/clock';
 import { assert, DrydockError, errorMessage, SyscallError } from '#common/errors';
 import type { Log } from '#common/log';
+import { terminalNumber } from '#common/native/tty';
 import type { SeccompFilter } from '../../launch/protocol.ts';
 import type {
   ExitStatus,
@@ -131,8 +132,13 @@ export class LinuxJail implements Jail {
       throw error;
     }
     if (!init) return this.#track(this.#first, this.#first.pipes, process, this.#terminal, true);
-    this.#freeStreams();
-    return this.#join(process, true);
+    this.#first.pipes.closeOwnEnds();
+    try {
+      return await this.#join(process, true, this.#terminal);
+    } catch (error) {
+      if (this.#terminal !== undefined) closeSync(this.#terminal);
+      throw error;
+    }
   }
 
   /** For a first process that will not use its streams. */
@@ -205,8 +211,8 @@ export class LinuxJail implements Jail {
     this.#context.destroyed();
   }
 
-  /** Launches a further process into the jail. */
-  async #join(spec: ProcessSpec, main: boolean): Promise<JailProcess> {
+  /** Launches a further process into the jail. @param given the master of the terminal that it is to have */
+  async #join(spec: ProcessSpec, main: boolean, given?: number): Promise<JailProcess> {
     const outside = this.#canJoinFromOutside(spec) ? this.#context.takeJoiner() : undefined;
     if (outside) {
       try {
@@ -218,9 +224,14 @@ export class LinuxJail implements Jail {
     const launcher = this.#startInside();
     try {
       await this.#context.cgroups.add(this.id, launcher.pid);
-      launcher.send({ type: 'join', process: spec, filter: this.#context.filter });
+      launcher.send({
+        type: 'join',
+        process: spec,
+        filter: this.#context.filter,
+        ...(given !== undefined && { terminal: terminalNumber(given) }),
+      });
       const { terminalFd } = await launcher.expect('ready');
-      const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
+      const terminal = terminalFd === undefined ? given : launcher.takeDescriptor(terminalFd);
       launcher.send({ type: 'run' });
       await launcher.expect('executing');
       await launcher.gone();

@@ -6,7 +6,7 @@ import { closeSync, openSync } from 'node:fs';
 import { DrydockError, errorMessage } from '#common/errors';
 import { pidfdOpen, pidfdSignal } from '#common/native/process';
 import type { RuntimeOptions } from '../platform.ts';
-import type { Jail, JailReportRow, JailSpec, NamespaceMode, Runtime } from '../runtime.ts';
+import type { Jail, JailReportRow, JailSpec, KnownJail, NamespaceMode, Runtime } from '../runtime.ts';
 import type { Cgroups } from './cgroup.ts';
 import { openCgroups } from './cgroup-open.ts';
 import { deviceRules, hostDevices } from './devices.ts';
@@ -59,6 +59,7 @@ export class LinuxRuntime implements Runtime {
     const spec = effectiveSpec(wish, hostDevices);
     const cgroups = this.#requireCgroups();
     if (this.#jails.has(spec.id)) throw new DrydockError('ERR_JAIL', `There is a jail ${spec.id} already.`);
+    cgroups.place(spec.id, spec.cgroupParent);
     cgroups.create(spec.id, {}, spec.privileged ? undefined : deviceRules(spec.devices, spec.deviceRules));
     let launcher: Launcher | undefined;
     try {
@@ -108,11 +109,13 @@ export class LinuxRuntime implements Runtime {
     };
   }
 
-  async sweep(known: { id: string; pid: number; startTime: string }[]): Promise<string[]> {
+  async sweep(known: KnownJail[]): Promise<string[]> {
     const cgroups = this.#requireCgroups();
     const done: string[] = [];
-    for (const { id, pid, startTime } of known) {
-      if (this.#jails.has(id) || !killIfSame(pid, startTime)) continue;
+    for (const { id, pid, startTime, cgroupParent } of known) {
+      if (this.#jails.has(id)) continue;
+      cgroups.place(id, cgroupParent);
+      if (!killIfSame(pid, startTime)) continue;
       done.push(`killed process ${pid} of container ${id.slice(0, 12)}`);
     }
     for (const id of cgroups.list()) {

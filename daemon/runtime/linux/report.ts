@@ -65,8 +65,8 @@ export function reportSpec(spec: JailSpec, cgroups: Cgroups): JailReportRow[] {
   return [...rows, ...cgroups.report(spec.limits)];
 }
 
-/** Every limit that can be asked for, to see which of them this machine knows. */
-const ALL_LIMITS: Required<JailLimits> = {
+/** The limits whose absence dockerd tells of, too, to see which of them this machine knows. */
+const ALL_LIMITS: JailLimits = {
   memoryBytes: 1,
   memorySwapBytes: 1,
   memoryReservationBytes: 1,

@@ -5,9 +5,11 @@
 import { constants, statSync } from 'node:fs';
 import type { Identity } from '../../launch/users.ts';
 import { DEVICE_RULES_ALWAYS } from '../linux/cgroup.ts';
-import { deviceRules, splitDevice } from '../linux/devices.ts';
+import { splitDevice } from '../linux/device-number.ts';
+import { deviceRules } from '../linux/devices.ts';
 import { applicableRules, type CompileContext } from '../linux/seccomp/compile.ts';
 import type {
+  JailBlkioLimit,
   JailDevice,
   JailLimits,
   JailMount,
@@ -124,6 +126,8 @@ function ociResources(limits: JailLimits): object {
       limit: given(memoryBytes),
       swap: memorySwapBytes || (memoryBytes ? memoryBytes * 2 : undefined),
       reservation: given(limits.memoryReservationBytes),
+      swappiness: limits.memorySwappiness,
+      disableOOMKiller: limits.oomKillDisable,
     },
     cpu: {
       shares: given(limits.cpuShares),
@@ -133,7 +137,26 @@ function ociResources(limits: JailLimits): object {
       mems: given(limits.cpusetMems),
     },
     pids: limits.pids ? { limit: limits.pids } : undefined,
-    blockIO: limits.blkioWeight ? { weight: limits.blkioWeight } : undefined,
+    blockIO: ociBlockIo(limits),
+  };
+}
+
+function ociBlockIo({ blkioWeight, blkioDevices = [] }: JailLimits): object | undefined {
+  if (!blkioWeight && blkioDevices.length === 0) return undefined;
+  const rates = (name: Exclude<keyof JailBlkioLimit, 'hostPath'>): object[] =>
+    blkioDevices
+      .filter((device) => device[name])
+      .map((device) => ({
+        ...splitDevice(statSync(device.hostPath).rdev),
+        [name === 'weight' ? 'weight' : 'rate']: device[name],
+      }));
+  return {
+    weight: blkioWeight || undefined,
+    weightDevice: rates('weight'),
+    throttleReadBpsDevice: rates('readBytesPerSecond'),
+    throttleWriteBpsDevice: rates('writeBytesPerSecond'),
+    throttleReadIOPSDevice: rates('readsPerSecond'),
+    throttleWriteIOPSDevice: rates('writesPerSecond'),
   };
 }
 

@@ -82,6 +82,8 @@ export class OciRuntime implements Runtime {
 
   async create(wish: JailSpec): Promise<Jail> {
     const spec = effectiveSpec(wish, hostDevices);
+    const cgroups = this.#requireCgroups();
+    cgroups.place(spec.id, spec.cgroupParent);
     const holder = this.#requireProgram().start({ kind: 'host' });
     try {
       holder.send({ type: 'hold', namespaces: { ...HOST_NAMESPACES, network: spec.namespaces.network } });
@@ -90,7 +92,7 @@ export class OciRuntime implements Runtime {
       const config = ociConfig(spec, {
         identity: identityIn(spec.rootPath, spec.process),
         networkPath: `/proc/${holder.pid}/ns/net`,
-        cgroupsPath: `/drydock-${this.#options.instance}/${spec.id}`,
+        cgroupsPath: cgroups.pathOf(spec.id),
         seccomp: seccomp && { profile: seccomp, context: compileContext(spec) },
       });
       const bundle = join(this.#stateRoot, 'bundles', spec.id);
@@ -99,7 +101,7 @@ export class OciRuntime implements Runtime {
       const jail = new OciJail(spec, holder, bundle, {
         command: this.#command,
         stateRoot: join(this.#stateRoot, 'state'),
-        cgroups: this.#requireCgroups(),
+        cgroups,
         clock: this.#options.clock,
         log: this.#options.log,
         destroyed: () => void this.#jails.delete(spec.id),

@@ -128,6 +128,9 @@ function limitRows({ limits }: JailPolicy): JailReportRow[] {
   none('memory reservation', limits.memoryReservationBytes);
   none('CPU quota', cpuQuotaUs);
   none('CPU shares', cpuShares);
+  none('block IO of devices', limits.blkioDevices?.length);
+  none('memory swappiness', limits.memorySwappiness);
+  none('OOM kill disable', limits.oomKillDisable ? 1 : 0);
   none('CPU set', limits.cpusetCpus);
   none('memory nodes', limits.cpusetMems);
   none('block IO weight', blkioWeight);
