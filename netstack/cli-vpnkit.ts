@@ -14,6 +14,9 @@ import { parseUpstream } from './service/dns/upstreams.ts';
 
 /** The flags as commander gives them. */
 export interface VpnkitFlags {
+  port?: string[];
+  introspection?: string[];
+  diagnostics?: string[];
   httpApiPath?: string;
   hosts?: string;
   hostNames?: string[];
@@ -43,9 +46,6 @@ const NEEDLESS: Readonly<Record<string, string>> = {
 
 /** Flags whose work is done in another way here. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  port: 'the 9P tree is not served; publish ports by /services/forwarder/expose of the control API',
-  introspection: 'ask the control API: GET /flows, /stats, /services/forwarder/all, /capture',
-  diagnostics: 'ask the control API: GET /flows, /stats and /metrics, and POST /capture for frames',
   forwards:
     'connections of machines cannot be led to unix sockets; a policy, an HTTP proxy and --gateway-forwards can be given',
 };
@@ -61,11 +61,15 @@ export function readText(path: string): Promise<string> {
   });
 }
 
+const collect = (value: string, before: string[] = []): string[] => [...before, value];
 const names = (value: string, before: string[] = []): string[] => [...before, ...value.split(',')];
 
 /** Adds the flags. */
 export function addVpnkitOptions(command: Command): void {
   command
+    .option('--port <path>', 'unix socket at which ports are published by 9P (repeatable)', collect)
+    .option('--introspection <path>', 'unix socket that shows flows and captures by 9P (repeatable)', collect)
+    .option('--diagnostics <path>', 'unix socket that gives the same as a tar archive (repeatable)', collect)
     .option('--http-api-path <path>', "control endpoint by VPNKit's flag, a path")
     .option('--hosts <file>', 'names for DNS, a file like /etc/hosts, followed')
     .option('--host-names <names>', 'names of the host, with commas between', names)
@@ -137,9 +141,16 @@ export async function mergeVpnkitFlags(file: NetFile, flags: VpnkitFlags): Promi
   if (flags.hostNames) stack.hostNames = flags.hostNames;
   if (flags.gatewayNames) stack.gatewayNames = flags.gatewayNames;
   if (flags.vmNames) stack.machineNames = flags.vmNames;
+  const { port: ports, introspection, diagnostics } = flags;
   return {
     ...file,
     stack,
+    vpnkit: {
+      ...file.vpnkit,
+      ...(ports && { ports }),
+      ...(introspection && { introspection }),
+      ...(diagnostics && { diagnostics }),
+    },
     ...(flags.httpApiPath !== undefined && { services: file.services ?? `unix://${flags.httpApiPath}` }),
   };
 }

@@ -53,6 +53,8 @@ export interface NetFile {
   interfaces?: { vpnkit?: string; qemu?: string; bess?: string; stdio?: string; vfkit?: string };
   stack?: StackFile;
   forwards?: Partial<SshForwardConfig>[];
+  /** Sockets that VPNKit's clients know: of `--port`, `--introspection` and `--diagnostics`. */
+  vpnkit?: { ports?: string[]; introspection?: string[]; diagnostics?: string[] };
   namespaces?: string[];
   interface?: string;
 }
@@ -183,6 +185,7 @@ const readFile: Reader<NetFile> = mapping({
   }),
   forwards: list(mapping({ socket: text, dest: text, user: text, identity: text })),
   // Ours:
+  vpnkit: mapping({ ports: list(text), introspection: list(text), diagnostics: list(text) }),
   namespaces: list(textOrNumber),
   interface: text,
 });

@@ -37,7 +37,15 @@ const vpnkitHttp = mapping({
  * @throws DrydockError ERR_NET_CONFIG_INVALID
  */
 export function parseVpnkitHttp(content: string): HttpProxyConfig {
-  const file = vpnkitHttp(parseYaml(content), '');
+  return readVpnkitHttp(parseYaml(content));
+}
+
+/**
+ * The same of a value that is parsed already.
+ * @throws DrydockError ERR_NET_CONFIG_INVALID
+ */
+export function readVpnkitHttp(value: unknown): HttpProxyConfig {
+  const file = vpnkitHttp(value, '');
   const allows = file.allow_enabled === true;
   return {
     port: PROXY_PORT,
@@ -49,6 +57,21 @@ export function parseVpnkitHttp(content: string): HttpProxyConfig {
     }),
     ...(file.exclude !== undefined && { exclude: file.exclude }),
     ...(allows && { allow: file.allow ?? [], allowMessage: file.allow_error_msg ?? ALLOW_MESSAGE_DEFAULT }),
+  };
+}
+
+/** The settings as `GET /http_proxy.json` tells them, with VPNKit's defaults filled in. */
+export function formatVpnkitHttp(config: HttpProxyConfig): Record<string, unknown> {
+  const { http, https, exclude, allow, allowMessage, transparentHttpPorts, transparentHttpsPorts } = config;
+  return {
+    ...(http !== undefined && { http }),
+    ...(https !== undefined && { https }),
+    exclude: exclude ?? '',
+    transparent_http_ports: transparentHttpPorts ?? [80],
+    transparent_https_ports: transparentHttpsPorts ?? [443],
+    allow_enabled: allow !== undefined,
+    allow: allow ?? [],
+    allow_error_msg: allowMessage ?? ALLOW_MESSAGE_DEFAULT,
   };
 }
 

@@ -91,6 +91,8 @@ export interface NetConfig {
   /** A machine speaks LE16 framing on standard input and output. */
   stdio: boolean;
   sshForwards: SshForwardConfig[];
+  /** Unix sockets: 9P trees by which ports are published and state is shown, and state as archives. */
+  vpnkitSockets: { ports: string[]; introspection: string[]; diagnostics: string[] };
   /** Address of the first machine. */
   machineIp: string;
   /** Network namespaces to attach. */
@@ -273,10 +275,22 @@ export function resolveNetConfig(file: NetFile): NetConfig {
         throw invalid(`forwards[${index}]`, 'needs all of socket, dest, user and identity');
       return { socket, dest, user, identity };
     }),
+    vpnkitSockets: {
+      ports: requirePaths('vpnkit.ports (--port)', file.vpnkit?.ports),
+      introspection: requirePaths('vpnkit.introspection (--introspection)', file.vpnkit?.introspection),
+      diagnostics: requirePaths('vpnkit.diagnostics (--diagnostics)', file.vpnkit?.diagnostics),
+    },
     machineIp,
     namespaces: (file.namespaces ?? []).map(resolveNamespace),
     interfaceName: file.interface ?? 'tap0',
   };
+}
+
+/** Paths of unix sockets: the other forms that VPNKit takes are Windows's, or descriptors of whoever started it. */
+function requirePaths(place: string, paths: string[] = []): string[] {
+  for (const path of paths)
+    if (!path.startsWith('/')) throw invalid(place, `is "${path}", which is not the path of a unix socket`);
+  return paths;
 }
 
 /** gvproxy's `gatewayIPv6` names no prefix: it is the one of 64 bits, of which machines form their addresses. */

@@ -8,13 +8,14 @@ import { PassThrough } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { DrydockError } from '#common/errors';
 import { nullLog } from '#common/log';
-import type { CaptureOptions, LiveOptions, Network, PublishOptions } from '../index.ts';
+import type { CaptureOptions, HttpProxyConfig, LiveOptions, Network, PublishOptions } from '../index.ts';
 import { checkCapture } from '../link/pcap.ts';
 import type { Zone } from '../service/dns/names.ts';
 import { CaptureControl, LIVE_CAPTURES_MAX } from './capture-control.ts';
 import { BODY_BYTES_MAX, type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { Forwarder, parseEndpoint } from './forwarder.ts';
+import { ProxyControl } from './vpnkit-http.ts';
 
 let folder: string;
 let control: ControlServer;
@@ -47,6 +48,9 @@ function fakeNetwork(): Network {
     stats: async () => ({ bytesIn: 7, dns_pending: 1 }),
     flows: async () => [{ id: 1, protocol: 'tcp' }],
     denied: async () => [],
+    useHttpProxy: async ({ http }: HttpProxyConfig) => {
+      if (http === 'bad') throw new DrydockError('ERR_PROXY_UNKNOWN', 'it has no address');
+    },
     capture: async (options: CaptureOptions) => {
       captured.push(options);
       const state = async () => ({ frames: captured.length, dropped: 0, failed: 'ENOSPC' });
@@ -96,6 +100,7 @@ beforeEach(async () => {
     forwarder,
     dial,
     captures: new CaptureControl(network),
+    proxies: new ProxyControl(network),
     gatewayMac: '5a:94:ef:e4:0c:dd',
     log: nullLog,
     connect: (stream) => plugged.push(stream),
@@ -112,7 +117,9 @@ afterEach(async () => {
 });
 
 async function call(method: string, path: string, body?: string): Promise<{ status: number; text: string }> {
-  const request = http.request({ socketPath: `${folder}/s`, method, path, agent: false });
+  // Without its length Node sends no body with DELETE.
+  const headers = body === undefined ? {} : { 'Content-Length': Buffer.byteLength(body) };
+  const request = http.request({ socketPath: `${folder}/s`, method, path, headers, agent: false });
   // Node's client may report EPIPE for a large body that was taken in full, after the answer has come.
   request.on('error', () => {});
   request.end(body);
@@ -277,14 +284,9 @@ describe('POST /connect', () => {
   test('a server without it knows no such path', async () => {
     const network = fakeNetwork();
     const captures = new CaptureControl(network);
-    const services = createControlServer({
-      network,
-      forwarder,
-      captures,
-      dial,
-      gatewayMac: '',
-      log: nullLog,
-    });
+    const proxies = new ProxyControl(network);
+    const parts = { network, forwarder, captures, proxies, dial, gatewayMac: '', log: nullLog };
+    const services = createControlServer(parts);
     await listenAt(services.server, `unix://${folder}/services`);
     const asked = http.request({
       socketPath: `${folder}/services`,
@@ -316,6 +318,70 @@ test('a connection is gone when its client has gone, or when the server ends, wh
   await vi.waitFor(async () => expect(await count()).toBe(1));
   await control.close();
   await once(tunnel, 'close');
+});
+
+describe("VPNKit's paths", () => {
+  const port = { proto: 'tcp', out_ip: '127.0.0.1', out_port: 8080, in_ip: '172.17.0.2', in_port: 80 };
+
+  test('/forwards: a port is exposed and unexposed, each as often as it is asked for', async () => {
+    const body = JSON.stringify({ ...port, annotation: 'web' });
+    for (const method of ['PUT', 'POST'])
+      expect(await call(method, '/forwards/expose/port', body)).toEqual({ status: 200, text: '' });
+    expect(published).toHaveLength(1);
+    expect(await getJson('/forwards/list')).toEqual([{ ...port, annotation: 'web' }]);
+    expect(await getJson('/services/forwarder/all')).toEqual([
+      { local: '127.0.0.1:8080', remote: '172.17.0.2:80', protocol: 'tcp' },
+    ]);
+    expect((await call('GET', '/forwards/dump')).text).toBe(
+      'tcp forward from 127.0.0.1:8080 to 172.17.0.2:80\n',
+    );
+    for (const method of ['DELETE', 'POST'])
+      expect(await call(method, '/forwards/unexpose/port', body)).toEqual({ status: 200, text: '' });
+    expect(published[0]!.close).toHaveBeenCalledOnce();
+    expect(await getJson('/forwards/list')).toEqual([]);
+  });
+
+  test('what is empty is left out: no outer address is every one, IPv6 has no brackets', async () => {
+    const any = { proto: 'udp', out_port: 53, in_ip: 'fd00::2', in_port: 53 };
+    expect((await call('PUT', '/forwards/expose/port', JSON.stringify(any))).status).toBe(200);
+    expect(published).toMatchObject([
+      { hostAddress: '0.0.0.0' },
+      { hostAddress: '::', guestAddress: 'fd00::2' },
+    ]);
+    expect(await getJson('/forwards/list')).toEqual([any]);
+  });
+
+  test.each([
+    ['PUT', '/forwards/expose/port', { ...port, proto: 'unix' }, 400, /only be TCP or UDP/],
+    ['PUT', '/forwards/expose/port', { ...port, out_port: 1 }, 400, /permission denied, use sudo/],
+    ['PUT', '/forwards/expose/port', { ...port, in_ip: 'x' }, 400, /no address and port/],
+    ['PUT', '/forwards/expose/port', { ...port, out: 1 }, 400, /out is not known here/],
+    ['PUT', '/forwards/expose/pipe', { proto: 'unix', out_path: '/a', in_path: '/b' }, 400, /\/b is inside/],
+    ['DELETE', '/forwards/unexpose/pipe', port, 400, /only have proto=Unix/],
+    ['GET', '/forwards/expose/port', undefined, 405, /Method Not Allowed/],
+  ])('%s %s of %j is %i with a message in JSON', async (method, path, body, status, message) => {
+    const answer = await call(method, path, body && JSON.stringify(body));
+    expect(answer.status).toBe(status);
+    expect(JSON.parse(answer.text)).toEqual({ message: expect.stringMatching(message) });
+    expect(forwarder.all()).toEqual([]);
+  });
+
+  test('/http_proxy.json: nothing at first, then what was set with the defaults', async () => {
+    expect(await call('GET', '/http_proxy.json')).toEqual({ status: 404, text: '' });
+    const settings = { http: 'proxy.lan:3128', exclude: '*.lan', transparent_http_ports: [80, 8080] };
+    expect((await post('/http_proxy.json', settings)).status).toBe(200);
+    expect(await getJson('/http_proxy.json')).toEqual({
+      ...settings,
+      transparent_https_ports: [443],
+      allow_enabled: false,
+      allow: [],
+      allow_error_msg: expect.stringMatching(/forbidden by policy/),
+    });
+    const refused = await post('/http_proxy.json', { http: 'bad' });
+    expect(refused).toEqual({ status: 400, text: '{"message":"it has no address"}\n' });
+    expect((await post('/http_proxy.json', { https: 1 })).status).toBe(400);
+    expect(await getJson('/http_proxy.json')).toMatchObject(settings);
+  });
 });
 
 describe('captures', () => {

@@ -7,7 +7,7 @@
  */
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
-import { pipeline, type Readable } from 'node:stream';
+import { pipeline } from 'node:stream';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import type { Network } from '../index.ts';
@@ -15,6 +15,8 @@ import type { PolicyConfig } from '../service/policy.ts';
 import type { CaptureControl } from './capture-control.ts';
 import { type Dial, type ExposeProtocol, type Forwarder, joinStreams } from './forwarder.ts';
 import { formatMetrics } from './metrics.ts';
+import type { Answer, Route } from './route.ts';
+import { forwardRoutes, type ProxyControl, proxyRoutes } from './vpnkit-http.ts';
 import { zoneOfApi, zoneToApi } from './zones.ts';
 
 /** Largest body of a request. */
@@ -27,6 +29,7 @@ export interface ControlOptions {
   network: Network;
   forwarder: Forwarder;
   captures: CaptureControl;
+  proxies: ProxyControl;
   dial: Dial;
   /** MAC address of the gateway, shown among the leases as gvproxy does. */
   gatewayMac: string;
@@ -44,22 +47,6 @@ export interface ControlServer {
 
 /** How the request of a machine begins (`POST /connect`), as Go's client writes it. */
 const CONNECT_HEAD = 'POST /connect ';
-
-interface Answer {
-  status?: number;
-  /** Sent as JSON. */
-  json?: unknown;
-  text?: string;
-  /** Frames as they pass, until either side has enough. */
-  stream?: Readable;
-}
-
-interface Route {
-  method: 'GET' | 'POST' | 'PUT' | 'DELETE';
-  path: string;
-  /** `body` is parsed JSON for POST and PUT. */
-  answer(body: unknown, query: URLSearchParams): Promise<Answer>;
-}
 
 /** Codes of errors that are the client's fault. */
 const CLIENT_FAULTS: ReadonlySet<string> = new Set([
@@ -89,7 +76,7 @@ function protocolOf(body: unknown): ExposeProtocol {
   throw bodyInvalid(`The protocol is "${protocol}", not tcp, udp or unix.`);
 }
 
-function routes({ network, forwarder, gatewayMac, captures }: ControlOptions): Route[] {
+function routes({ network, forwarder, gatewayMac, captures, proxies }: ControlOptions): Route[] {
   const leases = async (): Promise<Answer> => ({
     json: Object.fromEntries([
       [network.gateway, gatewayMac],
@@ -140,6 +127,8 @@ function routes({ network, forwarder, gatewayMac, captures }: ControlOptions): R
         json: Object.fromEntries((await network.switchTable()).map(({ mac, port }) => [mac, port])),
       }),
     },
+    ...forwardRoutes(forwarder, network),
+    ...proxyRoutes(proxies),
     { method: 'GET', path: '/stats', answer: async () => ({ json: await network.stats() }) },
     // Ours:
     { method: 'GET', path: '/flows', answer: async () => ({ json: await network.flows() }) },
@@ -240,17 +229,22 @@ async function answer(
   const route = ofPath.find(({ method }) => method === request.method);
   if (!route) {
     const [other] = ofPath;
-    // gvproxy's words for its own paths.
-    if (other?.method === 'POST') send(response, 400, 'post only\n');
+    // gvproxy's words for its own paths, and those of VPNKit's HTTP server.
+    if (other?.manner === 'vpnkit')
+      sendVpnkit(response, { status: 405, json: { message: 'Method Not Allowed' } });
+    else if (other?.method === 'POST') send(response, 400, 'post only\n');
     else if (other) send(response, 405, `${other.method} only\n`);
     else send(response, 404, '404 page not found\n');
     return;
   }
   try {
-    const hasBody = route.method === 'POST' || route.method === 'PUT';
+    const { method, manner } = route;
+    const hasBody = method === 'POST' || method === 'PUT' || (method === 'DELETE' && manner === 'vpnkit');
     const body = hasBody ? await readJson(request) : undefined;
-    const { status = 200, json, text, stream } = await route.answer(body, url.searchParams);
-    if (stream) {
+    const given = await route.answer(body, url.searchParams);
+    const { status = 200, json, text, stream } = given;
+    if (manner === 'vpnkit') sendVpnkit(response, given);
+    else if (stream) {
       response.writeHead(status, { 'Content-Type': 'application/vnd.tcpdump.pcap' });
       // The head goes out before the first frame: Wireshark waits for it.
       response.flushHeaders();
@@ -258,14 +252,28 @@ async function answer(
       pipeline(stream, response, () => {});
     } else send(response, status, text ?? (json === undefined ? '' : `${JSON.stringify(json)}\n`));
   } catch (error) {
+    if (route.manner === 'vpnkit' && error instanceof DrydockError) {
+      sendVpnkit(response, { status: 400, json: { message: error.message } });
+      return;
+    }
     const status = CLIENT_FAULTS.has(errorCode(error) ?? '') ? 400 : 500;
     send(response, status, `${errorMessage(error)}\n`);
   }
 }
 
-function send(response: ServerResponse, status: number, text: string): void {
+function sendVpnkit(response: ServerResponse, { status = 200, json, text = '' }: Answer): void {
+  if (json === undefined) send(response, status, text);
+  else send(response, status, `${JSON.stringify(json)}\n`, 'application/json; charset=UTF-8');
+}
+
+function send(
+  response: ServerResponse,
+  status: number,
+  text: string,
+  type = 'text/plain; charset=utf-8',
+): void {
   response.writeHead(status, {
-    'Content-Type': 'text/plain; charset=utf-8',
+    'Content-Type': type,
     'Content-Length': Buffer.byteLength(text),
   });
   response.end(text);

@@ -137,7 +137,11 @@ export class Forwarder {
   }
 
   #checkBind(address: string): void {
-    if (!this.#bindAddresses || this.#bindAddresses.has(formatAddress(parseAddress(address)!, 0))) return;
+    if (!this.#bindAddresses) return;
+    const wanted = formatAddress(parseAddress(address)!, 0);
+    // As VPNKit has it (forward.ml, check_bind_allowed), 0.0.0.0 in the list is every address of IPv4.
+    if (this.#bindAddresses.has(wanted) || (!wanted.includes(':') && this.#bindAddresses.has('0.0.0.0')))
+      return;
     throw new DrydockError(
       'ERR_FORWARD_FORBIDDEN',
       `Ports may not be published at ${address}, only at ${[...this.#bindAddresses].join(', ')} (--allowed-bind-addresses).`,

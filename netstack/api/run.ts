@@ -18,6 +18,8 @@ import { type ExposeProtocol, Forwarder } from './forwarder.ts';
 import { keepLeaseFile } from './lease-file.ts';
 import { Notifier } from './notifier.ts';
 import { forwardOverSsh } from './ssh-forward.ts';
+import { ProxyControl } from './vpnkit-http.ts';
+import { serveVpnkit } from './vpnkit-sockets.ts';
 import { zoneOfConfig } from './zones.ts';
 
 /** What runs. */
@@ -26,6 +28,7 @@ interface Running {
   servers: ControlServer[];
   forwarder: Forwarder;
   captures: CaptureControl;
+  proxies: ProxyControl;
   notifier: Notifier | undefined;
   /** What is to be ended besides: SSH's forwards, and the file of leases for a last time. */
   closers: (() => Promise<void>)[];
@@ -69,6 +72,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     servers: [],
     closers: [],
     captures: new CaptureControl(network),
+    proxies: new ProxyControl(network),
     forwarder: new Forwarder(
       network,
       (address, port) => network.dial(address, port),
@@ -77,13 +81,14 @@ export async function runNetwork(config: NetConfig): Promise<void> {
   };
   try {
     await configure(running, config);
-    for (const end of await followFiles(network, config, log)) running.closers.push(async () => end());
+    for (const end of await followFiles(running, config, log)) running.closers.push(async () => end());
     if (config.leaseFile !== undefined)
       running.closers.push(await keepLeaseFile(network, config.leaseFile, log));
     if (config.capture) running.closers.push(await startCapture(running.captures, config.capture, log));
     await letIn(network, config, log);
     const gone = config.stdio ? plugStdio(network) : undefined;
     await serve(running, config, log);
+    await serveVpnkit(running, config, log, running.closers);
     for (const forward of config.sshForwards)
       running.closers.push(await forwardOverSsh(network, config.machineIp, forward, log));
     if (config.pidFile !== undefined) await writeFile(config.pidFile, `${process.pid}\n`);
@@ -103,9 +108,9 @@ function openLog({ logLevel, logFile }: NetConfig): Logger {
   return pino({ level: logLevel }, file);
 }
 
-async function configure({ network, forwarder }: Running, config: NetConfig): Promise<void> {
+async function configure({ network, forwarder, proxies }: Running, config: NetConfig): Promise<void> {
   await network.setPolicy(config.policy);
-  await network.useHttpProxy(config.httpProxy);
+  await proxies.set(config.httpProxy);
   for (const zone of config.zones) await network.addZone(zoneOfConfig(zone));
   for (const [address, mac] of Object.entries(config.staticLeases)) await network.reserve(address, mac);
   for (const [key, remote] of Object.entries(config.forwards)) {
@@ -115,7 +120,11 @@ async function configure({ network, forwarder }: Running, config: NetConfig): Pr
 }
 
 /** Takes VPNKit's files, now and as they change. A file that becomes wrong changes nothing, and the log says so. */
-async function followFiles(network: Network, config: NetConfig, log: Logger): Promise<(() => void)[]> {
+async function followFiles(
+  { network, proxies }: Running,
+  config: NetConfig,
+  log: Logger,
+): Promise<(() => void)[]> {
   const { names, hostsFile, dnsFile, httpProxyFile } = config;
   const ends: (() => void)[] = [];
   const follow = async (path: string, take: (text: string) => Promise<void>): Promise<void> => {
@@ -141,7 +150,7 @@ async function followFiles(network: Network, config: NetConfig, log: Logger): Pr
   if (dnsFile !== undefined)
     await follow(dnsFile, async (text) => network.resolveBy(parseVpnkitDns(text).upstreams));
   if (httpProxyFile !== undefined)
-    await follow(httpProxyFile, async (text) => network.useHttpProxy(parseVpnkitHttp(text)));
+    await follow(httpProxyFile, async (text) => proxies.set(parseVpnkitHttp(text)));
   return ends;
 }
 
@@ -183,7 +192,7 @@ async function plugStdio(network: Network): Promise<string> {
 }
 
 async function serve(
-  { network, servers, forwarder, captures, notifier }: Running,
+  { network, servers, forwarder, captures, proxies, notifier }: Running,
   config: NetConfig,
   log: Logger,
 ): Promise<void> {
@@ -192,6 +201,7 @@ async function serve(
       network,
       forwarder,
       captures,
+      proxies,
       dial: (address, port) => network.dial(address, port),
       gatewayMac: network.gatewayMac,
       log,

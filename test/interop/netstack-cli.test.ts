@@ -2,7 +2,7 @@
  * `drydock net` in gvproxy's place: a machine plugs in as podman's would, and everything that podman, lima and crc take for
  * granted is there. The command runs in a namespace of its own, so that its fixed ports meet nobody's.
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, type StdioOptions } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
@@ -12,6 +12,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { compiledEntry } from '#common/entry';
 import { startMachine } from '../support/machine.ts';
 import { Netns, type Running } from '../support/netns.ts';
+import { NinepClient } from '../support/ninep-client.ts';
 import { lacking } from '../support/requirements.ts';
 
 const MACHINE_MAC = '5a:94:ef:e4:0c:ee';
@@ -81,6 +82,8 @@ describe.skipIf(
       join(folder, 'user'),
       '-lease-file',
       join(folder, 'leases'),
+      ...['--port', join(folder, 'ports.sock'), '--introspection', join(folder, 'introspection.sock')],
+      ...['--diagnostics', join(folder, 'diagnostics.sock')],
     );
     await startMachine(machine, { protocol: 'qemu', path: join(folder, 'qemu.sock'), mtuBytes: 1500 });
     execFileSync('ip', ['-n', machine.name, 'link', 'set', 'dev', 'eth0', 'address', MACHINE_MAC]);
@@ -210,6 +213,43 @@ describe.skipIf(
     }
     expect(heard).toBe(`OKecho tunnel to ::ffff:${GATEWAY}`);
     client.destroy();
+    server.kill();
+  });
+
+  test("VPNKit's clients publish by 9P, look at flows and captures, and get them as an archive", async () => {
+    const server = await echo(82);
+    const client = await NinepClient.attach(join(folder, 'ports.sock'));
+    await client.makeFolder('web');
+    const ctl = await client.open(2, 'web', 'ctl');
+    await client.write(ctl, `tcp:127.0.0.1:0:tcp:${MACHINE}:82`);
+    const said = (await client.readAll(ctl)).toString();
+    const port = Number(/^OK tcp:127\.0\.0\.1:(\d+):tcp:192\.168\.127\.2:82\n$/.exec(said)?.[1]);
+    const heard = edge.node(
+      `const s = require('node:net').connect(${port}, '127.0.0.1', () => setTimeout(() => s.write('9P'), 500)); s.pipe(process.stdout)`,
+    );
+    const look = await NinepClient.attach(join(folder, 'introspection.sock'));
+    expect(await look.list()).toEqual(['connections', 'capture/', 'flows', 'endpoints', 'ports']);
+    await vi.waitFor(async () =>
+      expect(String(await look.readFile('flows'))).toMatch(
+        /^192\.168\.127\.2:82 -> .* socket = established/m,
+      ),
+    );
+    expect(String(await look.readFile('ports'))).toMatch(new RegExp(`^${MACHINE} ${MACHINE_MAC} `, 'm'));
+    expect(await heard).toBe(`echo 9P to ::ffff:${GATEWAY}`);
+    client.close();
+    await vi.waitFor(async () => expect(await getJson('/services/forwarder/all')).toHaveLength(1));
+    look.close();
+    const parts: Buffer[] = [];
+    for await (const chunk of net.connect(join(folder, 'diagnostics.sock'))) parts.push(chunk as Buffer);
+    const input = Buffer.concat(parts);
+    expect(execFileSync('tar', ['-t'], { input, encoding: 'utf8' }).split('\n')).toContain(
+      'capture/dns.pcap',
+    );
+    const dns = execFileSync('tar', ['-xO', 'capture/dns.pcap'], { input });
+    const stdio: StdioOptions = ['pipe', 'pipe', 'ignore'];
+    expect(execFileSync('tcpdump', ['-nr', '-'], { input: dns, encoding: 'utf8', stdio })).toMatch(
+      /A\? host\.docker\.internal/,
+    );
     server.kill();
   });
 
@@ -376,8 +416,9 @@ describe.skipIf(
   test('SIGTERM ends it and leaves nothing; the capture is whole', async () => {
     process.kill(Number(readFileSync(join(folder, 'pid'), 'utf8')), 'SIGTERM');
     expect(await command.ended).toMatchObject({ code: 0 });
-    for (const name of ['forwarded.sock', 'control.sock', 'services.sock', 'qemu.sock', 'pid'])
-      expect(existsSync(join(folder, name))).toBe(false);
+    for (const name of ['forwarded', 'control', 'services', 'qemu', 'ports', 'introspection', 'diagnostics'])
+      expect(existsSync(join(folder, `${name}.sock`))).toBe(false);
+    expect(existsSync(join(folder, 'pid'))).toBe(false);
     expect(JSON.parse(readFileSync(join(folder, 'leases'), 'utf8'))).toMatchObject([
       { address: '192.168.127.3' },
     ]);
