@@ -260,7 +260,6 @@ class NetworkThread {
       this.#now = performance.now();
       this.#poller.dispatch();
       this.#faults?.poll(this.#now);
-      this.#host.poll(this.#now);
       this.#proxied.poll();
       this.#publisher.poll(this.#now);
       this.#services.poll(this.#now);

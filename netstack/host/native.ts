@@ -39,31 +39,19 @@ const ACCEPTS_PER_TURN = 64;
 /** Clients that may wait to be accepted. The kernel cuts it to net.core.somaxconn. */
 const LISTEN_BACKLOG = 4096;
 /** How long a listener rests when the process has no descriptors left. */
-const ACCEPT_REST_MS = 100;
+export const ACCEPT_REST_MS = 100;
 
 /** Sockets of the kernel, for the loop of one thread. */
 export class NativeHost implements Host {
   readonly #poller: Poller;
   readonly #log: Log;
-  readonly #now: () => number;
   readonly #networks: HostNetworks;
-  readonly #resting = new Map<Listener, number>();
 
-  /** @param now monotonic milliseconds, as of the loop's turn. @param networks tests stand in for the system's. */
+  /** @param now monotonic milliseconds, as of the loop's turn, for the age of what is known of networks. @param networks tests stand in for the system's. */
   constructor(poller: Poller, log: Log, now: () => number, networks?: HostNetworks) {
     this.#networks = networks ?? new HostNetworks(now);
     this.#poller = poller;
-    this.#now = now;
     this.#log = log;
-  }
-
-  /** Wakes listeners that rested because descriptors had run out. Once per turn of the loop. */
-  poll(now: number): void {
-    for (const [listener, since] of this.#resting) {
-      if (now - since < ACCEPT_REST_MS) continue;
-      this.#resting.delete(listener);
-      listener.resume();
-    }
   }
 
   /** Cuts off what is closing but has bytes left for a peer that does not read. */
@@ -132,10 +120,8 @@ export class NativeHost implements Host {
       );
       listener.onExhausted = () => {
         this.#log.warn({ port }, 'no file descriptors left to accept connections: raise `ulimit -n`');
-        this.#resting.set(listener, this.#now());
       };
-      listener.onClose = () => this.#resting.delete(listener);
-      listener.resume();
+      listener.start();
       return listener;
     } catch (error) {
       if (fd >= 0) socket.close(fd);
@@ -204,7 +190,6 @@ function isLoopback(addr: Uint8Array, off: number): boolean {
 class Listener implements Closable {
   readonly port: number;
   onExhausted: () => void = () => {};
-  onClose: () => void = () => {};
   readonly #poller: Poller;
   readonly #accepted: (fd: number, peer: Uint8Array, peerPort: number) => void;
   readonly #peer: Uint8Array = new Uint8Array(16);
@@ -222,8 +207,8 @@ class Listener implements Closable {
     this.#accepted = accepted;
   }
 
-  resume(): void {
-    if (this.#fd >= 0) this.#poller.watch(this.#fd, EPOLLIN, () => this.#accept());
+  start(): void {
+    this.#poller.watch(this.#fd, EPOLLIN, () => this.#accept());
   }
 
   #accept(): void {
@@ -235,7 +220,7 @@ class Listener implements Closable {
       }
       const error = hostError(errnoName(socket.socketErrno()));
       if (error === 'EMFILE') {
-        this.#poller.unwatch(this.#fd);
+        this.#poller.rest(this.#fd, ACCEPT_REST_MS);
         this.onExhausted();
       }
       return;
@@ -247,6 +232,5 @@ class Listener implements Closable {
     this.#poller.unwatch(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;
-    this.onClose();
   }
 }

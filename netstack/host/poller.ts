@@ -49,6 +49,7 @@ export type EventHandler = (mask: number) => void;
 
 interface Registration {
   tag: number;
+  events: number;
   handler: EventHandler;
 }
 
@@ -62,13 +63,14 @@ export class Poller {
   /** How much recent experience speaks for looking before sleeping. */
   #confidence = 0;
   #deferred: (() => void)[] = [];
+  #resting: { fd: number; registration: Registration; until: number }[] = [];
 
   /** @throws SyscallError */
   watch(fd: number, events: number, handler: EventHandler): void {
     const tag = this.#nextTag;
     this.#nextTag = (tag + 1) >>> 0;
     this.#epoll.add(fd, events, tag);
-    this.#registrations[fd] = { tag, handler };
+    this.#registrations[fd] = { tag, events, handler };
   }
 
   /** True when the last wait found nothing at first: what it brought has come meanwhile. */
@@ -79,7 +81,20 @@ export class Poller {
   /** Changes the events of a watched descriptor. @throws SyscallError */
   modify(fd: number, events: number): void {
     const registration = this.#registrations[fd];
-    if (registration) this.#epoll.modify(fd, events, registration.tag);
+    if (!registration) return;
+    registration.events = events;
+    this.#epoll.modify(fd, events, registration.tag);
+  }
+
+  /**
+   * Does not look at a watched descriptor for a while: at a listener when no descriptor is left to accept with, of which the
+   * kernel would tell without end.
+   */
+  rest(fd: number, restMs: number): void {
+    const registration = this.#registrations[fd];
+    if (!registration) return;
+    this.#epoll.modify(fd, 0, registration.tag);
+    this.#resting.push({ fd, registration, until: performance.now() + restMs });
   }
 
   /** Call before closing a descriptor that has no duplicate: the kernel then stops watching by itself. */
@@ -126,10 +141,21 @@ export class Poller {
       if (registration?.tag === this.#epoll.eventTag(i)) registration.handler(this.#epoll.eventMask(i));
     }
     this.#count = 0;
+    if (this.#resting.length > 0) this.#wake(performance.now());
     if (this.#deferred.length === 0) return;
     const actions = this.#deferred;
     this.#deferred = [];
     for (const action of actions) action();
+  }
+
+  /** Looks again at what has rested; what was closed meanwhile, and its number given to another, is left alone. */
+  #wake(now: number): void {
+    this.#resting = this.#resting.filter(({ fd, registration, until }) => {
+      if (this.#registrations[fd] !== registration) return false;
+      if (now < until) return true;
+      this.#epoll.modify(fd, registration.events, registration.tag);
+      return false;
+    });
   }
 
   close(): void {

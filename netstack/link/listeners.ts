@@ -6,8 +6,11 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { DrydockError, errorCode } from '#common/errors';
 import type { Log } from '#common/log';
 import { EPOLLIN } from '#common/native/epoll';
+import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
 import type { Closable } from '../flow/host.ts';
+import { hostError } from '../host/errors.ts';
+import { ACCEPT_REST_MS } from '../host/native.ts';
 import type { Poller } from '../host/poller.ts';
 import { parseAddress } from '../wire/address.ts';
 import type { Link } from './link.ts';
@@ -89,11 +92,17 @@ export class LinkListeners {
   }
 
   #listenStream(protocol: StreamProtocol | 'bess', endpoint: LinkEndpoint): LinkListener {
-    const { poller } = this.#parts;
+    const { poller, log } = this.#parts;
     const fd = openListener(protocol === 'bess' ? 'seqpacket' : 'stream', endpoint);
     const accept = (): void => {
       const accepted = socket.acceptUnix(fd);
-      if (accepted < 0) return;
+      if (accepted < 0) {
+        if (hostError(errnoName(socket.socketErrno())) === 'EMFILE') {
+          poller.rest(fd, ACCEPT_REST_MS);
+          log.warn({ protocol }, 'no file descriptors left to plug a machine in: raise `ulimit -n`');
+        }
+        return;
+      }
       if (!('path' in endpoint)) socket.setNoDelay(accepted);
       if (protocol === 'bess') this.#plugPackets(accepted, true, () => {});
       else this.#plugStream(protocol, accepted, accepted, () => {});

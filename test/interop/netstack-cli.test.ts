@@ -224,9 +224,12 @@ describe.skipIf(
     await client.write(ctl, `tcp:127.0.0.1:0:tcp:${MACHINE}:82`);
     const said = (await client.readAll(ctl)).toString();
     const port = Number(/^OK tcp:127\.0\.0\.1:(\d+):tcp:192\.168\.127\.2:82\n$/.exec(said)?.[1]);
-    const heard = edge.node(
-      `const s = require('node:net').connect(${port}, '127.0.0.1', () => setTimeout(() => s.write('9P'), 500)); s.pipe(process.stdout)`,
+    const held = edge.start(
+      process.execPath,
+      '-e',
+      `require('node:net').connect(${port}, '127.0.0.1', () => console.log('up'))`,
     );
+    await held.line(/up/);
     const look = await NinepClient.attach(join(folder, 'introspection.sock'));
     expect(await look.list()).toEqual(['connections', 'capture/', 'flows', 'endpoints', 'ports']);
     await vi.waitFor(async () =>
@@ -235,7 +238,11 @@ describe.skipIf(
       ),
     );
     expect(String(await look.readFile('ports'))).toMatch(new RegExp(`^${MACHINE} ${MACHINE_MAC} `, 'm'));
-    expect(await heard).toBe(`echo 9P to ::ffff:${GATEWAY}`);
+    held.kill();
+    const heard = await edge.node(
+      `const s = require('node:net').connect(${port}, '127.0.0.1', () => s.write('9P')); s.pipe(process.stdout)`,
+    );
+    expect(heard).toBe(`echo 9P to ::ffff:${GATEWAY}`);
     client.close();
     await vi.waitFor(async () => expect(await getJson('/services/forwarder/all')).toHaveLength(1));
     look.close();
