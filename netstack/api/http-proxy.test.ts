@@ -75,15 +75,19 @@ test("a tunnel to an address is ended when its client's TLS shows a name that th
   const { port: originPort } = origin.address() as net.AddressInfo;
   const policy = new EgressRules(() => 0);
   policy.set({ default: 'deny', rules: [{ action: 'allow', sni: 'good.test' }] });
-  proxy = new HttpProxy({ excludes: parseExcludes(''), policy, hostNames: [] });
+  proxy = new HttpProxy({ excludes: parseExcludes(''), policy, hostNames: [], helloMs: 1000 });
   const port = await proxy.listen();
-  const shake = async (servername: string): Promise<tls.TLSSocket> => {
+  const tunnel = async (): Promise<net.Socket> => {
     const socket = net.connect(port, '127.0.0.1').on('error', () => {});
     const preface = Buffer.concat([proxy!.secret, mapped(0x0a000002)]);
     socket.write(preface);
     socket.write(`CONNECT 127.0.0.1:${originPort} HTTP/1.1\r\nHost: x\r\n\r\n`);
     const [answer] = (await once(socket, 'data')) as [Buffer];
     expect(answer.toString()).toMatch(/^HTTP\/1\.1 200/);
+    return socket;
+  };
+  const shake = async (servername: string): Promise<tls.TLSSocket> => {
+    const socket = await tunnel();
     return tls.connect({ socket, servername }).on('error', () => {});
   };
   try {
@@ -94,6 +98,10 @@ test("a tunnel to an address is ended when its client's TLS shows a name that th
     await new Promise((resolve) => bad.on('close', resolve));
     expect(heard).toEqual(['a connection', 'bytes', 'a connection']);
     expect(policy.denied()).toMatchObject([{ guest: '10.0.0.2', name: 'bad.test', protocol: 'tcp' }]);
+    // Who keeps the name to himself is ended too, without having reached anything.
+    const silent = await tunnel();
+    await new Promise((resolve) => silent.on('close', resolve));
+    expect(heard).toEqual(['a connection', 'bytes', 'a connection', 'a connection']);
   } finally {
     origin.close();
   }

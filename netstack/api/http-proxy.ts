@@ -31,6 +31,8 @@ const SECRET_LEN = 32;
 const PREFACE_LEN = SECRET_LEN + ADDRESS_LEN;
 const SECRET_MS_MAX = 5000;
 const CONNECT_MS_MAX = 30_000;
+/** How long a tunnel waits for its TLS name where the policy asks for it; what is open longer is not TLS. */
+const HELLO_MS_MAX = 30_000;
 const TCP = 6;
 
 /** A proxy to go on by. */
@@ -55,6 +57,8 @@ export interface HttpProxyOptions {
   policy: EgressRules;
   /** Names that mean the host itself, such as host.docker.internal. */
   hostNames: readonly string[];
+  /** How long a tunnel may leave open which name it is for, where the policy decides by it. Default: half a minute. */
+  helloMs?: number;
 }
 
 /**
@@ -185,7 +189,7 @@ export class HttpProxy {
       socket.write('HTTP/1.1 200 Connection established\r\n\r\n');
       const address = parseAddress(host);
       if (address && this.#options.policy.awaitsHello(address, 0, port)) {
-        const { name, held } = await readHello(socket);
+        const { name, held } = await readHello(socket, this.#options.helloMs ?? HELLO_MS_MAX);
         if (!this.#options.policy.allowsHello(client, address, 0, port, name)) {
           target.destroy();
           socket.resetAndDestroy();
@@ -360,15 +364,17 @@ export class HttpProxy {
   }
 }
 
-/** The name that a tunnel's client asks for by TLS, and what was read to know it. */
-function readHello(socket: Socket): Promise<{ name: string | undefined; held: Buffer }> {
+/** The name that a tunnel's client asks for by TLS, none when it has not said so in time, and what was read to know it. */
+function readHello(socket: Socket, msMax: number): Promise<{ name: string | undefined; held: Buffer }> {
   let held = Buffer.alloc(0);
   return new Promise((resolve) => {
     const settle = (name: string | undefined): void => {
+      clearTimeout(timer);
       socket.off('readable', look).off('end', over).off('close', over);
       resolve({ name, held });
     };
     const over = (): void => settle(undefined);
+    const timer = setTimeout(over, msMax);
     const look = (): void => {
       for (let chunk = socket.read(); chunk; chunk = socket.read())
         held = Buffer.concat([held, chunk as Buffer]);

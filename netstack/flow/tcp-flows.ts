@@ -194,12 +194,10 @@ export class TcpFlows implements FlowOwner {
     const flow = this.#table.find(near, 0, nearPort, far, 0, farPort);
     if (!flow) return;
     if (error.kind === 'too-big') {
-      const ipv4 = isMapped(near, 0);
-      const path = ipv4 ? this.#pathIpv4 : this.#pathIpv6;
-      const header = ipv4 ? IPV4_LEN : IPV6_LEN;
-      const narrower = this.#path(error.mtuBytes, header);
-      // RFC 1191 section 6.3: never wider for an ICMP; a made-up small one is held by TCP's own minimum.
-      if (narrower.segmentBytesMax >= path.segmentBytesMax) return;
+      const narrower = this.#path(error.mtuBytes, isMapped(near, 0) ? IPV4_LEN : IPV6_LEN);
+      // RFC 1191 section 6.3, RFC 8201 section 4: never wider for an ICMP than what is known, by an earlier one or by what got
+      // through; a made-up small one is held by TCP's own minimum.
+      if (narrower.segmentBytesMax >= flow.conn.pathSegmentBytes) return;
       flow.conn.setPath(narrower);
       flow.touch();
     } else if (flow.conn.state === 'syn-sent') {

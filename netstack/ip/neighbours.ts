@@ -20,7 +20,12 @@ const RETRANSMIT_MS = 1000;
 const SOLICITATIONS_MAX = 3;
 /** An entry that nobody used or refreshed for so long is forgotten. */
 const FORGET_MS = 600_000;
-/** A claim by another station is not believed for so long after a confirmation (Linux's locktime). */
+/**
+ * A claim by another station is not believed for so long after a confirmation (Linux's locktime). RFC 826 would have the last one
+ * win, and RFC 5227 section 1.1 has stations that claim an address "broadcast ANNOUNCE_NUM ARP Announcements, spaced
+ * ANNOUNCE_INTERVAL seconds apart": 2 of them, 2 seconds apart, so that whoever has an address by right is believed at the second
+ * at the latest, while two that fight for one do not move every packet to and fro.
+ */
 const HOLD_MS = 1000;
 
 /** Who waits for an address: gets the MAC address, or -1 when nobody answered. */

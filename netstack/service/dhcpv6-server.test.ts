@@ -4,11 +4,14 @@ import { formatAddress, get16, parseAddress, parseIpv4 } from '../wire/address.t
 import {
   type Dhcpv6Message,
   type Dhcpv6Option,
+  type Dhcpv6RelayMessage,
   encodeDhcpv6,
+  encodeDhcpv6Relay,
   iaAddressOption,
   iaNaOption,
   DHCPV6_OPTION as O,
   parseDhcpv6,
+  parseDhcpv6Relay,
   parseIaNa,
   DHCPV6_STATUS as S,
   DHCPV6_TYPE as T,
@@ -164,6 +167,78 @@ describe('RFC 8415 16: messages that are not answered', () => {
     ['an empty client identifier', T.solicit, [{ code: O.clientId, data: new Uint8Array(0) }, ia()]],
   ])('%s', (_, type, options) => {
     expect(send(type, options)).toBeUndefined();
+    expect(pool.leases(0)).toEqual([]);
+  });
+});
+
+describe('what relays forward (RFC 8415 section 19)', () => {
+  const onLink = parseAddress('fd00:1::fe')!;
+  const peer = parseAddress('fe80::15')!;
+
+  function relayed(
+    layers: { link: Uint8Array; interfaceId?: string }[],
+    options: Dhcpv6Option[],
+    relays = true,
+  ): Dhcpv6RelayMessage | undefined {
+    const parts = { pool, mac: 0x020000000001, prefix: GATEWAY, prefixLength: 64, relays };
+    const ipv4 = { address: parseIpv4('172.17.0.0')!, prefixLength: 16 };
+    const lists = { dnsServers: [GATEWAY], ntpServers: [], searchDomains: [] };
+    const listening = new Dhcpv6Server({ ...parts, ipv4, ...lists, leaseMs: 1_000_000 });
+    let message = encodeDhcpv6({ type: T.solicit, transactionId: 7, options });
+    for (const [hops, { link, interfaceId }] of layers.entries())
+      message = encodeDhcpv6Relay({
+        type: T.relayForward,
+        hops,
+        linkAddress: link,
+        peerAddress: peer,
+        options: [
+          ...(interfaceId === undefined
+            ? []
+            : [{ code: O.interfaceId, data: new TextEncoder().encode(interfaceId) }]),
+          { code: O.relayMessage, data: message },
+        ],
+      });
+    const reply = listening.receive(0, message, 0, message.length, MAC, false);
+    return reply && parseDhcpv6Relay(reply, 0, reply.length);
+  }
+  const inside = (message: Dhcpv6RelayMessage | undefined): Uint8Array =>
+    message!.options.find(({ code }) => code === O.relayMessage)!.data;
+
+  test('is answered through it, with the interface that it named', () => {
+    const reply = relayed([{ link: onLink, interfaceId: 'port 7' }], [CLIENT, ia()]);
+    expect(reply).toMatchObject({ type: T.relayReply, hops: 0, linkAddress: onLink, peerAddress: peer });
+    expect(reply!.options.find(({ code }) => code === O.interfaceId)?.data).toEqual(
+      new TextEncoder().encode('port 7'),
+    );
+    const answer = parseDhcpv6(inside(reply), 0, inside(reply).length);
+    expect(answer).toMatchObject({ type: T.advertise, transactionId: 7 });
+    expect(find(answer, O.iaNa)).toBeDefined();
+  });
+
+  test('through two relays goes back through both, and the nearest tells the link', () => {
+    const layers = [
+      { link: onLink, interfaceId: 'a' },
+      { link: new Uint8Array(16), interfaceId: 'b' },
+    ];
+    const outer = relayed(layers, [CLIENT, ia()]);
+    expect(outer).toMatchObject({ type: T.relayReply, hops: 1 });
+    const inner = parseDhcpv6Relay(inside(outer), 0, inside(outer).length);
+    expect(inner).toMatchObject({ type: T.relayReply, hops: 0, linkAddress: onLink });
+    expect(parseDhcpv6(inside(inner), 0, inside(inner).length)?.type).toBe(T.advertise);
+  });
+
+  test('is not answered for another link, by way of too many, without a message, or where relays are not taken', () => {
+    expect(relayed([{ link: parseAddress('fd00:2::1')! }], [CLIENT, ia()])).toBeUndefined();
+    expect(relayed(new Array(40).fill({ link: onLink }), [CLIENT, ia()])).toBeUndefined();
+    expect(relayed([{ link: onLink }], [CLIENT, ia()], false)).toBeUndefined();
+    const bytes = encodeDhcpv6Relay({
+      type: T.relayForward,
+      hops: 0,
+      linkAddress: onLink,
+      peerAddress: peer,
+      options: [],
+    });
+    expect(server.receive(0, bytes, 0, bytes.length, MAC, false)).toBeUndefined();
     expect(pool.leases(0)).toEqual([]);
   });
 });

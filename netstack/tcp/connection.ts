@@ -257,6 +257,11 @@ export class TcpConnection implements SegmentEmitter {
     return this.isOpen && this.#tx.hasRoom;
   }
 
+  /** The largest TCP segment, header included, that the path takes as far as is known. */
+  get pathSegmentBytes(): number {
+    return this.#path.segmentBytesMax;
+  }
+
   /** The path got narrower (ICMP) or wider. What was too large for it is cut anew and sent again. */
   setPath(path: TcpPath): void {
     this.#usePath(path);

@@ -1,6 +1,6 @@
 /** Ethernet and ARP, with raw frames. */
 import { expect } from 'vitest';
-import { MAC_BROADCAST, parseIpv4, putMac } from '../../netstack/wire/address.ts';
+import { MAC_BROADCAST, parseIpv4, parseMac, putMac } from '../../netstack/wire/address.ts';
 import type { ArpRepr } from '../../netstack/wire/arp.ts';
 import { ETHERTYPE_IPV4 } from '../../netstack/wire/ethernet.ts';
 import { PROTOCOL_UDP } from '../../netstack/wire/ipv4.ts';
@@ -305,6 +305,43 @@ conform('ARP', [
       const bench = new Bench();
       bench.exchange(arp({ targetIp: parseIpv4(GUEST)! }));
       expect(bench.count('neighbours')).toBe(1);
+    },
+  ],
+  [
+    'RFC 5227 section 2.3',
+    'another station that announces the address right after its holder was heard is believed at its second announcement',
+    () => {
+      const bench = new Bench();
+      const other = parseMac('02:00:00:00:00:99')!;
+      const announce = (senderMac: number): void => {
+        bench.exchange(
+          arpFrame(MAC_BROADCAST, senderMac, {
+            op: 1,
+            senderMac,
+            senderIp: parseIpv4(GUEST)!,
+            targetMac: 0,
+            targetIp: parseIpv4(GUEST)!,
+          }),
+        );
+      };
+      const dialled = (): number | undefined => {
+        bench.stack.dial(address(GUEST), 0, 80, {
+          connected() {},
+          readable() {},
+          writable() {},
+          failed() {},
+        });
+        return bench.turn().find(({ tcp }) => tcp)?.ethernet.dst;
+      };
+      announce(GUEST_MAC);
+      bench.advance(500);
+      announce(other);
+      expect(dialled()).toBe(GUEST_MAC);
+      expect(bench.count('neighbourSpoofed')).toBe(1);
+      // ANNOUNCE_INTERVAL later.
+      bench.advance(2000);
+      announce(other);
+      expect(dialled()).toBe(other);
     },
   ],
   [

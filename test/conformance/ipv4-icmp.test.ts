@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 import { IPV4_BROADCAST, MAC_BROADCAST, put16, put32 } from '../../netstack/wire/address.ts';
 import { complement, sum } from '../../netstack/wire/checksum.ts';
 import { PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP } from '../../netstack/wire/ipv4.ts';
-import { TCP_SYN } from '../../netstack/wire/tcp.ts';
+import { TCP_ACK, TCP_SYN } from '../../netstack/wire/tcp.ts';
 import { address, Bench, GATEWAY, GUEST, SERVER } from '../support/netstack/bench.ts';
 import {
   bytes,
@@ -650,6 +650,13 @@ conform('ICMP errors', [
       expect(again.length).toBeGreaterThan(0);
       expect(Math.max(...again.map((each) => each.ipv4!.totalLen))).toBeLessThanOrEqual(1000);
       expect(sequence).toBe(1001);
+      // RFC 1191 section 6.3: one that tells of a wider hop comes late, or is a lie.
+      const wider = icmpMessage({ type: 3, code: 4, rest: 1400 }, quoted);
+      bench.exchange(bench.ip(ipPacket(GUEST, SERVER, PROTOCOL_ICMP, wider)));
+      const acknowledged = { sequence, acknowledgment: (acknowledgment + 2000) | 0, flags: TCP_ACK };
+      bench.exchange(bench.tcp(SERVER, acknowledged));
+      bench.host.streams[0]!.push(pattern(3000));
+      expect(Math.max(...bench.turn().map((each) => each.ipv4!.totalLen))).toBe(1000);
     },
   ],
   [

@@ -1,8 +1,9 @@
 /** UDP: the translation of RFC 4787, sockets inside the stack, limits. */
 import { expect } from 'vitest';
+import { EgressRules } from '../../netstack/service/policy.ts';
 import { MAC_BROADCAST } from '../../netstack/wire/address.ts';
 import { PROTOCOL_UDP } from '../../netstack/wire/ipv4.ts';
-import { TCP_SYN } from '../../netstack/wire/tcp.ts';
+import { TCP_ACK, TCP_RST, TCP_SYN } from '../../netstack/wire/tcp.ts';
 import { address, Bench, GATEWAY, GATEWAY_MAC, GUEST, GUEST_MAC, SERVER } from '../support/netstack/bench.ts';
 import { bytes, concat, icmpMessage, ipPacket, pattern, udpDatagram } from '../support/netstack/frames.ts';
 import { conform } from './conform.ts';
@@ -641,6 +642,37 @@ conform('UDP sockets inside', [
       socket!.receive('127.0.0.1', 53, bytes('a'));
       expect(bench.turn()[0]).toMatchObject({ src: host, dst: GUEST });
       expect(bench.exchange(bench.ping(host, pattern(8)))[0]).toMatchObject({ src: host, icmp: { type: 0 } });
+    },
+  ],
+  [
+    "gvproxy's nat",
+    'the policy decides about an address that leads elsewhere by where it leads, for TCP and UDP',
+    () => {
+      const rules = new EgressRules(() => 0);
+      rules.set({ default: 'allow', rules: [{ action: 'deny', cidr: '10.9.9.9/32', port: '80' }] });
+      const leads = { hostAddresses: new Map([[0x0a0002fe, 0x0a090909]]), egress: rules };
+      const bench = new Bench({ stack: leads });
+      const there = '10.0.2.254';
+      expect(bench.exchange(bench.udp(there, 80, bytes('q')))[0]).toMatchObject({
+        icmp: { type: 3, code: 13 },
+      });
+      const syn = { flags: TCP_SYN, sequence: 1, sourcePort: 6000 };
+      expect(bench.exchange(bench.tcp(there, { ...syn, destinationPort: 80 }))[0]?.tcp?.flags).toBe(
+        TCP_RST | TCP_ACK,
+      );
+      expect([bench.host.datagrams.filter(({ sent }) => sent.length > 0), bench.host.streams]).toEqual([
+        [],
+        [],
+      ]);
+      expect(rules.denied()).toMatchObject([
+        { target: '10.9.9.9:80', protocol: 'udp' },
+        { target: '10.9.9.9:80', protocol: 'tcp' },
+      ]);
+      bench.exchange(bench.udp(there, 81, bytes('q')), bench.tcp(there, { ...syn, destinationPort: 81 }));
+      expect(bench.host.datagrams.flatMap(({ sent }) => sent)).toMatchObject([
+        { address: '10.9.9.9', port: 81 },
+      ]);
+      expect(bench.host.streams).toHaveLength(1);
     },
   ],
 ]);
