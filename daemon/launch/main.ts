@@ -6,41 +6,14 @@
  * It may be in the pid namespace of a hostile container while it works (`join`), hence no dump, no ptrace, and no
  * trust in a path of the container. When the daemon goes away the channel reads as ended, and so does the launcher.
  */
-import { readSync, writeSync } from 'node:fs';
-import { errorMessage } from '#common/errors';
-import { LaunchFailure, step } from './failure.ts';
+import { receive, send, speakUntilTheEnd } from './channel.ts';
+import { step } from './failure.ts';
 import { becomeInit } from './init.ts';
 import { becomeProgram, detachStreams, execute, failToExecute, startProgram } from './program.ts';
-import { CONTROL_FD, type FromLauncher, type ToLauncher } from './protocol.ts';
 import { enter, enterNamespaces } from './steps.ts';
 import { linuxSystem } from './system.ts';
 
 const system = linuxSystem;
-/** A specification with a large environment is some hundred kilobytes. */
-const READ_BYTES = 65_536;
-
-let pending = '';
-
-/** Waits for the daemon's next line. Ends the process when the daemon is gone. */
-function receive(): ToLauncher {
-  const chunk = Buffer.alloc(READ_BYTES);
-  const parts: Buffer[] = [];
-  while (!pending.includes('\n')) {
-    const length = readSync(CONTROL_FD, chunk, 0, READ_BYTES, null);
-    if (length === 0) process.exit(0);
-    parts.push(Buffer.from(chunk.subarray(0, length)));
-    // 10 is the line's end, which UTF-8 has nowhere else.
-    if (chunk.subarray(0, length).includes(10)) pending = Buffer.concat(parts).toString();
-  }
-  const end = pending.indexOf('\n');
-  const line = pending.slice(0, end);
-  pending = pending.slice(end + 1);
-  return JSON.parse(line);
-}
-
-function send(message: FromLauncher): void {
-  writeSync(CONTROL_FD, `${JSON.stringify(message)}\n`);
-}
 
 function run(): never {
   step('hide from other processes', () => system.setUndumpable());
@@ -76,12 +49,4 @@ function run(): never {
   execute(system, path, spec.args, env);
 }
 
-try {
-  run();
-} catch (error) {
-  const failure =
-    error instanceof LaunchFailure ? error : new LaunchFailure('step', 'launch', '', errorMessage(error));
-  const { kind, step: name, code, message } = failure;
-  send({ type: 'failed', kind, step: name, code, message });
-  process.exit(1);
-}
+speakUntilTheEnd(run);

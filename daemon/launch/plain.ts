@@ -5,9 +5,10 @@
  * The rules of Landlock are made as root, inside the root, and raised after the identity is taken: what they grant is
  * then fixed by descriptors and not by what a path means later.
  */
-import { closeSync, fstatSync, lchownSync, lstatSync, openSync, readdirSync } from 'node:fs';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { ProcessSpec } from '../runtime/runtime.ts';
+import { claimTree } from './claim.ts';
 import { isErrno, step } from './failure.ts';
 import type { Confinement, LandlockRules } from './protocol.ts';
 import { enterPlainRoot, openOwnTerminal } from './root.ts';
@@ -29,22 +30,6 @@ export function enterConfinement(
     system.changeFolder('/');
   });
   return spec.terminal ? openOwnTerminal(system) : undefined;
-}
-
-/**
- * Makes one user the owner of a tree, without following links and without leaving the tree's file system. Nothing of the
- * image runs yet, so that nobody can change a path under way.
- */
-function claimTree(root: string, owner: number): void {
-  const { dev } = lstatSync(root);
-  const pending = [Buffer.from(root)];
-  for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
-    const stat = lstatSync(path);
-    if (stat.uid !== owner || stat.gid !== owner) lchownSync(path, owner, owner);
-    if (!stat.isDirectory() || stat.dev !== dev) continue;
-    for (const name of readdirSync(path, { encoding: 'buffer' }))
-      pending.push(Buffer.concat([path, Buffer.from('/'), name]));
-  }
 }
 
 /** Rules that are made but not in force. */

@@ -6,12 +6,13 @@
  * limits come late, since the launcher itself may not fit into them; after the capabilities are gone nothing can be
  * undone.
  */
-import { accessSync, constants, fchownSync, fstatSync, openSync, statSync, writeSync } from 'node:fs';
+import { constants, fchownSync, fstatSync, openSync, statSync, writeSync } from 'node:fs';
 import { errorCode } from '#common/errors';
 import { strerror } from '#common/native/libc';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { ProcessSpec } from '../runtime/runtime.ts';
 import { LaunchFailure, step } from './failure.ts';
+import { environment, findProgram } from './find-program.ts';
 import { buildWalls } from './plain.ts';
 import type { Confinement, SeccompFilter } from './protocol.ts';
 import type { System } from './system.ts';
@@ -60,9 +61,6 @@ function openNullDevice(): number | undefined {
     return undefined;
   }
 }
-
-/** Older docker CLIs know exit code 126 by the words "permission denied" only. */
-const NOT_PERMITTED: Record<string, string> = { EISDIR: 'is a directory: permission denied' };
 
 /**
  * Becomes the wanted user, in the wanted folder, and returns the identity.
@@ -124,55 +122,6 @@ function changeFolder(cwd: string): void {
   // Outside of the root getcwd says "(unreachable)"; a path such as /proc/self/fd/7 must not lead there.
   if (!process.cwd().startsWith('/'))
     throw new Error(`the working folder ${cwd} is outside of the container`);
-}
-
-/**
- * Finds the program as runc does (Go's exec.LookPath).
- *
- * @throws LaunchFailure `program-not-found` or `program-not-permitted`, worded as runc does.
- */
-export function findProgram(name: string, env: string[]): string {
-  if (name.includes('/')) {
-    const code = whyNotExecutable(name);
-    if (code === undefined) return name;
-    const missing = code === 'ENOENT' || code === 'ENOTDIR';
-    const reason = missing ? `stat ${name}: ${strerror(code)}` : (NOT_PERMITTED[code] ?? strerror(code));
-    throw new LaunchFailure(
-      missing ? 'program-not-found' : 'program-not-permitted',
-      'find the program',
-      code,
-      `exec: ${JSON.stringify(name)}: ${reason}`,
-    );
-  }
-  const path = env.findLast((entry) => entry.startsWith('PATH='))?.slice('PATH='.length) ?? '';
-  for (const folder of path.split(':')) {
-    const candidate = `${folder}/${name}`;
-    // An empty entry means the working folder, which Go refuses for safety.
-    if (folder !== '' && name !== '' && whyNotExecutable(candidate) === undefined) return candidate;
-  }
-  throw new LaunchFailure(
-    'program-not-found',
-    'find the program',
-    'ENOENT',
-    `exec: ${JSON.stringify(name)}: executable file not found in $PATH`,
-  );
-}
-
-/** The errno that executing a file would meet, or undefined. */
-function whyNotExecutable(path: string): string | undefined {
-  try {
-    if (statSync(path).isDirectory()) return 'EISDIR';
-    accessSync(path, constants.X_OK);
-    return undefined;
-  } catch (error) {
-    return errorCode(error) ?? 'EACCES';
-  }
-}
-
-/** The program's environment: HOME is the user's unless it was given. */
-export function environment(env: string[], identity: Identity): string[] {
-  if (env.some((entry) => entry.startsWith('HOME=') && entry !== 'HOME=')) return env;
-  return [...env.filter((entry) => entry !== 'HOME='), `HOME=${identity.home}`];
 }
 
 /**

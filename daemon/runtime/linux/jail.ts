@@ -5,10 +5,11 @@
  */
 import { closeSync, readFileSync } from 'node:fs';
 import type { Clock } from '#common/clock';
-import { assert, DrydockError, errorMessage, SyscallError } from '#common/errors';
+import { assert, DrydockError, SyscallError } from '#common/errors';
 import type { Log } from '#common/log';
 import { terminalNumber } from '#common/native/tty';
 import type { SeccompFilter } from '../../launch/protocol.ts';
+import { LauncherFailed, launchError } from '../launcher-channel.ts';
 import type {
   ExitStatus,
   Jail,
@@ -20,8 +21,9 @@ import type {
 } from '../runtime.ts';
 import { Adopted } from './adopted.ts';
 import type { Cgroups } from './cgroup.ts';
-import { type Launcher, LauncherFailed, type LauncherProgram } from './launcher.ts';
+import type { Launcher, LauncherProgram } from './launcher.ts';
 import { signalName, signalNumber } from './signals.ts';
+import { linuxStreams } from './stream-system.ts';
 import { openTerminalStreams, type PipeSet, type ProcessStreams } from './streams.ts';
 import { waitUntil } from './wait.ts';
 
@@ -44,25 +46,6 @@ export interface JailContext {
   settled(): void;
   /** Called once, when nothing is left of it. */
   destroyed(): void;
-}
-
-/** The error that the rest of the daemon gets for a failed launch. */
-export function launchError(error: unknown, prefix: string): DrydockError {
-  if (error instanceof DrydockError) return error;
-  if (!(error instanceof LauncherFailed))
-    return new DrydockError('ERR_JAIL', `${prefix}: ${errorMessage(error)}: unknown`, { cause: error });
-  const { kind, step, message } = error.failure;
-  switch (kind) {
-    case 'program-not-found':
-      return new DrydockError('ERR_EXEC_NOT_FOUND', `${prefix}: ${message}: unknown`);
-    case 'program-not-permitted':
-      return new DrydockError('ERR_EXEC_PERMISSION', `${prefix}: ${message}: unknown`);
-    case 'user-not-found':
-      return new DrydockError('ERR_USER_NOT_FOUND', message);
-    case 'no-room':
-    case 'step':
-      return new DrydockError('ERR_JAIL', `${prefix}: ${step}: ${message}: unknown`);
-  }
 }
 
 /** When a process was started, in clock ticks since boot (field 22 of /proc/PID/stat); '' when it is gone. */
@@ -124,9 +107,9 @@ export class LinuxJail implements Jail {
     try {
       // Not earlier: the launcher that becomes this jail's process needs more memory than the smallest limit.
       this.#context.cgroups.update(this.id, this.#limits);
-      this.#first.send({ type: 'run' });
-      await this.#first.expect('executing');
-      await this.#first.gone();
+      this.#first.channel.send({ type: 'run' });
+      await this.#first.channel.expect('executing');
+      await this.#first.channel.gone();
     } catch (error) {
       this.#freeStreams();
       throw error;
@@ -224,17 +207,17 @@ export class LinuxJail implements Jail {
     const launcher = this.#startInside();
     try {
       await this.#context.cgroups.add(this.id, launcher.pid);
-      launcher.send({
+      launcher.channel.send({
         type: 'join',
         process: spec,
         filter: this.#context.filter,
         ...(given !== undefined && { terminal: terminalNumber(given) }),
       });
-      const { terminalFd } = await launcher.expect('ready');
+      const { terminalFd } = await launcher.channel.expect('ready');
       const terminal = terminalFd === undefined ? given : launcher.takeDescriptor(terminalFd);
-      launcher.send({ type: 'run' });
-      await launcher.expect('executing');
-      await launcher.gone();
+      launcher.channel.send({ type: 'run' });
+      await launcher.channel.expect('executing');
+      await launcher.channel.gone();
       return this.#track(launcher, launcher.pipes, spec, terminal, main);
     } catch (error) {
       await launcher.abandon();
@@ -254,12 +237,12 @@ export class LinuxJail implements Jail {
   async #joinFromOutside(launcher: Launcher, spec: ProcessSpec, main: boolean): Promise<JailProcess> {
     try {
       await this.#context.cgroups.add(this.id, launcher.pid);
-      launcher.send({ type: 'join', process: spec, filter: this.#context.filter, target: this.pid });
-      await launcher.expect('ready');
+      launcher.channel.send({ type: 'join', process: spec, filter: this.#context.filter, target: this.pid });
+      await launcher.channel.expect('ready');
       // The launcher took process 1 by its number: it is still the same one.
       if (processStartTime(this.pid) !== this.startTime) throw this.#notRunning();
-      launcher.send({ type: 'run' });
-      const { pid } = await launcher.expect('executing');
+      launcher.channel.send({ type: 'run' });
+      const { pid } = await launcher.channel.expect('executing');
       // The kernel did not take the program: the launcher says so in its place, and ends.
       if (pid === undefined) return this.#track(launcher, launcher.pipes, spec, undefined, main);
       return this.#track(new Adopted(launcher, pid), launcher.pipes, spec, undefined, main);
@@ -295,7 +278,7 @@ export class LinuxJail implements Jail {
     if (terminal === undefined) streams = pipes.open(spec.stdin);
     else {
       pipes.closeOwnEnds();
-      streams = openTerminalStreams(terminal, this.#context.clock);
+      streams = openTerminalStreams(terminal, this.#context.clock, linuxStreams);
     }
     const exited = launched.exited.then(({ code, signal }): ExitStatus => {
       const oomKilled = this.#oomKills() > 0;

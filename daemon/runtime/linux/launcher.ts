@@ -7,16 +7,15 @@ import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { constants as osConstants } from 'node:os';
 import { compiledEntry } from '#common/entry';
-import { assert, DrydockError, errorMessage } from '#common/errors';
+import { DrydockError } from '#common/errors';
 import { endOf, type ProcessEnd } from '#common/native/child';
 import { AT_FDCWD, cloneTree, MOUNT_ATTR_RDONLY, setMountAttributes } from '#common/native/mount';
 import { withPidNamespace } from '#common/native/namespace';
 import { pidfdGetFd, pidfdOpen, pidfdSignal } from '#common/native/process';
-import type { FromLauncher, ToLauncher } from '../../launch/protocol.ts';
+import { LauncherChannel } from '../launcher-channel.ts';
+import { linuxStreams } from './stream-system.ts';
 import { PipeSet } from './streams.ts';
 
-/** A launcher says a few hundred bytes at a time; what is longer is not one of ours. */
-const LINE_BYTES_MAX = 65_536;
 /** What a launcher that died may have said about it. */
 const LAST_WORDS_BYTES_MAX = 4096;
 
@@ -45,7 +44,7 @@ export class LauncherProgram {
 
   /** Starts a launcher, which waits. Synchronous: see withPidNamespace. */
   start(birthplace: Birthplace): Launcher {
-    const pipes = new PipeSet();
+    const pipes = new PipeSet(linuxStreams);
     const target = birthplace.kind === 'inside' ? [birthplace.pidfd] : [];
     const start = (): ChildProcess =>
       spawn(`/proc/self/fd/${this.#nodeFd}`, ['--no-warnings', compiledEntry('daemon/launch/main')], {
@@ -83,11 +82,7 @@ export class Launcher {
   readonly pipes: PipeSet;
   /** When the process has ended, as launcher or as the program. */
   readonly exited: Promise<ProcessEnd>;
-  readonly #channel: Socket;
-  readonly #lines: FromLauncher[] = [];
-  #received = '';
-  #closed = false;
-  #wake: () => void = () => {};
+  readonly channel: LauncherChannel;
 
   constructor(child: ChildProcess, pipes: PipeSet) {
     child.on('error', () => {});
@@ -103,60 +98,13 @@ export class Launcher {
     this.exited = new Promise((resolve) => {
       child.once('exit', (code, signal) => resolve(this.#endOf(code, signal)));
     });
-    this.#channel = child.stdio[3] as Socket;
-    this.#channel.setEncoding('utf8');
-    this.#channel.on('data', (text: string) => this.#receive(text));
-    this.#channel.on('error', () => {});
-    this.#channel.on('close', () => {
-      this.#closed = true;
-      this.#wake();
-    });
+    this.channel = new LauncherChannel(child.stdio[3] as Socket, () => this.#died());
   }
 
   /** Node has no names for real-time signals, and takes a death by one for an exit with code 0. */
   #endOf(code: number | null, signal: NodeJS.Signals | null): ProcessEnd {
     if (signal !== null) return { code: null, signal: osConstants.signals[signal] };
     return (code === 0 ? endOf(this.pidfd) : undefined) ?? { code, signal: null };
-  }
-
-  /** Lets the daemon end although the launcher still waits. */
-  unref(): void {
-    this.#channel.unref();
-  }
-
-  ref(): void {
-    this.#channel.ref();
-  }
-
-  send(message: ToLauncher): void {
-    this.#channel.write(`${JSON.stringify(message)}\n`);
-  }
-
-  /**
-   * The launcher's next message, which must be of this type.
-   *
-   * @throws DrydockError what the launcher says failed, or that it has died.
-   */
-  async expect<T extends FromLauncher['type']>(type: T): Promise<FromLauncher & { type: T }> {
-    while (this.#lines.length === 0 && !this.#closed) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-    const message = this.#lines.shift();
-    if (message === undefined) throw await this.#died();
-    if (message.type === 'failed') throw new LauncherFailed(message);
-    assert(message.type === type, `a launcher says ${message.type} instead of ${type}`);
-    return message as FromLauncher & { type: T };
-  }
-
-  /** Resolves when execve has closed the channel, or the process has gone. */
-  async gone(): Promise<void> {
-    while (!this.#closed) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
   }
 
   /** A descriptor of the launcher, copied here. */
@@ -182,23 +130,13 @@ export class Launcher {
       // It is gone already.
     }
     await this.exited;
-    this.#channel.destroy();
+    this.channel.destroy();
     this.close();
   }
 
   /** Frees the pidfd, after the end of the process. */
   close(): void {
     closeSync(this.pidfd);
-  }
-
-  #receive(text: string): void {
-    this.#received += text;
-    for (let end = this.#received.indexOf('\n'); end >= 0; end = this.#received.indexOf('\n')) {
-      this.#lines.push(JSON.parse(this.#received.slice(0, end)));
-      this.#received = this.#received.slice(end + 1);
-    }
-    if (this.#received.length > LINE_BYTES_MAX) this.#channel.destroy();
-    this.#wake();
   }
 
   async #died(): Promise<DrydockError> {
@@ -209,15 +147,5 @@ export class Launcher {
       `The launcher ended before its time (${signal === null ? `exit code ${code}` : `signal ${signal}`})${words && `: ${words}`}. ` +
         'See that the machine has memory left and that the memory limit is at least 6 MB.',
     );
-  }
-}
-
-/** What a launcher tells of a failed step. */
-export class LauncherFailed extends Error {
-  override readonly name = 'LauncherFailed';
-  readonly failure: FromLauncher & { type: 'failed' };
-  constructor(failure: FromLauncher & { type: 'failed' }) {
-    super(errorMessage(failure.message));
-    this.failure = failure;
   }
 }

@@ -5,12 +5,13 @@
 import { closeSync, openSync } from 'node:fs';
 import { DrydockError, errorMessage } from '#common/errors';
 import { pidfdOpen, pidfdSignal } from '#common/native/process';
+import { launchError } from '../launcher-channel.ts';
 import type { RuntimeOptions } from '../platform.ts';
 import type { Jail, JailReportRow, JailSpec, KnownJail, NamespaceMode, Runtime } from '../runtime.ts';
 import type { Cgroups } from './cgroup.ts';
 import { openCgroups } from './cgroup-open.ts';
 import { deviceRules, hostDevices } from './devices.ts';
-import { LinuxJail, launchError, processStartTime } from './jail.ts';
+import { LinuxJail, processStartTime } from './jail.ts';
 import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
 import { effectiveSpec } from './plan.ts';
 import { limitWarnings, reportSpec } from './report.ts';
@@ -66,9 +67,9 @@ export class LinuxRuntime implements Runtime {
       launcher = this.#launcherFor(spec.namespaces.pid);
       await cgroups.add(spec.id, launcher.pid);
       const filter = seccompFilter(spec);
-      launcher.send({ type: 'prepare', spec, cgroups: cgroups.mounts(spec.id), filter });
-      await launcher.expect('unshared');
-      const { terminalFd } = await launcher.expect('ready');
+      launcher.channel.send({ type: 'prepare', spec, cgroups: cgroups.mounts(spec.id), filter });
+      await launcher.channel.expect('unshared');
+      const { terminalFd } = await launcher.channel.expect('ready');
       this.#checkJoined(spec);
       const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
       const jail = new LinuxJail(spec, launcher, terminal, {

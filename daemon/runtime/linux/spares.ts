@@ -52,7 +52,7 @@ export class Spares {
     const spare = this.#waiting.get(kind);
     this.#waiting.delete(kind);
     if (!spare) return undefined;
-    spare.ref();
+    spare.channel.ref();
     setNiceness(spare.pid, 0);
     return spare;
   }
@@ -74,7 +74,7 @@ export class Spares {
     if (this.#closed || this.#waiting.has(kind)) return;
     try {
       const spare = this.#program.start({ kind });
-      spare.unref();
+      spare.channel.unref();
       setNiceness(spare.pid, WAITING_NICENESS);
       this.#waiting.set(kind, spare);
       void spare.exited.then(({ code, signal }) => {

@@ -14,8 +14,6 @@ import { Readable, Writable } from 'node:stream';
 import { ReadStream } from 'node:tty';
 import type { Clock } from '#common/clock';
 import { errorCode } from '#common/errors';
-import { pipe, setNonBlocking } from '#common/native/process';
-import { setWindowSize, writeSome } from '#common/native/tty';
 
 /** The daemon's ends of a process's standard streams. */
 export interface ProcessStreams {
@@ -27,13 +25,34 @@ export interface ProcessStreams {
   destroy(): void;
 }
 
+interface End {
+  read: number;
+  write: number;
+}
+
+/** What streams ask of the system, beside Node. */
+export interface StreamSystem {
+  /** A pipe whose ends no other program inherits. */
+  pipe(): End;
+  setNonBlocking(fd: number): void;
+  setWindowSize(fd: number, rows: number, columns: number): void;
+  /** Writes what fits now; 0 when nothing does. @throws SyscallError */
+  writeSome(fd: number, bytes: Uint8Array): number;
+}
+
 /** Three pipes, not yet wrapped in streams. */
 export class PipeSet {
-  readonly #pipes = [pipe(), pipe(), pipe()] as const;
+  readonly #system: StreamSystem;
+  readonly #ends: readonly [End, End, End];
+
+  constructor(system: StreamSystem) {
+    this.#system = system;
+    this.#ends = [system.pipe(), system.pipe(), system.pipe()];
+  }
 
   /** The ends for descriptors 0 to 2 of the process. */
   get childEnds(): [number, number, number] {
-    const [stdin, stdout, stderr] = this.#pipes;
+    const [stdin, stdout, stderr] = this.#ends;
     return [stdin.read, stdout.write, stderr.write];
   }
 
@@ -43,16 +62,16 @@ export class PipeSet {
 
   /** Closes the daemon's ends, which were not wrapped. */
   closeOwnEnds(): void {
-    const [stdin, stdout, stderr] = this.#pipes;
+    const [stdin, stdout, stderr] = this.#ends;
     for (const fd of [stdin.write, stdout.read, stderr.read]) closeSync(fd);
   }
 
   /** What the process has written to its error stream by now, before the daemon's ends are wrapped. */
   lastWords(bytesMax: number): string {
-    const [, , stderr] = this.#pipes;
+    const [, , stderr] = this.#ends;
     const words = Buffer.alloc(bytesMax);
     try {
-      setNonBlocking(stderr.read);
+      this.#system.setNonBlocking(stderr.read);
       return words.toString('utf8', 0, readSync(stderr.read, words, 0, bytesMax, null)).trim();
     } catch {
       return '';
@@ -61,7 +80,7 @@ export class PipeSet {
 
   /** Wraps the daemon's ends. Without `wantsStdin` the process reads the end at once. */
   open(wantsStdin: boolean): ProcessStreams {
-    const [stdinPipe, stdoutPipe, stderrPipe] = this.#pipes;
+    const [stdinPipe, stdoutPipe, stderrPipe] = this.#ends;
     let stdin: Socket | undefined;
     if (wantsStdin) {
       stdin = new Socket({ fd: stdinPipe.write, readable: false, writable: true });
@@ -97,8 +116,8 @@ const RETRY_MS_MIN = 2;
 const RETRY_MS_MAX = 100;
 
 /** The streams of a terminal, whose master then belongs to them. */
-export function openTerminalStreams(master: number, clock: Clock): ProcessStreams {
-  setNonBlocking(master);
+export function openTerminalStreams(master: number, clock: Clock, system: StreamSystem): ProcessStreams {
+  system.setNonBlocking(master);
   const source = new ReadStream(master);
   let open = true;
   source.pause();
@@ -135,7 +154,7 @@ export function openTerminalStreams(master: number, clock: Clock): ProcessStream
   stdin.on('error', () => {});
   const writeAll = (bytes: Uint8Array, retryMs: number, done: (error?: Error | null) => void): void => {
     try {
-      const taken = open ? writeSome(master, bytes) : bytes.length;
+      const taken = open ? system.writeSome(master, bytes) : bytes.length;
       if (taken === bytes.length) {
         done();
         return;
@@ -152,7 +171,7 @@ export function openTerminalStreams(master: number, clock: Clock): ProcessStream
     stdout,
     stderr: undefined,
     resize(rows, columns) {
-      if (open) setWindowSize(master, rows, columns);
+      if (open) system.setWindowSize(master, rows, columns);
     },
     destroy() {
       stdin.destroy();

@@ -33,6 +33,7 @@ import { effectiveSpec } from '../linux/plan.ts';
 import { limitWarnings, reportSpec } from '../linux/report.ts';
 import { compileContext, profileOf } from '../linux/seccomp/filter.ts';
 import { signalNumber } from '../linux/signals.ts';
+import { linuxStreams } from '../linux/stream-system.ts';
 import { openTerminalStreams, PipeSet, type ProcessStreams } from '../linux/streams.ts';
 import { waitUntil } from '../linux/wait.ts';
 import type { OciCommand, RuntimeOptions } from '../platform.ts';
@@ -86,8 +87,11 @@ export class OciRuntime implements Runtime {
     cgroups.place(spec.id, spec.cgroupParent);
     const holder = this.#requireProgram().start({ kind: 'host' });
     try {
-      holder.send({ type: 'hold', namespaces: { ...HOST_NAMESPACES, network: spec.namespaces.network } });
-      await holder.expect('unshared');
+      holder.channel.send({
+        type: 'hold',
+        namespaces: { ...HOST_NAMESPACES, network: spec.namespaces.network },
+      });
+      await holder.channel.expect('unshared');
       const seccomp = profileOf(spec);
       const config = ociConfig(spec, {
         identity: identityIn(spec.rootPath, spec.process),
@@ -373,9 +377,9 @@ function startForeground(
     if (spec.consoleSize) setWindowSize(master, spec.consoleSize.rows, spec.consoleSize.columns);
     child = start([slave, slave, slave]);
     closeSync(slave);
-    streams = openTerminalStreams(master, clock);
+    streams = openTerminalStreams(master, clock, linuxStreams);
   } else {
-    const pipes = new PipeSet();
+    const pipes = new PipeSet(linuxStreams);
     child = start(pipes.childEnds);
     pipes.closeChildEnds();
     streams = pipes.open(spec.stdin);

@@ -13,9 +13,11 @@ import { landlockVersion } from '#common/native/landlock';
 import { mountRoot } from '../../launch/root.ts';
 import { linuxSystem } from '../../launch/system.ts';
 import { writeAtomic } from '../../store/atomic.ts';
-import { launchError, processStartTime } from '../linux/jail.ts';
+import { launchError } from '../launcher-channel.ts';
+import { processStartTime } from '../linux/jail.ts';
 import { LauncherProgram } from '../linux/launcher.ts';
 import { seccompFilter } from '../linux/seccomp/filter.ts';
+import { linuxStreams } from '../linux/stream-system.ts';
 import { openTerminalStreams, type ProcessStreams } from '../linux/streams.ts';
 import type { RuntimeOptions } from '../platform.ts';
 import type { Jail, JailReportRow, JailSpec, ProcessSpec, Runtime } from '../runtime.ts';
@@ -141,21 +143,21 @@ export class PlainRuntime implements Runtime {
     if (!this.#program) throw new Error('the runtime is not open');
     const launcher = this.#program.start({ kind: 'host' });
     try {
-      launcher.send({
+      launcher.channel.send({
         type: 'confine',
         process,
         filter: seccompFilter(spec),
         confinement: confinement(spec, owner, first),
       });
-      const { terminalFd } = await launcher.expect('ready');
+      const { terminalFd } = await launcher.channel.expect('ready');
       const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
       return {
         pid: launcher.pid,
         run: async () => {
           try {
-            launcher.send({ type: 'run' });
-            await launcher.expect('executing');
-            await launcher.gone();
+            launcher.channel.send({ type: 'run' });
+            await launcher.channel.expect('executing');
+            await launcher.channel.gone();
           } catch (error) {
             throw launchError(error, prefix);
           }
@@ -163,7 +165,7 @@ export class PlainRuntime implements Runtime {
           if (terminal === undefined) streams = launcher.pipes.open(process.stdin);
           else {
             launcher.pipes.closeOwnEnds();
-            streams = openTerminalStreams(terminal, this.#options.clock);
+            streams = openTerminalStreams(terminal, this.#options.clock, linuxStreams);
           }
           return {
             streams,

@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { environment, findProgram } from './program.ts';
+import { environment, findProgram } from './find-program.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'drydock-program-'));
 beforeAll(() => {
