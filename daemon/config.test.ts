@@ -25,7 +25,7 @@ describe('the daemon’s options', () => {
     ['{"hosts":"unix:///x"}', /hosts must be a list of strings/],
     ['{"log-opts":{"max-size":1}}', /log-opts must be an object of strings/],
     ['{"planet":1,"moon":2}', /don't match any configuration option: planet, moon/],
-    ['{"userns-remap":"x","iptables":false}', /^userns-remap is not supported/],
+    ['{"selinux-enabled":true,"iptables":false}', /^selinux-enabled is not supported/],
     ['{', /JSON/],
   ])('daemon.json %s is refused', (text, message) => {
     expect(() => parseConfigFile(text)).toThrow(message);

@@ -34,6 +34,8 @@ export interface DaemonConfig {
   dnsSearch: string[];
   dnsOpts: string[];
   mtu: number;
+  /** Whose subordinate numbers the users of containers have: `default`, `user`, `user:group`; empty for the machine's own. */
+  usernsRemap: string;
   /** Folders of the host that containers may mount; none: all. */
   fileSharing: string[];
   /** Where metrics are served, `address:port`; empty for nowhere. */
@@ -81,6 +83,7 @@ export const DEFAULTS: DaemonConfig = {
   dnsSearch: [],
   dnsOpts: [],
   mtu: 0,
+  usernsRemap: '',
   fileSharing: [],
   metricsAddr: '',
   tls: false,
@@ -252,6 +255,13 @@ export const OPTIONS: readonly DaemonOption[] = [
     field: 'metricsAddr',
     kind: 'text',
     help: 'serve metrics for Prometheus on http://ADDRESS:PORT/metrics',
+  },
+  {
+    flags: '--userns-remap <user[:group]>',
+    key: 'userns-remap',
+    field: 'usernsRemap',
+    kind: 'text',
+    help: 'run containers in a user namespace, with the numbers of this user in /etc/subuid and /etc/subgid; default: those of dockremap',
   },
   {
     flags: '--file-sharing <folder>',

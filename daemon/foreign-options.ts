@@ -39,7 +39,6 @@ const bare = { bare: true } as const;
 /** All of them. */
 export const FOREIGN_OPTIONS: readonly ForeignOption[] = [
   refused('authorization-plugin', 'there are no plugins', { key: 'authorization-plugins' }),
-  refused('userns-remap', 'the users of containers are not mapped'),
   refused('selinux-enabled', 'SELinux labels are not set', bare),
   refused('no-new-privileges', `${PER_CONTAINER} as --security-opt no-new-privileges`, bare),
   refused('seccomp-profile', `${PER_CONTAINER} as --security-opt seccomp=FILE`),

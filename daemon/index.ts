@@ -6,6 +6,7 @@ import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '#common/clock';
 import { DrydockError } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import { type Log, nullLog } from '#common/log';
 import { cryptoRng } from '#common/rng';
 import { mountFolder, sweepMounts } from '#fsbridge';
@@ -20,6 +21,7 @@ import { hostSubnets, requirements } from './platform.ts';
 import { createRuntime } from './runtime/index.ts';
 import { createServices, type Services } from './services.ts';
 import { lockDataRoot } from './store/lock.ts';
+import { readIdFiles, remappedFolder, remappedUsers } from './user-maps.ts';
 
 export { type Log, nullLog } from '#common/log';
 /** The options' defaults, for a {@link DaemonConfig} that says only what is different. */
@@ -73,14 +75,25 @@ export async function openDaemon(config: DaemonConfig, version: string, log: Log
     throw new DrydockError('ERR_REQUIREMENTS', missing.map((requirement) => requirement.remedy).join('\n'));
   const undo = new Undo(log);
   try {
-    return await open(config, version, log, undo);
+    return await open(remapped(config), version, log, undo);
   } catch (error) {
     await undo.run();
     throw error;
   }
 }
 
-async function open(config: DaemonConfig, version: string, log: Log, undo: Undo): Promise<Daemon> {
+/** A configuration whose data is apart from that of other users of containers: the owners of files differ. */
+interface RemappedConfig extends DaemonConfig {
+  userMaps: UserMaps | undefined;
+}
+
+function remapped(config: DaemonConfig): RemappedConfig {
+  if (config.usernsRemap === '') return { ...config, userMaps: undefined };
+  const userMaps = remappedUsers(config.usernsRemap, readIdFiles());
+  return { ...config, userMaps, dataRoot: join(config.dataRoot, remappedFolder(userMaps)) };
+}
+
+async function open(config: RemappedConfig, version: string, log: Log, undo: Undo): Promise<Daemon> {
   const { dataRoot, execRoot } = config;
   // First, since a mistake in it need not wait for the rest.
   const addresses = listenAddresses(config.hosts);
@@ -95,7 +108,7 @@ async function open(config: DaemonConfig, version: string, log: Log, undo: Undo)
   const services = await openServices(config, version, log, undo);
   const { context, recovered } = services;
   if (lock.abandoned && recovered.length === 0) recovered.push('nothing was left over');
-  let live = config;
+  let live: DaemonConfig = config;
   const image = await ensureHostImage(context.images as never, log, systemClock);
   const metrics = new EngineMetrics();
   if (config.metricsAddr !== '') {
@@ -129,14 +142,20 @@ function metricsAddress(text: string): { host: string; port: number } {
 }
 
 /** Opens what touches the host, and the services over it. */
-async function openServices(config: DaemonConfig, version: string, log: Log, undo: Undo): Promise<Services> {
-  const { dataRoot, execRoot } = config;
+async function openServices(
+  config: RemappedConfig,
+  version: string,
+  log: Log,
+  undo: Undo,
+): Promise<Services> {
+  const { dataRoot, execRoot, userMaps } = config;
   const clock = systemClock;
   const events = new EventBus(clock);
   const opened = await openImages({
     dataRoot,
     log,
     clock,
+    userMaps,
     ...(config.storageDriver && { driver: config.storageDriver as StorageDriver }),
     registry: { mirrors: config.registryMirrors, insecure: config.insecureRegistries },
     onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
@@ -170,6 +189,7 @@ async function openServices(config: DaemonConfig, version: string, log: Log, und
     roots: opened.roots,
     builds,
     driverStatus: opened.driverStatus,
+    userMaps,
     runtime,
     createNetwork,
     hostSubnets,

@@ -1,6 +1,7 @@
 /** The daemon's services over their parts: what touches the host is given, so that tests give doubles. */
 import { join } from 'node:path';
 import type { Clock } from '#common/clock';
+import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
 import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
@@ -31,6 +32,8 @@ export interface ServiceParts {
   roots: RootStore;
   builds: Builds;
   driverStatus: [string, string][];
+  /** How the users of containers are those of the machine, when they are others. */
+  userMaps: UserMaps | undefined;
   runtime: Runtime;
   createNetwork: (options: NetworkOptions) => Promise<Network>;
   hostSubnets: () => Promise<string[]>;
@@ -64,6 +67,7 @@ async function openStores(parts: ServiceParts): Promise<{
   const volumes = new VolumeService({
     records: new RecordFolder<VolumeRecord>(folder('volumes'), 'volume.json'),
     exports: config.fileSharing,
+    userMaps: parts.userMaps,
     events,
     clock,
     rng,
@@ -96,6 +100,7 @@ async function openStores(parts: ServiceParts): Promise<{
     }),
     networks,
     volumes,
+    userMaps: parts.userMaps,
     events,
     clock,
     rng,
@@ -118,6 +123,7 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     dataRoot: config.dataRoot,
     driverStatus: parts.driverStatus,
     logDriver: config.logDriver,
+    remapped: parts.userMaps !== undefined,
     settings,
     runtime,
     images,

@@ -15,6 +15,8 @@ export interface SystemDeps {
   dataRoot: string;
   driverStatus: [string, string][];
   logDriver: string;
+  /** Whether the users of containers are others than the machine's. */
+  remapped: boolean;
   /** Changed in place by a reload. */
   settings: { labels: string[]; debug: boolean };
   runtime: Runtime;
@@ -163,7 +165,7 @@ export class SystemService {
       ContainerdCommit: { ID: '' },
       RuncCommit: { ID: '' },
       InitCommit: { ID: '' },
-      SecurityOptions: facts.securityOptions,
+      SecurityOptions: [...facts.securityOptions, ...(deps.remapped ? ['name=userns'] : [])],
       CDISpecDirs: [],
       Warnings: facts.warnings,
     };

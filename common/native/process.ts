@@ -2,6 +2,7 @@
  * Processes on Linux: identity, capabilities, limits, signals, descriptors, and execve. Calls act on the calling
  * thread only, which is what the launcher wants: execve leaves no other.
  */
+import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { cFunction, check } from './libc.ts';
 import { systemCall } from './syscall.ts';
@@ -19,6 +20,8 @@ const rawCapset = systemCall<[Uint8Array, Uint8Array]>('capset', ['void *', 'voi
 const rawSetgroups = systemCall<[number, Uint8Array]>('setgroups', ['int', 'void *']);
 const rawSetresuid = systemCall<[number, number, number]>('setresuid', ['uint', 'uint', 'uint']);
 const rawSetresgid = systemCall<[number, number, number]>('setresgid', ['uint', 'uint', 'uint']);
+const rawSetfsuid = systemCall<[number]>('setfsuid', ['uint']);
+const rawSetfsgid = systemCall<[number]>('setfsgid', ['uint']);
 const rawPrlimit = systemCall<[number, number, Uint8Array, number]>('prlimit64', [
   'int',
   'int',
@@ -71,6 +74,11 @@ export function memoryFile(name: string): number {
   return rawMemfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
+/** Puts bytes into a memory file. */
+export function fillMemory(fd: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+}
+
 /** Makes a memory file unchangeable for good. */
 export function sealMemory(fd: number): void {
   check(rawFcntl(fd, F_ADD_SEALS, 'int', SEAL_ALL), 'fcntl', 'F_ADD_SEALS');
@@ -79,10 +87,13 @@ export function sealMemory(fd: number): void {
 const PR_SET_DUMPABLE = 4;
 const PR_SET_KEEPCAPS = 8;
 const PR_CAPBSET_READ = 23;
-const PR_CAPBSET_DROP = 24;
-const PR_SET_NO_NEW_PRIVS = 38;
+export const PR_CAPBSET_DROP = 24;
+const PR_SET_SECUREBITS = 28;
+export const PR_SET_NO_NEW_PRIVS = 38;
 const PR_CAP_AMBIENT = 47;
+const PR_CAP_AMBIENT_RAISE = 2;
 const PR_CAP_AMBIENT_CLEAR_ALL = 4;
+const SECBIT_NO_SETUID_FIXUP = 4;
 
 /** Names by number (include/uapi/linux/capability.h). */
 export const CAPABILITIES: readonly string[] = [
@@ -147,10 +158,38 @@ const LINUX_CAPABILITY_VERSION_3 = 0x20080522;
 /** Sets effective and permitted to `mask`, and inheritable and ambient to nothing. */
 export function setCapabilities(mask: bigint): void {
   check(rawPrctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), 'prctl', 'PR_CAP_AMBIENT_CLEAR_ALL');
+  rawCapset(...capabilityStructs(mask, 0n));
+}
+
+/** The arguments of capset(2): effective and permitted are `mask`. */
+export function capabilityStructs(mask: bigint, inheritable: bigint): [header: Uint8Array, data: Uint8Array] {
   const header = new Uint8Array(new Uint32Array([LINUX_CAPABILITY_VERSION_3, 0]).buffer);
-  const low = Number(mask & 0xffff_ffffn);
-  const high = Number(mask >> 32n);
-  rawCapset(header, new Uint8Array(new Uint32Array([low, low, 0, high, high, 0]).buffer));
+  const low = (set: bigint): number => Number(set & 0xffff_ffffn);
+  const high = (set: bigint): number => Number(set >> 32n);
+  const data = [low(mask), low(mask), low(inheritable), high(mask), high(mask), high(inheritable)];
+  return [header, new Uint8Array(new Uint32Array(data).buffer)];
+}
+
+/** Has only this capability, whose number is given, and keeps it across execve whatever the uid (capabilities(7), ambient). */
+export function carryCapability(capability: number): void {
+  const mask = 1n << BigInt(capability);
+  rawCapset(...capabilityStructs(mask, mask));
+  check(rawPrctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0), 'prctl', 'PR_CAP_AMBIENT_RAISE');
+}
+
+/** Whether capabilities stay as they are when the ids change, effective ones included. */
+export function detachCapabilitiesFromIds(detached: boolean): void {
+  check(
+    rawPrctl(PR_SET_SECUREBITS, detached ? SECBIT_NO_SETUID_FIXUP : 0, 0, 0, 0),
+    'prctl',
+    'PR_SET_SECUREBITS',
+  );
+}
+
+/** Whose files the calling thread makes from now on. */
+export function setFileIdentity(uid: number, gid: number): void {
+  rawSetfsuid(uid);
+  rawSetfsgid(gid);
 }
 
 /** Whether capabilities survive the change from uid 0 to another until execve. */

@@ -4,9 +4,9 @@ import { systemCall } from './syscall.ts';
 
 const rawSeccomp = systemCall<[number, number, Uint8Array]>('seccomp', ['uint', 'uint', 'void *']);
 
-const SECCOMP_SET_MODE_FILTER = 1;
+export const SECCOMP_SET_MODE_FILTER = 1;
 /** Without this flag older kernels also turn speculation mitigations on, which runc does not want either. */
-const SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4;
+export const SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4;
 
 /**
  * Confines the calling thread and all that it starts, for good. Needs CAP_SYS_ADMIN or no_new_privs.

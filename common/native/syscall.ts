@@ -10,7 +10,8 @@
  */
 import { cFunction, check } from './libc.ts';
 
-type Name =
+/** System calls whose numbers are known here. */
+export type SystemCallName =
   | 'capset'
   | 'setgroups'
   | 'setresuid'
@@ -38,10 +39,20 @@ type Name =
   | 'mount_setattr'
   | 'landlock_create_ruleset'
   | 'landlock_add_rule'
-  | 'landlock_restrict_self';
+  | 'landlock_restrict_self'
+  | 'setfsuid'
+  | 'setfsgid'
+  | 'unshare'
+  | 'setns'
+  | 'read'
+  | 'write'
+  | 'ppoll'
+  | 'prctl'
+  | 'execve'
+  | 'exit_group';
 
 /** Numbers on x86-64 and arm64 (arch/x86/entry/syscalls/syscall_64.tbl, asm-generic/unistd.h). */
-const NUMBERS: Record<Name, [x64: number, arm64: number]> = {
+const NUMBERS: Record<SystemCallName, [x64: number, arm64: number]> = {
   capset: [126, 91],
   setgroups: [116, 159],
   setresuid: [117, 147],
@@ -70,7 +81,22 @@ const NUMBERS: Record<Name, [x64: number, arm64: number]> = {
   landlock_create_ruleset: [444, 444],
   landlock_add_rule: [445, 445],
   landlock_restrict_self: [446, 446],
+  setfsuid: [122, 151],
+  setfsgid: [123, 152],
+  unshare: [272, 97],
+  setns: [308, 268],
+  read: [0, 63],
+  write: [1, 64],
+  ppoll: [271, 73],
+  prctl: [157, 167],
+  execve: [59, 221],
+  exit_group: [231, 94],
 };
+
+/** The number of a system call on a machine. */
+export function callNumber(name: SystemCallName, machine: 'x64' | 'arm64'): number {
+  return NUMBERS[name][machine === 'arm64' ? 1 : 0];
+}
 
 /**
  * Declares a system call. The function returned throws SyscallError when the call fails.
@@ -78,10 +104,10 @@ const NUMBERS: Record<Name, [x64: number, arm64: number]> = {
  * @param parameters koffi's types; a pointer is `str`, `void *` or `int64` for an address.
  */
 export function systemCall<Arguments extends unknown[]>(
-  name: Name,
+  name: SystemCallName,
   parameters: string[],
 ): (...args: Arguments) => number {
-  const number = NUMBERS[name][process.arch === 'arm64' ? 1 : 0];
+  const number = callNumber(name, process.arch === 'arm64' ? 'arm64' : 'x64');
   const call = cFunction('syscall', 'int64', ['int64', ...parameters]);
   return (...args) => check(Number(call(number, ...args)), name, typeof args[1] === 'string' ? args[1] : '');
 }

@@ -67,20 +67,25 @@ async function withPlace<T>(
   work: (place: Place) => Promise<T>,
 ): Promise<T> {
   const { state, mounts } = container.record;
-  if (isAlive(state.status)) return work({ root: `/proc/${state.pid}/root`, path });
+  const { maps } = context.roots;
+  if (isAlive(state.status)) return work({ root: `/proc/${state.pid}/root`, path, maps });
   return container.turns.take(async () => {
     if (isAlive(container.record.state.status))
-      return work({ root: `/proc/${container.record.state.pid}/root`, path });
+      return work({ root: `/proc/${container.record.state.pid}/root`, path, maps });
     const inside = mounts.findLast(
       (m) => m.Type !== 'tmpfs' && (path === m.Destination || path.startsWith(`${m.Destination}/`)),
     );
     if (inside)
       return context.containers.withMount(inside, (root) =>
-        work({ root, path: posix.join('/', inside.subpath ?? '', path.slice(inside.Destination.length)) }),
+        work({
+          root,
+          path: posix.join('/', inside.subpath ?? '', path.slice(inside.Destination.length)),
+          maps,
+        }),
       );
     const root = await context.roots.mount(container.id);
     try {
-      return await work({ root, path });
+      return await work({ root, path, maps });
     } finally {
       await context.roots.unmount(container.id);
     }
@@ -150,7 +155,7 @@ async function exportRoot(context: ApiContext, request: FastifyRequest, reply: F
   const container = containerOf(context, request);
   const { roots } = context;
   const send = async (): Promise<void> =>
-    sendArchive(reply, readArchive({ root: await roots.mount(container.id), path: '/' }));
+    sendArchive(reply, readArchive({ root: await roots.mount(container.id), path: '/', maps: roots.maps }));
   if (isAlive(container.record.state.status)) await send();
   else
     await container.turns.take(async () => {

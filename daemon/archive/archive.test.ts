@@ -39,19 +39,29 @@ it.each([
 
 describe('what is at a path', () => {
   it('a link at the end is told as a link, with where it leads inside the container', async () => {
-    expect(await statPath({ root, path: '/abs' }, '')).toMatchObject({ name: 'abs', linkTarget: '/etc' });
-    expect(await statPath({ root, path: '/chain' }, '')).toMatchObject({ linkTarget: '/etc/passwd' });
+    expect(await statPath({ root, path: '/abs', maps: undefined }, '')).toMatchObject({
+      name: 'abs',
+      linkTarget: '/etc',
+    });
+    expect(await statPath({ root, path: '/chain', maps: undefined }, '')).toMatchObject({
+      linkTarget: '/etc/passwd',
+    });
   });
 
   it('a link on the way is followed inside the container, and at the end when the path says so', async () => {
-    expect(await statPath({ root, path: '/abs/passwd' }, '')).toMatchObject({ name: 'passwd', size: 1 });
-    expect((await statPath({ root, path: '/abs/' }, '')).mode).toBeGreaterThan(2 ** 31);
+    expect(await statPath({ root, path: '/abs/passwd', maps: undefined }, '')).toMatchObject({
+      name: 'passwd',
+      size: 1,
+    });
+    expect((await statPath({ root, path: '/abs/', maps: undefined }, '')).mode).toBeGreaterThan(2 ** 31);
   });
 
   it('what is missing is told with the text that is given; a file is no folder', async () => {
-    await expect(statPath({ root, path: '/etc/none' }, 'Could not find it')).rejects.toThrow(
+    await expect(statPath({ root, path: '/etc/none', maps: undefined }, 'Could not find it')).rejects.toThrow(
       'Could not find it',
     );
-    await expect(statPath({ root, path: '/etc/passwd/' }, '')).rejects.toThrow(/not a directory/);
+    await expect(statPath({ root, path: '/etc/passwd/', maps: undefined }, '')).rejects.toThrow(
+      /not a directory/,
+    );
   });
 });

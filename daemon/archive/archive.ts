@@ -5,6 +5,7 @@ import { Readable } from 'node:stream';
 import { Worker } from 'node:worker_threads';
 import { compiledEntry } from '#common/entry';
 import { DrydockError, errorCode } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import { resolveInRoot } from '../mounts/rootpath.ts';
 import type { ArchiveJob, FromArchive, ToArchive } from './worker.ts';
 
@@ -12,6 +13,8 @@ import type { ArchiveJob, FromArchive, ToArchive } from './worker.ts';
 export interface Place {
   root: string;
   path: string;
+  /** How the users of containers are those of the machine, when they are others. */
+  maps: UserMaps | undefined;
 }
 
 /** X-Docker-Container-Path-Stat. `mode` has the bits of Go's FileMode. */

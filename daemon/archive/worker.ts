@@ -9,6 +9,7 @@
 import { closeSync, constants, lstatSync, openSync, statSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert, DrydockError, errorCode, errorMessage } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import { openInRoot } from '#common/native/layer-fs';
 import { CLONE_FS, changeRoot, unshare } from '#common/native/namespace';
 import { LayerExtractor } from '../image/extract.ts';
@@ -16,9 +17,9 @@ import { fileData, headerOf, packTree } from '../image/pack.ts';
 import { BLOCK, emitHeader, padding, type TarHeader, trailer } from '../image/tar/header.ts';
 import { TarReader, type TarSink } from '../image/tar/reader.ts';
 
-/** What to do; `root` is the container's root on the host, `path` absolute inside it. */
+/** What to do; `maps` tells how the users of containers are those of the machine, when they are others; `root` is the container's root on the host, `path` absolute inside it. */
 export type ArchiveJob =
-  | { op: 'read'; root: string; path: string; name: string }
+  | { op: 'read'; root: string; path: string; name: string; maps: UserMaps | undefined }
   | {
       op: 'write';
       root: string;
@@ -27,6 +28,7 @@ export type ArchiveJob =
       replace: boolean;
       /** Owner of all that is written, instead of the archive's. */
       owner: { uid: number; gid: number } | undefined;
+      maps: UserMaps | undefined;
     };
 
 /** To the daemon. */
@@ -49,17 +51,18 @@ function send(message: FromArchive): void {
 const latin1 = (text: string): string => Buffer.from(text).toString('latin1');
 
 /** The archive of one path: the thing itself under `name`, and what is below it. */
-function* pack(path: string, name: string): Generator<Buffer> {
+function* pack({ path, name, maps }: ArchiveJob & { op: 'read' }): Generator<Buffer> {
   const follow = /\/\.?$/.test(path);
   const stats = (follow ? statSync : lstatSync)(path, { bigint: true });
-  const header = headerOf(latin1(path), latin1(name), stats);
+  const header = headerOf(latin1(path), latin1(name), stats, maps);
   if (!header) throw new DrydockError('ERR_BAD_PARAMETER', `${path} is a socket, which no archive can hold`);
   yield emitHeader(header);
   if (header.type === 'file') {
     yield* fileData(latin1(path), header.size);
     if (header.size % BLOCK !== 0) yield padding(header.size);
   }
-  if (header.type === 'directory') yield* packTree(path, { overlay: false, prefix: latin1(`${name}/`) });
+  if (header.type === 'directory')
+    yield* packTree(path, { overlay: false, prefix: latin1(`${name}/`), maps });
   else yield trailer();
 }
 
@@ -73,7 +76,7 @@ async function read(job: ArchiveJob & { op: 'read' }): Promise<void> {
     wake();
   });
   const whole = job.path === '/';
-  for (const bytes of whole ? packTree('/', { overlay: false }) : pack(job.path, job.name)) {
+  for (const bytes of whole ? packTree('/', { overlay: false, maps: job.maps }) : pack(job)) {
     if (credit === 0)
       await new Promise<void>((resolve) => {
         wake = resolve;
@@ -145,7 +148,7 @@ function printable(name: string): string {
 }
 
 function write(job: ArchiveJob & { op: 'write' }): void {
-  const extractor = new LayerExtractor(job.root, 'none');
+  const extractor = new LayerExtractor(job.root, 'none', { maps: job.maps });
   const rootFd = openSync(job.root, constants.O_RDONLY | constants.O_DIRECTORY);
   const reader = new TarReader(new Relocated(extractor, job, rootFd));
   port.on('message', (message: ToArchive) => {

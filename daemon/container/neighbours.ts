@@ -3,6 +3,9 @@
  * networks. Names of its first network are answered by that network's DNS, which is the one server that it asks; names of
  * the others are lines in /etc/hosts, written again whenever a neighbour comes or goes.
  */
+import { chown } from 'node:fs/promises';
+import type { UserMaps } from '#common/id-map';
+import { ownerOnDisk, ROOT } from '../image/owners.ts';
 import type { NetworkService } from '../network/service.ts';
 import type { Container } from './container.ts';
 import { type DnsDefaults, etcPaths, hostsText, writeEtcFiles, writeInPlace } from './files.ts';
@@ -13,6 +16,8 @@ import { findLinks, linkEnvironment, linkHosts } from './links.ts';
 export interface NeighbourDeps {
   networks: NetworkService;
   dns: DnsDefaults;
+  /** How the users of containers are those of the machine, when they are others. */
+  userMaps: UserMaps | undefined;
   /** A container's folder under the data root. */
   folderOf(id: string): string;
   find(reference: string): Container;
@@ -44,9 +49,12 @@ export class Neighbours {
 
   /** Writes the files of a container that is about to start; its addresses are not known yet. */
   async prepare(container: Container): Promise<void> {
-    const { networks, dns, folderOf } = this.#deps;
+    const { networks, dns, folderOf, userMaps } = this.#deps;
     if (!this.#ownsFiles(container)) return;
     await writeEtcFiles(folderOf(container.id), container.record, networks.gateways(container.record), dns);
+    if (!userMaps) return;
+    const { uid, gid } = ownerOnDisk(ROOT, userMaps);
+    for (const path of Object.values(this.paths(container))) await chown(path, uid, gid);
   }
 
   #links(container: Container): ReturnType<typeof findLinks> {

@@ -5,6 +5,7 @@
 import { join } from 'node:path';
 import type { Clock } from '#common/clock';
 import { DrydockError, errorCode } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
 import type { EventBus } from '../events/bus.ts';
@@ -39,6 +40,8 @@ export interface ContainerDeps {
   mounts: MountService;
   networks: NetworkService;
   volumes: VolumeService;
+  /** How the users of containers are those of the machine, when they are others. */
+  userMaps: UserMaps | undefined;
   events: EventBus;
   clock: Clock;
   rng: Rng;
@@ -67,6 +70,7 @@ export class ContainerService {
     this.#neighbours = new Neighbours({
       networks: deps.networks,
       dns: deps.dns,
+      userMaps: deps.userMaps,
       folderOf: (id) => this.folderOf(id),
       find: (reference) => this.find(reference),
       all: () => this.list(),
@@ -76,6 +80,7 @@ export class ContainerService {
       roots: deps.roots,
       mounts: deps.mounts,
       networks: deps.networks,
+      userMaps: deps.userMaps,
       events: deps.events,
       clock: deps.clock,
       log: deps.log,
@@ -311,6 +316,7 @@ export class ContainerService {
       mounts: [],
       pids: {},
       linkEnvironment: [],
+      userMaps: this.#deps.userMaps,
     });
     return this.#deps.runtime
       .report(spec)

@@ -11,6 +11,7 @@ const PLACES: Places = {
   mounts: [],
   pids: {},
   linkEnvironment: [],
+  userMaps: undefined,
 };
 
 function record(request: CreateRequest): ContainerRecord {

@@ -3,6 +3,7 @@
  * pids of other containers) comes in as {@link Places}.
  */
 import { DrydockError } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import { formatGuestPort, parseGuestPort } from '../network/ports.ts';
 import {
   ALL_CAPABILITIES,
@@ -36,6 +37,8 @@ export interface Places {
   mounts: JailMount[];
   /** Processes of the containers that network, pid and ipc mode name. */
   pids: { network?: number; pid?: number; ipc?: number };
+  /** How the users of containers are those of the machine, when they are others. */
+  userMaps: UserMaps | undefined;
   /** Variables that come from links. */
   linkEnvironment: string[];
 }
@@ -50,12 +53,15 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
   const privileged = host.Privileged === true;
   const security = parseSecurity(host.SecurityOpt ?? []);
   const network = namespace(host.NetworkMode, places.pids.network);
+  const userMaps = host.UsernsMode === 'host' ? undefined : places.userMaps;
+  if (userMaps) checkMapped(host);
   const ownNetwork = network === 'private';
   const masks = privileged || security.unmasked;
   return {
     id: record.id,
     ...(host.Runtime && { runtime: host.Runtime }),
     rootPath: places.rootPath,
+    ...(userMaps && { userMaps }),
     readOnlyRoot: host.ReadonlyRootfs === true,
     hostname: host.UTSMode === 'host' ? '' : (config.Hostname ?? ''),
     domainname: config.Domainname ?? '',
@@ -96,6 +102,20 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
       ...(host.OomScoreAdj && { oomScoreAdj: host.OomScoreAdj }),
     },
   };
+}
+
+/** What root in a user namespace has no power over. @throws ERR_BAD_PARAMETER in dockerd's words */
+function checkMapped(host: HostConfig): void {
+  const refuse = (message: string): never => {
+    throw new DrydockError('ERR_BAD_PARAMETER', message);
+  };
+  if (host.Privileged === true)
+    refuse(
+      'privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode',
+    );
+  if (host.NetworkMode === 'host')
+    refuse("cannot share the host's network namespace when user namespaces are enabled");
+  if (host.PidMode === 'host') refuse('cannot share the host PID namespace when user namespaces are enabled');
 }
 
 function namespace(mode: string | undefined, pid: number | undefined): NamespaceMode {

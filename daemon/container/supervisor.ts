@@ -6,6 +6,7 @@
 import type { Readable } from 'node:stream';
 import type { Clock } from '#common/clock';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import type { EventBus } from '../events/bus.ts';
 import type { RootStore } from '../image/store.ts';
@@ -30,6 +31,8 @@ export interface SupervisorDeps {
   roots: RootStore;
   mounts: MountService;
   networks: NetworkService;
+  /** How the users of containers are those of the machine, when they are others. */
+  userMaps: UserMaps | undefined;
   events: EventBus;
   clock: Clock;
   log: Log;
@@ -126,6 +129,7 @@ export class Supervisor {
       mounts: await mounts.start(record, ipcDonor(record, this.#lookup)),
       pids: namespacePids(record, this.#lookup),
       linkEnvironment: neighbours.environment(container),
+      userMaps: this.#deps.userMaps,
     };
     await neighbours.prepare(container);
     const jail = await runtime.create(jailSpec(record, places));

@@ -13,9 +13,11 @@
  */
 import { closeSync, constants, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs';
 import { DrydockError, errorCode } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import * as native from '#common/native/layer-fs';
 import { errnoName } from '#common/native/libc';
 import { entryComponents, printable } from './entry-path.ts';
+import { headerOnDisk, ownerOnDisk } from './owners.ts';
 import type { TarHeader } from './tar/header.ts';
 import { badArchive, type TarSink } from './tar/reader.ts';
 
@@ -53,6 +55,8 @@ export interface ExtractOptions {
   bytesMax?: number;
   /** Owner of folders that no entry describes; root when undefined. */
   impliedOwner?: { uid: number; gid: number };
+  /** How the users of containers are those of the machine, when they are others. */
+  maps?: UserMaps | undefined;
   /** Refuse to replace a folder by something else. */
   keepFolders?: boolean;
 }
@@ -90,7 +94,8 @@ export class LayerExtractor implements TarSink {
     this.#bytesMax = options.bytesMax ?? LAYER_BYTES_MAX;
   }
 
-  entry(header: TarHeader): void {
+  entry(archived: TarHeader): void {
+    const header = headerOnDisk(archived, this.#options.maps);
     this.#entries++;
     this.#bytes += header.size;
     if (header.size < 0 || this.#bytes > this.#bytesMax)
@@ -163,7 +168,8 @@ export class LayerExtractor implements TarSink {
       const parentFd = this.#directory(components.slice(0, -1));
       const made = native.makeDirectory(parentFd, components.at(-1)!, 0o755);
       if (made < 0 && made !== errnos.EEXIST) throw failed('make the directory', path, made);
-      const { uid, gid } = this.#options.impliedOwner ?? { uid: 0, gid: 0 };
+      const implied = this.#options.impliedOwner ?? { uid: 0, gid: 0 };
+      const { uid, gid } = ownerOnDisk(implied, this.#options.maps);
       if (made >= 0 && (uid !== 0 || gid !== 0)) native.setOwner(parentFd, components.at(-1)!, uid, gid);
       fd = native.openInRoot(this.#rootFd, path, native.O_PATH | O_DIRECTORY);
     }

@@ -5,8 +5,9 @@
  */
 import { createHash } from 'node:crypto';
 import { closeSync, createReadStream, lstatSync, openSync, readdirSync, readSync } from 'node:fs';
-import { parentPort } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import { errorCode, errorMessage } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import { type ByteString, syncFileSystem } from '#common/native/layer-fs';
 import { errnoName } from '#common/native/libc';
 import { type Compression, decompressor } from './compression.ts';
@@ -74,6 +75,7 @@ export interface FileJobResult {
   error?: { code: string | undefined; message: string };
 }
 
+const maps = workerData as UserMaps | undefined;
 const READ_BYTES = 1 << 20;
 const SET_ID_BITS = 0o6000;
 
@@ -119,7 +121,7 @@ function below(prefix: ByteString, sink: TarSink): TarSink {
 async function unpack(job: UnpackJob): Promise<UnpackResult> {
   const known = job.compression === 'none' ? job.digest : undefined;
   const hash = createHash('sha256');
-  const extractor = new LayerExtractor(job.targetPath, job.whiteouts, { bytesMax: job.bytesMax });
+  const extractor = new LayerExtractor(job.targetPath, job.whiteouts, { bytesMax: job.bytesMax, maps });
   try {
     const reader = new TarReader(below(job.prefix, extractor));
     let tarBytes = 0;
@@ -151,7 +153,7 @@ function* walk(
   for (const { source, target } of items) {
     const path = Buffer.from(source, 'latin1');
     const stats = lstatSync(path, { bigint: true });
-    const header = headerOf(source, target, stats);
+    const header = headerOf(source, target, stats, maps);
     if (!header) continue;
     const first = stats.isDirectory() || stats.nlink === 1n ? undefined : firstNames.get(stats.ino);
     if (first !== undefined) {
@@ -177,6 +179,7 @@ function copy(job: CopyJob): void {
   const extractor = new LayerExtractor(job.targetPath, 'none', {
     impliedOwner: job.owner,
     keepFolders: true,
+    maps,
   });
   try {
     for (const folder of job.folders) extractor.folder(folder);

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, statfs } from 'node:fs/promises';
 import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import { ContentStore } from './content.ts';
 import { LAYER_BYTES_MAX } from './extract.ts';
@@ -27,6 +28,8 @@ export interface ImageOptions {
   dataRoot: string;
   log: Log;
   clock: Clock;
+  /** How the users of containers are those of the machine, when they are others. */
+  userMaps?: UserMaps | undefined;
   /** Undefined: overlay2 when it works here, else vfs. */
   driver?: StorageDriver;
   onEvent?: (event: ImageEvent) => void;
@@ -63,7 +66,7 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
   const content = new ContentStore(`${dataRoot}/image/content`);
   const records = new ImageRecords(`${dataRoot}/image`);
   const driverRoot = `${dataRoot}/${driverName}`;
-  const workers = new FileWorkers(clock);
+  const workers = new FileWorkers(clock, options.userMaps);
   const layers = new LayerStore({
     root: driverRoot,
     content,
@@ -78,13 +81,15 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
   await content.open();
   await records.open();
   await layers.open();
-  const overlay = driverName === 'overlay2' ? new OverlayDriver(driverRoot, layers) : undefined;
+  const overlay =
+    driverName === 'overlay2' ? new OverlayDriver(driverRoot, layers, options.userMaps) : undefined;
   await overlay?.open();
   const roots = new Roots({
     folder: `${driverRoot}/roots`,
-    driver: overlay ?? new VfsDriver(layers),
+    driver: overlay ?? new VfsDriver(layers, options.userMaps),
     layers,
     layersOf: (imageId) => records.get(imageId)?.layers,
+    maps: options.userMaps,
     log,
   });
   await roots.open();

@@ -4,12 +4,14 @@
  * The options of mount(2) must fit one page, so layers are named by short symlinks relative to a descriptor of the
  * driver's folder (`/proc/self/fd/N/l/SHORT`): 128 layers fit, whatever the path of the data root.
  */
-import { type FileHandle, lstat, mkdir, open, opendir, readFile, rm, rmdir } from 'node:fs/promises';
+import { chown, type FileHandle, lstat, mkdir, open, opendir, readFile, rm, rmdir } from 'node:fs/promises';
 import { errorCode, errorMessage } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import { detachMount } from '#common/native/mount';
 import { mountOverlay } from '#common/native/overlay';
 import { compareTrees, type TreeChange } from './changes-of-tree.ts';
 import type { LayerStore } from './layers.ts';
+import { ownerOnDisk, ROOT } from './owners.ts';
 import { packTree } from './pack.ts';
 import type { LayerRecord } from './records.ts';
 import type { RootDriver } from './roots.ts';
@@ -62,7 +64,11 @@ export class OverlayDriver implements RootDriver {
   readonly #layers: LayerStore;
   #handle: FileHandle | undefined;
 
-  constructor(root: string, layers: LayerStore) {
+  readonly #maps: UserMaps | undefined;
+
+  /** @param maps how the users of containers are those of the machine, when they are others. */
+  constructor(root: string, layers: LayerStore, maps: UserMaps | undefined) {
+    this.#maps = maps;
     this.#root = root;
     this.#layers = layers;
   }
@@ -78,6 +84,8 @@ export class OverlayDriver implements RootDriver {
 
   async create(folder: string): Promise<void> {
     for (const name of ['upper', 'work', 'merged']) await mkdir(`${folder}/${name}`, { mode: 0o755 });
+    const { uid, gid } = ownerOnDisk(ROOT, this.#maps);
+    await chown(`${folder}/upper`, uid, gid);
   }
 
   async mount(folder: string, layers: readonly LayerRecord[]): Promise<string> {
@@ -114,7 +122,7 @@ export class OverlayDriver implements RootDriver {
   }
 
   async *pack(folder: string): AsyncGenerator<Buffer> {
-    yield* packTree(`${folder}/upper`, { overlay: true });
+    yield* packTree(`${folder}/upper`, { overlay: true, maps: this.#maps });
   }
 
   #base(): string {

@@ -14,9 +14,11 @@ import {
   readlinkSync,
   readSync,
 } from 'node:fs';
+import type { UserMaps } from '#common/id-map';
 import { type ByteString, getXattr, listXattrs } from '#common/native/layer-fs';
 import { OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX } from './extract.ts';
 import { mountPointKind } from './mount-points.ts';
+import { headerInside } from './owners.ts';
 import { BLOCK, emitHeader, makeHeader, padding, type TarHeader, trailer } from './tar/header.ts';
 
 const READ_BYTES = 1 << 20;
@@ -28,6 +30,8 @@ export interface PackOptions {
   overlay: boolean;
   /** Only these paths (relative, byte strings) and the folders that lead to them; everything when undefined. */
   only?: ReadonlySet<ByteString>;
+  /** How the users of containers are those of the machine, when they are others. */
+  maps?: UserMaps | undefined;
   /** What all names begin with, such as `folder/`. */
   prefix?: ByteString;
   /** Paths whose removal is to be told, when the folder itself can't (relative, byte strings). */
@@ -54,7 +58,12 @@ function typeOf(stats: BigIntStats): TarHeader['type'] | undefined {
 }
 
 /** The header of what is at `path`, named `name`; undefined for sockets. */
-export function headerOf(path: ByteString, name: ByteString, stats: BigIntStats): TarHeader | undefined {
+export function headerOf(
+  path: ByteString,
+  name: ByteString,
+  stats: BigIntStats,
+  maps: UserMaps | undefined,
+): TarHeader | undefined {
   const type = typeOf(stats);
   if (!type) return undefined;
   const xattrs = new Map<ByteString, Uint8Array>();
@@ -64,7 +73,7 @@ export function headerOf(path: ByteString, name: ByteString, stats: BigIntStats)
     const value = getXattr(path, key);
     if (value) xattrs.set(key, value);
   }
-  return makeHeader({
+  const header = makeHeader({
     name: type === 'directory' ? `${name}/` : name,
     type,
     mode: Number(stats.mode & 0o7777n),
@@ -77,6 +86,7 @@ export function headerOf(path: ByteString, name: ByteString, stats: BigIntStats)
     ...(type === 'char' || type === 'block' ? deviceNumbers(stats.rdev) : {}),
     xattrs,
   });
+  return headerInside(header, maps);
 }
 
 /** The bytes of a file, exactly as many as its header has said: a file that shrinks meanwhile is filled with zeros. */
@@ -159,7 +169,7 @@ class Packer {
       return;
     }
     const named = (this.#options.prefix ?? '') + path;
-    const header = headerOf(full, named, stats);
+    const header = headerOf(full, named, stats, this.#options.maps);
     if (!header || (this.#options.overlay && this.#isMountPoint(path, stats))) return;
     const first =
       header.type !== 'directory' && stats.nlink > 1n ? this.#firstNames.get(stats.ino) : undefined;

@@ -7,6 +7,7 @@
  */
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { DrydockError } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import type { TreeChange } from './changes-of-tree.ts';
 import { storageError } from './content.ts';
@@ -44,6 +45,7 @@ export class Roots implements RootStore {
   readonly #layers: LayerStore;
   readonly #layersOf: (imageId: string) => LayerRecord[] | undefined;
   readonly #log: Log;
+  readonly maps: UserMaps | undefined;
   readonly #roots = new Map<string, RootFile>();
 
   constructor(parts: {
@@ -51,8 +53,10 @@ export class Roots implements RootStore {
     driver: RootDriver;
     layers: LayerStore;
     layersOf: (imageId: string) => LayerRecord[] | undefined;
+    maps?: UserMaps | undefined;
     log: Log;
   }) {
+    this.maps = parts.maps;
     this.#folder = parts.folder;
     this.#driver = parts.driver;
     this.#layers = parts.layers;

@@ -1,5 +1,7 @@
 /** What the rest of the daemon asks of images: the seam between daemon/container, daemon/api and daemon/image. */
+
 import type { Readable } from 'node:stream';
+import type { UserMaps } from '#common/id-map';
 import type { Credentials } from './registry/auth.ts';
 import type { FetchedDescriptor } from './registry/distribution.ts';
 
@@ -162,6 +164,8 @@ export interface ImageStore {
 export interface RootStore {
   /** Name for `docker info`: `overlay2`, `vfs`. */
   readonly driver: string;
+  /** How the users of containers are those of the machine, when they are others: so are the owners of files. */
+  readonly maps: UserMaps | undefined;
   /** Makes an empty writable layer over the image's layers. */
   create(containerId: string, imageId: string): Promise<void>;
   /** Mounts it and returns the path of the root. Idempotent. */

@@ -17,11 +17,13 @@ import {
   rm,
   symlink,
 } from 'node:fs/promises';
+import type { UserMaps } from '#common/id-map';
 import { getXattr, listXattrs, makeNode, setTimes, setXattr } from '#common/native/layer-fs';
 import { compareTrees, type TreeChange } from './changes-of-tree.ts';
 import { OPAQUE_NAME, WHITEOUT_PREFIX } from './extract.ts';
 import type { LayerStore } from './layers.ts';
 import { treeBytes } from './overlay-driver.ts';
+import { ownerOnDisk, ROOT } from './owners.ts';
 import { packTree } from './pack.ts';
 import type { LayerRecord } from './records.ts';
 import type { RootDriver } from './roots.ts';
@@ -32,7 +34,11 @@ export class VfsDriver implements RootDriver {
   readonly name = 'vfs';
   readonly #layers: LayerStore;
 
-  constructor(layers: LayerStore) {
+  readonly #maps: UserMaps | undefined;
+
+  /** @param maps how the users of containers are those of the machine, when they are others. */
+  constructor(layers: LayerStore, maps: UserMaps | undefined) {
+    this.#maps = maps;
     this.#layers = layers;
   }
 
@@ -54,11 +60,13 @@ export class VfsDriver implements RootDriver {
     const changes = await this.changes(folder, layers);
     const deleted = changes.flatMap(({ path, kind }) => (kind === 2 ? [path] : []));
     const only = new Set(changes.flatMap(({ path, kind }) => (kind === 2 ? [] : [path])));
-    yield* packTree(`${folder}/tree`, { overlay: false, only, deleted });
+    yield* packTree(`${folder}/tree`, { overlay: false, only, deleted, maps: this.#maps });
   }
 
   async #merge(root: string, layers: readonly LayerRecord[]): Promise<void> {
     await mkdir(root, { mode: 0o755 });
+    const { uid, gid } = ownerOnDisk(ROOT, this.#maps);
+    await lchown(root, uid, gid);
     for (const layer of layers) await new Merge(this.#layers.diffPath(layer.diffId), root).run();
   }
 

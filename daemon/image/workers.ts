@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads';
 import type { Clock, Timer } from '#common/clock';
 import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import type { CopyJob, FileJob, FileJobResult, HashJob, UnpackJob, UnpackResult } from './file-worker.ts';
 
 /** Layers of one image are independent, so as many are unpacked at a time as there may be cores to spare. */
@@ -30,9 +31,12 @@ export class FileWorkers {
   readonly #workers = new Set<Worker>();
   readonly #idle: Thread[] = [];
   readonly #clock: Clock;
+  readonly #maps: UserMaps | undefined;
   #expire: Timer | undefined;
 
-  constructor(clock: Clock) {
+  /** @param maps how the users of containers are those of the machine, when they are others. */
+  constructor(clock: Clock, maps: UserMaps | undefined) {
+    this.#maps = maps;
     this.#clock = clock;
   }
 
@@ -92,6 +96,7 @@ export class FileWorkers {
       trackUnmanagedFds: false,
       // Flags of this process (a test runner's conditions, an inspector) are not the worker's.
       execArgv: [],
+      workerData: this.#maps,
     });
     const thread: Thread = { worker, current: undefined };
     this.#workers.add(worker);

@@ -1,6 +1,7 @@
 /** A jail's /dev: the nodes that its specification lists, and the links that programs expect. */
 import { closeSync, constants, statSync } from 'node:fs';
-import type { JailDevice } from '../runtime/runtime.ts';
+import { outsideId, type UserMaps } from '#common/id-map';
+import type { JailDevice, JailSpec } from '../runtime/runtime.ts';
 import { isErrno } from './failure.ts';
 import { openOrMake, openParent } from './resolve.ts';
 import type { System } from './system.ts';
@@ -18,10 +19,10 @@ const LINKS: readonly [name: string, target: string][] = [
 export function populateDevices(
   system: System,
   rootFd: number,
-  devices: JailDevice[],
+  { devices, userMaps }: Pick<JailSpec, 'devices' | 'userMaps'>,
   terminal: { slave: number } | undefined,
 ): void {
-  for (const device of devices) makeDevice(system, rootFd, device);
+  for (const device of devices) makeDevice(system, rootFd, device, userMaps);
   const dev = openOrMake(system, rootFd, '/dev', 'directory');
   for (const [name, target] of LINKS) {
     try {
@@ -40,7 +41,7 @@ export function populateDevices(
 }
 
 /** Makes a node with the type, number, mode and owner of the host's. */
-function makeDevice(system: System, rootFd: number, device: JailDevice): void {
+function makeDevice(system: System, rootFd: number, device: JailDevice, maps: UserMaps | undefined): void {
   const stat = statSync(device.hostPath);
   const type = stat.mode & constants.S_IFMT;
   if (type !== constants.S_IFCHR && type !== constants.S_IFBLK)
@@ -48,7 +49,10 @@ function makeDevice(system: System, rootFd: number, device: JailDevice): void {
   const { dirFd, name } = openParent(system, rootFd, device.path);
   try {
     system.makeNodeAt(dirFd, name, stat.mode, kernelDevice(stat.rdev));
-    system.changeOwnerAt(dirFd, name, stat.uid, stat.gid);
+    // An owner whom the jail does not know is nobody there, as it is of the host's files.
+    const uid = outsideId(maps?.uids, stat.uid) ?? stat.uid;
+    const gid = outsideId(maps?.gids, stat.gid) ?? stat.gid;
+    system.changeOwnerAt(dirFd, name, uid, gid);
   } catch (error) {
     // A node may be listed twice, by default and by wish.
     if (!isErrno(error, 'EEXIST')) throw error;

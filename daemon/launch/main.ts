@@ -27,17 +27,18 @@ function run(): never {
     process.exit(0);
   }
   const spec = message.type === 'prepare' ? message.spec.process : message.process;
-  const terminal = enter(system, message, () => send({ type: 'unshared' }));
-  send(terminal?.master === undefined ? { type: 'ready' } : { type: 'ready', terminalFd: terminal.master });
+  const prepared = enter(system, message, () => send({ type: 'unshared' }));
+  const terminalFd = prepared.terminal?.master;
+  send(terminalFd === undefined ? { type: 'ready' } : { type: 'ready', terminalFd });
   receive();
   if (message.type === 'prepare' && message.spec.init) {
     step('attach the standard streams', () => detachStreams(system));
     send({ type: 'executing' });
-    becomeInit(system);
+    becomeInit(system, prepared.userFd, message.user?.maps);
   }
-  const confinement = message.type === 'confine' ? message.confinement : undefined;
-  const { path, env } = becomeProgram(system, spec, terminal, message.filter, confinement);
+  const program = becomeProgram(system, spec, prepared, message);
   if (message.type === 'join' && message.target !== undefined) {
+    const { path, env } = program;
     const started = startProgram(system, path, spec.args, env);
     send(typeof started === 'number' ? { type: 'executing', pid: started } : { type: 'executing' });
     if (typeof started !== 'number') failToExecute(path, started);
@@ -46,7 +47,7 @@ function run(): never {
     process.exit(0);
   }
   send({ type: 'executing' });
-  execute(system, path, spec.args, env);
+  execute(system, program, spec.args);
 }
 
 speakUntilTheEnd(run);

@@ -8,18 +8,19 @@
  */
 import { constants, fchownSync, fstatSync, openSync, statSync, writeSync } from 'node:fs';
 import { errorCode } from '#common/errors';
+import { outsideId, type UserMaps } from '#common/id-map';
 import { strerror } from '#common/native/libc';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { ProcessSpec } from '../runtime/runtime.ts';
+import { type Crossing, crossInto, EXEC_FAILED_STATUS } from './crossing.ts';
 import { LaunchFailure, step } from './failure.ts';
 import { environment, findProgram } from './find-program.ts';
 import { buildWalls } from './plain.ts';
-import type { Confinement, SeccompFilter } from './protocol.ts';
+import type { Confinement, SeccompFilter, UserNamespace } from './protocol.ts';
+import type { Prepared } from './steps.ts';
 import type { System } from './system.ts';
 import { type Identity, lookUpIdentity } from './users.ts';
 
-/** What a shell user reads as "could not be executed after all"; runc's exit status for it. */
-const EXEC_FAILED_STATUS = 255;
 const SYS_ADMIN_BIT = 1n << 21n;
 
 /** Attaches standard streams 0 to 2, which so far are the daemon's pipes. */
@@ -63,20 +64,25 @@ function openNullDevice(): number | undefined {
 }
 
 /**
- * Becomes the wanted user, in the wanted folder, and returns the identity.
+ * Becomes the wanted user, in the wanted folder.
  *
  * @param owner the one user that a jail without namespaces runs as, whoever the image means.
  */
-function takeIdentity(system: System, spec: ProcessSpec, owner?: number): Identity {
+function takeIdentity(
+  system: System,
+  spec: ProcessSpec,
+  maps: UserMaps | undefined,
+  owner: number | undefined,
+): Taken {
   const identity = step('look up the user', () => {
     const found = lookUpIdentity(spec.user, spec.groups);
     return owner === undefined ? found : { ...found, uid: owner, gid: owner, groups: [] };
   });
+  const { uid, gid, groups } = step('find the ids of the user', () => outsideIdentity(identity, maps));
   step('hand over the standard streams', () => {
     for (const fd of [0, 1, 2]) {
       // The null device is the jail's, but not the user's.
-      if (identity.uid !== 0 && !(fd === 0 && !spec.stdin && !spec.terminal))
-        fchownSync(fd, identity.uid, fstatSync(fd).gid);
+      if (uid !== 0 && !(fd === 0 && !spec.stdin && !spec.terminal)) fchownSync(fd, uid, fstatSync(fd).gid);
     }
   });
   const entered = tryChangeFolder(spec.cwd);
@@ -85,15 +91,33 @@ function takeIdentity(system: System, spec: ProcessSpec, owner?: number): Identi
       .map((name) => system.CAPABILITIES.indexOf(name))
       .filter((capability) => capability >= 0 && system.boundingHas(capability)),
   );
-  step('limit capabilities', () => system.limitBoundingSet(bounding));
+  // Where the user namespace is still to be entered, that is what gives a bounding set.
+  if (!maps) step('limit capabilities', () => system.limitBoundingSet(bounding));
   step('become the user', () => {
+    // The root of a user namespace has rights over what is the namespace's, whatever it is outside.
+    if (maps) system.detachCapabilitiesFromIds(identity.uid === 0);
     system.keepCapabilities(true);
-    system.setIdentity(identity.uid, identity.gid, identity.groups);
+    system.setIdentity(uid, gid, groups);
     system.keepCapabilities(false);
   });
   if (!entered) changeFolder(spec.cwd);
   process.umask(0o022);
-  return identity;
+  return { identity, bounding };
+}
+
+/** The identity as the machine has it. */
+function outsideIdentity(identity: Identity, maps: UserMaps | undefined): Omit<Identity, 'home'> {
+  const find = (kind: 'uids' | 'gids', id: number): number => {
+    const found = outsideId(maps?.[kind], id);
+    if (found === undefined)
+      throw new Error(`${kind.slice(0, 3)} ${id} is not one of the container's user namespace`);
+    return found;
+  };
+  return {
+    uid: find('uids', identity.uid),
+    gid: find('gids', identity.gid),
+    groups: identity.groups.map((group) => find('gids', group)),
+  };
 }
 
 /** As root first: the user may not be allowed to, as with a home folder that only root may enter. */
@@ -124,31 +148,70 @@ function changeFolder(cwd: string): void {
     throw new Error(`the working folder ${cwd} is outside of the container`);
 }
 
-/**
- * All that a process becomes before it is the wanted program.
- *
- * @param confinement of a process in a jail without namespaces.
- * @returns what execute() wants.
- */
+/** An identity that was taken on, and what is left to it. */
+interface Taken {
+  identity: Identity;
+  bounding: ReadonlySet<number>;
+}
+
+/** What execute() wants. */
+export interface ReadyProgram {
+  path: string;
+  env: string[];
+  /** The last steps, where they are in a user namespace. */
+  crossing?: Crossing;
+}
+
+/** What becomes of a process, besides its own specification. */
+export interface Conditions {
+  filter: SeccompFilter;
+  /** The user namespace that it is to be in. */
+  user?: UserNamespace;
+  /** Of a process in a jail without namespaces. */
+  confinement?: Confinement;
+}
+
+/** All that a process becomes before it is the wanted program. @param entered the world it is for */
 export function becomeProgram(
   system: System,
   spec: ProcessSpec,
-  terminal: Pick<PseudoTerminal, 'slave'> | undefined,
-  filter: SeccompFilter,
-  confinement?: Confinement,
-): { path: string; env: string[] } {
+  { terminal, userFd }: Prepared,
+  { filter, user, confinement }: Conditions,
+): ReadyProgram {
   step('attach the standard streams', () => attachStreams(system, spec, terminal));
   const walls = confinement && buildWalls(system, confinement.landlock);
-  const identity = takeIdentity(system, spec, confinement?.owner);
-  const env = environment(spec.env, identity);
+  const taken = takeIdentity(system, spec, user?.maps, confinement?.owner);
+  const env = environment(spec.env, taken.identity);
   const path = findProgram(spec.args[0] ?? '', env);
   walls?.raise();
-  dropPowers(system, spec, identity, filter);
+  setLimits(system, spec);
+  const capabilities = capabilitiesUntilExec(system, spec, taken.identity, filter);
+  const program = filter === undefined ? undefined : Buffer.from(filter, 'base64');
+  if (userFd !== undefined)
+    return { path, env, crossing: { userFd, bounding: taken.bounding, capabilities, filter: program } };
+  step('drop capabilities', () => system.setCapabilities(capabilities));
+  if (program) step('filter system calls', () => system.installSeccompFilter(program));
   return { path, env };
 }
 
-/** Sets limits and drops what is left of the launcher's powers. */
-function dropPowers(system: System, spec: ProcessSpec, identity: Identity, filter: SeccompFilter): void {
+/** Without no_new_privs only CAP_SYS_ADMIN may install a filter. It ends with execve, which makes the sets anew from the bounding set. */
+function capabilitiesUntilExec(
+  system: System,
+  spec: ProcessSpec,
+  identity: Identity,
+  filter: SeccompFilter,
+): bigint {
+  let mask = filter !== undefined && !spec.noNewPrivileges ? SYS_ADMIN_BIT : 0n;
+  if (identity.uid === 0)
+    for (const name of spec.capabilities) {
+      const capability = system.CAPABILITIES.indexOf(name);
+      if (capability >= 0 && system.boundingHas(capability)) mask |= 1n << BigInt(capability);
+    }
+  return mask;
+}
+
+/** Sets what survives execve and needs no capability of the user's. */
+function setLimits(system: System, spec: ProcessSpec): void {
   step('set resource limits', () => {
     for (const { name, soft, hard } of spec.rlimits) {
       const resource = system.RLIMITS[name.toLowerCase().replace(/^rlimit_/, '')];
@@ -158,24 +221,11 @@ function dropPowers(system: System, spec: ProcessSpec, identity: Identity, filte
   });
   step('reset signals', () => system.resetSignals());
   if (spec.noNewPrivileges) step('forbid new privileges', () => system.setNoNewPrivileges());
-  step('drop capabilities', () => {
-    let mask = 0n;
-    if (identity.uid === 0)
-      for (const name of spec.capabilities) {
-        const capability = system.CAPABILITIES.indexOf(name);
-        if (capability >= 0 && system.boundingHas(capability)) mask |= 1n << BigInt(capability);
-      }
-    // Without no_new_privs only CAP_SYS_ADMIN may install a filter. It ends with execve, which makes the sets anew
-    // from the bounding set.
-    if (filter !== undefined && !spec.noNewPrivileges) mask |= SYS_ADMIN_BIT;
-    system.setCapabilities(mask);
-  });
-  if (filter !== undefined)
-    step('filter system calls', () => system.installSeccompFilter(Buffer.from(filter, 'base64')));
 }
 
 /** Replaces the launcher by the program. If that fails after all, says so where docker does and exits as runc. */
-export function execute(system: System, path: string, args: string[], env: string[]): never {
+export function execute(system: System, { path, env, crossing }: ReadyProgram, args: string[]): never {
+  if (crossing) return crossInto(system, crossing, path, args, env);
   system.closeOnExecFrom(3);
   try {
     return system.execve(path, args, env);

@@ -17,6 +17,7 @@
  * first or further, also without `unshared`. Each failing step answers `failed` and
  * ends the launcher.
  */
+import type { UserMaps } from '#common/id-map';
 import type { JailSpec, ProcessSpec } from '../runtime/runtime.ts';
 
 /** The launcher's end of the channel; a pidfd of the jail's process 1 follows for `join`. */
@@ -57,15 +58,41 @@ export interface LandlockRules {
   outside: boolean;
 }
 
+/** A user namespace that is there already, and how its numbers are the machine's. */
+export interface UserNamespace {
+  /** The number, for the host's /proc, of a process in it. For a new jail that process also keeps its other namespaces. */
+  pid: number;
+  maps: UserMaps;
+}
+
 /** What the daemon tells a launcher. */
 export type ToLauncher =
-  | { type: 'prepare'; spec: JailSpec; cgroups: CgroupMount[]; filter: SeccompFilter }
+  | {
+      type: 'prepare';
+      spec: JailSpec;
+      cgroups: CgroupMount[];
+      filter: SeccompFilter;
+      user?: UserNamespace;
+    }
   /**
    * `target`: process 1 of the jail, for a launcher outside; without, it is {@link TARGET_FD}. `terminal`: the number in
    * the jail's devpts of the terminal that was opened with the jail; without, the process gets one of its own.
    */
-  | { type: 'join'; process: ProcessSpec; filter: SeccompFilter; target?: number; terminal?: number }
-  | { type: 'confine'; process: ProcessSpec; filter: SeccompFilter; confinement: Confinement }
+  | {
+      type: 'join';
+      process: ProcessSpec;
+      filter: SeccompFilter;
+      target?: number;
+      terminal?: number;
+      user?: UserNamespace;
+    }
+  | {
+      type: 'confine';
+      process: ProcessSpec;
+      filter: SeccompFilter;
+      confinement: Confinement;
+      user?: undefined;
+    }
   | { type: 'hold'; namespaces: JailSpec['namespaces'] }
   | { type: 'run' };
 

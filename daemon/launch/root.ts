@@ -2,13 +2,14 @@
  * The root file system of a jail: mounts, devices, masks, and pivot_root. Runs in the launcher, in a mount namespace
  * of its own that still is a copy of the host's.
  *
- * Order matters. Sources of bind mounts are cloned first, while their propagation still is the host's; then nothing
+ * Order matters. The root and sources of bind mounts are cloned before, among the host's mounts; then nothing
  * that happens here can reach the host (everything becomes a slave); then the mounts of the jail go on its root one
  * by one, each resolved inside the root and made with its final attributes before it is visible; at the end the old
  * root is taken away, and with it every path to the host.
  */
 import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
+import { outsideId, type UserMaps } from '#common/id-map';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { JailMount, JailSpec } from '../runtime/runtime.ts';
 import { populateDevices } from './devices.ts';
@@ -41,15 +42,15 @@ export function enterRoot(
   system: System,
   spec: JailSpec,
   cgroups: CgroupMount[],
+  places: Places,
 ): PseudoTerminal | undefined {
-  const binds = cloneBindSources(system, spec.mounts);
   step('isolate mounts', () => {
     const host = openSync('/', system.O_PATH);
     system.setMountAttributes(host, { set: 0, clear: 0, propagation: system.MS_SLAVE }, true);
     closeSync(host);
   });
-  const rootFd = step('mount the root', () => mountRoot(system, spec.rootPath));
-  const terminal = furnish(system, rootFd, spec, cgroups, binds);
+  const rootFd = step('mount the root', () => attachRoot(system, spec.rootPath, places.root));
+  const terminal = furnish(system, rootFd, spec, cgroups, places.binds);
   step('enter the root', () => {
     system.changeFolder(spec.rootPath);
     system.pivotRootHere();
@@ -94,7 +95,7 @@ function furnish(
   }
   let terminal: PseudoTerminal | undefined;
   if (spec.process.terminal) terminal = step('open a terminal', () => openTerminalInside(system, rootFd));
-  if (ownDev(spec)) step('make devices', () => populateDevices(system, rootFd, spec.devices, terminal));
+  if (ownDev(spec)) step('make devices', () => populateDevices(system, rootFd, spec, terminal));
   step('mask paths', () => {
     for (const path of spec.maskedPaths) maskPath(system, rootFd, path);
   });
@@ -108,6 +109,22 @@ function furnish(
   }
   if (spec.readOnlyRoot) step('make the root read-only', () => setReadOnly(system, rootFd, false));
   return terminal;
+}
+
+/** Mounts of the host that a jail gets, detached. */
+export interface Places {
+  root: number;
+  binds: Map<JailMount, number>;
+}
+
+/**
+ * Clones what a jail gets of the host's mounts, as long as this process is among them: in a mount namespace of another
+ * user namespace they can be taken only all together.
+ */
+export function openPlaces(system: System, spec: JailSpec): Places {
+  const binds = cloneBindSources(system, spec.mounts);
+  const root = step('open the root', () => system.cloneTree(system.AT_FDCWD, spec.rootPath, false));
+  return { root, binds };
 }
 
 function cloneBindSources(system: System, mounts: JailMount[]): Map<JailMount, number> {
@@ -128,7 +145,10 @@ function cloneBindSources(system: System, mounts: JailMount[]): Map<JailMount, n
 
 /** Mounts the root on itself: a mount point that the host does not share, and whose end is the end of all on it. */
 export function mountRoot(system: System, path: string): number {
-  const clone = system.cloneTree(system.AT_FDCWD, path, false);
+  return attachRoot(system, path, system.cloneTree(system.AT_FDCWD, path, false));
+}
+
+function attachRoot(system: System, path: string, clone: number): number {
   system.setMountAttributes(clone, { set: 0, clear: 0, propagation: system.MS_PRIVATE }, false);
   const below = openSync(path, system.O_PATH | constants.O_DIRECTORY);
   system.attachMount(clone, below);
@@ -145,6 +165,7 @@ function applyMount(
   bindFd: number | undefined,
 ): void {
   const parsed = parseMountOptions(mount.options);
+  if (spec.userMaps && mount.kind !== 'bind') parsed.data = outsideIds(parsed.data, spec.userMaps);
   if (mount.readOnly) parsed.attributes.set |= system.MOUNT_ATTR_RDONLY;
   if (mount.kind === 'cgroup') {
     mountCgroups(system, rootFd, mount, parsed, spec, cgroups);
@@ -157,6 +178,17 @@ function applyMount(
   const wanted = fstatSync(mountFd).isDirectory() ? 'directory' : 'file';
   const target = openOrMake(system, rootFd, mount.target, wanted);
   attach(system, rootFd, mountFd, target, mount.kind, mount.target);
+}
+
+/** `uid=` and `gid=` of a file system: this process is not in the jail's user namespace, where they are meant. */
+function outsideIds(data: ParsedOptions['data'], maps: UserMaps): ParsedOptions['data'] {
+  return data.map(([name, value]) => {
+    const ranges = name === 'uid' ? maps.uids : name === 'gid' ? maps.gids : undefined;
+    if (!ranges) return value === undefined ? [name] : [name, value];
+    const id = outsideId(ranges, Number(value));
+    if (id === undefined) throw new Error(`${name} ${value} is not one of the container's user namespace`);
+    return [name, String(id)];
+  });
 }
 
 /** Puts a mount on its target, which for the kernel's file systems must not have been reached by a link. */

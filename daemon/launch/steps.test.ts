@@ -96,8 +96,12 @@ const filter = Buffer.alloc(8).toString('base64');
 /** All that happens before execve. */
 function launch(system: System, unshared: () => void = () => {}): void {
   const { process, ...rest } = spec();
-  enter(system, { type: 'prepare', spec: { process, ...rest }, cgroups: [], filter }, unshared);
-  becomeProgram(system, process, undefined, filter);
+  const entered = enter(
+    system,
+    { type: 'prepare', spec: { process, ...rest }, cgroups: [], filter },
+    unshared,
+  );
+  becomeProgram(system, process, entered, { filter });
 }
 
 /** The same in a jail without namespaces. */
@@ -110,8 +114,8 @@ function launchConfined(system: System, first: boolean): void {
   ];
   const landlock = { paths: rules, tcp: false, outside: false };
   const confinement = { spec: jail, first, owner, landlock };
-  enter(system, { type: 'confine', process: jail.process, filter, confinement }, () => {});
-  becomeProgram(system, jail.process, undefined, filter, confinement);
+  const entered = enter(system, { type: 'confine', process: jail.process, filter, confinement }, () => {});
+  becomeProgram(system, jail.process, entered, { filter, confinement });
 }
 
 /** Fails each call of a launch in turn, and gives the names of the steps that failed. */
@@ -145,14 +149,18 @@ describe.skipIf(process.platform !== 'linux')('a launch', () => {
       seen = [...calls];
     });
     // The network can be attached when there is a namespace and nothing of the image was touched.
-    expect(seen).toEqual([`newSessionKeyring _ses.${'a'.repeat(64)}`, 'unshare', 'loopbackUp']);
+    expect(seen).toEqual([
+      `newSessionKeyring _ses.${'a'.repeat(64)}`,
+      'cloneTree  FOLDER/source',
+      'cloneTree  FOLDER',
+      'unshare',
+      'loopbackUp',
+    ]);
     expect(calls.slice(seen.length)).toMatchInlineSnapshot(`
       [
         "setHostname box",
         "setDomainname example",
-        "cloneTree  FOLDER/source",
         "setMountAttributes",
-        "cloneTree  FOLDER",
         "setMountAttributes",
         "attachMount",
         "newFilesystem proc",
@@ -195,11 +203,12 @@ describe.skipIf(process.platform !== 'linux')('a launch', () => {
     expect(stepsThatFail(launch)).toMatchInlineSnapshot(`
       [
         "make a session keyring",
+        "open FOLDER/source to mount it on /data",
+        "open the root",
         "make namespaces",
         "bring up the loopback interface",
         "set the host name",
         "set the domain name",
-        "open FOLDER/source to mount it on /data",
         "isolate mounts",
         "mount the root",
         "mount proc on /proc",

@@ -3,12 +3,13 @@
  * propagation, the right to mount) is taken away by a later one. Each has a name, with which its failure is told.
  */
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
+import { outsideId } from '#common/id-map';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { JailSpec, NamespaceMode, ProcessSpec } from '../runtime/runtime.ts';
 import { step } from './failure.ts';
 import { enterConfinement } from './plain.ts';
-import { TARGET_FD, type ToLauncher } from './protocol.ts';
-import { enterRoot, openOwnTerminal } from './root.ts';
+import { TARGET_FD, type ToLauncher, type UserNamespace } from './protocol.ts';
+import { enterRoot, openOwnTerminal, openPlaces } from './root.ts';
 import type { System } from './system.ts';
 
 /** A process's terminal; without a master where the daemon has that already. */
@@ -22,22 +23,33 @@ const KINDS = [
   ['cgroup', 'CLONE_NEWCGROUP', 'cgroup'],
 ] as const;
 
-/** Makes the jail's own namespaces, mounts among them, and joins those of others. */
-export function enterNamespaces(system: System, namespaces: JailSpec['namespaces']): void {
+/**
+ * Makes the jail's own namespaces, mounts among them, and joins those of others.
+ *
+ * @param keeper the number of a process that has made the jail's own ones already.
+ */
+export function enterNamespaces(system: System, namespaces: JailSpec['namespaces'], keeper?: number): void {
   let own = system.CLONE_NEWNS;
+  // By path: this process may be in a pid namespace where others have no numbers.
+  const joinOne = (pid: number, file: string, flag: number): void => {
+    const fd = openSync(`/proc/${pid}/ns/${file}`, 'r');
+    system.setns(fd, flag);
+    closeSync(fd);
+  };
   for (const [kind, name, file] of KINDS) {
     const flag = system[name];
     const mode: NamespaceMode = namespaces[kind];
     if (mode === 'private') own |= flag;
-    else if (mode !== 'host') {
-      step(`join the ${kind} namespace of process ${mode.pid}`, () => {
-        const fd = openSync(`/proc/${mode.pid}/ns/${file}`, 'r');
-        system.setns(fd, flag);
-        closeSync(fd);
-      });
-    }
+    else if (mode !== 'host')
+      step(`join the ${kind} namespace of process ${mode.pid}`, () => joinOne(mode.pid, file, flag));
   }
-  step('make namespaces', () => system.unshare(own));
+  step('make namespaces', () => {
+    if (keeper === undefined) return system.unshare(own);
+    for (const [, name, file] of KINDS) if (own & system[name]) joinOne(keeper, file, system[name]);
+    // A thread that joins mounts must share its folders with no other.
+    system.unshare(system.CLONE_FS);
+    joinOne(keeper, 'mnt', system.CLONE_NEWNS);
+  });
   if (namespaces.network === 'private') step('bring up the loopback interface', () => system.loopbackUp());
 }
 
@@ -46,6 +58,27 @@ function setKernelParameters(spec: JailSpec): void {
   for (const [name, value] of Object.entries(spec.sysctls)) {
     step(`set ${name}`, () => writeFileSync(`/proc/sys/${name.replaceAll('.', '/')}`, value));
   }
+}
+
+/** What a launcher has when it is in its jail. */
+export interface Prepared {
+  /** The process's terminal, if it wants one. */
+  terminal: EnteredTerminal | undefined;
+  /** The user namespace to enter at the end, open. */
+  userFd: number | undefined;
+}
+
+/**
+ * Opens a user namespace, and makes the files that this process makes from now on those of its root. Where that is not
+ * the machine's root, the rights of this process must not depend on it.
+ */
+function openUserNamespace(system: System, { pid, maps }: UserNamespace): number {
+  return step('open the user namespace', () => {
+    const fd = openSync(`/proc/${pid}/ns/user`, 'r');
+    system.detachCapabilitiesFromIds(true);
+    system.setFileIdentity(outsideId(maps.uids, 0) ?? 0, outsideId(maps.gids, 0) ?? 0);
+    return fd;
+  });
 }
 
 function setOomScore(spec: ProcessSpec): void {
@@ -58,13 +91,12 @@ function setOomScore(spec: ProcessSpec): void {
  * Makes the world of a process, or enters one that is there.
  *
  * @param unshared called as soon as a new jail's network namespace is there.
- * @returns the process's terminal, if it wants one.
  */
 export function enter(
   system: System,
   message: ToLauncher & { type: 'prepare' | 'join' | 'confine' },
   unshared: () => void,
-): EnteredTerminal | undefined {
+): Prepared {
   switch (message.type) {
     case 'prepare':
       return prepare(system, message, unshared);
@@ -72,35 +104,38 @@ export function enter(
       return join(system, message);
     case 'confine':
       setOomScore(message.process);
-      return enterConfinement(system, message.process, message.confinement);
+      return {
+        terminal: enterConfinement(system, message.process, message.confinement),
+        userFd: undefined,
+      };
   }
 }
 
 /** Makes the world of a jail's first process, up to and with its root file system. */
-function prepare(
-  system: System,
-  message: ToLauncher & { type: 'prepare' },
-  unshared: () => void,
-): PseudoTerminal | undefined {
-  const { cgroups, spec } = message;
+function prepare(system: System, message: ToLauncher & { type: 'prepare' }, unshared: () => void): Prepared {
+  const { cgroups, spec, user } = message;
   step('make a session keyring', () => system.newSessionKeyring(`_ses.${spec.id}`));
   setOomScore(spec.process);
-  enterNamespaces(system, spec.namespaces);
+  const places = openPlaces(system, spec);
+  const userFd = user && openUserNamespace(system, user);
+  enterNamespaces(system, spec.namespaces, user?.pid);
   unshared();
   if (spec.namespaces.uts === 'private') {
     step('set the host name', () => system.setHostname(spec.hostname));
     if (spec.domainname) step('set the domain name', () => system.setDomainname(spec.domainname));
   }
   setKernelParameters(spec);
-  return enterRoot(system, spec, cgroups);
+  const terminal = enterRoot(system, spec, cgroups, places);
+  return { terminal, userFd };
 }
 
 /** Enters the world of a jail that runs. */
 function join(
   system: System,
-  { process: spec, target, terminal }: ToLauncher & { type: 'join' },
-): EnteredTerminal | undefined {
+  { process: spec, target, terminal, user }: ToLauncher & { type: 'join' },
+): Prepared {
   setOomScore(spec);
+  const userFd = user && openUserNamespace(system, user);
   step('join the container', () => {
     system.unshare(system.CLONE_FS);
     const pidfd = target === undefined ? TARGET_FD : system.pidfdOpen(target);
@@ -115,9 +150,12 @@ function join(
     closeSync(pidfd);
   });
   step('make a session keyring', () => system.newSessionKeyring('_ses.exec'));
-  if (!spec.terminal) return undefined;
-  if (terminal === undefined) return openOwnTerminal(system);
-  return { slave: step('open the terminal', () => openGivenTerminal(system, terminal)) };
+  if (!spec.terminal) return { terminal: undefined, userFd };
+  if (terminal === undefined) return { terminal: openOwnTerminal(system), userFd };
+  return {
+    terminal: { slave: step('open the terminal', () => openGivenTerminal(system, terminal)) },
+    userFd,
+  };
 }
 
 /** The terminal that was opened with the jail, in which nothing of the image has run yet. */

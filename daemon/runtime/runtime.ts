@@ -3,6 +3,7 @@
  * isolation is made (Linux namespaces, a seatbelt profile, an OCI runtime) stays behind it.
  */
 import type { Readable, Writable } from 'node:stream';
+import type { UserMaps } from '#common/id-map';
 
 /** The process to run in a jail, first or further. */
 export interface ProcessSpec {
@@ -169,6 +170,8 @@ export interface JailSpec {
   runtime?: string;
   /** The mounted root file system, on the host. */
   rootPath: string;
+  /** The maps of a user namespace of its own; without, its users are those of the machine. */
+  userMaps?: UserMaps;
   readOnlyRoot: boolean;
   hostname: string;
   domainname: string;

@@ -4,15 +4,17 @@
  * is a file system that is mounted on its folder while somebody uses it.
  */
 import { lookup } from 'node:dns/promises';
-import { mkdir, readdir } from 'node:fs/promises';
+import { chown, mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#common/clock';
 import { DrydockError, errorMessage } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import type { Rng } from '#common/rng';
 import { checkExported } from '#fsbridge';
 import { Turns } from '../container/container.ts';
 import { newId } from '../container/names.ts';
 import type { EventBus } from '../events/bus.ts';
+import { ownerOnDisk, ROOT } from '../image/owners.ts';
 import { mountFilesystem, unmountAll } from '../mounts/host-mounts.ts';
 import { VOLUME_NAME } from '../mounts/parse.ts';
 import type { RecordFolder } from '../store/atomic.ts';
@@ -49,6 +51,8 @@ export interface VolumeDeps {
   records: RecordFolder<VolumeRecord>;
   /** Folders of the host that may be mounted; none: all. */
   exports: readonly string[];
+  /** How the users of containers are those of the machine, when they are others. */
+  userMaps: UserMaps | undefined;
   events: EventBus;
   clock: Clock;
   rng: Rng;
@@ -90,7 +94,11 @@ export class VolumeService {
 
   async #save(record: VolumeRecord): Promise<void> {
     this.#volumes.set(record.name, record);
-    await mkdir(this.dataPath(record.name), { recursive: true, mode: 0o755 });
+    const made = await mkdir(this.dataPath(record.name), { recursive: true, mode: 0o755 });
+    if (made !== undefined) {
+      const { uid, gid } = ownerOnDisk(ROOT, this.#deps.userMaps);
+      await chown(this.dataPath(record.name), uid, gid);
+    }
     await this.#deps.records.save(record.name, record);
   }
 

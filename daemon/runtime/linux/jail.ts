@@ -85,6 +85,11 @@ export class LinuxJail implements Jail {
     this.#context = context;
   }
 
+  /** Whether its users are others than the machine's. */
+  get isMapped(): boolean {
+    return this.#spec.userMaps !== undefined;
+  }
+
   /** A descriptor of process 1, for those who join its namespaces. */
   get pidfd(): number {
     return this.#first.pidfd;
@@ -207,13 +212,17 @@ export class LinuxJail implements Jail {
     const launcher = this.#startInside();
     try {
       await this.#context.cgroups.add(this.id, launcher.pid);
+      const maps = this.#spec.userMaps;
       launcher.channel.send({
         type: 'join',
         process: spec,
         filter: this.#context.filter,
         ...(given !== undefined && { terminal: terminalNumber(given) }),
+        ...(maps && { user: { pid: this.pid, maps } }),
       });
       const { terminalFd } = await launcher.channel.expect('ready');
+      // The launcher took process 1 by its number: it is still the same one.
+      if (maps && processStartTime(this.pid) !== this.startTime) throw this.#notRunning();
       const terminal = terminalFd === undefined ? given : launcher.takeDescriptor(terminalFd);
       launcher.channel.send({ type: 'run' });
       await launcher.channel.expect('executing');
@@ -227,10 +236,11 @@ export class LinuxJail implements Jail {
 
   /**
    * A terminal must be taken by the leader of its session, and limits or a filter of the user's could forbid the one more
-   * process that a launcher outside is.
+   * process that a launcher outside is. Into a user namespace a program enters by itself, which a child cannot be told.
    */
   #canJoinFromOutside(spec: ProcessSpec): boolean {
-    const { seccomp } = this.#spec;
+    const { seccomp, userMaps } = this.#spec;
+    if (userMaps) return false;
     return !spec.terminal && spec.rlimits.length === 0 && (seccomp === undefined || seccomp === 'unconfined');
   }
 

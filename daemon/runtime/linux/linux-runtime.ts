@@ -12,6 +12,7 @@ import type { Cgroups } from './cgroup.ts';
 import { openCgroups } from './cgroup-open.ts';
 import { deviceRules, hostDevices } from './devices.ts';
 import { LinuxJail, processStartTime } from './jail.ts';
+import { Keeper } from './keeper.ts';
 import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
 import { effectiveSpec } from './plan.ts';
 import { limitWarnings, reportSpec } from './report.ts';
@@ -63,13 +64,25 @@ export class LinuxRuntime implements Runtime {
     cgroups.place(spec.id, spec.cgroupParent);
     cgroups.create(spec.id, {}, spec.privileged ? undefined : deviceRules(spec.devices, spec.deviceRules));
     let launcher: Launcher | undefined;
+    let keeper: Keeper | undefined;
     try {
+      this.#checkSharing(spec);
       launcher = this.#launcherFor(spec.namespaces.pid);
       await cgroups.add(spec.id, launcher.pid);
+      const maps = spec.userMaps;
+      if (maps) keeper = await Keeper.start(spec.namespaces, maps, (pid) => cgroups.add(spec.id, pid));
       const filter = seccompFilter(spec);
-      launcher.channel.send({ type: 'prepare', spec, cgroups: cgroups.mounts(spec.id), filter });
+      const user = maps && keeper && { pid: keeper.pid, maps };
+      launcher.channel.send({
+        type: 'prepare',
+        spec,
+        cgroups: cgroups.mounts(spec.id),
+        filter,
+        ...(user && { user }),
+      });
       await launcher.channel.expect('unshared');
       const { terminalFd } = await launcher.channel.expect('ready');
+      await keeper?.end();
       this.#checkJoined(spec);
       const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
       const jail = new LinuxJail(spec, launcher, terminal, {
@@ -89,6 +102,7 @@ export class LinuxRuntime implements Runtime {
       return jail;
     } catch (error) {
       await launcher?.abandon();
+      await keeper?.end();
       cgroups.remove(spec.id);
       this.#refill();
       throw launchError(error, 'failed to create task for container: OCI runtime create failed');
@@ -154,6 +168,18 @@ export class LinuxRuntime implements Runtime {
 
   #refill(): void {
     this.#spares?.refill(this.#jails.size);
+  }
+
+  /** The namespaces that a jail shares belong to the user namespace of the one that it shares them with. */
+  #checkSharing(spec: JailSpec): void {
+    const others = Object.values(spec.namespaces).flatMap((mode) =>
+      typeof mode === 'object' ? [this.#jailOf(mode.pid)] : [],
+    );
+    if (others.every((other) => other.isMapped === (spec.userMaps !== undefined))) return;
+    throw new DrydockError(
+      'ERR_JAIL',
+      'Containers that share a namespace must have the same user namespace mode: give both or none of them --userns=host.',
+    );
   }
 
   /** Whether the jails whose namespaces a new one has joined are still the same: then their numbers were right too. */

@@ -1,9 +1,31 @@
 /** What this runtime gives for a specification: one row for each wish. */
+import { outsideId } from '#common/id-map';
 import type { JailLimits, JailReportRow, JailSpec, NamespaceMode } from '../runtime.ts';
 import type { Cgroups } from './cgroup.ts';
 
 function describe(mode: NamespaceMode): string {
   return typeof mode === 'object' ? `that of process ${mode.pid}` : mode;
+}
+
+/** Whose numbers the users of the jail have. */
+function userRow({ userMaps }: JailSpec): JailReportRow {
+  const feature = 'user namespace';
+  if (userMaps)
+    return {
+      feature,
+      asked: 'users of its own',
+      got: 'full',
+      how: `uid 0 in the container is uid ${outsideId(userMaps.uids, 0)} of the host, and all its namespaces but that for processes belong to its user namespace`,
+      bypass:
+        'programs of the host that run as that uid, and a fault of the kernel in what user namespaces open to it',
+    };
+  return {
+    feature,
+    asked: 'none',
+    got: 'none',
+    how: 'uid 0 in the container is uid 0 of the host, confined by capabilities',
+    bypass: 'a fault of the kernel that lets a process out of its namespaces leaves it with the uid of root',
+  };
 }
 
 /** See Runtime.report. */
@@ -24,14 +46,7 @@ export function reportSpec(spec: JailSpec, cgroups: Cgroups): JailReportRow[] {
       got: 'full',
       how: 'mount namespace, pivot_root, old root detached',
     },
-    {
-      feature: 'user namespace',
-      asked: 'none',
-      got: 'none',
-      how: 'uid 0 in the container is uid 0 of the host, confined by capabilities',
-      bypass:
-        'a fault of the kernel that lets a process out of its namespaces leaves it with the uid of root',
-    },
+    userRow(spec),
     {
       feature: 'capabilities',
       asked: spec.privileged ? 'all' : String(spec.process.capabilities.length),

@@ -82,6 +82,7 @@ export class OciRuntime implements Runtime {
   }
 
   async create(wish: JailSpec): Promise<Jail> {
+    refuseUserMaps(wish);
     const spec = effectiveSpec(wish, hostDevices);
     const cgroups = this.#requireCgroups();
     cgroups.place(spec.id, spec.cgroupParent);
@@ -119,6 +120,7 @@ export class OciRuntime implements Runtime {
   }
 
   report(spec: JailSpec): JailReportRow[] {
+    refuseUserMaps(spec);
     const rows = reportSpec(spec, this.#requireCgroups());
     return rows.map((row) => {
       if (row.feature === 'init')
@@ -173,6 +175,15 @@ export class OciRuntime implements Runtime {
     if (!this.#program) throw new Error('the runtime is not open');
     return this.#program;
   }
+}
+
+/** The namespaces are made here, before the runtime starts, and belong to no user namespace of its making. */
+function refuseUserMaps({ userMaps }: JailSpec): void {
+  if (!userMaps) return;
+  throw new DrydockError(
+    'ERR_JAIL_PROMISE',
+    'userns-remap is for the runtime drydock: give --userns=host with another --runtime',
+  );
 }
 
 const HOST_NAMESPACES: JailSpec['namespaces'] = {

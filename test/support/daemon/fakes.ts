@@ -358,6 +358,7 @@ export async function fakeDaemon(folder?: string): Promise<FakeDaemon> {
     roots: roots as unknown as RootStore,
     builds: {} as Builds,
     driverStatus: [],
+    userMaps: undefined,
     runtime,
     createNetwork: networks.create,
     hostSubnets: async () => [],

@@ -167,13 +167,19 @@ export class TestDaemon extends Docker {
     };
   }
 
-  /** Starts a daemon and waits until it answers. @param entry another program than this tree's */
+  /**
+   * Starts a daemon and waits until it answers.
+   *
+   * @param entry another program than this tree's
+   * @param wrapper a command that becomes the daemon's process
+   */
   static async launch(
     address: DaemonAddress = TestDaemon.makeAddress(),
     args: string[] = [],
     entry?: string,
+    wrapper: string[] = [],
   ): Promise<TestDaemon> {
-    const daemon = TestDaemon.spawnProcess(address, args, {}, entry);
+    const daemon = TestDaemon.spawnProcess(address, args, {}, entry, wrapper);
     try {
       await until(
         async () => {
@@ -199,10 +205,13 @@ export class TestDaemon extends Docker {
     args: string[] = [],
     env: Record<string, string> = {},
     entry: string = compiledEntry('daemon/bin'),
+    wrapper: string[] = [],
   ): TestDaemon {
+    const [command = process.execPath, ...before] = [...wrapper, process.execPath];
     const child = spawn(
-      process.execPath,
+      command,
       [
+        ...before,
         entry,
         'daemon',
         '--host',
