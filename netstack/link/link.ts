@@ -16,6 +16,8 @@ export const FRAME_BYTES_MAX: number = 65536 + 64;
 /** Where a link delivers what it received. `off` is the start of the virtio_net_hdr, `end` the end of the frame. The bytes are only valid during the call. */
 export interface FrameSink {
   frame(buf: Uint8Array, off: number, end: number): void;
+  /** The batch is over. Called by links with {@link Link.batches} alone. */
+  flush?(): void;
 }
 
 /** One end of a wire. All calls are synchronous; nothing is kept of the arguments after a call returns. */
@@ -24,6 +26,8 @@ export interface Link {
   readonly mtuBytes: number;
   /** True when super-frames (gso_size > 0) and incomplete checksums may be sent as they are. */
   readonly offload: boolean;
+  /** True: tells its sink when a batch of frames is over, so that the sink may hold one back until then. */
+  readonly batches?: boolean;
   /**
    * Sends one frame, given as a head (virtio_net_hdr and protocol headers) and an optional body (payload), so that
    * payload need not be copied behind its header. Returns false when the frame was dropped because the other side does not

@@ -38,6 +38,7 @@ export interface PacketLinkOptions {
 export class PacketLink implements Link {
   readonly mtuBytes: number;
   readonly offload = false;
+  readonly batches = true;
   readonly #poller: Poller;
   readonly #connectionOriented: boolean;
   readonly #ended: (end: StreamEnd) => void;
@@ -62,6 +63,7 @@ export class PacketLink implements Link {
   inject(frame: Uint8Array): void {
     buffer.set(frame, VNET_HDR_LEN);
     this.#deliver(frame.length);
+    this.#sink.flush?.();
   }
 
   #deliver(length: number): void {
@@ -70,6 +72,11 @@ export class PacketLink implements Link {
   }
 
   #read(): void {
+    this.#readBatch();
+    if (this.#fd >= 0) this.#sink.flush?.();
+  }
+
+  #readBatch(): void {
     for (let i = 0; i < FRAMES_PER_TURN && this.#fd >= 0; i++) {
       const length = socket.receive(this.#fd, buffer, VNET_HDR_LEN, FRAME_BYTES_MAX - VNET_HDR_LEN);
       if (length > 0) this.#deliver(length);

@@ -81,6 +81,7 @@ const EVENTS = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0;
 export class StreamLink implements Link {
   readonly mtuBytes: number;
   readonly offload = false;
+  readonly batches = true;
   readonly #poller: Poller;
   readonly #framing: Framing;
   readonly #readFd: number;
@@ -161,6 +162,7 @@ export class StreamLink implements Link {
       buf.fill(0, frame - VNET_HDR_LEN, frame);
       this.#sink.frame(buf, frame - VNET_HDR_LEN, frame + length);
     }
+    if (this.#open) this.#sink.flush?.();
     this.#compact();
   }
 
