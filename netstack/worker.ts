@@ -255,17 +255,7 @@ class NetworkThread {
   /** Runs until the network is closed, then frees what it holds. */
   run(): void {
     post(this.#settings.port, { ready: true });
-    while (!this.#closed && Atomics.load(this.#stopFlag, 0) === 0) {
-      this.#poller.wait(this.#sleepMs());
-      this.#now = performance.now();
-      this.#poller.dispatch();
-      this.#faults?.poll(this.#now);
-      this.#proxied.poll();
-      this.#publisher.poll(this.#now);
-      this.#services.poll(this.#now);
-      this.#stack.poll(this.#now);
-      this.#captures.poll(this.#now);
-    }
+    while (!this.#closed && Atomics.load(this.#stopFlag, 0) === 0) this.#turn();
     this.#linkListeners.close();
     this.#publisher.close();
     this.#services.close();
@@ -275,6 +265,19 @@ class NetworkThread {
     this.#captures.close();
     this.#poller.close();
     this.#settings.port.close();
+  }
+
+  /** A function of its own: one that never returns is never compiled well. */
+  #turn(): void {
+    if (!this.#poller.look()) this.#poller.sleep(this.#sleepMs());
+    this.#now = performance.now();
+    this.#poller.dispatch();
+    this.#faults?.poll(this.#now);
+    this.#proxied.poll();
+    this.#publisher.poll(this.#now);
+    this.#services.poll(this.#now);
+    this.#stack.poll(this.#now);
+    this.#captures.poll(this.#now);
   }
 
   #sleepMs(): number {

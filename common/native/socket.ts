@@ -212,17 +212,42 @@ export const PIECES_MAX = 16;
 const pieces = new NativeMemory(MSGHDR_LEN + 16 * PIECES_MAX);
 pieces.setPointer(16, pieces.address + MSGHDR_LEN);
 
-/**
- * Writes several pieces of one buffer to a stream with one call: `spans` holds offset and length of each, in turn. Returns
- * how many bytes were taken, or -1.
- */
-export function sendPieces(fd: number, buf: Uint8Array, spans: readonly number[]): number {
-  const start = addressIn(buf, 0);
-  for (let i = 0; i < spans.length; i += 2) {
-    pieces.setPointer(MSGHDR_LEN + 8 * i, start + spans[i]!);
-    pieces.setPointer(MSGHDR_LEN + 8 * i + 8, spans[i + 1]!);
+/** Up to {@link PIECES_MAX} pieces of one buffer. */
+export class Spans {
+  readonly #spans = new Int32Array(2 * PIECES_MAX);
+  count = 0;
+  /** Bytes of all pieces. */
+  total = 0;
+
+  offset(index: number): number {
+    return this.#spans[2 * index]!;
   }
-  pieces.setPointer(24, spans.length / 2);
+
+  length(index: number): number {
+    return this.#spans[2 * index + 1]!;
+  }
+
+  add(off: number, len: number): void {
+    this.#spans[2 * this.count] = off;
+    this.#spans[2 * this.count + 1] = len;
+    this.count++;
+    this.total += len;
+  }
+
+  clear(): void {
+    this.count = 0;
+    this.total = 0;
+  }
+}
+
+/** Writes several pieces of one buffer to a stream with one call. Returns how many bytes were taken, or -1. */
+export function sendPieces(fd: number, buf: Uint8Array, spans: Spans): number {
+  const start = addressIn(buf, 0);
+  for (let i = 0; i < spans.count; i++) {
+    pieces.setPointer(MSGHDR_LEN + 16 * i, start + spans.offset(i));
+    pieces.setPointer(MSGHDR_LEN + 16 * i + 8, spans.length(i));
+  }
+  pieces.setPointer(24, spans.count);
   return sendmsgCall(fd, pieces.address, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 

@@ -248,8 +248,9 @@ export class TcpFlows implements FlowOwner {
     const { now } = this;
     for (let due = this.#timers.pop(now); due; due = this.#timers.pop(now)) due.touch();
     // A turn may touch other flows (a user inside answers on another one): they come behind.
+    if (this.#touched.length === 0) return;
     for (let i = 0; i < this.#touched.length; i++) this.#turn(now, this.#touched[i]!);
-    this.#touched.length = 0;
+    this.#touched = [];
   }
 
   pollAt(): number {

@@ -10,7 +10,7 @@ import { parseAddress } from '../wire/address.ts';
 import { HostNetworks } from './multicast.ts';
 import { NativeHost } from './native.ts';
 import { Poller } from './poller.ts';
-import { receiveRing } from './receive-ring.ts';
+import { BATCH_FRAMES, receiveBatch } from './receive-batch.ts';
 
 const LOOPBACK = parseAddress('127.0.0.1')!;
 
@@ -219,24 +219,25 @@ describe('streams', () => {
   });
 });
 
-describe('writes from the receive ring', () => {
+describe('writes from the receive batch', () => {
   const PIECE = 60_000;
 
-  /** Writes `count` pieces from slots of the ring, each filled with its number, as frames of a batch would. */
+  /** Writes `count` pieces from slots of the batch, each filled with its number, as a TAP's frames would. */
   function writePieces(stream: HostStream, first: number, count: number): number {
     let taken = 0;
     for (let i = 0; i < count; i++) {
-      const at = receiveRing.next();
-      receiveRing.bytes.fill(first + i, at, at + PIECE);
-      const written = stream.write(receiveRing.bytes, at, PIECE);
+      if (i > 0 && i % BATCH_FRAMES === 0) receiveBatch.flush();
+      const at = receiveBatch.slot(i % BATCH_FRAMES);
+      receiveBatch.bytes.fill(first + i, at, at + PIECE);
+      const written = stream.write(receiveBatch.bytes, at, PIECE);
       taken += written;
       if (written < PIECE) break;
     }
-    receiveRing.flush();
+    receiveBatch.flush();
     return taken;
   }
 
-  test('arrive whole and in order, however many rounds the ring makes within a batch', async () => {
+  test('arrive whole and in order, however many batches there are in a turn', async () => {
     const parts: Buffer[] = [];
     const port = await server((accepted) => accepted.on('data', (data) => parts.push(data)));
     const sink = new Recorder();
@@ -297,10 +298,10 @@ describe('writes from the receive ring', () => {
     const sink = new Recorder();
     const stream = connect(port, sink);
     await until(() => sink.connects === 1);
-    const at = receiveRing.next();
-    stream.write(receiveRing.bytes, at, PIECE);
+    const at = receiveBatch.slot(0);
+    stream.write(receiveBatch.bytes, at, PIECE);
     stream.reset();
-    receiveRing.flush();
+    receiveBatch.flush();
     const other = new Recorder();
     connect(port, other);
     await until(() => other.connects === 1);

@@ -23,24 +23,36 @@ const BURST_MAX = 64;
 /**
  * How many things to read from a level-triggered descriptor before the kernel must be asked whether there are more. To read
  * on until it says no costs one call in vain each time; where one thing comes at a time, as in a conversation, that is every
- * second call. So as many are read as came last time; if more wait, the next look tells so at once, and the number grows.
+ * second call. So as many are read as came last time; if the very next look finds more, the number grows.
  */
 export class Burst {
   readonly #poller: Poller;
   #expected = 1;
+  /** The turn in which all that was expected came. */
+  #metAt = -1;
 
   constructor(poller: Poller) {
     this.#poller = poller;
   }
 
+  /** How many to read now. */
+  expected(): number {
+    if (this.#metAt === this.#poller.turn - 1) this.#expected = Math.min(BURST_MAX, this.#expected * 2);
+    return this.#expected;
+  }
+
+  /** That many came; fewer than were expected: there are no more. */
+  came(count: number): void {
+    if (count < this.#expected) this.#expected = Math.max(1, count);
+    else this.#metAt = this.#poller.turn;
+  }
+
   /** Calls `readOne` until it returns false, which means that there is nothing more, or as often as seems good. */
   run(readOne: () => boolean): void {
-    if (!this.#poller.idled) this.#expected = Math.min(BURST_MAX, this.#expected * 2);
-    for (let i = 0; i < this.#expected; i++) {
-      if (readOne()) continue;
-      this.#expected = Math.max(1, i);
-      return;
-    }
+    const expected = this.expected();
+    let count = 0;
+    while (count < expected && readOne()) count++;
+    this.came(count);
   }
 }
 
@@ -59,7 +71,7 @@ export class Poller {
   readonly #registrations: (Registration | undefined)[] = [];
   #nextTag = 1;
   #count = 0;
-  #idled = false;
+  #turn = 0;
   /** How much recent experience speaks for looking before sleeping. */
   #confidence = 0;
   #deferred: (() => void)[] = [];
@@ -73,9 +85,9 @@ export class Poller {
     this.#registrations[fd] = { tag, events, handler };
   }
 
-  /** True when the last wait found nothing at first: what it brought has come meanwhile. */
-  get idled(): boolean {
-    return this.#idled;
+  /** How many waits there have been. */
+  get turn(): number {
+    return this.#turn;
   }
 
   /** Changes the events of a watched descriptor. @throws SyscallError */
@@ -116,9 +128,19 @@ export class Poller {
 
   /** Waits up to `timeoutMs` for events, and not at all when something was deferred. @throws SyscallError */
   wait(timeoutMs: number): void {
+    if (!this.look()) this.sleep(timeoutMs);
+  }
+
+  /** True when there is something to dispatch already. @throws SyscallError */
+  look(): boolean {
+    this.#turn++;
     this.#count = this.#epoll.wait(0);
-    this.#idled = this.#count === 0;
-    if (!this.#idled || timeoutMs <= 0 || this.#deferred.length > 0) return;
+    return this.#count > 0 || this.#deferred.length > 0;
+  }
+
+  /** Waits up to `timeoutMs` for events after a look in vain. @throws SyscallError */
+  sleep(timeoutMs: number): void {
+    if (timeoutMs <= 0) return;
     if (this.#confidence >= CONFIDENCE_MAX / 2) {
       for (let i = 1; i < LOOKS; i++) {
         this.#count = this.#epoll.wait(0);

@@ -1,50 +1,49 @@
 /**
- * The memory into which a thread's TAPs read. A frame stays in it until the ring has come round, so that what goes from
- * several frames to one socket can be written with one call: a call costs more than a copy of a few kilobytes, and the
- * kernel works the better the larger a write is.
+ * The memory into which a thread's TAPs read. All frames of a batch are read before the first is looked at, and what goes from
+ * several of them to one socket is written with one call: between two system calls caches and address translations go cold,
+ * so calls are made in a row and the frames worked on in a row.
  */
 import { PIECES_MAX } from '#common/native/socket';
 import { FRAME_BYTES_MAX } from '../link/link.ts';
 
-/** The ring should stay in a core's cache. */
-const SLOTS = 8;
+/** Frames of a batch. Their memory should stay in a core's cache. */
+export const BATCH_FRAMES = 8;
 /** Slots begin at cache lines. */
 const SLOT_BYTES = (FRAME_BYTES_MAX + 63) & ~63;
 
-/** Somebody who keeps references into the ring until flush() is called. */
+/** Somebody who keeps references into the batch until flush() is called. */
 export interface Gatherer {
   flush(): void;
 }
 
-/** A ring of frames. */
-export class ReceiveRing {
-  readonly bytes: Uint8Array = new Uint8Array(new ArrayBuffer(SLOTS * SLOT_BYTES));
-  readonly #gatherers: Gatherer[] = [];
-  #slot = 0;
+/** Slots for the frames of one batch. */
+export class ReceiveBatch {
+  readonly bytes: Uint8Array = new Uint8Array(new ArrayBuffer(BATCH_FRAMES * SLOT_BYTES));
+  readonly #gatherers: (Gatherer | undefined)[] = new Array(BATCH_FRAMES).fill(undefined);
+  #count = 0;
 
-  /** Where the next frame may be read to. */
-  next(): number {
-    if (this.#slot === SLOTS) {
-      this.flush();
-      this.#slot = 0;
-    }
-    return this.#slot++ * SLOT_BYTES;
+  /** Where frame `index` of a batch lies. */
+  slot(index: number): number {
+    return index * SLOT_BYTES;
   }
 
-  /** Calls `gatherer` before any frame that has been read is overwritten. */
+  /** Calls `gatherer` before any frame of the batch is overwritten. Each frame may bring one. */
   hold(gatherer: Gatherer): void {
-    this.#gatherers.push(gatherer);
+    this.#gatherers[this.#count++] = gatherer;
   }
 
-  /** Lets go of all references. */
+  /** Lets go of all references: the batch is over. */
   flush(): void {
-    for (let i = 0; i < this.#gatherers.length; i++) this.#gatherers[i]!.flush();
-    this.#gatherers.length = 0;
+    for (let i = 0; i < this.#count; i++) {
+      this.#gatherers[i]!.flush();
+      this.#gatherers[i] = undefined;
+    }
+    this.#count = 0;
   }
 }
 
-/** Each frame gives a socket one piece at most, so a round fits one write. */
-if (SLOTS > PIECES_MAX) throw new Error('the ring has more slots than one write has pieces');
+/** Each frame gives a socket one piece at most, so a batch fits one write. */
+if (BATCH_FRAMES > PIECES_MAX) throw new Error('a batch has more frames than one write has pieces');
 
-/** The ring of this thread. */
-export const receiveRing: ReceiveRing = new ReceiveRing();
+/** The batch of this thread. */
+export const receiveBatch: ReceiveBatch = new ReceiveBatch();

@@ -2,7 +2,7 @@
  * A TCP socket of the kernel. It is edge-triggered: the core is told once that bytes have come or that there is room
  * again, and pulls and pushes until the socket says no.
  *
- * Pushes from a TAP's frames are gathered and written together when the batch of frames ends (host/receive-ring.ts). They
+ * Pushes from a TAP's frames are gathered and written together when the batch of frames ends (host/receive-batch.ts). They
  * count as taken at once; what the kernel then refuses is copied aside and goes first when it has room. How much may be
  * aside, over all sockets, is bounded; beyond that nothing is gathered.
  */
@@ -13,7 +13,7 @@ import type { HostError, HostIcmpError, HostStream, StreamSink } from '../flow/h
 import { drainErrors } from './datagram.ts';
 import { CONNECT_ERRORS, hostError } from './errors.ts';
 import type { Poller } from './poller.ts';
-import { type Gatherer, receiveRing } from './receive-ring.ts';
+import { type Gatherer, receiveBatch } from './receive-batch.ts';
 
 /** What a stream is to be watched for. */
 export const STREAM_EVENTS: number = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0;
@@ -26,6 +26,8 @@ const GATHER_BYTES_MIN = 16 * 1024;
 const ASIDE_BYTES_MAX = 8 << 20;
 
 let asideBytes = 0;
+/** Lists that no stream uses just now: only those that have gathered in the batch in hand have one. */
+const freeSpans: socket.Spans[] = [];
 /** Closed by the core, with bytes aside that the peer has not taken. */
 const lingering = new Set<NativeStream>();
 
@@ -49,8 +51,8 @@ export class NativeStream implements HostStream, Gatherer {
   #failing = false;
   /** A short read emptied the socket; until the next edge there is nothing to ask the kernel for. */
   #drained = false;
-  /** Offsets and lengths in the receive ring of what was taken in this batch. */
-  readonly #spans: number[] = [];
+  /** Where in the receive batch what was taken lies. */
+  #spans: socket.Spans | undefined;
   /** What the kernel refused of it. */
   #aside: Uint8Array | undefined;
   #asideAt = 0;
@@ -149,12 +151,15 @@ export class NativeStream implements HostStream, Gatherer {
       return 0;
     }
     this.#tune(len);
-    if (buf === receiveRing.bytes && len >= GATHER_BYTES_MIN && this.#mayGather()) {
-      if (this.#spans.length === 0) receiveRing.hold(this);
-      this.#spans.push(off, len);
+    if (buf === receiveBatch.bytes && len >= GATHER_BYTES_MIN && asideBytes < ASIDE_BYTES_MAX) {
+      if (!this.#spans) {
+        this.#spans = freeSpans.pop() ?? new socket.Spans();
+        receiveBatch.hold(this);
+      }
+      this.#spans.add(off, len);
       return len;
     }
-    if (this.#spans.length > 0) {
+    if (this.#spans) {
       this.flush();
       if (this.#aside || this.#failing) {
         this.#wantsWritable = true;
@@ -170,43 +175,43 @@ export class NativeStream implements HostStream, Gatherer {
     return 0;
   }
 
-  #mayGather(): boolean {
-    return asideBytes < ASIDE_BYTES_MAX && this.#spans.length < 2 * socket.PIECES_MAX;
-  }
-
   /** Writes what was gathered. Called before the frames that it lies in are overwritten. */
   flush(): void {
     const spans = this.#spans;
-    if (spans.length === 0) return;
-    let total = 0;
-    for (let i = 1; i < spans.length; i += 2) total += spans[i]!;
-    let count = this.#fd < 0 || this.#failing ? total : socket.sendPieces(this.#fd, receiveRing.bytes, spans);
-    if (count < 0) {
-      const code = errnoName(socket.socketErrno());
-      if (code === 'EAGAIN' || code === 'EINTR') count = 0;
-      else {
-        this.#failLater(hostError(code));
-        count = total;
-      }
-    }
-    if (count < total) this.#putAside(spans, count, total - count);
-    spans.length = 0;
+    if (!spans) return;
+    this.#spans = undefined;
+    if (this.#fd >= 0 && !this.#failing) this.#writeSpans(spans);
+    spans.clear();
+    freeSpans.push(spans);
   }
 
-  #putAside(spans: readonly number[], skip: number, length: number): void {
-    const aside = new Uint8Array(length);
+  #writeSpans(spans: socket.Spans): void {
+    const count = socket.sendPieces(this.#fd, receiveBatch.bytes, spans);
+    if (count === spans.total) return;
+    if (count >= 0) this.#putAside(spans, count);
+    else {
+      const code = errnoName(socket.socketErrno());
+      if (code === 'EAGAIN' || code === 'EINTR') this.#putAside(spans, 0);
+      else this.#failLater(hostError(code));
+    }
+  }
+
+  /** Keeps what comes after the first `skip` bytes. */
+  #putAside(spans: socket.Spans, skip: number): void {
+    const aside = new Uint8Array(spans.total - skip);
     let at = 0;
     let past = skip;
-    for (let i = 0; i < spans.length; i += 2) {
-      const [off, len] = [spans[i]!, spans[i + 1]!];
+    for (let i = 0; i < spans.count; i++) {
+      const off = spans.offset(i);
+      const len = spans.length(i);
       const from = Math.min(len, past);
       past -= from;
-      aside.set(receiveRing.bytes.subarray(off + from, off + len), at);
+      aside.set(receiveBatch.bytes.subarray(off + from, off + len), at);
       at += len - from;
     }
     this.#aside = aside;
     this.#asideAt = 0;
-    asideBytes += length;
+    asideBytes += aside.length;
   }
 
   /** Writes what was put aside; true when nothing is left of it. */
@@ -288,7 +293,7 @@ export class NativeStream implements HostStream, Gatherer {
     lingering.delete(this);
     this.#dropAside();
     this.#ending = undefined;
-    this.#spans.length = 0;
+    this.#spans?.clear();
     this.#poller.forget(this.#fd);
     socket.close(this.#fd);
     this.#fd = -1;

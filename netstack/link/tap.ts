@@ -8,7 +8,7 @@ import { EPOLLIN } from '#common/native/epoll';
 import { close } from '#common/native/socket';
 import { readFrame, type Tap, writeFrame } from '#common/native/tap';
 import { Burst, type Poller } from '../host/poller.ts';
-import { receiveRing } from '../host/receive-ring.ts';
+import { BATCH_FRAMES, receiveBatch } from '../host/receive-batch.ts';
 import { FRAME_BYTES_MAX, type FrameSink, type Link, VNET_HDR_LEN } from './link.ts';
 
 /** Shortest Ethernet frame worth a look: its header. */
@@ -20,6 +20,8 @@ export class TapLink implements Link {
   readonly offload: boolean;
   readonly #poller: Poller;
   #fd: number;
+  /** Lengths of the frames of the batch in hand. */
+  readonly #lengths = new Int32Array(BATCH_FRAMES);
 
   constructor(poller: Poller, tap: Tap, mtuBytes: number) {
     this.#poller = poller;
@@ -30,17 +32,35 @@ export class TapLink implements Link {
 
   start(sink: FrameSink): void {
     const burst = new Burst(this.#poller);
-    const readOne = (): boolean => {
-      if (this.#fd < 0) return false;
-      const at = receiveRing.next();
-      const length = readFrame(this.#fd, receiveRing.bytes, at, FRAME_BYTES_MAX);
-      if (length >= VNET_HDR_LEN + ETHERNET_HEADER_LEN) sink.frame(receiveRing.bytes, at, at + length);
-      return length >= 0;
-    };
     this.#poller.watch(this.#fd, EPOLLIN, () => {
-      burst.run(readOne);
-      receiveRing.flush();
+      const expected = burst.expected();
+      let came = 0;
+      while (came < expected) {
+        const wanted = Math.min(BATCH_FRAMES, expected - came);
+        const count = this.#receive(sink, wanted);
+        came += count;
+        if (count < wanted) break;
+      }
+      burst.came(came);
     });
+  }
+
+  /** Reads a batch of up to `wanted` frames and hands them out. Returns how many there were. */
+  #receive(sink: FrameSink, wanted: number): number {
+    const { bytes } = receiveBatch;
+    let count = 0;
+    for (; count < wanted && this.#fd >= 0; count++) {
+      const length = readFrame(this.#fd, bytes, receiveBatch.slot(count), FRAME_BYTES_MAX);
+      if (length < 0) break;
+      this.#lengths[count] = length;
+    }
+    for (let i = 0; i < count && this.#fd >= 0; i++) {
+      const at = receiveBatch.slot(i);
+      const length = this.#lengths[i]!;
+      if (length >= VNET_HDR_LEN + ETHERNET_HEADER_LEN) sink.frame(bytes, at, at + length);
+    }
+    receiveBatch.flush();
+    return count;
   }
 
   send(

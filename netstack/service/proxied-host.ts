@@ -95,6 +95,7 @@ export class ProxiedHost extends HostLayer {
 
   /** Tells sinks what could not be told from within their own calls. */
   poll(): void {
+    if (this.#deferred.length === 0) return;
     for (const later of this.#deferred.splice(0)) later();
   }
 

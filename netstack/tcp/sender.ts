@@ -124,16 +124,16 @@ export class Sender {
   // --- Bytes from the host ---
 
   /** What the windows would let out at once. */
-  get #openBytes(): number {
+  #openBytes(): number {
     return Math.min(this.#recovery.congestion.cwnd, this.#window);
   }
 
   writable(region: Region): Region {
-    return this.#buffer.writable(region, this.una, this.#openBytes);
+    return this.#buffer.writable(region, this.una, this.#openBytes());
   }
 
   get hasRoom(): boolean {
-    return this.#buffer.hasRoom(this.una, this.#openBytes);
+    return this.#buffer.hasRoom(this.una, this.#openBytes());
   }
 
   produced(count: number): void {
@@ -295,7 +295,7 @@ export class Sender {
    * Most payload in one segment or super-segment. A segment larger than half the peer's window would make it stop and wait: it
    * acknowledges the second.
    */
-  get #burstBytes(): number {
+  #burstBytes(): number {
     const mss = this.#mss;
     if (mss > this.windowMax >> 1) return Math.max(this.windowMax >> 1, Math.min(mss, MSS_BYTES_MIN));
     return this.#superBytes >= 2 * mss ? this.#superBytes - (this.#superBytes % mss) : mss;
@@ -316,7 +316,7 @@ export class Sender {
         }
         len = Math.min(len, mss);
       } else if (len > room) len = room - (room % mss);
-      if (!this.#resend(now, emitter, record, Math.min(len, this.#burstBytes))) return false;
+      if (!this.#resend(now, emitter, record, Math.min(len, this.#burstBytes()))) return false;
       recovery.forceOne = false;
     }
     return true;
@@ -393,7 +393,7 @@ export class Sender {
     const mss = this.#mss;
     const room = recovery.congestion.cwnd - recovery.pipe(this.outstandingBytes) + this.#allowance;
     // What says that the window was reduced is a segment of its own: where a super-segment is cut, all parts would say so.
-    const burst = this.owesReduction ? Math.min(this.#burstBytes, mss) : this.#burstBytes;
+    const burst = this.owesReduction ? Math.min(this.#burstBytes(), mss) : this.#burstBytes();
     let len = Math.min(unsent, usable, burst);
     if (len > room) {
       recovery.windowLimited = true;
