@@ -250,18 +250,14 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'ping', 'dig', 'curl', 'tc
       expect(heard).toBe('heard mdns');
     });
 
-    test.each([
-      [['--drop', '5'], /^drydock net: stack\.faults\.drop \(--drop\) is "5", no chance/],
-      [['--pcap', '/dev/null', '--pcap-filter', 'tcp prt 1'], /^drydock net: .*prt/],
-      [['--multicast', 'mdns,bonjour'], /^drydock net: "bonjour" is no multicast group/],
-      [['--policy', '/nowhere.yaml'], /^drydock net: Cannot read \/nowhere\.yaml/],
-      [
-        ['--netns', 'nobody-has-this'],
-        /drydock net: The network namespace \/run\/netns\/nobody-has-this does not/,
-      ],
-    ])('refuses %j and says why', async (flags, message) => {
-      const { code, stderr } = await run(...flags).ended;
-      expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) });
+    test('refuses a namespace that is not there, and says so', async () => {
+      const { code, stderr } = await run('--netns', 'nobody-has-this').ended;
+      expect({ code, stderr }).toEqual({
+        code: 1,
+        stderr: expect.stringMatching(
+          /drydock net: The network namespace \/run\/netns\/nobody-has-this does not/,
+        ),
+      });
     });
   },
 );
