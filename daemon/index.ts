@@ -161,7 +161,12 @@ async function openServices(
     onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
   });
   undo.add('close the image store', () => opened.close());
-  const builds = new Builds(opened.images, opened.roots, join(dataRoot, 'build'));
+  const folders = {
+    scratch: join(dataRoot, 'build'),
+    secrets: join(execRoot, 'build'),
+    cache: join(dataRoot, 'build-cache'),
+  };
+  const builds = new Builds(opened.images, opened.roots, folders, clock);
   await builds.open();
   const { runtimes, defaultRuntime } = config;
   const runtime = createRuntime({

@@ -7,14 +7,18 @@ import type { Rng } from '#common/rng';
 import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
 import type { Network, NetworkOptions } from '#netstack';
 import type { ApiContext } from './api/context.ts';
+import { durationNs } from './api/query.ts';
 import { SessionBuilds } from './build/buildkit/build.ts';
+import { controlServer } from './build/buildkit/control.ts';
+import { Solver } from './build/buildkit/solver.ts';
+import { containerRunner, type StepRunner } from './build/runner.ts';
 import type { Builds } from './build/service.ts';
 import type { DaemonConfig } from './config.ts';
 import { ExecService } from './container/exec.ts';
 import { ContainerService } from './container/service.ts';
-import type { ContainerRecord } from './container/types.ts';
+import type { ContainerRecord, HostConfig } from './container/types.ts';
 import type { EventBus } from './events/bus.ts';
-import type { ImageStore, RootStore } from './image/store.ts';
+import type { ImageStore, ImageUsers, RootStore } from './image/store.ts';
 import { MountService } from './mounts/service.ts';
 import type { NetworkRecord } from './network/record.ts';
 import { NetworkService } from './network/service.ts';
@@ -132,12 +136,22 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     events,
     clock,
   });
+  const sessionBuilds = new SessionBuilds(parts.builds, clock);
+  const { sessions } = sessionBuilds;
+  const imageUsers: ImageUsers = (imageId) => containers.imageUsers(imageId);
+  const runnerFor = (hostConfig: HostConfig): StepRunner => containerRunner(containers, roots, hostConfig);
+  const solver = new Solver({ builds: parts.builds, sessions, clock, runnerFor });
   const context: ApiContext = {
     version,
     images,
     roots,
     builds: parts.builds,
-    sessionBuilds: new SessionBuilds(parts.builds, clock),
+    sessionBuilds,
+    buildKit: controlServer({
+      ...{ solver, builds: parts.builds, sessions, users: imageUsers, version, id },
+      nowMs: () => clock.wallMs(),
+      durationNs,
+    }),
     containers,
     execs: new ExecService(containers.supervisor, clock, rng),
     networks,
@@ -146,7 +160,7 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     events,
     clock,
     log,
-    imageUsers: (imageId) => containers.imageUsers(imageId),
+    imageUsers,
   };
   return {
     id,

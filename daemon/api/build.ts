@@ -1,9 +1,13 @@
 /** POST /build, /commit and /build/prune (moby, api/server/router/build and container). */
-import { Readable } from 'node:stream';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { DrydockError, errorCode } from '#common/errors';
+import { errorCode } from '#common/errors';
+import { openRemote } from '../build/buildkit/context.ts';
+import { checkOutput, type OutputRequest } from '../build/buildkit/export.ts';
+import { CACHE_FILTERS, cacheFilter } from '../build/cache-usage.ts';
+import { fetchGit, parseGitUrl } from '../build/git.ts';
+import { NO_WISHES } from '../build/options.ts';
 import { containerRunner } from '../build/runner.ts';
-import type { BuildRequest } from '../build/service.ts';
+import { type BuildRequest, readDockerfile } from '../build/service.ts';
 import type { ContainerConfig, HostConfig } from '../container/types.ts';
 import { DEFAULT_DOMAIN } from '../image/reference.ts';
 import { type Credentials, credentialsOf, parseObject } from '../image/registry/auth.ts';
@@ -12,7 +16,7 @@ import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
 import { switchProtocol } from './hijack.ts';
 import { bodyStream, withProgress } from './images.ts';
-import { flag, integer, optionalJsonBody, text, texts } from './query.ts';
+import { durationNs, filters, flag, integer, optionalJsonBody, text, texts } from './query.ts';
 import type { ApiPlugin } from './server.ts';
 
 /** Docker Hub's name in clients' files. */
@@ -77,41 +81,49 @@ function runHostConfig(request: FastifyRequest): HostConfig {
   };
 }
 
-function refuse(request: FastifyRequest): void {
-  const [output] = isBuildKit(request) ? outputs(request) : [];
-  if (output !== undefined)
-    throw badParameter(
-      `--output type=${output} is not supported: this daemon builds into its own images. Use docker save or docker export`,
-    );
+/** dockerd's own text: --squash is of its experimental mode. */
+function refuseSquash(request: FastifyRequest): void {
   if (flag(request, 'squash'))
     throw badParameter('squash is only supported with experimental mode, which this daemon has not');
 }
 
-async function contextSource(request: FastifyRequest): Promise<Readable> {
+/** The context and the Dockerfile of a classic build: in the request, or at an address. */
+function contextSource(
+  request: FastifyRequest,
+  { builds }: ApiContext,
+  dockerfile: string,
+  signal: AbortSignal,
+): BuildRequest['source'] {
   const remote = text(request, 'remote');
-  if (remote === '' || remote === 'client-session') return bodyStream(request);
-  if (!/^https?:\/\//.test(remote) || /\.git(#.*)?$/.test(remote))
-    throw badParameter(
-      `the context ${JSON.stringify(remote)} can't be fetched: clone it, and build from the folder`,
-    );
-  const answer = await fetch(remote);
-  if (!answer.ok || !answer.body)
-    throw new DrydockError(
-      'ERR_DOWNLOAD',
-      `error downloading remote context ${remote}: status ${answer.status}`,
-    );
-  return Readable.fromWeb(answer.body as import('node:stream/web').ReadableStream);
+  if (remote === '' || remote === 'client-session') {
+    const body = bodyStream(request);
+    return (scratchPath) => builds.receive(body, dockerfile, scratchPath, signal);
+  }
+  const git = parseGitUrl(remote);
+  if (!git && !/^https?:\/\//.test(remote))
+    throw badParameter(`the context ${JSON.stringify(remote)} can't be fetched: use http, https or git`);
+  return async (scratchPath) => {
+    if (!git)
+      return builds.receive(await openRemote(new URL(remote), signal), dockerfile, scratchPath, signal);
+    const contextPath = await fetchGit(git, `${scratchPath}/context`, { keepGitDir: false, signal });
+    return { contextPath, dockerfile: await readDockerfile(contextPath, dockerfile) };
+  };
 }
 
 /** The client speaks BuildKit's protocol: files and credentials come by its session, progress as a trace. */
 const isBuildKit = (request: FastifyRequest): boolean => text(request, 'version') === '2';
 
-/** The types of --output. */
-function outputs(request: FastifyRequest): string[] {
+/** --output, of which there may be one; an image of this daemon is what comes of a build anyway. */
+function output(request: FastifyRequest): OutputRequest | undefined {
   const raw = text(request, 'outputs');
   const value: unknown = raw === '' ? [] : JSON.parse(raw);
   if (!Array.isArray(value)) throw badParameter('error reading outputs: it is not a JSON list');
-  return value.map((each: { Type?: unknown } | null) => String(each?.Type));
+  if (value.length > 1) throw badParameter('multiple outputs not supported');
+  const [each] = value as ({ Type?: unknown; Attrs?: Record<string, string> | null } | null)[];
+  if (!each || each.Type === 'moby' || each.Type === 'image') return undefined;
+  const wish = { type: String(each.Type), options: new Map(Object.entries(each.Attrs ?? {})), index: 0 };
+  checkOutput(wish);
+  return wish;
 }
 
 /** The prefix of a build's id when the request brings only that build's context. */
@@ -126,9 +138,33 @@ async function build(request: FastifyRequest, reply: FastifyReply, context: ApiC
   const sessionId = text(request, 'session');
   // As dockerd does, also before a refusal: a client that hears of one before it serves its session waits for ever.
   if (isBuildKit(request)) await context.sessionBuilds.sessions.get(sessionId, request.signal);
-  refuse(request);
+  refuseSquash(request);
+  const options = buildOptions(request);
+  const runner = containerRunner(context.containers, context.roots, runHostConfig(request));
+  const dockerfile = text(request, 'dockerfile') || 'Dockerfile';
+  if (isBuildKit(request)) {
+    const remote = text(request, 'remote');
+    const wish = output(request);
+    return withProgress(request, reply, async (progress, signal) => {
+      const isUploaded = remote === 'upload-request';
+      await context.sessionBuilds.build({
+        ...{ sessionId, buildId, isUploaded, dockerfile, options, runner, progress, signal, output: wish },
+        remote: /^(client-session|upload-request|)$/.test(remote) ? undefined : remote,
+      });
+    });
+  }
+  const source = contextSource(request, context, dockerfile, request.signal);
+  await withProgress(request, reply, async (progress, signal) => {
+    const credentialsFor = credentialsByRegistry(request);
+    await context.builds.build({ options, source, runner, credentialsFor, progress, signal });
+  });
+}
+
+function buildOptions(request: FastifyRequest): BuildRequest['options'] {
   const entries = (name: string): [string, unknown][] => Object.entries(jsonParameter(request, name));
-  const options: BuildRequest['options'] = {
+  return {
+    ...NO_WISHES,
+    mode: isBuildKit(request) ? 'buildkit' : 'classic',
     tags: texts(request, 't').filter((tag) => tag !== ''),
     target: text(request, 'target'),
     buildArgs: new Map(
@@ -142,32 +178,21 @@ async function build(request: FastifyRequest, reply: FastifyReply, context: ApiC
     removeContainers: flag(request, 'rm', true),
     forceRemove: flag(request, 'forcerm'),
     quiet: flag(request, 'q'),
+    entitlements: new Set(text(request, 'networkmode') === 'host' ? ['network.host'] : []),
   };
-  const runner = containerRunner(context.containers, runHostConfig(request));
-  const dockerfile = text(request, 'dockerfile') || 'Dockerfile';
-  if (isBuildKit(request)) {
-    const remote = text(request, 'remote');
-    const fetched = /^(client-session|upload-request|)$/.test(remote)
-      ? undefined
-      : await contextSource(request);
-    return withProgress(request, reply, async (progress, signal) => {
-      const isUploaded = remote === 'upload-request';
-      await context.sessionBuilds.build({
-        ...{ sessionId, buildId, isUploaded, fetched, dockerfile, options, runner, progress, signal },
-      });
-    });
-  }
-  const body = await contextSource(request);
-  await withProgress(request, reply, async (progress, signal) => {
-    await context.builds.build({
-      options,
-      source: (scratchPath) => context.builds.receive(body, dockerfile, scratchPath),
-      runner,
-      credentialsFor: credentialsByRegistry(request),
-      progress,
-      signal,
-    });
-  });
+}
+
+/** POST /build/prune */
+async function prune(request: FastifyRequest, { builds, clock, imageUsers }: ApiContext): Promise<object> {
+  const nowMs = clock.wallMs();
+  const matches = cacheFilter(filters(request, CACHE_FILTERS), nowMs, (value) => durationNs(value) / 1e6);
+  for (const name of ['max-used-space', 'min-free-space'])
+    if (integer(request, name, 0) !== 0)
+      throw badParameter(`${name} is not supported: use reserved-space, or keep-storage of older clients`);
+  const keepBytes = integer(request, 'reserved-space', 0) || integer(request, 'keep-storage', 0);
+  const wish = { matches, all: flag(request, 'all'), keepBytes, users: imageUsers };
+  const { removed, reclaimedBytes } = await builds.cache.prune(wish);
+  return { CachesDeleted: removed.map(({ id }) => id), SpaceReclaimed: reclaimedBytes };
 }
 
 function ignoreConflict(error: unknown): false {
@@ -240,15 +265,18 @@ function withoutEmpty(config: ContainerConfig): ContainerConfig {
   return Object.fromEntries(Object.entries(config).filter(([, value]) => !isEmpty(value)));
 }
 
-/** /build, /commit, /build/prune */
+/** /build, /commit, /build/prune, /grpc, /session */
 export const buildRoutes: ApiPlugin = (app, context) => {
   app.post('/build', (request, reply) => build(request, reply, context));
   app.post('/commit', async (request, reply) => reply.code(201).send(await commit(request, context)));
-  app.post('/build/prune', () => context.builds.prune(context.imageUsers));
+  app.post('/build/prune', (request) => prune(request, context));
   // A classic build ends when its client hangs up.
   app.post('/build/cancel', async (request, reply) => {
     context.sessionBuilds.cancel(text(request, 'id'));
     return reply.code(204).send();
+  });
+  app.post('/grpc', async (request, reply) => {
+    context.buildKit.serve(switchProtocol(request, reply, 'h2c'));
   });
   app.post('/session', async (request, reply) => {
     const header = (name: string): string[] =>

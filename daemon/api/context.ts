@@ -2,6 +2,7 @@
 import type { Clock } from '#common/clock';
 import type { Log } from '#common/log';
 import type { SessionBuilds } from '../build/buildkit/build.ts';
+import type { GrpcServer } from '../build/buildkit/grpc.ts';
 import type { Builds } from '../build/service.ts';
 import type { ExecService } from '../container/exec.ts';
 import type { ContainerService } from '../container/service.ts';
@@ -20,6 +21,8 @@ export interface ApiContext {
   readonly builds: Builds;
   /** Builds of clients that speak BuildKit's protocol. */
   readonly sessionBuilds: SessionBuilds;
+  /** BuildKit's control API. */
+  readonly buildKit: GrpcServer;
   readonly containers: ContainerService;
   readonly execs: ExecService;
   readonly networks: NetworkService;

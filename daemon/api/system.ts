@@ -1,6 +1,7 @@
 /** /_ping, /version, /info, /events, /system/df, and what a node without swarm and plugins answers. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { DrydockError } from '#common/errors';
+import type { CacheUsage } from '../build/cache-usage.ts';
 import { summaryView } from '../container/inspect.ts';
 import { EVENT_FILTER_NAMES, eventPredicate } from '../events/bus.ts';
 import type { ApiContext } from './context.ts';
@@ -112,8 +113,29 @@ async function diskUse(context: ApiContext, request: FastifyRequest): Promise<ob
         },
       })),
     );
-  if (wants('build-cache')) result.BuildCache = [];
+  if (wants('build-cache')) {
+    const usages = await context.builds.cache.list(context.imageUsers);
+    result.BuildCache = usages.map((usage) => cacheView(usage, minor));
+    if (minor < 42) result.BuilderSize = usages.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  }
   return result;
+}
+
+/** A part of the build cache as the API shows it. */
+function cacheView(usage: CacheUsage, minor: number): object {
+  const time = (ms: number): string => new Date(ms).toISOString();
+  return {
+    ID: usage.id,
+    ...(minor < 42 ? { Parent: usage.parents[0] ?? '' } : { Parents: usage.parents }),
+    Type: usage.type,
+    Description: usage.description,
+    InUse: usage.inUse,
+    Shared: usage.shared,
+    Size: usage.sizeBytes,
+    CreatedAt: time(usage.createdMs),
+    LastUsedAt: usage.lastUsedMs === undefined ? null : time(usage.lastUsedMs),
+    UsageCount: usage.usageCount,
+  };
 }
 
 function sharedBytes(

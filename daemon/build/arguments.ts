@@ -5,7 +5,7 @@
  */
 import { DrydockError } from '#common/errors';
 import { splitWords } from '../image/changes.ts';
-import { hostPlatform } from '../image/platform.ts';
+import { hostPlatform, type Platform } from '../image/platform.ts';
 
 const PREDEFINED = new Set(
   ['HTTP_PROXY', 'HTTPS_PROXY', 'FTP_PROXY', 'NO_PROXY', 'ALL_PROXY'].flatMap((name) => [
@@ -18,12 +18,31 @@ type Expand = (word: string) => string;
 
 export class BuildArguments {
   readonly #given: Map<string, string | undefined>;
-  readonly #globals = new Map<string, string>();
-  readonly #declared = new Set<string>();
-  #stage = new Map<string, string | undefined>();
+  readonly #target: Platform;
+  readonly #platform: ReadonlyMap<string, string>;
+  readonly #globals: Map<string, string>;
+  readonly #declared: Set<string>;
+  /** Undefined before the first FROM. */
+  readonly #stage: Map<string, string | undefined> | undefined;
 
-  constructor(given: Map<string, string | undefined>) {
+  /** @param target the platform to build for @param outer what a stage shares with the others */
+  constructor(given: Map<string, string | undefined>, target: Platform, outer?: BuildArguments) {
     this.#given = given;
+    this.#target = target;
+    this.#platform = platformArguments(target);
+    this.#globals = outer ? outer.#globals : new Map();
+    this.#declared = outer ? outer.#declared : new Set();
+    this.#stage = outer && new Map();
+  }
+
+  /** The scope of one stage: it shares the globals. */
+  forStage(): BuildArguments {
+    return new BuildArguments(this.#given, this.#target, this);
+  }
+
+  /** Takes over what another stage has declared. */
+  inherit(other: BuildArguments): void {
+    for (const [name, value] of other.#stage ?? []) this.#stage?.set(name, value);
   }
 
   /** ARG before the first FROM. */
@@ -35,17 +54,13 @@ export class BuildArguments {
     }
   }
 
-  enterStage(): void {
-    this.#stage = new Map();
-  }
-
   /** ARG in a stage. Returns its text for the history. */
   declare(text: string, expand: Expand): string {
     const parsed = parse(text, expand);
     for (const [name, fallback] of parsed) {
       this.#declared.add(name);
-      const platform = platformArguments().get(name);
-      this.#stage.set(name, this.#given.get(name) ?? fallback ?? this.#globals.get(name) ?? platform);
+      const inherited = this.#globals.get(name) ?? this.#platform.get(name);
+      this.#stage!.set(name, this.#given.get(name) ?? fallback ?? inherited);
     }
     return parsed
       .map(([name, fallback]) => (fallback === undefined ? name : `${name}=${fallback}`))
@@ -53,14 +68,14 @@ export class BuildArguments {
   }
 
   globals(): Map<string, string> {
-    return new Map([...platformArguments(), ...this.#globals]);
+    return new Map([...this.#platform, ...this.#globals]);
   }
 
   /** Arguments, then the environment, which wins. */
   variables(env: readonly string[]): Map<string, string> {
     const variables = new Map<string, string>();
-    const scope = this.#stage.size > 0 || env.length > 0 ? this.#stage : this.#globals;
-    for (const [name, value] of scope) if (value !== undefined) variables.set(name, value);
+    for (const [name, value] of this.#stage ?? this.globals())
+      if (value !== undefined) variables.set(name, value);
     for (const entry of env) {
       const equals = entry.indexOf('=');
       variables.set(entry.slice(0, equals), entry.slice(equals + 1));
@@ -73,8 +88,8 @@ export class BuildArguments {
     const inEnv = new Set(env.map((entry) => entry.slice(0, entry.indexOf('='))));
     const values = new Map<string, [string, boolean]>();
     for (const [name, value] of this.#given)
-      if (PREDEFINED.has(name) && value !== undefined) values.set(name, [value, !this.#stage.has(name)]);
-    for (const [name, value] of this.#stage) if (value !== undefined) values.set(name, [value, false]);
+      if (PREDEFINED.has(name) && value !== undefined) values.set(name, [value, !this.#stage?.has(name)]);
+    for (const [name, value] of this.#stage ?? []) if (value !== undefined) values.set(name, [value, false]);
     return [...values]
       .filter(([name]) => !inEnv.has(name))
       .sort(([a], [b]) => (a < b ? -1 : 1))
@@ -84,7 +99,7 @@ export class BuildArguments {
   /** Arguments of the client that nothing has declared. */
   unused(): string[] {
     return [...this.#given.keys()]
-      .filter((name) => !this.#declared.has(name) && !PREDEFINED.has(name))
+      .filter((name) => !this.#declared.has(name) && !PREDEFINED.has(name) && !name.startsWith('BUILDKIT_'))
       .sort();
   }
 }
@@ -100,16 +115,21 @@ function parse(text: string, expand: Expand): [name: string, fallback: string | 
   });
 }
 
-/** What BuildKit defines for every build; here builder and target are this machine. */
-function platformArguments(): Map<string, string> {
-  const { os, architecture } = hostPlatform();
-  const platform = `${os}/${architecture}`;
+/** What BuildKit defines for every build; the builder is this machine. */
+function platformArguments(target: Platform): Map<string, string> {
+  const build = hostPlatform();
   return new Map([
-    ['TARGETPLATFORM', platform],
-    ['TARGETOS', os],
-    ['TARGETARCH', architecture],
-    ['BUILDPLATFORM', platform],
-    ['BUILDOS', os],
-    ['BUILDARCH', architecture],
+    ['TARGETPLATFORM', formatPlatform(target)],
+    ['TARGETOS', target.os],
+    ['TARGETARCH', target.architecture],
+    ['TARGETVARIANT', target.variant ?? ''],
+    ['BUILDPLATFORM', formatPlatform(build)],
+    ['BUILDOS', build.os],
+    ['BUILDARCH', build.architecture],
+    ['BUILDVARIANT', build.variant ?? ''],
   ]);
+}
+
+function formatPlatform({ os, architecture, variant }: Platform): string {
+  return [os, architecture, variant].filter((part) => part !== undefined).join('/');
 }

@@ -4,9 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, open, rm, utimes, writeFile } from 'node:fs/promises';
-import { Readable } from 'node:stream';
-import type { ReadableStream } from 'node:stream/web';
+import { mkdir, open, rm, writeFile } from 'node:fs/promises';
 import { DrydockError } from '#common/errors';
 import type { ByteString } from '#common/native/layer-fs';
 import { type Compression, decompressor } from '../image/compression.ts';
@@ -15,11 +13,16 @@ import type { CopyItem } from '../image/file-worker.ts';
 import type { Images } from '../image/images.ts';
 import { detectBlob } from '../image/layers.ts';
 import type { Lease } from '../image/library.ts';
+import { isMode } from '../image/mode.ts';
 import type { LayerRecord } from '../image/records.ts';
 import type { Roots } from '../image/roots.ts';
 import { BLOCK, isZeroBlock, parseHeader } from '../image/tar/header.ts';
 import type { Heredoc } from './dockerfile.ts';
-import { cleanPath, type FoundSource, parseOwner, planCopy, Tree } from './sources.ts';
+import { download } from './download.ts';
+import { expandForeign } from './foreign-archive.ts';
+import { fetchGit, parseGitUrl } from './git.ts';
+import type { MountFiles } from './run-mounts.ts';
+import { cleanPath, excludedPaths, type FoundSource, parseOwner, planCopy, Tree } from './sources.ts';
 
 /** The image so far, and what a step needs to make a layer on it. */
 export interface CopyParts {
@@ -38,9 +41,19 @@ export interface CopyRequest {
   destination: string;
   chown: string | undefined;
   chmod: string | undefined;
-  contextPath: string;
-  /** The layers of COPY --from, instead of the context. */
-  from: readonly LayerRecord[] | undefined;
+  /** The layer is made without a look at the image so far. */
+  link: boolean;
+  /** The folders that lead to a source are made at the destination. */
+  parents: boolean;
+  /** Patterns of what stays out, relative to a source. */
+  excludes: string[];
+  /** Of a download: `sha256:` and hexadecimal digits. */
+  checksum: string | undefined;
+  keepGitDir: boolean;
+  /** Whether archives are unpacked: of the context they are, of URLs they are not, unless this says otherwise. */
+  unpack: boolean | undefined;
+  /** What the sources are in: a folder (the context), or the layers of a stage or image. */
+  files: MountFiles;
   /** A folder of this step's own, which need not exist. */
   scratchPath: string;
   signal: AbortSignal;
@@ -111,21 +124,29 @@ export async function prepareCopy(parts: CopyParts, request: CopyRequest): Promi
     await rm(request.scratchPath, { recursive: true, force: true });
   };
   try {
-    let sourceRoot = request.contextPath;
-    if (request.from) {
+    let sourceRoot: string;
+    if ('folder' in request.files) sourceRoot = request.files.folder;
+    else {
       fromId = `build-${randomUUID()}`;
-      await roots.createOn(fromId, '', request.from);
+      await roots.createOn(fromId, '', request.files.layers);
       sourceRoot = await roots.mount(fromId);
     }
-    const { files, archives } = await findSources(sourceRoot, request);
+    const found = await findSources(sourceRoot, request);
+    const { files, archives } = found;
     const items = files.map(({ path, name, isDirectory }) => ({
       source: path,
-      target: isDirectory ? '' : name,
+      target: isDirectory && !request.parents ? '' : name,
     }));
+    const skip =
+      request.excludes.length === 0 ? [] : files.flatMap((each) => excludedPaths(each, request.excludes));
     const all: CopyItem[] = [...items, ...archives.map(({ path }) => ({ source: path, target: '' }))];
-    const digest = await images.library.parts.workers.hash({ items: all });
+    const digest = await images.library.parts.workers.hash({ items: all, skip });
     const kind = all.length > 1 ? 'multi' : files[0]?.isDirectory ? 'dir' : 'file';
-    return { hash: `${kind}:${digest}`, produce: () => produce(parts, request, files, archives), dispose };
+    return {
+      hash: `${kind}:${digest}`,
+      produce: () => produce(parts, request, { files, archives, skip }),
+      dispose,
+    };
   } catch (error) {
     await dispose();
     throw buildError(request, error);
@@ -133,7 +154,7 @@ export async function prepareCopy(parts: CopyParts, request: CopyRequest): Promi
 }
 
 /** Says which instruction failed, as docker does. */
-function buildError({ instruction }: CopyRequest, error: unknown): unknown {
+function buildError({ instruction }: Pick<CopyRequest, 'instruction'>, error: unknown): unknown {
   if (!(error instanceof DrydockError) || !['ERR_BUILD', 'ERR_BAD_ARCHIVE'].includes(error.code))
     return error;
   // What the extractor says of an archive is here said of files.
@@ -141,25 +162,30 @@ function buildError({ instruction }: CopyRequest, error: unknown): unknown {
   return new DrydockError('ERR_BUILD', `${instruction} failed: ${message}`, { cause: error });
 }
 
+/** What a step copies. */
+interface Sources {
+  files: readonly FoundSource[];
+  archives: readonly Archive[];
+  /** Paths below them that stay out. */
+  skip: readonly ByteString[];
+}
+
 async function produce(
   parts: CopyParts,
   request: CopyRequest,
-  files: readonly FoundSource[],
-  archives: readonly Archive[],
+  { files, archives, skip }: Sources,
 ): Promise<LayerRecord> {
-  const { images, roots, layers, lease } = parts;
+  const { images, roots, lease } = parts;
   const { workers } = images.library.parts;
-  return withRoot(parts, layers, async (root, id) => {
+  // Names of owners are the image's, also for a layer that does not look at it otherwise.
+  const owner = await ownerOf(parts, request);
+  return withRoot(parts, request.link ? [] : parts.layers, async (root, id) => {
     const tree = new Tree(root);
     try {
-      const owner =
-        request.chown === undefined
-          ? { uid: 0, gid: 0 }
-          : parseOwner(request.chown, (path) => readText(tree, path));
-      const { items, folders } = planCopy(tree, files, request.destination);
+      const { items, folders } = planCopy(tree, files, request.destination, request.parents);
       if (request.destination.endsWith('/') || archives.length > 0)
         folders.push(latin1(cleanPath(request.destination)));
-      await workers.copy({ items, folders, targetPath: root, owner, mode: parseMode(request.chmod) });
+      await workers.copy({ items, skip, folders, targetPath: root, owner, mode: parseMode(request.chmod) });
       for (const { path, compression } of archives)
         await workers.unpack({
           blobPath: Buffer.from(path, 'latin1').toString('utf8'),
@@ -178,17 +204,35 @@ async function produce(
   });
 }
 
+async function ownerOf(
+  parts: CopyParts,
+  { chown, instruction }: CopyRequest,
+): Promise<{ uid: number; gid: number }> {
+  if (chown === undefined) return { uid: 0, gid: 0 };
+  const numbers = /^(\d+)(?::(\d+))?$/.exec(chown);
+  if (numbers) return { uid: Number(numbers[1]), gid: Number(numbers[2] ?? numbers[1]) };
+  return withRoot(parts, parts.layers, async (root) => {
+    const tree = new Tree(root);
+    try {
+      return parseOwner(chown, (path) => readText(tree, path));
+    } catch (error) {
+      throw buildError({ instruction }, error);
+    } finally {
+      tree.close();
+    }
+  });
+}
+
 /** A small text file of the image, such as /etc/passwd; empty when it is not there. */
 function readText(tree: Tree, path: string): string {
   const real = tree.resolve(latin1(path.slice(1)));
   return real === undefined ? '' : readFileSync(Buffer.from(real, 'latin1'), 'utf8');
 }
 
-function parseMode(chmod: string | undefined): number | undefined {
-  if (chmod === undefined) return undefined;
-  if (!/^[0-7]{3,4}$/.test(chmod))
-    throw new DrydockError('ERR_BUILD', `--chmod=${chmod} is not an octal mode`);
-  return Number.parseInt(chmod, 8);
+function parseMode(chmod: string | undefined): string | undefined {
+  if (chmod !== undefined && !isMode(chmod))
+    throw new DrydockError('ERR_BUILD', `--chmod=${chmod} is neither an octal mode nor a symbolic one`);
+  return chmod;
 }
 
 async function findSources(
@@ -197,21 +241,30 @@ async function findSources(
 ): Promise<{ files: FoundSource[]; archives: Archive[] }> {
   const files: FoundSource[] = [];
   const archives: Archive[] = [];
+  const take = async (found: FoundSource, mayUnpack: boolean): Promise<void> => {
+    const archive = mayUnpack && !found.isDirectory ? await archiveOf(found.path, request) : undefined;
+    if (archive) archives.push(archive);
+    else files.push(found);
+  };
+  const isAdd = request.instruction === 'ADD';
   const tree = new Tree(sourceRoot);
   try {
     for (const source of request.sources) {
+      const git = isAdd ? parseGitUrl(source) : undefined;
       const heredoc = request.heredocs.find(
         ({ name }) => source.replace(/^<<-?/, '').replace(/["']/g, '') === name && source.startsWith('<<'),
       );
+      if (request.checksum !== undefined && (git || !isUrl(source)))
+        throw new DrydockError('ERR_BUILD', 'checksum can only be given for an HTTP source');
       if (heredoc) files.push(await writeHeredoc(request.scratchPath, heredoc));
-      else if (request.instruction === 'ADD' && isUrl(source)) files.push(await download(source, request));
+      else if (git) {
+        const { keepGitDir, signal, scratchPath } = request;
+        const path = await fetchGit(git, `${scratchPath}/git-${files.length}`, { keepGitDir, signal });
+        files.push({ path: latin1(path), name: '', isDirectory: true });
+      } else if (isAdd && isUrl(source)) await take(await download(source, request), request.unpack === true);
       else
-        for (const found of tree.find(source)) {
-          const archive =
-            request.instruction === 'ADD' && !found.isDirectory ? await archiveOf(found.path) : undefined;
-          if (archive) archives.push(archive);
-          else files.push(found);
-        }
+        for (const found of tree.find(source, request.parents))
+          await take(found, isAdd && request.unpack !== false);
     }
   } finally {
     tree.close();
@@ -225,47 +278,15 @@ async function writeHeredoc(scratchPath: string, { name, content }: Heredoc): Pr
   return { path: latin1(path), name: latin1(name), isDirectory: false };
 }
 
-/** ADD of a URL: a file with mode 0600 and the server's time, named as the URL is. */
-async function download(source: string, request: CopyRequest): Promise<FoundSource> {
-  const url = new URL(source);
-  const name = decodeURIComponent(url.pathname.split('/').at(-1)!).replaceAll('/', '');
-  if (request.destination.endsWith('/') && name === '')
-    throw new DrydockError('ERR_BUILD', `cannot determine filename from url: ${source}`);
-  const answer = await fetch(url, { signal: request.signal }).catch((error: Error) => {
-    throw new DrydockError(
-      'ERR_DOWNLOAD',
-      `${request.instruction} failed: Get ${JSON.stringify(source)}: ${String(error.cause ?? error.message)}`,
-    );
-  });
-  if (!answer.ok || !answer.body)
-    throw new DrydockError(
-      'ERR_DOWNLOAD',
-      `${request.instruction} failed: failed to GET ${source} with status ${answer.status} ${answer.statusText}`,
-    );
-  const path = `${request.scratchPath}/download`;
-  const handle = await open(path, 'wx', 0o600);
-  try {
-    let length = 0;
-    for await (const chunk of Readable.fromWeb(answer.body as ReadableStream)) {
-      length += (chunk as Buffer).length;
-      if (length > LAYER_BYTES_MAX)
-        throw new DrydockError('ERR_DOWNLOAD', `${source} has more than ${LAYER_BYTES_MAX} bytes`);
-      await handle.write(chunk as Buffer);
-    }
-  } finally {
-    await handle.close();
-  }
-  const modifiedMs = Date.parse(answer.headers.get('last-modified') ?? '');
-  // Without a time of the server's, docker gives the file the epoch.
-  const seconds = Number.isNaN(modifiedMs) ? 0 : modifiedMs / 1000;
-  await utimes(path, seconds, seconds);
-  return { path: latin1(path), name: latin1(name || 'download'), isDirectory: false };
-}
-
 /** Whether a file is a tar archive, compressed or not, which is what ADD unpacks: told by its first block. */
-async function archiveOf(path: ByteString): Promise<Archive | undefined> {
+async function archiveOf(
+  path: ByteString,
+  { scratchPath, signal }: Pick<CopyRequest, 'scratchPath' | 'signal'>,
+): Promise<Archive | undefined> {
   const name = Buffer.from(path, 'latin1').toString('utf8');
   if (!existsSync(name)) return undefined;
+  const expanded = await expandForeign(name, `${scratchPath}/${randomUUID()}.tar`, signal);
+  if (expanded) return archiveOf(latin1(expanded), { scratchPath, signal });
   const compression = await detectBlob(name);
   const handle = await open(name, 'r');
   try {

@@ -1,8 +1,9 @@
 /** RUN: a command in a container over the image so far, by the same service as every other container. */
 import { StringDecoder } from 'node:string_decoder';
 import type { ContainerService } from '../container/service.ts';
-import type { HostConfig } from '../container/types.ts';
-import type { ImageConfig } from '../image/store.ts';
+import type { HostConfig, MountPoint } from '../container/types.ts';
+import type { ImageConfig, RootStore } from '../image/store.ts';
+import { MountPlaces } from './run-mounts.ts';
 
 /** A command to run. */
 export interface RunRequest {
@@ -10,6 +11,10 @@ export interface RunRequest {
   config: ImageConfig;
   command: string[];
   env: string[];
+  /** `none` or `host`; otherwise what the client wishes for all commands. */
+  network: string | undefined;
+  /** Further mounts. */
+  points: MountPoint[];
   signal: AbortSignal;
 }
 
@@ -18,6 +23,8 @@ export interface RunningStep {
   containerId: string;
   /** Its exit code, when all its output has been given. Rejects when the client has gone; the container is dead then. */
   exited: Promise<number>;
+  /** Takes away what was made in its tree only to mount on; when it has ended. */
+  cleanMountPlaces(): Promise<void>;
   remove(): Promise<void>;
 }
 
@@ -27,10 +34,14 @@ export interface StepRunner {
 }
 
 /** A runner over the daemon's containers. `hostConfig` is what the client wishes for all RUNs: limits, network. */
-export function containerRunner(containers: ContainerService, hostConfig: HostConfig): StepRunner {
+export function containerRunner(
+  containers: ContainerService,
+  roots: RootStore,
+  hostConfig: HostConfig,
+): StepRunner {
   return {
-    async start({ imageId, config, command, env, signal }, output) {
-      const { container } = await containers.create('', {
+    async start({ imageId, config, command, env, network, points, signal }, output) {
+      const create = {
         Image: imageId,
         Cmd: command,
         Entrypoint: [],
@@ -40,9 +51,21 @@ export function containerRunner(containers: ContainerService, hostConfig: HostCo
         Healthcheck: { Test: ['NONE'] },
         AttachStdout: true,
         AttachStderr: true,
-        HostConfig: { ...hostConfig, LogConfig: { Type: 'none', Config: {} } },
-      });
+        HostConfig: {
+          ...hostConfig,
+          ...(network !== undefined && network !== 'default' && { NetworkMode: network }),
+          LogConfig: { Type: 'none', Config: {} },
+        },
+      };
+      const { container } = await containers.create('', create, points);
       const remove = (): Promise<void> => containers.remove(container, { force: true, volumes: true });
+      const places = new MountPlaces();
+      try {
+        if (points.length > 0) await places.note(await roots.mount(container.id), points);
+      } catch (error) {
+        await remove();
+        throw error;
+      }
       // One per stream: a character may come in two chunks.
       const decoders = { 1: new StringDecoder('utf8'), 2: new StringDecoder('utf8') };
       const drained = new Promise<void>((resolve) => {
@@ -68,7 +91,12 @@ export function containerRunner(containers: ContainerService, hostConfig: HostCo
       })();
       gone.catch(() => {});
       exited.catch(() => {});
-      return { containerId: container.id, exited, remove };
+      const cleanMountPlaces = async (): Promise<void> => {
+        if (points.length === 0) return;
+        await roots.mount(container.id);
+        await places.clean();
+      };
+      return { containerId: container.id, exited, cleanMountPlaces, remove };
     },
   };
 }

@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, open, readFile, rename, rm, stat } from 'node:fs/promis
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import { storageError } from '../image/content.ts';
 import { LAYER_BYTES_MAX } from '../image/extract.ts';
@@ -12,8 +13,13 @@ import { detectBlob } from '../image/layers.ts';
 import type { Roots } from '../image/roots.ts';
 import type { Progress } from '../image/store.ts';
 import { isZeroBlock, parseHeader } from '../image/tar/header.ts';
-import { Builder, type BuildObserver, type BuildOptions, type CredentialsFor } from './builder.ts';
+import { Builder } from './builder.ts';
+import { CacheMounts } from './cache-mounts.ts';
+import { BuildCache } from './cache-usage.ts';
+import { expandForeign } from './foreign-archive.ts';
 import { ignoreMatcher } from './ignore.ts';
+import type { BuildObserver, BuildOptions, CredentialsFor } from './options.ts';
+import type { StepClient } from './run-mounts.ts';
 import type { StepRunner } from './runner.ts';
 import { cleanPath, Tree } from './sources.ts';
 
@@ -23,6 +29,7 @@ export interface BuildRequest {
   /** Where context and Dockerfile come from; the folder is the build's own, and goes with it. */
   source: (scratchPath: string) => Promise<BuildSource>;
   runner: StepRunner;
+  client?: StepClient;
   credentialsFor: CredentialsFor;
   progress: (line: Progress) => void;
   observer?: BuildObserver;
@@ -37,73 +44,100 @@ export interface BuildSource {
   dockerfile: string;
 }
 
+/** Where builds keep their files. */
+export interface BuildFolders {
+  /** Those of builds that are under way; what is in it at the start is of a daemon that was killed. */
+  scratch: string;
+  /** Secrets of builds that are under way: better memory than a disk. */
+  secrets: string;
+  /** What is kept from build to build. */
+  cache: string;
+}
+
 /** See the module's head. */
 export class Builds {
-  readonly #images: Images;
-  readonly #roots: Roots;
-  readonly #folder: string;
+  readonly images: Images;
+  readonly roots: Roots;
+  readonly cache: BuildCache;
+  readonly #folders: BuildFolders;
+  readonly #cacheMounts: CacheMounts;
 
-  /** @param folder where the files of builds are while they run; what is in it now is of a daemon that was killed. */
-  constructor(images: Images, roots: Roots, folder: string) {
-    this.#images = images;
-    this.#roots = roots;
-    this.#folder = folder;
+  constructor(images: Images, roots: Roots, folders: BuildFolders, clock: Clock) {
+    this.images = images;
+    this.roots = roots;
+    this.#folders = folders;
+    this.#cacheMounts = new CacheMounts(folders.cache, () => clock.wallMs());
+    this.cache = new BuildCache(images, this.#cacheMounts);
   }
 
   async open(): Promise<void> {
-    await rm(this.#folder, { recursive: true, force: true });
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    for (const folder of [this.#folders.scratch, this.#folders.secrets]) {
+      await rm(folder, { recursive: true, force: true });
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+    }
+    await this.#cacheMounts.open();
   }
 
-  /** Builds an image and returns its id. @throws DrydockError ERR_BAD_DOCKERFILE, ERR_BUILD, ERR_BUILD_RUN and others */
-  async build({ options, source, ...rest }: BuildRequest): Promise<string> {
-    const scratchPath = await mkdtemp(join(this.#folder, 'build-'));
+  /** Runs `work` with a new folder, which is gone afterwards. */
+  async withScratch<T>(work: (path: string) => Promise<T>): Promise<T> {
+    const path = await mkdtemp(join(this.#folders.scratch, 'build-'));
     try {
-      const { contextPath, dockerfile } = await source(scratchPath);
-      const parts = { images: this.#images, roots: this.#roots, scratchPath, ...rest };
-      return await new Builder({ ...options, dockerfile, contextPath }, parts).run();
+      return await work(path);
     } catch (error) {
       throw storageError(error);
     } finally {
-      await rm(scratchPath, { recursive: true, force: true });
+      await rm(path, { recursive: true, force: true });
     }
   }
 
-  /** Removes the images that only the cache needs. As `docker builder prune`. */
-  async prune(
-    users: Parameters<Images['prune']>[1],
-  ): Promise<{ CachesDeleted: string[]; SpaceReclaimed: number }> {
-    const { library } = this.#images;
-    const { removed, reclaimedBytes } = await this.#images.prune(
-      (image) =>
-        image.tags.length + image.digests.length === 0 &&
-        library.parts.records.get(image.id)?.cacheKey !== undefined,
-      users,
-    );
-    const deleted = removed.flatMap((each) => ('Deleted' in each ? [each.Deleted] : []));
-    return { CachesDeleted: deleted, SpaceReclaimed: reclaimedBytes };
+  /** Builds an image and returns its id. @throws DrydockError ERR_BAD_DOCKERFILE, ERR_BUILD, ERR_BUILD_RUN and others */
+  build({ options, source, ...rest }: BuildRequest): Promise<string> {
+    return this.withScratch(async (scratchPath) => {
+      const { contextPath, dockerfile } = await source(scratchPath);
+      const parts = {
+        images: this.images,
+        roots: this.roots,
+        cacheMounts: this.#cacheMounts,
+        secretsFolder: this.#folders.secrets,
+        scratchPath,
+        ...rest,
+      };
+      return new Builder({ ...options, dockerfile, contextPath }, parts).run();
+    });
   }
 
   /**
    * Takes context and Dockerfile from what a client sends.
    * @param context a tar archive, compressed or not, or a lone Dockerfile @param dockerfile path in the context
    */
-  async receive(context: Readable, dockerfile: string, scratchPath: string): Promise<BuildSource> {
-    const archivePath = join(scratchPath, 'context.tar');
-    await pipeline(context, createWriteStream(archivePath));
-    const contextPath = await this.unpack(archivePath, join(scratchPath, 'context'));
+  async receive(
+    context: Readable,
+    dockerfile: string,
+    scratchPath: string,
+    signal: AbortSignal,
+  ): Promise<BuildSource> {
+    const contextPath = await this.receiveInto(context, join(scratchPath, 'context'), signal);
     return { contextPath, dockerfile: await readDockerfile(contextPath, dockerfile) };
   }
 
+  /** Takes an archive, or a lone Dockerfile, into a new folder. */
+  async receiveInto(context: Readable, contextPath: string, signal: AbortSignal): Promise<string> {
+    const archivePath = `${contextPath}.tar`;
+    await pipeline(context, createWriteStream(archivePath), { signal });
+    return this.unpack(archivePath, contextPath, signal);
+  }
+
   /** Unpacks an archive, which is removed, into a new folder. */
-  async unpack(archivePath: string, contextPath: string): Promise<string> {
+  async unpack(archivePath: string, contextPath: string, signal: AbortSignal): Promise<string> {
     await mkdir(contextPath, { mode: 0o755 });
+    const expanded = `${archivePath}.expanded`;
+    if (await expandForeign(archivePath, expanded, signal)) await rename(expanded, archivePath);
     const compression = await detectBlob(archivePath);
     if (compression === 'none' && (await isDockerfile(archivePath))) {
       await rename(archivePath, join(contextPath, 'Dockerfile'));
       return contextPath;
     }
-    await this.#images.library.parts.workers.unpack({
+    await this.images.library.parts.workers.unpack({
       blobPath: archivePath,
       compression,
       targetPath: contextPath,
@@ -132,8 +166,11 @@ async function readHead(path: string, length: number): Promise<Buffer> {
   }
 }
 
-/** The Dockerfile's text. What .dockerignore names of the two files is then taken out of the context. */
-async function readDockerfile(contextPath: string, name: string): Promise<string> {
+/**
+ * The text of a Dockerfile in a context. What .dockerignore names of the two files is then taken out of the context.
+ * @throws ERR_BUILD when it is not there
+ */
+export async function readDockerfile(contextPath: string, name: string): Promise<string> {
   const tree = new Tree(contextPath);
   let path: string | undefined;
   try {

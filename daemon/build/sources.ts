@@ -7,7 +7,7 @@ import { closeSync, constants, lstatSync, openSync, readdirSync, readlinkSync, s
 import { DrydockError } from '#common/errors';
 import { type ByteString, O_PATH, openInRoot } from '#common/native/layer-fs';
 import type { CopyItem } from '../image/file-worker.ts';
-import { patternTest } from './ignore.ts';
+import { ignoreMatcher, patternTest } from './ignore.ts';
 
 const { O_DIRECTORY, O_RDONLY } = constants;
 
@@ -20,6 +20,8 @@ export interface FoundSource {
   path: ByteString;
   /** Its name as it was written or matched. */
   name: ByteString;
+  /** With --parents: folders that lead to it, which are made too; paths of the host and names. */
+  parents?: { path: ByteString; name: ByteString }[];
   isDirectory: boolean;
 }
 
@@ -52,16 +54,24 @@ export class Tree {
     return real !== undefined && statSync(Buffer.from(real, 'latin1')).isDirectory();
   }
 
-  /** All that a pattern of COPY names, in order. @throws ERR_BUILD with docker's text when there is nothing */
-  find(pattern: string): FoundSource[] {
+  /**
+   * All that a pattern of COPY names, in order.
+   * @param withParents names are what follows `/./` in the pattern, or all of it
+   * @throws ERR_BUILD with docker's text when there is nothing
+   */
+  find(pattern: string, withParents = false): FoundSource[] {
+    const pivot = withParents ? pattern.indexOf('/./') : -1;
+    const base = pivot < 0 ? '' : latin1(cleanPath(pattern.slice(0, pivot)));
     const clean = latin1(cleanPath(pattern));
     const isPattern = /[*?[]/.test(clean);
     const names = isPattern ? this.#glob(clean) : [clean];
-    const found = names.flatMap((name) => {
+    const found = names.flatMap((name): FoundSource[] => {
       const path = this.resolve(name);
-      return path === undefined
-        ? []
-        : [{ path, name, isDirectory: lstatSync(Buffer.from(path, 'latin1')).isDirectory() }];
+      if (path === undefined) return [];
+      const isDirectory = lstatSync(Buffer.from(path, 'latin1')).isDirectory();
+      if (!withParents) return [{ path, name, isDirectory }];
+      const below = base === '' ? name : name.slice(base.length + 1);
+      return [{ path, name: below, isDirectory, parents: this.#parents(base, below) }];
     });
     if (found.length > 0) return found;
     throw new DrydockError(
@@ -72,21 +82,76 @@ export class Tree {
     );
   }
 
+  #parents(base: ByteString, name: ByteString): NonNullable<FoundSource['parents']> {
+    const parts = name.split('/').slice(0, -1);
+    return parts.flatMap((_, index) => {
+      const parent = parts.slice(0, index + 1).join('/');
+      const path = this.resolve(base === '' ? parent : `${base}/${parent}`);
+      return path === undefined ? [] : [{ path, name: parent }];
+    });
+  }
+
   #glob(pattern: ByteString): ByteString[] {
     let candidates: ByteString[] = [''];
     for (const part of pattern.split('/')) {
       const matches = patternTest(part);
       const next: ByteString[] = [];
       for (const folder of candidates) {
-        const real = this.resolve(folder);
-        if (real === undefined || !statSync(Buffer.from(real, 'latin1')).isDirectory()) continue;
-        for (const name of readdirSync(Buffer.from(real, 'latin1'), { encoding: 'latin1' }).sort())
-          if (matches(name)) next.push(folder === '' ? name : `${folder}/${name}`);
+        // Any number of folders, none among them.
+        if (part === '**') next.push(...this.#foldersBelow(folder));
+        else for (const name of this.#namesIn(folder)) if (matches(name)) next.push(joined(folder, name));
       }
-      candidates = next;
+      candidates = [...new Set(next)];
     }
     return candidates;
   }
+
+  #namesIn(folder: ByteString): ByteString[] {
+    const real = this.resolve(folder);
+    if (real === undefined || !statSync(Buffer.from(real, 'latin1')).isDirectory()) return [];
+    return readdirSync(Buffer.from(real, 'latin1'), { encoding: 'latin1' }).sort();
+  }
+
+  /** A folder, and all below it that are no symlinks. */
+  #foldersBelow(folder: ByteString): ByteString[] {
+    const real = this.resolve(folder);
+    if (real === undefined || !lstatSync(Buffer.from(real, 'latin1')).isDirectory()) return [];
+    const children = this.#namesIn(folder).filter((name) =>
+      lstatSync(Buffer.from(`${real}/${name}`, 'latin1')).isDirectory(),
+    );
+    return [folder, ...children.flatMap((name) => this.#foldersBelow(joined(folder, name)))];
+  }
+}
+
+const joined = (folder: ByteString, name: ByteString): ByteString =>
+  folder === '' ? name : `${folder}/${name}`;
+
+/** The paths at or below a source that --exclude's patterns name. */
+export function excludedPaths(source: FoundSource, patterns: readonly string[]): ByteString[] {
+  const isExcluded = ignoreMatcher(patterns.map(latin1).join('\n'));
+  if (!source.isDirectory) {
+    const name = source.name.slice(source.name.lastIndexOf('/') + 1);
+    return isExcluded(name) ? [source.path] : [];
+  }
+  const mayReturn = patterns.some((pattern) => pattern.startsWith('!'));
+  const skipped: ByteString[] = [];
+  /** Whether all of a folder is skipped. */
+  const visit = (path: ByteString, below: ByteString): boolean => {
+    let keepsSome = false;
+    for (const name of readdirSync(Buffer.from(path, 'latin1'), { encoding: 'latin1' })) {
+      const child = `${path}/${name}`;
+      const isFolder = lstatSync(Buffer.from(child, 'latin1')).isDirectory();
+      const excluded = isExcluded(joined(below, name));
+      // What is below an excluded folder may be taken back.
+      const goes =
+        isFolder && (!excluded || mayReturn) ? visit(child, joined(below, name)) && excluded : excluded;
+      if (goes) skipped.push(child);
+      else keepsSome = true;
+    }
+    return !keepsSome;
+  };
+  visit(source.path, '');
+  return skipped;
 }
 
 /** A path below a root: `..` stops at the root, as it would in a chroot. */
@@ -109,14 +174,24 @@ export interface CopyPlan {
  * Works out the targets: into a folder when the destination ends in a slash or is one; the contents of a folder go
  * into the destination itself.
  * @param destination absolute path in the image; a slash at its end counts.
+ * @param withParents sources go below the destination by their whole names, folders as they are
  */
-export function planCopy(image: Tree, sources: readonly FoundSource[], destination: string): CopyPlan {
+export function planCopy(
+  image: Tree,
+  sources: readonly FoundSource[],
+  destination: string,
+  withParents = false,
+): CopyPlan {
   const base = latin1(cleanPath(destination));
   const intoFolder = destination.endsWith('/') || image.isDirectory(base);
   const below = (name: ByteString): ByteString => (base === '' ? name : `${base}/${name}`);
   const plan: CopyPlan = { items: [], folders: [] };
   for (const source of sources) {
-    if (source.isDirectory) {
+    if (withParents) {
+      for (const { path, name } of source.parents ?? [])
+        plan.items.push({ source: path, target: below(name), isShallow: true });
+      plan.items.push({ source: source.path, target: below(source.name) });
+    } else if (source.isDirectory) {
       plan.folders.push(base);
       for (const name of readdirSync(Buffer.from(source.path, 'latin1'), { encoding: 'latin1' }).sort())
         plan.items.push({ source: `${source.path}/${name}`, target: below(name) });

@@ -235,13 +235,17 @@ export class ContainerService {
     this.#reserved.set(name, id);
   }
 
-  /** Makes a container. @returns it and warnings for the client @throws ERR_SHUTTING_DOWN and what the request deserves */
+  /**
+   * Makes a container. @param own mounts of the daemon's, besides those of the request
+   * @returns it and warnings for the client @throws ERR_SHUTTING_DOWN and what the request deserves
+   */
   async create(
     wishedName: string,
     request: CreateRequest,
+    own: readonly MountPoint[] = [],
   ): Promise<{ container: Container; warnings: string[] }> {
     this.supervisor.assertWorking();
-    const creating = this.#create(wishedName, request);
+    const creating = this.#create(wishedName, request, own);
     this.#creating.add(creating);
     try {
       return await creating;
@@ -253,6 +257,7 @@ export class ContainerService {
   async #create(
     wishedName: string,
     request: CreateRequest,
+    own: readonly MountPoint[],
   ): Promise<{ container: Container; warnings: string[] }> {
     const { rng } = this.#deps;
     const id = newId(rng);
@@ -274,6 +279,7 @@ export class ContainerService {
       record.hostConfig,
       record.config.Volumes,
       this.#inherited(record.hostConfig),
+      own,
     );
     record.mounts = points;
     warnings.push(...this.#checkJail(record));

@@ -194,6 +194,8 @@ export interface MountPoint {
   rootId?: string;
   /** Came from HostConfig.Mounts: these are left out of Binds and fail when the source is missing. */
   spec?: MountRequest;
+  /** Source is a path of the daemon's own, bound as it is (binds). Clients can't ask for it. */
+  isOwn?: true;
   /** Volume that nobody named: removed by `docker rm -v` and `--rm`. */
   anonymous?: boolean;
 }

@@ -13,6 +13,7 @@ import { errnoName } from '#common/native/libc';
 import { type Compression, decompressor } from './compression.ts';
 import { entryComponents } from './entry-path.ts';
 import { extractionError, LayerExtractor, type WhiteoutForm } from './extract.ts';
+import { modeAfter } from './mode.ts';
 import { fileData, headerOf } from './pack.ts';
 import { emitHeader, type TarHeader } from './tar/header.ts';
 import { badArchive, TarReader, type TarSink } from './tar/reader.ts';
@@ -36,22 +37,27 @@ export interface CopyItem {
   source: ByteString;
   /** Path inside the target, a byte string without a leading slash; for a folder it is the folder itself. */
   target: ByteString;
+  /** Of a folder only the folder itself, without what is in it. */
+  isShallow?: boolean;
 }
 
-/** Copies are owned by `owner`, and have `mode` when it is given. */
+/** Copies are owned by `owner`, and have `mode` when it is given: octal, or symbolic as of chmod(1). */
 export interface CopyJob {
   kind: 'copy';
   items: CopyItem[];
+  /** Sources below the items that stay out, as the items name them. */
+  skip?: readonly ByteString[];
   /** Folders inside the target that must be there, whether or not something is copied into them. */
   folders: ByteString[];
   targetPath: string;
   owner: { uid: number; gid: number };
-  mode: number | undefined;
+  mode: string | undefined;
 }
 
 export interface HashJob {
   kind: 'hash';
   items: CopyItem[];
+  skip?: readonly ByteString[];
 }
 
 /** Writes everything of the file system that holds a path to its disk. */
@@ -148,9 +154,11 @@ async function unpack(job: UnpackJob): Promise<UnpackResult> {
  */
 function* walk(
   items: readonly CopyItem[],
+  skip: ReadonlySet<ByteString>,
   firstNames: Map<bigint, ByteString> = new Map(),
 ): Generator<{ path: ByteString; header: TarHeader }> {
-  for (const { source, target } of items) {
+  for (const { source, target, isShallow } of items) {
+    if (skip.has(source)) continue;
     const path = Buffer.from(source, 'latin1');
     const stats = lstatSync(path, { bigint: true });
     const header = headerOf(source, target, stats, maps);
@@ -165,13 +173,13 @@ function* walk(
     }
     if (stats.nlink > 1n) firstNames.set(stats.ino, target);
     yield { path: source, header };
-    if (header.type !== 'directory') continue;
+    if (header.type !== 'directory' || isShallow) continue;
     const names = readdirSync(path, { encoding: 'latin1' }).sort();
     const children = names.map((name) => ({
       source: `${source}/${name}`,
       target: target === '' ? name : `${target}/${name}`,
     }));
-    yield* walk(children, firstNames);
+    yield* walk(children, skip, firstNames);
   }
 }
 
@@ -183,11 +191,12 @@ function copy(job: CopyJob): void {
   });
   try {
     for (const folder of job.folders) extractor.folder(folder);
-    for (const { path, header } of walk(job.items)) {
+    for (const { path, header } of walk(job.items, new Set(job.skip))) {
       Object.assign(header, job.owner);
       // Giving a file to an owner takes these bits away, in dockerd's classic builder as everywhere.
       if (header.type === 'file') header.mode &= ~SET_ID_BITS;
-      if (job.mode !== undefined && header.type !== 'symlink') header.mode = job.mode;
+      if (job.mode !== undefined && header.type !== 'symlink')
+        header.mode = modeAfter(job.mode, header.mode, header.type === 'directory');
       extractor.entry(header);
       if (header.type === 'file') {
         let position = 0;
@@ -206,7 +215,7 @@ function copy(job: CopyJob): void {
 
 function hash(job: HashJob): string {
   const digest = createHash('sha256');
-  for (const { path, header } of walk(job.items)) {
+  for (const { path, header } of walk(job.items, new Set(job.skip))) {
     // As docker: a file that was merely touched or has another owner in the context is the same.
     digest.update(emitHeader({ ...header, uid: 0, gid: 0, mtimeSeconds: 0, mtimeNanoseconds: 0 }));
     if (header.type === 'file') for (const chunk of fileData(path, header.size)) digest.update(chunk);

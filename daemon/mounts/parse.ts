@@ -293,11 +293,13 @@ function mergeTmpfsOptions(text: string): { options: string[]; readOnly: boolean
  * over from other containers, these before the image's volumes.
  *
  * @param inherited mounts of the `VolumesFrom` containers, their mode already applied
+ * @param own mounts of the daemon's
  */
 export function collectMounts(
   host: HostConfig,
   imageVolumes: Record<string, object> | undefined,
   inherited: MountPoint[],
+  own: readonly MountPoint[] = [],
 ): MountPoint[] {
   const found = new Map<string, MountPoint>();
   for (const point of inherited) found.set(point.Destination, point);
@@ -307,6 +309,7 @@ export function collectMounts(
     asked.add(point.Destination);
     found.set(point.Destination, point);
   };
+  for (const point of own) add(point);
   for (const bind of host.Binds ?? []) add(parseBind(bind));
   for (const mount of host.Mounts ?? []) add(parseMount(mount));
   for (const [path, text] of Object.entries(host.Tmpfs ?? {})) {

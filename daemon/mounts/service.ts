@@ -67,6 +67,7 @@ export class MountService {
    */
   async create(containerId: string, points: MountPoint[]): Promise<void> {
     for (const [index, point] of points.entries()) {
+      if (point.isOwn) continue;
       if (point.Type === 'bind') await this.#requireShared(point.Source);
       if (point.Type === 'bind' && point.spec && !point.spec.BindOptions?.CreateMountpoint)
         await requireSource(point);
@@ -198,6 +199,10 @@ export class MountService {
     const readOnly = !point.RW;
     if (point.Type === 'tmpfs')
       return [{ kind: 'tmpfs', target: point.Destination, readOnly, options: point.tmpfsOptions ?? [] }];
+    if (point.isOwn) {
+      const options = [point.Propagation, 'rbind'];
+      return [{ kind: 'bind', source: point.Source, target: point.Destination, readOnly, options }];
+    }
     if (point.Type === 'bind') return this.#bind(wish);
     const { volumes, roots } = this.#deps;
     const { rootId } = point;

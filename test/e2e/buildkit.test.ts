@@ -1,5 +1,16 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -55,7 +66,7 @@ CMD ["cat", "/file"]
     expect([code, stderr]).toEqual([0, expect.stringContaining('from the context for you')]);
     expect(stderr).toMatch(/640 16\n.*644 3000000\n.*\/etc\/passwd\n.*203\n/);
     expect(stderr).toContain('[internal] load build context');
-    expect(stderr).toMatch(/\[4\/8\] RUN test/);
+    expect(stderr).toMatch(/\[one 3\/3\] RUN test/);
     expect(stderr).toContain(`naming to ${tag}`);
     expect(await ok('run', '--rm', tag)).toBe('from the context');
     expect(await ok('inspect', '--format', '{{.Config.Labels.more}}', tag)).toBe('yes');
@@ -77,16 +88,51 @@ CMD ["cat", "/file"]
     [`FROM ${IMAGE}\nWHAT x\n`, 'unknown instruction: WHAT'],
     [`FROM ${IMAGE}\nCOPY ignored /\n`, 'excluded by .dockerignore'],
     [`# syntax=example/other:1\nFROM ${IMAGE}\n`, "the frontend example/other:1 can't be run"],
-    [`FROM ${IMAGE}\nRUN --mount=type=cache,target=/x true\n`, 'the --mount option of RUN is not supported'],
+    [`FROM ${IMAGE}\nRUN --mount=type=secret,id=s,required true\n`, 'secret s: not found'],
   ])('%j is refused: %s', async (dockerfile, message) => {
     const { code, stderr } = await build(dockerfile);
     expect([code, stderr]).toEqual([1, expect.stringContaining(message)]);
     expect(await ok('ps', '-aq')).toBe('');
   });
 
-  it('refuses an output that it can not make', async () => {
-    const { code, stderr } = await build(`FROM ${IMAGE}\n`, '-o', join(folder, 'out'));
-    expect([code, stderr]).toEqual([1, expect.stringContaining('--output type=local is not supported')]);
+  it('gives the files of the result to the client, as a folder or an archive', async () => {
+    const dockerfile = 'FROM scratch\nCOPY --chmod=640 dir/file /d/\nCOPY dir/link /\n';
+    const out = join(folder, 'out');
+    writeFileSync(join(folder, '.dockerignore'), '# none\n/ignored\n/out\n');
+    expect((await build(dockerfile, '-o', out)).code).toBe(0);
+    expect(readFileSync(join(out, 'd', 'file'), 'utf8')).toBe('from the context');
+    expect(statSync(join(out, 'd', 'file')).mode & 0o777).toBe(0o640);
+    expect(readlinkSync(join(out, 'link'))).toBe('/etc/passwd');
+    rmSync(out, { recursive: true });
+    expect((await build(dockerfile, '-o', `type=tar,dest=${out}`)).code).toBe(0);
+    expect(execFileSync('tar', ['-tf', out], { encoding: 'utf8' })).toBe('d/\nd/file\nlink\n');
+    rmSync(out);
+    const refused = await build(dockerfile, '-o', 'type=what,dest=-');
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('type=what')]);
+  });
+
+  it('mounts caches, files, memory, secrets and agents into a step, and leaves nothing of them', async () => {
+    const secret = join(folder, 'secret');
+    writeFileSync(secret, 'hush');
+    const cache = uniqueName('cache');
+    const step = (command: string): string =>
+      `FROM ${IMAGE}\nARG N\nRUN --mount=type=cache,id=${cache},target=/c/deep --mount=type=bind,source=dir,target=/b --mount=type=tmpfs,target=/t --mount=type=secret,id=s,mode=440,target=/k/s --mount=type=secret,id=s,env=S ${command}\nRUN find /c /b /t /k 2>&1 | grep -vc "No such" || echo gone\n`;
+    const first = await build(
+      step(
+        `touch /c/deep/kept && cat /b/file && ! touch /b/x && stat -f -c %T /t && echo "$S" && stat -c '%a %U' /k/s && cat /k/s`,
+      ),
+      ...['--secret', `id=s,src=${secret}`, '--build-arg', 'N=1'],
+    );
+    expect([first.code, first.stderr]).toEqual([
+      0,
+      expect.stringMatching(/from the context[\s\S]*tmpfs\n.*hush\n.*440 root\n.*hush[\s\S]*gone/),
+    ]);
+    const second = await build(step('ls /c/deep; test ! -e /k'), '--build-arg', 'N=2');
+    expect([second.code, second.stderr]).toEqual([0, expect.stringContaining('kept')]);
+    expect(await ok('builder', 'prune', '-f', '--filter', 'type=exec.cachemount')).toMatch(/Total/);
+    const third = await build(step('ls /c/deep | wc -l; echo $S-'), '--build-arg', 'N=3');
+    expect(third.stderr).toMatch(/ 0\n.* -\n/);
+    rmSync(secret);
   });
 
   it('takes a Dockerfile of another name, with its own .dockerignore', async () => {

@@ -3,12 +3,13 @@ import { readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Builds } from '../../daemon/build/service.ts';
+import { NO_WISHES } from '../../daemon/build/options.ts';
+import type { Builds } from '../../daemon/build/service.ts';
 import { digestOf } from '../../daemon/image/content.ts';
 import { packTree } from '../../daemon/image/pack.ts';
 import type { Image, ImageConfig } from '../../daemon/image/store.ts';
 import { TarReader } from '../../daemon/image/tar/reader.ts';
-import { chrootRunner } from '../support/chroot-runner.ts';
+import { buildsOver, chrootRunner } from '../support/chroot-runner.ts';
 import { Dockerd } from '../support/dockerd.ts';
 import {
   directory,
@@ -190,13 +191,14 @@ function comparable(config: ImageConfig): object {
 }
 
 describeHere('a Dockerfile built by us and by dockerd', () => {
+  const never = new AbortController().signal;
   let store: TestImages;
   let builds: Builds;
   let dockerd: Dockerd;
 
   beforeAll(async () => {
     store = await testImages();
-    builds = new Builds(store.images, store.roots, `${store.dataRoot}/build`);
+    builds = buildsOver(store);
     await builds.open();
     dockerd = new Dockerd();
     await dockerd.ready();
@@ -221,29 +223,18 @@ describeHere('a Dockerfile built by us and by dockerd', () => {
 
   async function ours(dockerfile: string): Promise<{ image: Image; files: Listing }> {
     const id = await builds.build({
-      options: {
-        tags: [],
-        target: '',
-        buildArgs: new Map(),
-        labels: {},
-        noCache: false,
-        pull: false,
-        cacheFrom: [],
-        platform: '',
-        removeContainers: true,
-        forceRemove: true,
-        quiet: false,
-      },
+      options: NO_WISHES,
       source: (scratch) =>
         builds.receive(
           Readable.from([tarOf([...CONTEXT, file('Dockerfile', dockerfile)])]),
           'Dockerfile',
           scratch,
+          never,
         ),
       runner: chrootRunner(store),
       credentialsFor: () => undefined,
       progress: () => {},
-      signal: new AbortController().signal,
+      signal: never,
     });
     await store.roots.create('look', id);
     try {

@@ -1,18 +1,21 @@
 /** Dockerfiles, each instruction and flag, built over the real store: what they make, what they say, and what is refused. */
-import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createNetServer, type Server as NetServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#common/clock';
 import { nullLog } from '#common/log';
-import type { BuildOptions } from '../../daemon/build/builder.ts';
-import { Builds } from '../../daemon/build/service.ts';
+import { type BuildOptions, type NamedContext, NO_WISHES } from '../../daemon/build/options.ts';
+import type { StepRunner } from '../../daemon/build/runner.ts';
+import type { Builds } from '../../daemon/build/service.ts';
+import { digestOf } from '../../daemon/image/content.ts';
 import { ensureHostImage } from '../../daemon/image/index.ts';
 import type { Image, Progress } from '../../daemon/image/store.ts';
-import { chrootRunner } from '../support/chroot-runner.ts';
+import { buildsOver, chrootRunner } from '../support/chroot-runner.ts';
 import {
   directory,
   type Entry,
@@ -26,16 +29,20 @@ import { lacking } from '../support/requirements.ts';
 
 const describeHere = describe.skipIf(lacking('root'));
 
+const never = new AbortController().signal;
 let store: TestImages;
 let builds: Builds;
 let server: Server;
 let base: string;
+let gitPort: number;
+let gitServer: NetServer;
 
 beforeAll(async () => {
   store = await testImages();
-  builds = new Builds(store.images, store.roots, `${store.dataRoot}/build`);
+  builds = buildsOver(store);
   await builds.open();
   await ensureHostImage(store.images, nullLog, systemClock);
+  await serveRepository();
   await store.images.tag('drydock/host', 'host');
   server = createServer((request, response) => {
     if (request.url === '/f.txt')
@@ -45,7 +52,50 @@ beforeAll(async () => {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 });
+/** A repository that git's own daemon serves, one process per connection. */
+async function serveRepository(): Promise<void> {
+  const folder = `${store.dataRoot}/repositories`;
+  const git = (...args: string[]): string =>
+    execFileSync('git', ['-c', 'user.name=a', '-c', 'user.email=a@b', ...args], {
+      cwd: `${folder}/r.git`,
+      encoding: 'utf8',
+    });
+  mkdirSync(`${folder}/r.git/sub`, { recursive: true });
+  git('init', '--quiet', '--initial-branch=main');
+  for (const name of ['one', 'two']) {
+    writeFileSync(`${folder}/r.git/sub/${name}`, name);
+    git('add', '.');
+    git('commit', '--quiet', '-m', name);
+    if (name === 'one') git('tag', 'v1');
+  }
+  gitServer = createNetServer((socket) => {
+    const child = spawn('git', ['daemon', '--inetd', '--export-all', `--base-path=${folder}`], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+      env: {
+        ...process.env,
+        GIT_CONFIG_COUNT: '1',
+        GIT_CONFIG_KEY_0: 'safe.directory',
+        GIT_CONFIG_VALUE_0: '*',
+      },
+    });
+    socket.on('error', () => child.kill());
+    socket.pipe(child.stdin);
+    child.stdin.on('error', () => {});
+    child.stdout.pipe(socket);
+  });
+  await new Promise<void>((resolve) => gitServer.listen(0, '127.0.0.1', resolve));
+  gitPort = (gitServer.address() as AddressInfo).port;
+}
+
+/** Archives in the two forms that the host's programs read. */
+function compressed(): Entry[] {
+  const by = (program: string, name: string): Buffer =>
+    execFileSync(program, ['-c'], { input: tarOf([file(name, name)]) });
+  return [file('t.tar.bz2', by('bzip2', 'bz')), file('t.tar.xz', by('xz', 'xz'))];
+}
+
 afterAll(async () => {
+  gitServer?.close();
   server.close();
   await store.dispose();
 });
@@ -74,35 +124,23 @@ const CONTEXT: Entry[] = [
 
 async function build(
   dockerfile: string,
-  options: Partial<BuildOptions> & { context?: Entry[]; name?: string } = {},
+  options: Partial<BuildOptions> & { context?: Entry[]; name?: string; runner?: StepRunner } = {},
 ): Promise<Built> {
-  const { context = CONTEXT, name = 'Dockerfile', ...wishes } = options;
+  const { context = CONTEXT, name = 'Dockerfile', runner = chrootRunner(store), ...wishes } = options;
   const lines: Progress[] = [];
   const id = await builds.build({
-    options: {
-      tags: [],
-      target: '',
-      buildArgs: new Map(),
-      labels: {},
-      noCache: false,
-      pull: false,
-      cacheFrom: [],
-      platform: '',
-      removeContainers: true,
-      forceRemove: true,
-      quiet: false,
-      ...wishes,
-    },
+    options: { ...NO_WISHES, ...wishes },
     source: (scratch) =>
       builds.receive(
         Readable.from([tarOf([...context, file(name, dockerfile.replaceAll('$URL', base))])]),
         name,
         scratch,
+        never,
       ),
-    runner: chrootRunner(store),
+    runner,
     credentialsFor: () => undefined,
     progress: (line) => void lines.push(line),
-    signal: new AbortController().signal,
+    signal: never,
   });
   return {
     image: await store.images.get(id),
@@ -424,6 +462,102 @@ describeHere('the output', () => {
   });
 });
 
+describeHere('what BuildKit adds to Dockerfiles', () => {
+  it.each([
+    ['COPY --link dir /d/', '/ d755 0:0\n/c f644 0:0\n/deep d755 0:0\n/deep/d f644 0:0\n/link l777 0:0 c'],
+    [
+      'COPY --parents dir/deep/d a.txt /d/',
+      '/ d755 0:0\n/a.txt f644 0:0\n/dir d750 0:0\n/dir/deep d755 0:0\n/dir/deep/d f644 0:0',
+    ],
+    ['COPY --parents dir/./deep/d /d/', '/ d755 0:0\n/deep d755 0:0\n/deep/d f644 0:0'],
+    ['COPY --parents **/d /d/', '/ d755 0:0\n/dir d750 0:0\n/dir/deep d755 0:0\n/dir/deep/d f644 0:0'],
+    ['COPY --exclude=deep --exclude=l* dir /d/', '/ d755 0:0\n/c f644 0:0'],
+    ['COPY --exclude=* --exclude=!deep/d dir /d/', '/ d755 0:0\n/deep d755 0:0\n/deep/d f644 0:0'],
+    ['COPY --exclude=*.txt a.txt b.txt dir/c /d/', '/ d755 0:0\n/c f644 0:0'],
+    [
+      'COPY --chmod=u=rwX,go= dir /d/',
+      '/ d755 0:0\n/c f600 0:0\n/deep d700 0:0\n/deep/d f600 0:0\n/link l777 0:0 c',
+    ],
+    ['COPY --chmod=go-r a.txt /d/', '/ d755 0:0\n/a.txt f600 0:0'],
+    ['ADD --unpack=false t.tgz /d/', '/ d755 0:0\n/t.tgz f644 0:0'],
+    ['ADD t.tar.bz2 t.tar.xz /d/', '/ d755 0:0\n/bz f644 0:0\n/xz f644 0:0'],
+    ['ADD --checksum=sha256:$SUM $URL/f.txt /d/', '/ d755 0:0\n/f.txt f600 0:0'],
+    ['ADD git://127.0.0.1:$GIT/r.git#v1:sub /d/', '/ d755 0:0\n/one f644 0:0'],
+    ['ADD git://127.0.0.1:$GIT/r.git#main:sub /d/', '/ d755 0:0\n/one f644 0:0\n/two f644 0:0'],
+  ])('%s', async (line, files) => {
+    const text = line.replace('$GIT', String(gitPort)).replace('$SUM', digestOf('from the web').slice(7));
+    const { image } = await build(`FROM scratch\n${text}`, { context: [...CONTEXT, ...compressed()] });
+    expect(await inRoot(image, (root) => listing(root, '/d'))).toBe(files);
+  });
+
+  it('ADD of a repository keeps .git when asked, and only then', async () => {
+    const { image } = await build(`FROM scratch\nADD --keep-git-dir git://127.0.0.1:${gitPort}/r.git /k/`);
+    expect(await inRoot(image, (root) => readFileSync(`${root}/k/.git/HEAD`, 'utf8'))).toMatch(
+      /^[0-9a-f]{40}\n/,
+    );
+  });
+
+  const stages =
+    'FROM host AS used\nRUN echo used > /u\nFROM host AS broken\nRUN false\nFROM used\nCOPY --from=0 /u /v\n';
+  it('builds only the stages that the target needs', async () => {
+    await expect(build(stages)).rejects.toThrow('returned a non-zero code');
+    const { image } = await build(stages, { mode: 'buildkit' });
+    expect(await inRoot(image, (root) => readFileSync(`${root}/v`, 'utf8'))).toBe('used\n');
+  });
+
+  it('builds stages side by side that do not need each other', async () => {
+    // Each waits for the other: one after the other they would wait for ever.
+    const gate = mkdtempSync(`${tmpdir()}/drydock-gate-`);
+    const meet = (own: string, other: string): string =>
+      `RUN touch /gate/${own}; while ! test -e /gate/${other}; do sleep 0.05; done`;
+    const runner = chrootRunner(store, { [gate]: 'gate' });
+    const text = `FROM host AS a\n${meet('a', 'b')}\nFROM host AS b\n${meet('b', 'a')}\nFROM scratch\nCOPY --from=a /etc/passwd /a\nCOPY --from=b /etc/passwd /b\n`;
+    await build(text, { mode: 'buildkit', runner, noCache: true });
+    rmSync(gate, { recursive: true });
+  });
+
+  it('a stage that fails ends the others, and is the failure that is told', async () => {
+    const text =
+      'FROM host AS a\nRUN sleep 1000\nFROM host AS b\nRUN exit 5\nFROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n';
+    await expect(build(text, { mode: 'buildkit' })).rejects.toThrow(
+      "'/bin/sh -c exit 5' returned a non-zero code: 5",
+    );
+  });
+
+  it('a stage inherits the arguments of the stage that it is from, and knows the platforms', async () => {
+    const text =
+      'FROM host AS a\nARG V=1\nFROM a\nARG TARGETOS BUILDPLATFORM\nENV E=$V-$TARGETOS-$BUILDPLATFORM\n';
+    const { image } = await build(text, { mode: 'buildkit' });
+    expect(image.config.Env?.at(-1)).toMatch(/^E=1-linux-linux\/\w+$/);
+  });
+
+  it('a named context stands for an image or for a folder, in FROM and in --from', async () => {
+    const folder = mkdtempSync(`${tmpdir()}/drydock-named-`);
+    writeFileSync(`${folder}/n`, 'named');
+    const namedContexts = new Map<string, NamedContext>([
+      ['files', { kind: 'folder', fetch: async () => folder }],
+      ['example/none', { kind: 'image', reference: 'host' }],
+    ]);
+    const text = 'FROM example/none:latest AS a\nCOPY --from=files n /n\nFROM files\nCOPY --from=a /n /m\n';
+    const { image } = await build(text, { mode: 'buildkit', namedContexts });
+    rmSync(folder, { recursive: true });
+    expect(await inRoot(image, (root) => listing(root, ''))).toBe('/ d755 0:0\n/m f644 0:0\n/n f644 0:0');
+  });
+
+  it('--no-cache-filter does the steps of its stages again', async () => {
+    const text =
+      'FROM host AS a\nRUN date +%N > /a\nFROM host AS b\nRUN date +%N > /b\nFROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n';
+    const read = async (noCacheStages: string[]): Promise<string[]> => {
+      const { image } = await build(text, { mode: 'buildkit', noCacheStages });
+      return inRoot(image, (root) => ['a', 'b'].map((name) => readFileSync(`${root}/${name}`, 'utf8')));
+    };
+    const [a, b] = await read([]);
+    const again = await read(['a']);
+    expect(again[0]).not.toBe(a);
+    expect(again[1]).toBe(b);
+  });
+});
+
 describeHere('bad Dockerfiles', () => {
   it.each<[dockerfile: string, message: string, options?: Partial<BuildOptions>]>([
     ['RUN x', 'No build stage in current context'],
@@ -432,8 +566,22 @@ describeHere('bad Dockerfiles', () => {
     ['FROM a b c', 'FROM requires either one or three arguments'],
     ['FROM $NOTHING', 'base name ($NOTHING) should not be blank'],
     ['FROM host AS 1x', 'invalid name for build stage: "1x"'],
-    ['FROM host\nRUN --mount=type=cache,target=/x x', 'the --mount option of RUN is not supported'],
-    ['FROM host\nCOPY --link a.txt /', 'the --link option of COPY is not supported'],
+    ['FROM host\nRUN --mount=type=cache x', 'target is required for mount type "cache"'],
+    ['FROM host\nRUN --mount=type=what,target=/x x', 'unsupported mount type "what"'],
+    ['FROM host\nRUN --mount=type=bind,target=/x,source=/none x', '"/none": not found'],
+    ['FROM host\nRUN --mount=type=secret,id=s,required x', 'secret s: not found'],
+    ['FROM host\nRUN --mount=type=ssh,required x', 'no SSH key "default" forwarded from the client'],
+    ['FROM host\nRUN --network=host x', 'network.host is not allowed'],
+    ['FROM host\nRUN --security=insecure x', 'security.insecure is not allowed'],
+    ['FROM host\nRUN --device=x x', 'unknown flag: --device'],
+    ['FROM host\nADD --checksum=sha256:00 $URL/f.txt /', 'invalid checksum'],
+    [`FROM host\nADD --checksum=sha256:${'0'.repeat(64)} $URL/f.txt /`, 'digest mismatch sha256:'],
+    [
+      `FROM host\nADD --checksum=sha256:${'0'.repeat(64)} a.txt /`,
+      'checksum can only be given for an HTTP source',
+    ],
+    ['FROM host\nADD git@example.com:a/b.git /', "repositories by ssh can't be fetched"],
+    ['FROM host\nADD git://127.0.0.1:1/none.git /', 'failed to fetch remote git://127.0.0.1:1/none.git'],
     ['FROM host\nCOPY a.txt', 'COPY requires at least two arguments, but only 1 was provided'],
     ['FROM host\nCOPY a.txt b.txt /x', 'the destination must be a directory and end with a /'],
     [
@@ -443,7 +591,7 @@ describeHere('bad Dockerfiles', () => {
     ['FROM host\nCOPY no*thing /x', 'COPY failed: no source files were specified'],
     ['FROM host\nCOPY --from=5 /a /b', 'invalid from flag value 5: invalid stage index or name'],
     ['FROM host\nCOPY --chown=nosuchuser a.txt /x', "can't find uid for user nosuchuser"],
-    ['FROM host\nCOPY --chmod=u+x a.txt /x', '--chmod=u+x is not an octal mode'],
+    ['FROM host\nCOPY --chmod=u+q a.txt /x', '--chmod=u+q is neither an octal mode nor a symbolic one'],
     ['FROM host\nCOPY dir/c /d/\nCOPY dir /d/c', 'COPY failed: cannot enter the directory "d/c" (ENOTDIR)'],
     ['FROM host\nADD $URL/missing /x', 'with status 404'],
     ['FROM scratch\nRUN x', 'FROM scratch has none'],
@@ -467,24 +615,13 @@ describeHere('bad Dockerfiles', () => {
   it('the Dockerfile is looked for where the client says, inside of the context only', async () => {
     await expect(build('FROM host', { name: 'other' })).resolves.toBeDefined();
     const none = builds.build({
-      options: {
-        tags: [],
-        target: '',
-        buildArgs: new Map(),
-        labels: {},
-        noCache: false,
-        pull: false,
-        cacheFrom: [],
-        platform: '',
-        removeContainers: true,
-        forceRemove: true,
-        quiet: false,
-      },
-      source: (scratch) => builds.receive(Readable.from([tarOf(CONTEXT)]), '../../etc/passwd', scratch),
+      options: NO_WISHES,
+      source: (scratch) =>
+        builds.receive(Readable.from([tarOf(CONTEXT)]), '../../etc/passwd', scratch, never),
       runner: chrootRunner(store),
       credentialsFor: () => undefined,
       progress: () => {},
-      signal: new AbortController().signal,
+      signal: never,
     });
     await expect(none).rejects.toThrow('Cannot locate specified Dockerfile: ../../etc/passwd');
   });
@@ -497,25 +634,13 @@ describeHere('bad Dockerfiles', () => {
 
   it('a lone Dockerfile is a context too', async () => {
     const id = await builds.build({
-      options: {
-        tags: [],
-        target: '',
-        buildArgs: new Map(),
-        labels: {},
-        noCache: false,
-        pull: false,
-        cacheFrom: [],
-        platform: '',
-        removeContainers: true,
-        forceRemove: true,
-        quiet: true,
-      },
+      options: { ...NO_WISHES, quiet: true },
       source: (scratch) =>
-        builds.receive(Readable.from([Buffer.from('FROM host\nENV LONE=1\n')]), 'Dockerfile', scratch),
+        builds.receive(Readable.from([Buffer.from('FROM host\nENV LONE=1\n')]), 'Dockerfile', scratch, never),
       runner: chrootRunner(store),
       credentialsFor: () => undefined,
       progress: () => {},
-      signal: new AbortController().signal,
+      signal: never,
     });
     expect((await store.images.get(id)).config.Env).toContain('LONE=1');
   });

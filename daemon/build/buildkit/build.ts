@@ -3,28 +3,23 @@
  * fetched through the client's session, progress is a trace of vertices; what the instructions do is the same
  * {@link Builder}'s as for every other client.
  */
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import type { Progress } from '../../image/store.ts';
-import { type BuildObserver, type BuildOptions, BuildRunError } from '../builder.ts';
-import { parseDockerfile } from '../dockerfile.ts';
-import { ignorePatterns } from '../ignore.ts';
+import type { BuildOptions } from '../options.ts';
 import type { StepRunner } from '../runner.ts';
 import type { BuildSource, Builds } from '../service.ts';
-import { type FolderRequest, fetchFolder } from './filesync.ts';
-import { credentialsOfSession, type Session, Sessions } from './sessions.ts';
-import { type Step, Trace } from './trace.ts';
+import { checkSyntax, fetchSource, type SourceParts } from './context.ts';
+import { exportResult, type OutputRequest } from './export.ts';
+import { sessionStepClient } from './session-client.ts';
+import { credentialsOfSession, Sessions } from './sessions.ts';
+import { inBuildKitsWords, traceSteps } from './steps.ts';
+import { Trace } from './trace.ts';
 
 /** A context that is sent by a request of its own waits this long for its build, and the build for it. */
 const MEETING_MS_MAX = 5_000;
-/** The instructions that BuildKit's clients show as steps; the others only change the configuration. */
-const SHOWN = new Set(['FROM', 'RUN', 'COPY', 'ADD', 'WORKDIR']);
-/** What `# syntax=` may ask for: the language that is built in. */
-const SYNTAX = /^(docker\.io\/)?docker\/dockerfile(-upstream)?(:1(\.\d+)*|:latest)?(@sha256:[0-9a-f]{64})?$/;
 
 /** A build as the client asks for it. */
 export interface SessionBuildRequest {
@@ -33,8 +28,10 @@ export interface SessionBuildRequest {
   buildId: string;
   /** The context comes by {@link SessionBuilds.upload}. */
   isUploaded: boolean;
-  /** The context, when it was fetched from elsewhere. */
-  fetched: Readable | undefined;
+  /** The context's address, when it is not the client's folder. */
+  remote: string | undefined;
+  /** What to make of the result besides an image. */
+  output: OutputRequest | undefined;
   /** The Dockerfile's name. */
   dockerfile: string;
   options: Omit<BuildOptions, 'dockerfile' | 'contextPath'>;
@@ -98,139 +95,51 @@ export class SessionBuilds {
     const trace = new Trace(this.#clock, buildId, (bytes) =>
       progress({ id: 'moby.buildkit.trace', aux: Buffer.from(bytes).toString('base64') }),
     );
-    const steps = new Steps(trace);
     try {
       const session = await this.sessions.get(sessionId, signal);
       const id = await this.#builds.build({
         options: { ...options, quiet: true, removeContainers: true, forceRemove: true },
-        source: (scratchPath) => this.#source(request, session, trace, scratchPath, signal),
-        runner: {
-          start: (run, output) =>
-            runner.start(run, (text) => {
-              steps.current?.log(text);
-              output(text);
-            }),
-        },
+        source: (scratchPath) =>
+          this.#source(request, { builds: this.#builds, session, trace, scratchPath, signal }),
+        runner,
+        client: sessionStepClient(session),
         credentialsFor: (domain) => credentialsOfSession(session, domain, signal),
-        progress: (line) => steps.current?.status(line),
-        observer: steps,
+        progress: () => {},
+        observer: traceSteps(trace),
         signal,
       });
-      await trace.run('exporting to image', async (step) => {
-        step.status({ status: `writing image ${id}` });
-        for (const name of options.tags) step.status({ status: `naming to ${name}` });
-      });
+      if (request.output)
+        await exportResult(this.#builds, { imageId: id, output: request.output, session, trace, signal });
+      else
+        await trace.run('exporting to image', async (step) => {
+          step.status({ status: `writing image ${id}` });
+          for (const name of options.tags) step.status({ status: `naming to ${name}` });
+        });
       progress(options.quiet ? { stream: `${id}\n` } : { id: 'moby.image.id', aux: { ID: id } });
       return id;
     } catch (reason) {
-      const error = canceller.signal.aborted ? (canceller.signal.reason as Error) : inBuildKitsWords(reason);
-      steps.fail(error);
-      throw error;
+      throw canceller.signal.aborted ? (canceller.signal.reason as Error) : inBuildKitsWords(reason);
     } finally {
       if (this.#running.get(buildId) === canceller) this.#running.delete(buildId);
     }
   }
 
   async #source(
-    request: SessionBuildRequest,
-    session: Session,
-    trace: Trace,
-    scratchPath: string,
-    signal: AbortSignal,
+    { dockerfile, remote, isUploaded, buildId }: SessionBuildRequest,
+    parts: SourceParts,
   ): Promise<BuildSource> {
-    const { dockerfile, fetched, isUploaded, buildId } = request;
-    if (fetched || isUploaded)
-      return trace.run('[internal] load remote build context', async () => {
-        const context = fetched ?? (await this.#uploaded(buildId));
-        return checkSyntax(await this.#builds.receive(context, dockerfile, scratchPath));
+    if (isUploaded)
+      return parts.trace.run('[internal] load remote build context', async () => {
+        const context = await this.#uploaded(buildId);
+        return checkSyntax(await this.#builds.receive(context, dockerfile, parts.scratchPath, parts.signal));
       });
-    const fetchInto = async (name: string, folder: FolderRequest): Promise<string> => {
-      const archivePath = join(scratchPath, `${name}.tar`);
-      await fetchFolder(session, folder, archivePath, signal);
-      return this.#builds.unpack(archivePath, join(scratchPath, name));
-    };
-    const ownIgnore = `${dockerfile}.dockerignore`;
-    const definition = await trace.run(`[internal] load build definition from ${dockerfile}`, async () => {
-      const followPaths = [dockerfile, ownIgnore];
-      const folder = await fetchInto('definition', { name: 'dockerfile', followPaths });
-      const text = await textOf(join(folder, dockerfile));
-      if (text === undefined)
-        throw new DrydockError(
-          'ERR_BUILD',
-          `failed to read dockerfile: open ${dockerfile}: no such file or directory`,
-        );
-      return { text, ignore: await textOf(join(folder, ownIgnore)) };
+    return fetchSource(parts, {
+      filename: dockerfile,
+      contextName: 'context',
+      dockerfileName: 'dockerfile',
+      remote,
+      hasOwnDockerfile: false,
+      subfolder: '',
     });
-    const ignore = await trace.run('[internal] load .dockerignore', async () => {
-      if (definition.ignore !== undefined) return definition.ignore;
-      const folder = await fetchInto('ignore', { name: 'context', followPaths: ['.dockerignore'] });
-      return (await textOf(join(folder, '.dockerignore'))) ?? '';
-    });
-    const contextPath = await trace.run('[internal] load build context', () =>
-      fetchInto('context', { name: 'context', excludes: ignorePatterns(ignore) }),
-    );
-    return checkSyntax({ contextPath, dockerfile: definition.text });
-  }
-}
-
-/** The text of a file that the client may not have. Its folder was unpacked for nothing else. */
-async function textOf(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-}
-
-/** Refuses another language than the one that is built in. @throws ERR_BAD_DOCKERFILE */
-function checkSyntax(source: BuildSource): BuildSource {
-  const { syntax } = parseDockerfile(source.dockerfile);
-  if (syntax !== undefined && !SYNTAX.test(syntax))
-    throw new DrydockError(
-      'ERR_BAD_DOCKERFILE',
-      `the frontend ${syntax} can't be run: only docker/dockerfile:1 is built in. Take the line # syntax= out`,
-    );
-  return source;
-}
-
-/** BuildKit says of a failed command what it was; clients print just that. */
-function inBuildKitsWords(error: unknown): Error {
-  if (error instanceof BuildRunError)
-    return new DrydockError(
-      'ERR_BUILD',
-      `process ${JSON.stringify(error.command.join(' '))} did not complete successfully: exit code: ${error.exitCode}`,
-    );
-  return error instanceof Error ? error : new Error(String(error));
-}
-
-/** The builder's steps as vertices. */
-class Steps implements BuildObserver {
-  readonly #trace: Trace;
-  #isCached = false;
-  current: Step | undefined;
-
-  constructor(trace: Trace) {
-    this.#trace = trace;
-  }
-
-  begin({ name, original }: Parameters<BuildObserver['begin']>[0], index: number, total: number): void {
-    this.#isCached = false;
-    this.current = SHOWN.has(name) ? this.#trace.begin(`[${index + 1}/${total}] ${original}`) : undefined;
-  }
-
-  cached(): void {
-    this.#isCached = true;
-  }
-
-  end(): void {
-    this.current?.end({ cached: this.#isCached });
-    this.current = undefined;
-  }
-
-  /** The step under way is the one that failed. */
-  fail(error: Error): void {
-    this.current?.end({ error: error.message });
-    this.current = undefined;
   }
 }

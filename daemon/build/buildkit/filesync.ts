@@ -18,7 +18,19 @@ const ENTRIES_MAX = 1_000_000;
 const PATH = '/moby.filesync.v1.FileSync/DiffCopy';
 
 /** os.FileMode of Go. */
-const GO_MODE = {
+export const GO_MODE: Record<
+  | 'directory'
+  | 'symlink'
+  | 'device'
+  | 'fifo'
+  | 'socket'
+  | 'setuid'
+  | 'setgid'
+  | 'charDevice'
+  | 'sticky'
+  | 'irregular',
+  number
+> = {
   directory: 2 ** 31,
   symlink: 1 << 27,
   device: 1 << 26,
@@ -29,7 +41,7 @@ const GO_MODE = {
   charDevice: 1 << 21,
   sticky: 1 << 20,
   irregular: 1 << 19,
-} as const;
+};
 
 /** What of a folder is wanted. */
 export interface FolderRequest {

@@ -1,16 +1,19 @@
 /**
- * A gRPC client over a connection that was taken over from HTTP/1: `/session` turns the roles around, so that the
- * daemon calls services of its client. HTTP/2 is Node's; on top of it are frames of one flag byte, a length and a
- * message, and a status in the trailers (grpc/grpc, doc/PROTOCOL-HTTP2.md).
+ * gRPC over connections that were taken over from HTTP/1. As a client: `/session` turns the roles around, so that the
+ * daemon calls services of its client. As a server: `/grpc`. HTTP/2 is Node's; on top of it are frames of one flag byte,
+ * a length and a message, and a status in the trailers (grpc/grpc, doc/PROTOCOL-HTTP2.md).
  */
 import {
   type ClientHttp2Session,
-  type ClientHttp2Stream,
   connect,
+  createServer,
+  type Http2Server,
+  type Http2Stream,
   type IncomingHttpHeaders,
+  type ServerHttp2Stream,
 } from 'node:http2';
 import type { Duplex } from 'node:stream';
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
 
 const FRAME_HEADER_BYTES = 5;
 /** gRPC's own limit is 4 MiB; BuildKit raises it to this. */
@@ -114,7 +117,7 @@ export function frame(message: Uint8Array): Buffer {
   return Buffer.concat([head, message]);
 }
 
-async function sendFrame(stream: ClientHttp2Stream, message: Uint8Array): Promise<void> {
+async function sendFrame(stream: Http2Stream, message: Uint8Array): Promise<void> {
   if (stream.destroyed || stream.writableEnded) throw new GrpcError(1, 'the call has ended');
   if (stream.write(frame(message))) return;
   await new Promise<void>((resolve) => {
@@ -151,16 +154,21 @@ export class FrameReader {
   }
 }
 
-async function* readFrames(stream: ClientHttp2Stream): AsyncGenerator<Buffer> {
+async function* readMessages(stream: Http2Stream): AsyncGenerator<Buffer> {
+  const reader = new FrameReader();
+  // Who has read enough has not ended the call.
+  for await (const chunk of stream.iterator({ destroyOnReturn: false })) yield* reader.push(chunk as Buffer);
+}
+
+async function* readFrames(stream: Http2Stream): AsyncGenerator<Buffer> {
   let status: IncomingHttpHeaders = {};
   const take = (headers: IncomingHttpHeaders): void => {
     if (headers['grpc-status'] !== undefined) status = headers;
   };
   stream.on('response', take);
   stream.on('trailers', take);
-  const reader = new FrameReader();
   try {
-    for await (const chunk of stream) yield* reader.push(chunk as Buffer);
+    yield* readMessages(stream);
   } catch (error) {
     if (status['grpc-status'] === undefined) throw error;
   }
@@ -178,3 +186,89 @@ function decodeMessage(text: string): string {
     return text;
   }
 }
+
+/** A call of a client, as its handler sees it. */
+export interface ServerCall {
+  readonly metadata: IncomingHttpHeaders;
+  /** Aborted when the client cancels, or has gone. */
+  readonly signal: AbortSignal;
+  messages(): AsyncGenerator<Buffer>;
+  /** Resolves when the client takes more. */
+  send(message: Uint8Array): Promise<void>;
+}
+
+/** Answers one method. A status other than OK is what it throws. */
+export type GrpcHandler = (call: ServerCall) => Promise<void>;
+
+/** A method with one message each way. @throws GrpcError for a call without a message */
+export function unaryHandler(
+  handle: (request: Buffer, call: ServerCall) => Promise<Uint8Array> | Uint8Array,
+): GrpcHandler {
+  return async (call) => {
+    for await (const request of call.messages()) return call.send(await handle(request, call));
+    throw new GrpcError(13, 'the call has no message');
+  };
+}
+
+/** Serves methods by path, `/package.Service/Method`, on connections that are handed to it. */
+export class GrpcServer {
+  readonly #server: Http2Server;
+  readonly #methods: ReadonlyMap<string, GrpcHandler>;
+
+  constructor(methods: ReadonlyMap<string, GrpcHandler>) {
+    this.#methods = methods;
+    this.#server = createServer({ settings: { initialWindowSize: WINDOW_BYTES } });
+    this.#server.on('session', (session) => {
+      session.on('error', () => session.destroy());
+    });
+    this.#server.on('stream', (stream, headers) => void this.#answer(stream, headers));
+  }
+
+  /** Takes a connection over. */
+  serve(socket: Duplex): void {
+    this.#server.emit('connection', socket);
+  }
+
+  async #answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
+    // Told to whoever reads; and by the end of the stream.
+    stream.on('error', () => {});
+    const gone = new AbortController();
+    stream.once('close', () => gone.abort(new DrydockError('ERR_CANCELED', 'context canceled')));
+    let status: Record<string, string>;
+    stream.once('wantTrailers', () => {
+      if (!stream.destroyed) stream.sendTrailers(status);
+    });
+    stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true });
+    try {
+      const path = headers[':path'] ?? '';
+      const handler = this.#methods.get(path);
+      if (!handler) throw new GrpcError(12, `unknown method ${path}`);
+      await handler({
+        metadata: headers,
+        signal: gone.signal,
+        messages: () => readMessages(stream),
+        send: (message) => sendFrame(stream, message),
+      });
+      status = { 'grpc-status': '0' };
+    } catch (error) {
+      status = statusOf(error);
+    }
+    stream.end();
+  }
+}
+
+/** The status of an error in trailers. */
+function statusOf(error: unknown): Record<string, string> {
+  const code = error instanceof GrpcError ? error.status : (STATUS_OF_CODE[errorCode(error) ?? ''] ?? 2);
+  // By way of bytes: half of a surrogate pair can't be percent-encoded.
+  const text = Buffer.from(errorMessage(error)).toString();
+  return { 'grpc-status': String(code), 'grpc-message': encodeURIComponent(text) };
+}
+
+const STATUS_OF_CODE: Record<string, number> = {
+  ERR_CANCELED: 1,
+  ERR_BAD_PARAMETER: 3,
+  ERR_IMAGE_NOT_FOUND: 5,
+  ERR_PATH_NOT_FOUND: 5,
+  ERR_NOT_IMPLEMENTED: 12,
+};

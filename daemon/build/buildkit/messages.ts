@@ -5,10 +5,10 @@
 import {
   bool,
   bytes,
-  bytesMap,
   count,
   int64,
   type Message,
+  map,
   message,
   nested,
   repeated,
@@ -21,7 +21,13 @@ export interface Timestamp {
   seconds: number;
   nanos: number;
 }
-const Timestamp: Message<Timestamp> = message({ seconds: [1, count], nanos: [2, uint32] });
+export const Timestamp: Message<Timestamp> = message({ seconds: [1, count], nanos: [2, uint32] });
+
+/** A time in milliseconds since the epoch. */
+export function timestamp(ms: number): Timestamp {
+  const seconds = Math.floor(ms / 1000);
+  return { seconds, nanos: Math.floor((ms - seconds * 1000) * 1e6) };
+}
 
 const Vertex = message({
   digest: [1, string],
@@ -116,7 +122,7 @@ export const Stat: Message<Stat> = message({
   linkname: [7, string],
   devmajor: [8, count],
   devminor: [9, count],
-  xattrs: [10, bytesMap],
+  xattrs: [10, map(bytes)],
 });
 
 /** The kinds of {@link Packet}. */
@@ -141,3 +147,8 @@ export const CredentialsResponse: Message<{ Username: string; Secret: string }> 
   Username: [1, string],
   Secret: [2, string],
 });
+
+/** moby.buildkit.secrets.v1; the answer is a BytesMessage. */
+export const GetSecretRequest: Message<{ ID: string }> = message({ ID: [1, string] });
+/** moby.sshforward.v1.CheckAgentRequest */
+export const SshRequest: Message<{ ID: string }> = message({ ID: [1, string] });

@@ -138,16 +138,36 @@ export function repeated<T, In>(type: Message<T, In>): FieldType<T[], In[]> {
   };
 }
 
-/** map<string, bytes>. Keys of strangers: a Map, so that no name means anything to the language. */
-export const bytesMap: FieldType<Map<string, Uint8Array>> = {
-  initial: () => new Map(),
-  read(reader, before) {
-    const { key, value } = MapEntry.decode(reader.bytes());
-    return new Map([...before, [key, value]]);
-  },
+/** Texts, in order. */
+export const strings: FieldType<string[]> = {
+  initial: () => [],
+  read: (reader, before) => [...before, reader.string()],
   write(writer, id, values) {
-    for (const [key, value] of values)
-      writer.tag(id, WireType.LengthDelimited).bytes(MapEntry.encode({ key, value }));
+    for (const value of values) writer.tag(id, WireType.LengthDelimited).string(value);
   },
 };
-const MapEntry = message({ key: [1, string], value: [2, bytes] });
+
+/** Byte strings, in order. */
+export const bytesList: FieldType<Uint8Array[]> = {
+  initial: () => [],
+  read: (reader, before) => [...before, reader.bytes()],
+  write(writer, id, values) {
+    for (const value of values) writer.tag(id, WireType.LengthDelimited).bytes(value);
+  },
+};
+
+/** map<string, ...>. Keys of strangers: a Map, so that no name means anything to the language. */
+export function map<T, In>(type: FieldType<T, In>): FieldType<Map<string, T>, ReadonlyMap<string, In>> {
+  const entry = message({ key: [1, string], value: [2, type] });
+  return {
+    initial: () => new Map(),
+    read(reader, before) {
+      const { key, value } = entry.decode(reader.bytes()) as { key: string; value: T };
+      return new Map([...before, [key, value]]);
+    },
+    write(writer, id, values) {
+      for (const [key, value] of values)
+        writer.tag(id, WireType.LengthDelimited).bytes(entry.encode({ key, value }));
+    },
+  };
+}

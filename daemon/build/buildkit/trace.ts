@@ -2,7 +2,7 @@
 import type { Clock } from '#common/clock';
 import { digestOf } from '../../image/content.ts';
 import type { Progress } from '../../image/store.ts';
-import { type StatusInputs, StatusResponse, type Timestamp } from './messages.ts';
+import { type StatusInputs, StatusResponse, type Timestamp, timestamp } from './messages.ts';
 
 /** One step, while it is under way and when it has ended. */
 export interface Step {
@@ -76,8 +76,6 @@ export class Trace {
   }
 
   #now(): Timestamp {
-    const ms = this.#clock.wallMs();
-    const seconds = Math.floor(ms / 1000);
-    return { seconds, nanos: Math.floor((ms - seconds * 1000) * 1e6) };
+    return timestamp(this.#clock.wallMs());
   }
 }
