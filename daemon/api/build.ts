@@ -7,7 +7,7 @@ import { CACHE_FILTERS, cacheFilter } from '../build/cache-usage.ts';
 import { fetchGit, parseGitUrl } from '../build/git.ts';
 import { NO_WISHES } from '../build/options.ts';
 import { containerRunner } from '../build/runner.ts';
-import { type BuildRequest, readDockerfile } from '../build/service.ts';
+import { type BuildRequest, type BuildSource, readDockerfile } from '../build/service.ts';
 import type { ContainerConfig, HostConfig } from '../container/types.ts';
 import { DEFAULT_DOMAIN } from '../image/reference.ts';
 import { type Credentials, credentialsOf, parseObject } from '../image/registry/auth.ts';
@@ -92,17 +92,16 @@ function contextSource(
   request: FastifyRequest,
   { builds }: ApiContext,
   dockerfile: string,
-  signal: AbortSignal,
-): BuildRequest['source'] {
+): (scratchPath: string, signal: AbortSignal) => Promise<BuildSource> {
   const remote = text(request, 'remote');
   if (remote === '' || remote === 'client-session') {
     const body = bodyStream(request);
-    return (scratchPath) => builds.receive(body, dockerfile, scratchPath, signal);
+    return (scratchPath, signal) => builds.receive(body, dockerfile, scratchPath, signal);
   }
   const git = parseGitUrl(remote);
   if (!git && !/^https?:\/\//.test(remote))
     throw badParameter(`the context ${JSON.stringify(remote)} can't be fetched: use http, https or git`);
-  return async (scratchPath) => {
+  return async (scratchPath, signal) => {
     if (!git)
       return builds.receive(await openRemote(new URL(remote), signal), dockerfile, scratchPath, signal);
     const contextPath = await fetchGit(git, `${scratchPath}/context`, { keepGitDir: false, signal });
@@ -153,9 +152,10 @@ async function build(request: FastifyRequest, reply: FastifyReply, context: ApiC
       });
     });
   }
-  const source = contextSource(request, context, dockerfile, request.signal);
+  const sourceOf = contextSource(request, context, dockerfile);
   await withProgress(request, reply, async (progress, signal) => {
     const credentialsFor = credentialsByRegistry(request);
+    const source = (scratchPath: string): Promise<BuildSource> => sourceOf(scratchPath, signal);
     await context.builds.build({ options, source, runner, credentialsFor, progress, signal });
   });
 }

@@ -96,16 +96,16 @@ CMD ["cat", "/file"]
   });
 
   it('gives the files of the result to the client, as a folder or an archive', async () => {
-    const dockerfile = 'FROM scratch\nCOPY --chmod=640 dir/file /d/\nCOPY dir/link /\n';
+    const dockerfile = 'FROM scratch\nCOPY --exclude=many-* --exclude=gr* --chmod=640 dir /d/\n';
     const out = join(folder, 'out');
     writeFileSync(join(folder, '.dockerignore'), '# none\n/ignored\n/out\n');
     expect((await build(dockerfile, '-o', out)).code).toBe(0);
     expect(readFileSync(join(out, 'd', 'file'), 'utf8')).toBe('from the context');
     expect(statSync(join(out, 'd', 'file')).mode & 0o777).toBe(0o640);
-    expect(readlinkSync(join(out, 'link'))).toBe('/etc/passwd');
+    expect(readlinkSync(join(out, 'd', 'link'))).toBe('/etc/passwd');
     rmSync(out, { recursive: true });
     expect((await build(dockerfile, '-o', `type=tar,dest=${out}`)).code).toBe(0);
-    expect(execFileSync('tar', ['-tf', out], { encoding: 'utf8' })).toBe('d/\nd/file\nlink\n');
+    expect(execFileSync('tar', ['-tf', out], { encoding: 'utf8' })).toBe('d/\nd/file\nd/link\n');
     rmSync(out);
     const refused = await build(dockerfile, '-o', 'type=what,dest=-');
     expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('type=what')]);
@@ -125,7 +125,7 @@ CMD ["cat", "/file"]
     );
     expect([first.code, first.stderr]).toEqual([
       0,
-      expect.stringMatching(/from the context[\s\S]*tmpfs\n.*hush\n.*440 root\n.*hush[\s\S]*gone/),
+      expect.stringMatching(/from the contexttmpfs\n[\s\S]*hush\n[\s\S]*440 root\n[\s\S]*hush[\s\S]*gone/),
     ]);
     const second = await build(step('ls /c/deep; test ! -e /k'), '--build-arg', 'N=2');
     expect([second.code, second.stderr]).toEqual([0, expect.stringContaining('kept')]);
