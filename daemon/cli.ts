@@ -112,7 +112,7 @@ async function runDaemon(flags: Record<string, unknown>, version: string): Promi
   const manager = process.env.NOTIFY_SOCKET ?? '';
   delete process.env.NOTIFY_SOCKET;
   tellManager(manager, 'READY=1', log);
-  process.stdout.write(banner(daemon.addresses, daemon.hostImage, version));
+  process.stdout.write(banner(daemon.addresses, daemon.hostImage, version, daemon.dashboard));
   process.on('SIGHUP', () => {
     loadConfig(flags, (text) => log.warn({}, text)).then(
       (next) => {
@@ -158,7 +158,7 @@ function stopSignal(log: DaemonLog): Promise<string> {
 }
 
 /** What a newcomer reads when the daemon is ready. */
-export function banner(addresses: string[], image: string, version: string): string {
+export function banner(addresses: string[], image: string, version: string, dashboard?: string): string {
   const [address = ''] = addresses;
   const name = image.replace(/:latest$/, '');
   const lines = [
@@ -170,6 +170,7 @@ export function banner(addresses: string[], image: string, version: string): str
     '',
   ];
   for (const other of addresses.slice(1)) lines.push(`It also answers on ${other}`);
+  if (dashboard !== undefined) lines.push(`See what goes on: ${dashboard}`, '');
   if (!findProgram('docker'))
     lines.push(
       'There is no docker CLI in PATH: install one (Debian and Ubuntu: apt-get install docker.io; Alpine: apk add docker-cli),',

@@ -40,6 +40,8 @@ export interface DaemonConfig {
   fileSharing: string[];
   /** Where metrics are served, `address:port`; empty for nowhere. */
   metricsAddr: string;
+  /** Where the web page is served, `address:port` of the loopback; empty for nowhere. */
+  dashboard: string;
   tls: boolean;
   tlsVerify: boolean;
   tlsCaCert: string;
@@ -86,6 +88,7 @@ export const DEFAULTS: DaemonConfig = {
   usernsRemap: '',
   fileSharing: [],
   metricsAddr: '',
+  dashboard: '',
   tls: false,
   tlsVerify: false,
   tlsCaCert: '',
@@ -264,6 +267,13 @@ export const OPTIONS: readonly DaemonOption[] = [
     help: 'run containers in a user namespace, with the numbers of this user in /etc/subuid and /etc/subgid; default: those of dockremap',
   },
   {
+    flags: '--dashboard <address:port>',
+    key: 'dashboard',
+    field: 'dashboard',
+    kind: 'text',
+    help: 'serve a web page of containers, flows and file operations on the loopback; the log tells its secret URL',
+  },
+  {
     flags: '--file-sharing <folder>',
     key: 'file-sharing',
     field: 'fileSharing',
@@ -420,6 +430,10 @@ function verify(config: DaemonConfig): void {
     throw invalid(`invalid mtu ${config.mtu}: 576 to 65520`);
   for (const host of config.hosts) parseHost(host);
   if (config.metricsAddr !== '') parseHost(`tcp://${config.metricsAddr}`);
+  if (config.dashboard !== '' && !/^(127(\.\d+){3}|\[::1\]|localhost):\d{1,5}$/.test(config.dashboard))
+    throw invalid(
+      `invalid dashboard ${config.dashboard}: give an address of the loopback, as 127.0.0.1:8765`,
+    );
   if (config.tls)
     for (const [name, value] of [
       ['tlscert', config.tlsCert],

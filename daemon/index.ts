@@ -14,6 +14,8 @@ import { createNetwork } from '#netstack';
 import { listenAddresses, type ServedApi, serveApi } from './api/index.ts';
 import { Builds } from './build/service.ts';
 import { type DaemonConfig, instanceOf, parseHost } from './config.ts';
+import { viewRoutes } from './dashboard/routes.ts';
+import { serveDashboard } from './dashboard/server.ts';
 import { EventBus } from './events/bus.ts';
 import { ensureHostImage, HOST_IMAGE, openImages, type StorageDriver } from './image/index.ts';
 import { EngineMetrics, serveMetrics } from './metrics.ts';
@@ -33,6 +35,8 @@ export interface Daemon {
   readonly addresses: string[];
   /** Name of the image that needs no registry. */
   readonly hostImage: string;
+  /** URL of the web page with its token, where one is served. */
+  readonly dashboard: string | undefined;
   /** What was found and cleaned up of a daemon that was killed. */
   readonly recovered: string[];
   /** Takes over what may change while the daemon runs. */
@@ -116,7 +120,9 @@ async function open(config: RemappedConfig, version: string, log: Log, undo: Und
     undo.add('close the metrics', () => served.close());
     log.info({ url: served.url }, 'metrics are served');
   }
-  const api: ServedApi = await serveApi(context, config, addresses, [metrics.plugin]);
+  const dashboard = config.dashboard === '' ? undefined : await serveDashboard(context, config);
+  if (dashboard) undo.add('close the dashboard', () => dashboard.close());
+  const api: ServedApi = await serveApi(context, config, addresses, [metrics.plugin, viewRoutes]);
   // Clients that are connected see their containers end before their connections do.
   undo.add('close the API', () => api.close());
   undo.add('stop containers', () => context.containers.shutdown(live.shutdownTimeoutS));
@@ -124,6 +130,7 @@ async function open(config: RemappedConfig, version: string, log: Log, undo: Und
   void context.containers.startByPolicy();
   return {
     addresses: api.addresses,
+    dashboard: dashboard?.url,
     hostImage: image.tags[0] ?? HOST_IMAGE,
     recovered: lock.abandoned ? recovered : [],
     reload(next) {

@@ -65,6 +65,7 @@ async function openStores(parts: ServiceParts): Promise<{
   volumes: VolumeService;
   networks: NetworkService;
   containers: ContainerService;
+  mounts: MountService;
 }> {
   const { config, images, roots, runtime, events, clock, rng, log } = parts;
   const folder = (name: string): string => join(config.dataRoot, name);
@@ -88,20 +89,21 @@ async function openStores(parts: ServiceParts): Promise<{
     log,
   });
   await networks.open();
+  const mounts = new MountService({
+    folder: parts.mountsFolder,
+    mountFolder: parts.mountFolder,
+    exports: config.fileSharing,
+    volumes,
+    images,
+    roots,
+    log,
+  });
   const containers = new ContainerService({
     records: new RecordFolder<ContainerRecord>(folder('containers'), 'config.json'),
     runtime,
     images,
     roots,
-    mounts: new MountService({
-      folder: parts.mountsFolder,
-      mountFolder: parts.mountFolder,
-      exports: config.fileSharing,
-      volumes,
-      images,
-      roots,
-      log,
-    }),
+    mounts,
     networks,
     volumes,
     userMaps: parts.userMaps,
@@ -112,13 +114,13 @@ async function openStores(parts: ServiceParts): Promise<{
     logConfig: { Type: config.logDriver, Config: config.logOpts },
     dns: { servers: config.dns, search: config.dnsSearch, options: config.dnsOpts },
   });
-  return { volumes, networks, containers };
+  return { volumes, networks, containers, mounts };
 }
 
 /** Makes the services and loads their state. */
 export async function createServices(parts: ServiceParts): Promise<Services> {
   const { config, version, id, images, roots, runtime, events, clock, rng, log } = parts;
-  const { volumes, networks, containers } = await openStores(parts);
+  const { volumes, networks, containers, mounts } = await openStores(parts);
   const recovered = await containers.open();
   const settings = { labels: config.labels, debug: config.debug };
   const system = new SystemService({
@@ -156,6 +158,7 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     execs: new ExecService(containers.supervisor, clock, rng),
     networks,
     volumes,
+    mounts,
     system,
     events,
     clock,

@@ -13,6 +13,7 @@ import type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureOptions, CaptureState } from './link/pcap.ts';
 import { startNetwork } from './network.ts';
 import type { Zone } from './service/dns/names.ts';
+import type { DnsLogEntry } from './service/dns/query-log.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
 import type { LeaseRecord } from './service/lease-pool.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
@@ -117,10 +118,12 @@ export interface PublishedPort extends PublishOptions {
   close(): Promise<void>;
 }
 
+export type { FlowInfo } from './flow/inside.ts';
 export type { FaultOptions } from './link/faults.ts';
 /** How a virtual machine's wire is spoken; see link/listeners.ts. */
 export type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
 export type { CaptureOptions, CaptureState } from './link/pcap.ts';
+export type { DnsLogEntry } from './service/dns/query-log.ts';
 
 /** A place where virtual machines plug in. */
 export interface LinkListening {
@@ -214,6 +217,8 @@ export interface Network {
   useHttpProxy(proxy: HttpProxyConfig | undefined): Promise<void>;
   /** What the policy has denied, latest last; `idleMs` since the last attempt. */
   denied(): Promise<(DeniedFlow & { idleMs: number })[]>;
+  /** What guests have asked the DNS server lately, latest last; `ageMs` since the question. */
+  dnsLog(): Promise<(DnsLogEntry & { ageMs: number })[]>;
   /** Keeps an address for the guest with this MAC (a static lease). @throws DrydockError ERR_ADDRESS_* */
   reserve(address: string, mac: string, name?: string): Promise<void>;
   /** Addresses in use: attached guests and DHCP's leases. */

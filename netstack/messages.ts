@@ -10,6 +10,7 @@ import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listener
 import type { CaptureOptions, CaptureState, LiveCaptureOptions } from './link/pcap.ts';
 import type { NetworkPlan } from './plan.ts';
 import type { Zone } from './service/dns/names.ts';
+import type { DnsLogEntry } from './service/dns/query-log.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
 import type { ForwardRule } from './service/gateway-forwards.ts';
 import type { LeaseRecord } from './service/lease-pool.ts';
@@ -81,6 +82,7 @@ export interface Commands {
   zones: { take: undefined; give: Zone[] };
   setPolicy: { take: PolicyConfig; give: undefined };
   denied: { take: undefined; give: (DeniedFlow & { idleMs: number })[] };
+  dnsLog: { take: undefined; give: (DnsLogEntry & { ageMs: number })[] };
   reserve: { take: { address: number; mac: number; name: string | undefined }; give: undefined };
   leases: { take: undefined; give: LeaseRow[] };
   keepLeases: { take: undefined; give: LeaseRecord[] };

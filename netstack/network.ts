@@ -50,6 +50,7 @@ import {
 } from './plan.ts';
 import { publishError } from './publish/publish-error.ts';
 import type { Zone } from './service/dns/names.ts';
+import type { DnsLogEntry } from './service/dns/query-log.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
 import { dockerMac, type LeaseRecord } from './service/lease-pool.ts';
 import { type DeniedFlow, EgressRules, type PolicyConfig, policyFaults } from './service/policy.ts';
@@ -367,6 +368,10 @@ class WorkerNetwork implements Network {
     const now = performance.now();
     const byProxy = this.#policy.denied().map((flow) => ({ ...flow, idleMs: now - flow.at }));
     return [...(await this.#send('denied', undefined)), ...byProxy].sort((a, b) => b.idleMs - a.idleMs);
+  }
+
+  dnsLog(): Promise<(DnsLogEntry & { ageMs: number })[]> {
+    return this.#send('dnsLog', undefined);
   }
 
   reserve(address: string, mac: string, name?: string): Promise<void> {

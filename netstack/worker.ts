@@ -191,6 +191,8 @@ class NetworkThread {
         return undefined;
       },
       denied: () => this.#policy.denied().map((flow) => ({ ...flow, idleMs: this.#now - flow.at })),
+      dnsLog: () =>
+        this.#services.dnsLog.entries().map((entry) => ({ ...entry, ageMs: this.#now - entry.at })),
       reserve: ({ address, mac, name }) => {
         this.#leases.reserve(address, { mac }, name);
         return undefined;

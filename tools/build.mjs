@@ -1,6 +1,6 @@
 // Compiles the sources to dist/. Under `npm ci --omit=dev` there is no compiler: then a dist/ that is there is enough.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 
 const tsc = new URL('../node_modules/typescript/bin/tsc', import.meta.url);
 if (!existsSync(tsc)) {
@@ -13,6 +13,13 @@ const { status } = spawnSync(process.execPath, [tsc.pathname, '-p', 'tsconfig.bu
   stdio: 'inherit',
 });
 if (status !== 0) process.exit(status ?? 1);
+cpSync(
+  new URL('../daemon/dashboard/page', import.meta.url),
+  new URL('../dist/daemon/dashboard/page', import.meta.url),
+  {
+    recursive: true,
+  },
+);
 // The program asks npm for its man pages here (package.json), so they are part of a build.
 const { manPages } = await import('../dist/daemon/command/man.js');
 const { wholeProgram } = await import('../dist/daemon/command/whole.js');

@@ -8,6 +8,7 @@ import type { ExecService } from '../container/exec.ts';
 import type { ContainerService } from '../container/service.ts';
 import type { EventBus } from '../events/bus.ts';
 import type { ImageStore, ImageUsers, RootStore } from '../image/store.ts';
+import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
 import type { SystemService } from '../system.ts';
 import type { VolumeService } from '../volume/service.ts';
@@ -27,6 +28,7 @@ export interface ApiContext {
   readonly execs: ExecService;
   readonly networks: NetworkService;
   readonly volumes: VolumeService;
+  readonly mounts: MountService;
   readonly system: SystemService;
   readonly events: EventBus;
   readonly clock: Clock;

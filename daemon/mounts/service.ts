@@ -46,6 +46,14 @@ interface MountWish {
   undo: (() => Promise<unknown>)[];
 }
 
+/** A folder of the host while it is served to a container. */
+export interface ServedFolder {
+  containerId: string;
+  /** Where the container has it. */
+  destination: string;
+  mount: BridgeMount;
+}
+
 /** Where a container has its POSIX shared memory. */
 const SHM = '/dev/shm';
 
@@ -54,9 +62,15 @@ export class MountService {
   readonly #deps: MountDeps;
   /** By container: how what start() made is taken back, in order. */
   readonly #undo = new Map<string, (() => Promise<unknown>)[]>();
+  readonly #served = new Set<ServedFolder>();
 
   constructor(deps: MountDeps) {
     this.#deps = deps;
+  }
+
+  /** Folders of the host that are served now. */
+  served(): ServedFolder[] {
+    return [...this.#served];
   }
 
   /**
@@ -291,6 +305,9 @@ export class MountService {
       log: this.#deps.log.child({ container: containerId, mount: part.target }),
     });
     undo.push(() => mount.unmount());
+    const served = { containerId, destination: part.target, mount };
+    this.#served.add(served);
+    void mount.ended.finally(() => this.#served.delete(served));
     return {
       kind: 'bind',
       source: place,

@@ -53,6 +53,13 @@ export interface Endpoint {
   containerName: string;
 }
 
+/** A network that runs. */
+export interface RunningNetwork {
+  name: string;
+  network: Network;
+  names: Record<string, string>;
+}
+
 interface Live {
   network: Promise<Network>;
   endpoints: Map<string, Endpoint>;
@@ -250,6 +257,22 @@ export class NetworkService {
     if (record.name === 'bridge' && this.#networks.has(record.id)) return;
     this.#live.delete(record.id);
     await (await live.network).close();
+  }
+
+  /** Networks that run, with the names of the containers on them by address. */
+  async running(): Promise<RunningNetwork[]> {
+    const found = this.list().map(async (record) => {
+      const live = this.#live.get(record.id);
+      const network = await live?.network.catch(() => undefined);
+      if (!live || !network) return [];
+      const names: Record<string, string> = {};
+      for (const { attachment, containerName } of live.endpoints.values()) {
+        names[attachment.address] = containerName;
+        if (attachment.ipv6) names[attachment.ipv6.address] = containerName;
+      }
+      return [{ name: record.name, network, names }];
+    });
+    return (await Promise.all(found)).flat();
   }
 
   /** Starts the default network's worker ahead of its first use. */

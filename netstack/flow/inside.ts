@@ -94,6 +94,8 @@ export interface FlowInfo {
   readonly bytesToGuest: number;
   /** Smoothed round-trip time on the link, for TCP. */
   readonly rttMs: number | undefined;
+  /** Segments that were sent to the guest again, for TCP. */
+  readonly retransmits: number | undefined;
 }
 
 /** A multicast group and port. */

@@ -224,6 +224,7 @@ export class Pings {
         bytesFromGuest: ping.bytesFromGuest,
         bytesToGuest: ping.bytesToGuest,
         rttMs: undefined,
+        retransmits: undefined,
       };
   }
 

@@ -124,6 +124,7 @@ export class TcpFlow implements Entry, Timed, Aged, FlowHandle, SegmentSink, Byt
       bytesFromGuest: this.bytesFromGuest,
       bytesToGuest: this.bytesToGuest,
       rttMs: this.conn.srttMs,
+      retransmits: this.conn.retransmits,
     };
   }
 }

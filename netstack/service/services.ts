@@ -27,6 +27,7 @@ import { DhcpServer } from './dhcp-server.ts';
 import { Dhcpv6Server } from './dhcpv6-server.ts';
 import { HostDnsDriver } from './dns/driver.ts';
 import { type NameSource, NameTable, type Zone } from './dns/names.ts';
+import { DnsQueryLog } from './dns/query-log.ts';
 import { DnsResolver } from './dns/resolver.ts';
 import { DnsStreamServer } from './dns/stream.ts';
 import type { Upstream } from './dns/upstreams.ts';
@@ -63,6 +64,7 @@ export interface ServicesOptions {
 /** The services, running. */
 export interface Services {
   readonly dns: DnsResolver;
+  readonly dnsLog: DnsQueryLog;
   readonly names: NameTable;
   /** Replaces the names of the guest at `address` (16 bytes); none: forgets it. */
   setNames(address: Uint8Array, names: readonly string[]): void;
@@ -186,10 +188,12 @@ export function attachServices(stack: StackSurface, host: Host, options: Service
   const now = (): number => clock.now();
   const names = makeNames(options);
   const driver = new HostDnsDriver(host, now);
+  const dnsLog = new DnsQueryLog(now);
   const dns = new DnsResolver({
     names,
     driver,
     rng,
+    log: dnsLog,
     ...(policy && {
       observer: (name, addresses, ttlSeconds) => policy.learn(name, addresses, ttlSeconds),
       mayAsk: (name, { id }) => policy.allowsName(name, id),
@@ -247,6 +251,7 @@ export function attachServices(stack: StackSurface, host: Host, options: Service
 
   return {
     dns,
+    dnsLog,
     names,
     setNames: (address, own) => names.setGuest(formatAddress(address, 0), own, [address.slice()]),
     setHostNames: (own) => names.setHostNames(Object.entries(own)),

@@ -129,6 +129,11 @@ export class TcpConnection implements SegmentEmitter {
     );
   }
 
+  /** Segments that were sent again. */
+  get retransmits(): number {
+    return this.#tx.retransmits;
+  }
+
   /** Smoothed round-trip time, 0 when unknown. */
   get srttMs(): number {
     return this.#tx.srttMs;

@@ -43,6 +43,8 @@ export class Recovery {
   #duplicateAcks = 0;
   /** Sending stopped for want of congestion window: only then may it grow (RFC 9438 section 4.1.1). */
   windowLimited = false;
+  /** Segments of this connection that went out more than once. */
+  retransmits = 0;
   /** How long until segments that may just be late are lost, or Infinity. */
   reorderWaitMs: number = Number.POSITIVE_INFINITY;
 
@@ -316,6 +318,7 @@ export class Recovery {
     }
     this.board.resent(record, now);
     this.#context.counters.retransmits++;
+    this.retransmits++;
   }
 
   /** Bytes have gone out, new or again. */

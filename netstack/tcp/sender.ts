@@ -103,6 +103,11 @@ export class Sender {
     return this.#recovery.rtt.srttMs;
   }
 
+  /** Segments that went out more than once. */
+  get retransmits(): number {
+    return this.#recovery.retransmits;
+  }
+
   get outstandingBytes(): number {
     return seqDiff(this.nxt, this.una);
   }

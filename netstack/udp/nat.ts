@@ -284,6 +284,7 @@ export class UdpNat {
         bytesFromGuest: mapping.bytesFromGuest,
         bytesToGuest: mapping.bytesToGuest,
         rttMs: undefined,
+        retransmits: undefined,
       };
   }
 

@@ -34,6 +34,7 @@ import {
 import { cacheKey, DnsCache } from './cache.ts';
 import { addressData, type NameTable } from './names.ts';
 import { answer, type DnsClient, type DnsTransport, type Query, readQuery, replyLimit } from './query.ts';
+import type { DnsQueryLog } from './query-log.ts';
 import { type Upstream, UpstreamSet } from './upstreams.ts';
 
 /** Most queries being forwarded at once. */
@@ -77,6 +78,8 @@ export interface DnsResolverOptions {
   observer?: AnswerObserver;
   /** False for names that must not be asked upstream: such a query is refused. */
   mayAsk?: (name: string, client: DnsClient) => boolean;
+  /** Notes every well-formed question and its answer. */
+  log?: DnsQueryLog;
 }
 
 interface Waiter {
@@ -110,6 +113,7 @@ export class DnsResolver {
   readonly #rng: Rng;
   readonly #observer: AnswerObserver | undefined;
   readonly #mayAsk: (name: string, client: DnsClient) => boolean;
+  readonly #log: DnsQueryLog | undefined;
   readonly #upstreams = new UpstreamSet();
   readonly #cache = new DnsCache();
   readonly #pending = new Map<string, Pending>();
@@ -137,6 +141,7 @@ export class DnsResolver {
     this.#rng = options.rng;
     this.#observer = options.observer;
     this.#mayAsk = options.mayAsk ?? (() => true);
+    this.#log = options.log;
   }
 
   /** Counters by name, and the number of entries cached. */
@@ -177,14 +182,15 @@ export class DnsResolver {
       client.reply(encodeHeaderOnly((buf[off]! << 8) | buf[off + 1]!, flagsOf(buf, off), DNS_RCODE.formErr));
       return;
     }
+    if (this.#log) query.client = this.#log.watch(query);
     const own = this.#answerHere(now, query);
     if (own) {
       this.#count('dns_answered_here');
-      client.reply(truncate(own, replyLimit(query)) ?? own);
+      query.client.reply(truncate(own, replyLimit(query)) ?? own);
     } else if (this.#mayAsk(query.question.name, client)) this.#forward(now, query);
     else {
       this.#count('dns_denied');
-      client.reply(answer(query, DNS_RCODE.refused));
+      query.client.reply(answer(query, DNS_RCODE.refused));
     }
   }
 

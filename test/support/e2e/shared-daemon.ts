@@ -16,7 +16,7 @@ export const E2E_NEEDS: string[] = ['root', '/dev/net/tun', '/dev/fuse', 'docker
 export async function setup(project: TestProject): Promise<(() => Promise<void>) | undefined> {
   // The tests themselves say what is missing.
   if (unmet(E2E_NEEDS).length > 0) return undefined;
-  const daemon = await TestDaemon.launch();
+  const daemon = await TestDaemon.launch(undefined, ['--dashboard', '127.0.0.1:0']);
   project.provide('daemon', daemon.address);
   return async () => {
     const code = await daemon.stop();
