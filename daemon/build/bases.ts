@@ -1,5 +1,5 @@
 /** What FROM and `--from` may name besides stages: images, which are pulled, and what the client gives under a name. */
-import type { Lease, Library } from '../image/library.ts';
+import type { Lease } from '../image/library.ts';
 import { packTree } from '../image/pack.ts';
 import { hostPlatform, parsePlatform, selectsPlatform } from '../image/platform.ts';
 import type { LayerRecord } from '../image/records.ts';
@@ -54,9 +54,13 @@ export function contextNamed({ namedContexts }: BuildOptions, name: string): Nam
 }
 
 /** A folder as the one layer of a new image. */
-export function folderBase(library: Library, folder: string, lease: Lease): Promise<LayerRecord> {
+export function folderBase(
+  { images, roots }: BuildParts,
+  folder: string,
+  lease: Lease,
+): Promise<LayerRecord> {
   const chunks = async function* (): AsyncGenerator<Buffer> {
-    yield* packTree(folder, { overlay: false });
+    yield* packTree(folder, { overlay: false, maps: roots.maps });
   };
-  return library.addLayer(chunks(), lease);
+  return images.library.addLayer(chunks(), lease);
 }

@@ -2,17 +2,22 @@
  * Makes what RUN --mount asks for, for one step: folders of the context, of stages and images, cache folders, memory,
  * secrets and agents of the client. All of it but the cache folders is gone when the step ends.
  */
+import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { chmod, chown, cp, lstat, mkdir, rm, rmdir, stat, unlink, utimes, writeFile } from 'node:fs/promises';
+import { chmod, chown, lstat, mkdir, rm, rmdir, stat, unlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { DrydockError, errorCode } from '#common/errors';
 import type { MountPoint } from '../container/types.ts';
 import type { Images } from '../image/images.ts';
+import { ownerOnDisk } from '../image/owners.ts';
 import type { LayerRecord } from '../image/records.ts';
 import type { Roots } from '../image/roots.ts';
 import { resolveInRoot } from '../mounts/rootpath.ts';
 import type { CacheMounts } from './cache-mounts.ts';
 import { mountTarget, type RunMount, secretName } from './mounts.ts';
+
+const run = promisify(execFile);
 
 /** What the client of a build gives to its steps. */
 export interface StepClient {
@@ -71,6 +76,11 @@ export async function mountsKey(parts: RunMountParts, mounts: readonly RunMount[
     }
   }
   return keys.join(' ');
+}
+
+/** cp keeps owners, times, links and extended attributes. */
+async function copyTree(from: string, to: string): Promise<void> {
+  await run('cp', ['-a', '--', from, to]);
 }
 
 async function existing(root: string, path: string): Promise<string> {
@@ -148,7 +158,7 @@ class Preparation implements PreparedMounts {
     if (mount.readOnly) return source;
     const copy = join(this.#parts.scratchPath, randomUUID());
     this.#undo.push(() => rm(copy, { recursive: true, force: true }));
-    await cp(source, copy, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true });
+    await copyTree(source, copy);
     return copy;
   }
 
@@ -166,13 +176,12 @@ class Preparation implements PreparedMounts {
     const { path, release } = await cacheMounts.acquire({
       name: `${cacheNamespace}${mount.id ?? target}`,
       sharing: mount.sharing,
-      owner: { uid: mount.uid ?? 0, gid: mount.gid ?? 0 },
+      owner: this.#ownerOf(mount),
       mode: mount.mode ?? 0o755,
       signal,
       ...(from !== undefined && {
         seed: async (data) => {
-          const source = await this.#files({ ...mount, readOnly: true });
-          await cp(source, data, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true });
+          await copyTree(`${await this.#files({ ...mount, readOnly: true })}/.`, data);
         },
       }),
     });
@@ -204,8 +213,14 @@ class Preparation implements PreparedMounts {
     this.#addPoint({ target, readOnly: true, source: path });
   }
 
+  /** As the disk has it. */
+  #ownerOf({ uid = 0, gid = 0 }: RunMount): { uid: number; gid: number } {
+    return ownerOnDisk({ uid, gid }, this.#parts.roots.maps);
+  }
+
   async #give(path: string, mount: RunMount, mode: number): Promise<void> {
-    await chown(path, mount.uid ?? 0, mount.gid ?? 0);
+    const { uid, gid } = this.#ownerOf(mount);
+    await chown(path, uid, gid);
     await chmod(path, mount.mode ?? mode);
   }
 

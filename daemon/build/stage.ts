@@ -345,9 +345,7 @@ export class StageBuilder {
   async #begin(base: string, platform: string): Promise<void> {
     const named = contextNamed(this.#options, base);
     if (named?.kind === 'folder') {
-      this.#layers = [
-        await folderBase(this.#shared.parts.images.library, await named.fetch(), this.#shared.lease),
-      ];
+      this.#layers = [await folderBase(this.#shared.parts, await named.fetch(), this.#shared.lease)];
       return;
     }
     const earlier = named ? undefined : await this.#shared.stageBefore(base);

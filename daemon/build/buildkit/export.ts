@@ -75,10 +75,10 @@ export async function exportResult(builds: Builds, parts: ExportParts): Promise<
       ? 'client tarball'
       : `${output.type} image format`;
   await trace.run(`exporting to ${what}`, async () => {
-    if (isLocal) await withImageRoot(builds, parts.imageId, (root) => sendRoot(parts, root));
+    if (isLocal) await withImageRoot(builds, parts.imageId, (root) => sendRoot(builds, parts, root));
     else if (output.type === 'tar')
       await withImageRoot(builds, parts.imageId, (root) =>
-        sendBytes(parts, packTree(root, { overlay: false })),
+        sendBytes(parts, packTree(root, { overlay: false, maps: builds.roots.maps })),
       );
     else await sendBytes(parts, archiveOf(builds, parts));
   });
@@ -102,10 +102,10 @@ const metadataOf = ({ output }: ExportParts): Record<string, string> => ({
   'buildkit-attachable-exporter-id': String(output.index),
 });
 
-async function sendRoot(parts: ExportParts, root: string): Promise<void> {
+async function sendRoot(builds: Builds, parts: ExportParts, root: string): Promise<void> {
   const call = parts.session.client.call(PATH, metadataOf(parts), parts.signal);
   try {
-    await sendFolder(call, root);
+    await sendFolder(call, root, builds.roots.maps);
   } finally {
     call.cancel();
   }

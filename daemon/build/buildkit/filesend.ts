@@ -4,6 +4,7 @@
  */
 import { type BigIntStats, lstatSync, readdirSync } from 'node:fs';
 import { DrydockError } from '#common/errors';
+import type { UserMaps } from '#common/id-map';
 import type { ByteString } from '#common/native/layer-fs';
 import { fileData, headerOf } from '../../image/pack.ts';
 import type { TarHeader } from '../../image/tar/header.ts';
@@ -48,7 +49,10 @@ function statOf(path: string, stats: BigIntStats, header: TarHeader, linkname: s
 }
 
 /** All below a folder, in fsutil's order: a folder before what is in it, names by their bytes. */
-function* describe(root: ByteString): Generator<{ source: ByteString; stat: Stat }> {
+function* describe(
+  root: ByteString,
+  maps: UserMaps | undefined,
+): Generator<{ source: ByteString; stat: Stat }> {
   const firstNames = new Map<bigint, string>();
   function* visit(folder: ByteString): Generator<{ source: ByteString; stat: Stat }> {
     const names = readdirSync(Buffer.from(root + folder, 'latin1'), { encoding: 'latin1' }).sort();
@@ -56,7 +60,7 @@ function* describe(root: ByteString): Generator<{ source: ByteString; stat: Stat
       const path = `${folder}/${name}`;
       const source = root + path;
       const stats = lstatSync(Buffer.from(source, 'latin1'), { bigint: true });
-      const header = headerOf(source, path, stats);
+      const header = headerOf(source, path, stats, maps);
       if (!header) continue;
       const shown = utf8(path.slice(1));
       const first = stats.nlink > 1n && header.type === 'file' ? firstNames.get(stats.ino) : undefined;
@@ -68,11 +72,14 @@ function* describe(root: ByteString): Generator<{ source: ByteString; stat: Stat
   yield* visit('');
 }
 
-/** Sends a folder. @throws ERR_SESSION when the client breaks off */
-export async function sendFolder(call: GrpcCall, root: string): Promise<void> {
+/**
+ * Sends a folder. @param maps how owners inside are those of the machine, when they are others
+ * @throws ERR_SESSION when the client breaks off
+ */
+export async function sendFolder(call: GrpcCall, root: string, maps: UserMaps | undefined): Promise<void> {
   const sources: { source: ByteString; size: number }[] = [];
   const describing = (async (): Promise<void> => {
-    for (const { source, stat } of describe(Buffer.from(root).toString('latin1'))) {
+    for (const { source, stat } of describe(Buffer.from(root).toString('latin1'), maps)) {
       sources.push({ source, size: stat.size });
       await call.send(Packet.encode({ type: PACKET.stat, stat }));
     }
