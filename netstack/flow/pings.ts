@@ -7,56 +7,26 @@ import { errorKindOf } from '../ip/errors.ts';
 import { Route, TTL_DEFAULT } from '../ip/output.ts';
 import type { Packet } from '../ip/packet.ts';
 import { PINGS_MAX, PINGS_PER_GUEST } from '../limits.ts';
-import { formatEndpoint, isMapped, sameAddress } from '../wire/address.ts';
+import { isMapped } from '../wire/address.ts';
 import { emitIcmp, ICMP_ECHO_REPLY, ICMP_LEN } from '../wire/icmp.ts';
 import { emitIcmpv6, ICMPV6_ECHO_REPLY } from '../wire/icmpv6.ts';
 import { PROTOCOL_ICMP } from '../wire/ipv4.ts';
 import { NEXT_ICMPV6 } from '../wire/ipv6.ts';
-import type { Aged } from './age-list.ts';
 import type { StackContext } from './context.ts';
-import type { Guest } from './guests.ts';
+import { type Endpoint, GuestSocket, GuestSockets } from './guest-sockets.ts';
 import type { HostError, HostIcmpError, HostPing, PingSink } from './host.ts';
 import type { FlowInfo } from './inside.ts';
-import { type Entry, NO_ADDRESS, Table } from './table.ts';
-import { type Timed, Timers } from './timers.ts';
 
 /** RFC 5508 REQ-2: at least a minute. */
 const IDLE_MS = 60_000;
 
-class Ping implements Entry, Timed, Aged, PingSink {
-  readonly id: number;
-  readonly near: Uint8Array;
-  /** The echo identifier. */
-  readonly nearPort: number;
-  readonly far: Uint8Array = NO_ADDRESS;
-  readonly farPort = 0;
-  readonly guest: Guest;
-  readonly ipv4: boolean;
-  mac: number;
-  socket: HostPing | undefined;
-  readonly openedAt: number;
-  lastAt: number;
-  bytesFromGuest = 0;
-  bytesToGuest = 0;
+class Ping extends GuestSocket<HostPing> implements PingSink {
+  readonly idleMs: number = IDLE_MS;
   readonly #pings: Pings;
 
-  nextInBucket: Entry | undefined;
-  dueAt: number = Number.POSITIVE_INFINITY;
-  heapIndex = -1;
-  heapAt = 0;
-  older: Aged | undefined;
-  newer: Aged | undefined;
-
-  constructor(pings: Pings, id: number, guest: Guest, ident: number, mac: number, now: number) {
+  constructor(pings: Pings, endpoint: Endpoint) {
+    super(endpoint);
     this.#pings = pings;
-    this.id = id;
-    this.guest = guest;
-    this.near = guest.near;
-    this.nearPort = ident;
-    this.ipv4 = isMapped(guest.near, 0);
-    this.mac = mac;
-    this.openedAt = now;
-    this.lastAt = now;
   }
 
   reply(
@@ -90,18 +60,23 @@ class Ping implements Entry, Timed, Aged, PingSink {
 
 export class Pings {
   readonly #context: StackContext;
-  readonly #table: Table<Ping>;
-  readonly #timers = new Timers<Ping>();
+  readonly #sockets: GuestSockets<HostPing, Ping>;
   readonly #route = new Route();
-  #nextId = 1;
 
   constructor(context: StackContext) {
     this.#context = context;
-    this.#table = new Table(context.rng);
+    this.#sockets = new GuestSockets(context, {
+      holding: 'pings',
+      max: PINGS_MAX,
+      perGuest: PINGS_PER_GUEST,
+      make: (endpoint) => new Ping(this, endpoint),
+      open: (ping) => context.host.openPing(ping.ipv4 ? 4 : 6, ping),
+      evicted: () => context.counters.pingsEvicted++,
+    });
   }
 
   get size(): number {
-    return this.#table.size;
+    return this.#sockets.size;
   }
 
   /** Forwards an echo request whose word (identifier and sequence number) is `word`. */
@@ -113,12 +88,10 @@ export class Pings {
       errors.answer(now, packet, 'prohibited');
       return;
     }
-    const ping = this.#pingOf(packet, word >>> 16);
-    if (!ping?.socket) return;
-    ping.lastAt = now;
+    const ping = this.#sockets.of(packet.src, word >>> 16, packet.srcMac);
+    if (typeof ping === 'string' || !ping.socket) return;
     ping.mac = packet.srcMac;
-    ping.guest.pings.touch(ping);
-    this.#timers.schedule(ping, now + IDLE_MS);
+    this.#sockets.used(ping);
     const off = packet.payloadOff + ICMP_LEN;
     const len = packet.end - off;
     ping.bytesFromGuest += len;
@@ -138,14 +111,13 @@ export class Pings {
     addrOff: number,
     ttl: number,
   ): void {
-    const { addressing, counters, output, now } = this.#context;
+    const { addressing, counters, output } = this.#context;
     if (isMapped(addr, addrOff) !== ping.ipv4 || addressing.kind(addr, addrOff) !== 'outside') {
       counters.ipMartianSource++;
       return;
     }
     counters.icmpEchoReplies++;
-    ping.lastAt = now;
-    this.#timers.schedule(ping, now + IDLE_MS);
+    this.#sockets.used(ping);
     ping.bytesToGuest += len;
     const route = this.#route;
     route.mac = ping.mac;
@@ -198,90 +170,31 @@ export class Pings {
   }
 
   failed(ping: Ping): void {
-    this.#close(ping);
+    this.#sockets.close(ping);
   }
 
   forget(addr: Uint8Array, off: number): void {
-    for (const ping of [...this.#table]) if (sameAddress(ping.near, 0, addr, off)) this.#close(ping);
+    this.#sockets.forget(addr, off);
   }
 
   close(): void {
-    for (const ping of [...this.#table]) this.#close(ping);
+    this.#sockets.closeAll();
   }
 
   *describe(): Generator<FlowInfo, void> {
-    const { now } = this.#context;
-    for (const ping of this.#table)
-      yield {
-        id: ping.id,
-        protocol: 'icmp',
-        initiator: 'guest',
-        guest: formatEndpoint(ping.near, 0, ping.nearPort),
-        target: '*',
-        state: 'open',
-        ageMs: now - ping.openedAt,
-        idleMs: now - ping.lastAt,
-        bytesFromGuest: ping.bytesFromGuest,
-        bytesToGuest: ping.bytesToGuest,
-        rttMs: undefined,
-        retransmits: undefined,
-      };
+    for (const ping of this.#sockets) yield ping.describe(this.#context.now, 'icmp', 'open');
   }
 
   poll(now: number): void {
-    for (let due = this.#timers.pop(now); due; due = this.#timers.pop(now)) this.#close(due);
+    this.#sockets.poll(now);
   }
 
   pollAt(): number {
-    return this.#timers.nextAt();
+    return this.#sockets.pollAt();
   }
 
-  #pingOf(packet: Packet, ident: number): Ping | undefined {
-    const known = this.#table.find(packet.src, 0, ident);
-    if (known) return known;
-    const { guests, shed } = this.#context;
-    const holder = guests.of(packet.src, 0);
-    if (holder.pings.size >= PINGS_PER_GUEST) this.#evict(holder.pings.oldest as Ping);
-    else if (this.#table.size >= PINGS_MAX) this.#evict(guests.oldestOfHeaviest('pings') as Ping);
-    let ping = this.#open(packet, ident);
-    if (ping === 'EMFILE' && shed()) ping = this.#open(packet, ident);
-    return typeof ping === 'string' ? undefined : ping;
-  }
-
-  #open(packet: Packet, ident: number): Ping | HostError {
-    const { guests, host, now } = this.#context;
-    const guest = guests.of(packet.src, 0);
-    const ping = new Ping(this, this.#nextId++, guest, ident, packet.srcMac, now);
-    const socket = host.openPing(packet.ipv4 ? 4 : 6, ping);
-    if (typeof socket === 'string') {
-      guests.release(guest);
-      return socket;
-    }
-    ping.socket = socket;
-    guest.pings.add(ping);
-    this.#table.add(ping);
-    return ping;
-  }
-
-  /** Gives up the least recently used socket of the guest that has the most; false when there is none. */
+  /** Frees a socket for another use; false when there is none. */
   shed(): boolean {
-    const ping = this.#context.guests.oldestOfHeaviest('pings') as Ping | undefined;
-    if (ping) this.#evict(ping);
-    return ping !== undefined;
-  }
-
-  #evict(ping: Ping): void {
-    this.#context.counters.pingsEvicted++;
-    this.#close(ping);
-  }
-
-  #close(ping: Ping): void {
-    if (!ping.socket) return;
-    ping.socket.close();
-    ping.socket = undefined;
-    this.#table.remove(ping);
-    this.#timers.cancel(ping);
-    ping.guest.pings.remove(ping);
-    this.#context.guests.release(ping.guest);
+    return this.#sockets.shed();
   }
 }

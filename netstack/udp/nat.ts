@@ -7,18 +7,15 @@
  * while after a mapping was used for DNS only, which opens one per question. What the host's socket learns by ICMP goes to the
  * guest as ICMP about its packet.
  */
-import type { Aged } from '../flow/age-list.ts';
 import type { StackContext } from '../flow/context.ts';
-import type { Guest } from '../flow/guests.ts';
+import { type Endpoint, GuestSocket, GuestSockets } from '../flow/guest-sockets.ts';
 import type { DatagramSink, HostDatagram, HostError, HostIcmpError } from '../flow/host.ts';
 import type { FlowInfo } from '../flow/inside.ts';
-import { type Entry, NO_ADDRESS, Table } from '../flow/table.ts';
-import { type Timed, Timers } from '../flow/timers.ts';
 import { errorKindOf } from '../ip/errors.ts';
 import { Route, TTL_DEFAULT } from '../ip/output.ts';
 import { GSO_UDP_L4, type Packet } from '../ip/packet.ts';
 import { UDP_MAPPINGS_MAX, UDP_MAPPINGS_PER_GUEST } from '../limits.ts';
-import { copyAddress, formatEndpoint, isLinkLocalIpv6, isMapped, sameAddress } from '../wire/address.ts';
+import { copyAddress, isLinkLocalIpv6, sameAddress } from '../wire/address.ts';
 import { PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { emitUdp, UDP_CHECKSUM_OFFSET, UDP_LEN, type UdpRepr } from '../wire/udp.ts';
 
@@ -29,18 +26,7 @@ const IDLE_DNS_MS = 15_000;
 const DNS_PORT = 53;
 
 /** One guest endpoint and its socket. */
-class UdpMapping implements Entry, Timed, Aged, DatagramSink {
-  readonly id: number;
-  readonly near: Uint8Array;
-  readonly nearPort: number;
-  readonly far: Uint8Array = NO_ADDRESS;
-  readonly farPort = 0;
-  readonly guest: Guest;
-  readonly ipv4: boolean;
-  mac: number;
-  socket: HostDatagram | undefined;
-  readonly openedAt: number;
-  lastAt: number;
+class UdpMapping extends GuestSocket<HostDatagram> implements DatagramSink {
   answered = false;
   /** Every destination so far was a DNS server. */
   onlyDns = true;
@@ -51,35 +37,11 @@ class UdpMapping implements Entry, Timed, Aged, DatagramSink {
   allowedPort = -1;
   /** The address of ours by which the guest last reached the host's loopback. */
   readonly loopback: Uint8Array;
-  bytesFromGuest = 0;
-  bytesToGuest = 0;
   readonly #nat: UdpNat;
 
-  nextInBucket: Entry | undefined;
-  dueAt: number = Number.POSITIVE_INFINITY;
-  heapIndex = -1;
-  heapAt = 0;
-  older: Aged | undefined;
-  newer: Aged | undefined;
-
-  constructor(
-    nat: UdpNat,
-    id: number,
-    guest: Guest,
-    port: number,
-    mac: number,
-    now: number,
-    loopback: Uint8Array,
-  ) {
+  constructor(nat: UdpNat, endpoint: Endpoint, loopback: Uint8Array) {
+    super(endpoint);
     this.#nat = nat;
-    this.id = id;
-    this.guest = guest;
-    this.near = guest.near;
-    this.nearPort = port;
-    this.ipv4 = isMapped(guest.near, 0);
-    this.mac = mac;
-    this.openedAt = now;
-    this.lastAt = now;
     this.loopback = loopback.slice();
   }
 
@@ -120,37 +82,49 @@ class UdpMapping implements Entry, Timed, Aged, DatagramSink {
 
 export class UdpNat {
   readonly #context: StackContext;
-  readonly #table: Table<UdpMapping>;
-  readonly #timers = new Timers<UdpMapping>();
+  readonly #sockets: GuestSockets<HostDatagram, UdpMapping>;
   readonly #route = new Route();
   readonly #header: UdpRepr = { srcPort: 0, dstPort: 0, len: 0, checksum: 0 };
-  #nextId = 1;
 
   constructor(context: StackContext) {
     this.#context = context;
-    this.#table = new Table(context.rng);
+    const { addressing, counters, host } = context;
+    this.#sockets = new GuestSockets(context, {
+      holding: 'mappings',
+      max: UDP_MAPPINGS_MAX,
+      perGuest: UDP_MAPPINGS_PER_GUEST,
+      make: (endpoint) => new UdpMapping(this, endpoint, addressing.sourceFor(endpoint.guest.near, 0)),
+      open: (mapping) => {
+        const socket = host.openDatagram(mapping.ipv4 ? 4 : 6, undefined, 0, 0, mapping);
+        if (typeof socket !== 'string') counters.udpMappingsOpened++;
+        return socket;
+      },
+      evicted: () => counters.udpMappingsEvicted++,
+    });
   }
 
   get size(): number {
-    return this.#table.size;
+    return this.#sockets.size;
   }
 
   /** Forwards a datagram (or a super-frame of several) from a guest; `own`: to an address of ours, which stands for loopback. */
   forward(packet: Packet, header: UdpRepr, own: boolean): void {
-    const mapping = this.#mappingOf(packet, header);
-    if (!mapping?.socket) return;
     const { now, addressing, counters } = this.#context;
+    const mapping = this.#sockets.of(packet.src, header.srcPort, packet.srcMac);
+    if (typeof mapping === 'string') {
+      counters.udpHostErrors++;
+      return;
+    }
+    if (!mapping.socket) return;
     const target = (own && addressing.toHost(packet.dst, 0)) || packet.dst;
     if (!this.#allowed(mapping, packet, target, header.dstPort)) {
       counters.egressDenied++;
       this.#context.errors.answer(now, packet, 'prohibited');
       return;
     }
-    mapping.lastAt = now;
     mapping.mac = packet.srcMac;
     if (header.dstPort !== DNS_PORT) mapping.onlyDns = false;
-    mapping.guest.mappings.touch(mapping);
-    this.#timers.schedule(mapping, now + mapping.idleMs);
+    this.#sockets.used(mapping);
     if (packet.group) mapping.asksGroups = true;
     if (own) copyAddress(packet.dst, 0, mapping.loopback, 0);
     // To loopback and to a group it is the host's own: a group's datagram goes one hop (IP_MULTICAST_TTL).
@@ -193,7 +167,7 @@ export class UdpNat {
     ttl: number,
     trafficClass: number,
   ): void {
-    const { addressing, counters, output, now } = this.#context;
+    const { addressing, counters, output } = this.#context;
     const local = mapping.asksGroups && !mapping.ipv4 && isLinkLocalIpv6(addr, addrOff);
     const shown = local ? addressing.linkLocal : addressing.fromHost(addr, addrOff, mapping.loopback);
     if (shown === null) {
@@ -201,10 +175,8 @@ export class UdpNat {
       return;
     }
     mapping.answered = true;
-    mapping.lastAt = now;
     mapping.bytesToGuest += len;
-    mapping.guest.mappings.touch(mapping);
-    this.#timers.schedule(mapping, now + mapping.idleMs);
+    this.#sockets.used(mapping);
     const route = this.#route;
     route.mac = mapping.mac;
     route.ipv4 = mapping.ipv4;
@@ -258,45 +230,34 @@ export class UdpNat {
 
   failed(mapping: UdpMapping): void {
     this.#context.counters.udpHostErrors++;
-    this.#close(mapping);
+    this.#sockets.close(mapping);
   }
 
   forget(addr: Uint8Array, off: number): void {
-    for (const mapping of [...this.#table]) if (sameAddress(mapping.near, 0, addr, off)) this.#close(mapping);
+    this.#sockets.forget(addr, off);
   }
 
   close(): void {
-    for (const mapping of [...this.#table]) this.#close(mapping);
+    this.#sockets.closeAll();
   }
 
   *describe(): Generator<FlowInfo, void> {
     const { now } = this.#context;
-    for (const mapping of this.#table)
-      yield {
-        id: mapping.id,
-        protocol: 'udp',
-        initiator: 'guest',
-        guest: formatEndpoint(mapping.near, 0, mapping.nearPort),
-        target: '*',
-        state: mapping.answered ? 'answered' : 'unanswered',
-        ageMs: now - mapping.openedAt,
-        idleMs: now - mapping.lastAt,
-        bytesFromGuest: mapping.bytesFromGuest,
-        bytesToGuest: mapping.bytesToGuest,
-        rttMs: undefined,
-        retransmits: undefined,
-      };
+    for (const mapping of this.#sockets)
+      yield mapping.describe(now, 'udp', mapping.answered ? 'answered' : 'unanswered');
   }
 
   poll(now: number): void {
-    for (let due = this.#timers.pop(now); due; due = this.#timers.pop(now)) {
-      this.#context.counters.udpMappingsExpired++;
-      this.#close(due);
-    }
+    this.#context.counters.udpMappingsExpired += this.#sockets.poll(now);
   }
 
   pollAt(): number {
-    return this.#timers.nextAt();
+    return this.#sockets.pollAt();
+  }
+
+  /** Frees a socket for another use; false when there is none. */
+  shed(): boolean {
+    return this.#sockets.shed();
   }
 
   #allowed(mapping: UdpMapping, packet: Packet, target: Uint8Array, port: number): boolean {
@@ -311,66 +272,5 @@ export class UdpNat {
     this.#context.counters.udpHostErrors++;
     const kind = errorKindOf(error);
     if (kind) this.#context.errors.answer(this.#context.now, packet, kind);
-  }
-
-  #mappingOf(packet: Packet, header: UdpRepr): UdpMapping | undefined {
-    const known = this.#table.find(packet.src, 0, header.srcPort);
-    if (known) return known;
-    const { counters, guests, shed } = this.#context;
-    const holder = guests.of(packet.src, 0);
-    if (holder.mappings.size >= UDP_MAPPINGS_PER_GUEST) this.#evict(holder.mappings.oldest as UdpMapping);
-    else if (this.#table.size >= UDP_MAPPINGS_MAX)
-      this.#evict(guests.oldestOfHeaviest('mappings') as UdpMapping);
-    let mapping = this.#open(packet, header);
-    if (mapping === 'EMFILE' && shed()) mapping = this.#open(packet, header);
-    if (typeof mapping !== 'string') return mapping;
-    counters.udpHostErrors++;
-    return undefined;
-  }
-
-  #open(packet: Packet, header: UdpRepr): UdpMapping | HostError {
-    const { addressing, counters, guests, host, now } = this.#context;
-    const guest = guests.of(packet.src, 0);
-    const mapping = new UdpMapping(
-      this,
-      this.#nextId++,
-      guest,
-      header.srcPort,
-      packet.srcMac,
-      now,
-      addressing.sourceFor(packet.src, 0),
-    );
-    const socket = host.openDatagram(packet.ipv4 ? 4 : 6, undefined, 0, 0, mapping);
-    if (typeof socket === 'string') {
-      guests.release(guest);
-      return socket;
-    }
-    mapping.socket = socket;
-    guest.mappings.add(mapping);
-    this.#table.add(mapping);
-    counters.udpMappingsOpened++;
-    return mapping;
-  }
-
-  /** Gives up the least recently used mapping of the guest that has the most; false when there is none. */
-  shed(): boolean {
-    const mapping = this.#context.guests.oldestOfHeaviest('mappings') as UdpMapping | undefined;
-    if (mapping) this.#evict(mapping);
-    return mapping !== undefined;
-  }
-
-  #evict(mapping: UdpMapping): void {
-    this.#context.counters.udpMappingsEvicted++;
-    this.#close(mapping);
-  }
-
-  #close(mapping: UdpMapping): void {
-    if (!mapping.socket) return;
-    mapping.socket.close();
-    mapping.socket = undefined;
-    this.#table.remove(mapping);
-    this.#timers.cancel(mapping);
-    mapping.guest.mappings.remove(mapping);
-    this.#context.guests.release(mapping.guest);
   }
 }
