@@ -3,20 +3,30 @@
 //   npm run bench:net                      everything, 3 rounds, table
 //   npm run bench:net -- --json            one JSON document and nothing else
 //   npm run bench:net -- --only 'TCP up' --rounds 5 --seconds 3 --peers drydock,pasta
-//   npm run bench:net -- --svg docs/bench-net.svg
+//   npm run bench:net -- --svg docs/network-bench.svg
+//   npm run bench:net -- --profile FOLDER  a CPU profile of our network's thread for each measure, and what is hottest in it
 //   npm run bench:net -- --against COMMIT  this tree against another commit of it
 //
 // Rounds go over all peers for one measure before the next, so that what else the machine does meets all alike. What is
 // reported is the median, with the lowest and highest.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { cpus, loadavg, release, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { measures } from './net/measures.mjs';
 import { peers, withPeer } from './net/peers.mjs';
 import { plot } from './net/plot.mjs';
+import { hottest } from './net/profile.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const { values: options } = parseArgs({
@@ -27,6 +37,7 @@ const { values: options } = parseArgs({
     rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '2' },
     svg: { type: 'string' },
+    profile: { type: 'string' },
     against: { type: 'string' },
   },
 });
@@ -80,6 +91,7 @@ function summarise(samples) {
     cpuPerGb: of('cpuPerGb'),
     p50Us: of('p50Us'),
     p99Us: of('p99Us'),
+    descriptors: of('descriptors'),
   };
 }
 
@@ -90,6 +102,16 @@ function fits(measure, peer) {
   return measure.published ? peer.publishes : !peer.onlyPublishes;
 }
 
+/** Functions that are told of a profile. */
+const HOTTEST = 12;
+
+/** Where the profile of a measure's last round goes; undefined when none is wanted. */
+function profileOf({ name }) {
+  if (options.profile === undefined) return undefined;
+  mkdirSync(options.profile, { recursive: true });
+  return resolve(options.profile, `${name.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-')}.cpuprofile`);
+}
+
 /** One name may stand for two kinds of wire. */
 const namesOf = (contenders) => [...new Set(contenders.map(({ name }) => name))];
 
@@ -98,12 +120,13 @@ async function run(contenders, chosen) {
   const names = namesOf(contenders);
   for (const measure of chosen) {
     const samples = new Map(names.map((name) => [name, []]));
+    const profile = profileOf(measure);
     for (let round = 0; round < Number(options.rounds); round++) {
       for (const peer of contenders) {
         if (stopped) return results;
         if (!fits(measure, peer)) continue;
         try {
-          await withPeer(peer, measure.mtu, measure.published, async (running) => {
+          await withPeer(peer, measure.mtu, measure.published, profile, async (running) => {
             if (measure.only && !measure.only(running)) return;
             samples.get(peer.name).push(await measure.run(running, Number(options.seconds)));
           });
@@ -113,13 +136,17 @@ async function run(contenders, chosen) {
       }
     }
     const byPeer = Object.fromEntries([...samples].map(([name, list]) => [name, summarise(list)]));
-    results.push({ measure: measure.name, unit: measure.unit, peers: byPeer });
-    if (!options.json) console.log(row(results.at(-1), names));
+    const hot = profile && existsSync(profile) && hottest(JSON.parse(readFileSync(profile, 'utf8')), HOTTEST);
+    results.push({ measure: measure.name, unit: measure.unit, peers: byPeer, ...(hot && { hot }) });
+    if (options.json) continue;
+    console.log(row(results.at(-1), names));
+    for (const { name, share } of hot || []) console.log(`${(100 * share).toFixed(1).padStart(8)} % ${name}`);
   }
   return results;
 }
 
-const number = (value) => (value >= 100 ? Math.round(value).toLocaleString('en') : value.toFixed(2));
+const number = (value) =>
+  Math.abs(value) >= 100 ? Math.round(value).toLocaleString('en') : value.toFixed(2);
 
 function row({ measure, unit, peers: byPeer }, names) {
   const cells = names.map((name) => {
@@ -127,7 +154,8 @@ function row({ measure, unit, peers: byPeer }, names) {
     if (!found) return '-';
     const extra = found.cpuPerGb !== undefined ? ` ${found.cpuPerGb.toFixed(2)}s/GB` : '';
     const tail = found.p99Us !== undefined ? ` ${Math.round(found.p50Us)}/${Math.round(found.p99Us)}us` : '';
-    return `${number(found.median)} [${number(found.min)}-${number(found.max)}]${extra}${tail}`;
+    const left = found.descriptors !== undefined ? ` ${found.descriptors} descriptors` : '';
+    return `${number(found.median)} [${number(found.min)}-${number(found.max)}]${extra}${tail}${left}`;
   });
   return `${`${measure} (${unit})`.padEnd(40)}${cells.map((cell) => cell.padEnd(36)).join('')}`;
 }

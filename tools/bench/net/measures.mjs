@@ -1,9 +1,9 @@
-// What is measured, each on a running peer. A measure gives {value, unit, cpuPerGb?, p50Us?, p99Us?}.
+// What is measured, each on a running peer. A measure gives {value, cpuPerGb?, p50Us?, p99Us?, descriptors?}.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { cpuSeconds, inNetns, residentBytes } from './peers.mjs';
+import { cpuSeconds, inNetns, openDescriptors, residentBytes } from './peers.mjs';
 
 const local = (name) => fileURLToPath(new URL(`./${name}`, import.meta.url));
 const IPERF_PORT = 5398;
@@ -68,50 +68,81 @@ const iperfServer = (peer) => [
   peer.serverNetns ? peer.gateway : '127.0.0.1',
 ];
 
+/** Throughput of iperf3's client as `run` starts it, after a warm-up. */
+async function throughput(peer, run, seconds) {
+  await run(WARM_UP_SECONDS);
+  const before = peer.pid ? cpuSeconds(peer.pid) : 0;
+  const report = JSON.parse(await run(String(seconds)));
+  const { bytes, bits_per_second: rate } = report.end.sum_received;
+  const cpu = peer.pid ? cpuSeconds(peer.pid) - before : undefined;
+  return { value: rate / 1e9, ...(cpu !== undefined && { cpuPerGb: cpu / (bytes / 1e9) }) };
+}
+
 const bulk = (name, mtu, flags, vm = false) => ({
   name,
   mtu,
   vm,
   unit: 'Gbit/s',
   run: (peer, seconds) =>
-    withServer(peer, iperfServer(peer), /listening/, async () => {
+    withServer(peer, iperfServer(peer), /listening/, () => {
       const client = ['iperf3', '-c', peer.gateway, '-p', String(IPERF_PORT), '-J', ...flags];
-      await output(...inNetns(peer.netns, ...client, '-t', WARM_UP_SECONDS));
-      const before = peer.pid ? cpuSeconds(peer.pid) : 0;
-      const report = JSON.parse(await output(...inNetns(peer.netns, ...client, '-t', String(seconds))));
-      const { bytes, bits_per_second: rate } = report.end.sum_received;
-      const cpu = peer.pid ? cpuSeconds(peer.pid) - before : undefined;
-      return { value: rate / 1e9, ...(cpu !== undefined && { cpuPerGb: cpu / (bytes / 1e9) }) };
+      return throughput(peer, (time) => output(...inNetns(peer.netns, ...client, '-t', time)), seconds);
     }),
 });
+
+const probe = (mode, host, port, seconds, parallel) => [
+  ...[process.execPath, local('probe.mjs'), mode, host, String(port), String(seconds), String(parallel)],
+];
 
 const echo = (name, mode, parallel, unit) => ({
   name,
   mtu: 65520,
   unit,
   run: (peer, seconds) =>
-    withServer(
-      peer,
-      [process.execPath, local('echo.mjs'), peer.serverNetns ? peer.gateway : '127.0.0.1', String(ECHO_PORT)],
-      /up/,
-      async () => {
-        const [program, args] = inNetns(
-          peer.netns,
-          ...[
-            process.execPath,
-            local('probe.mjs'),
-            mode,
-            peer.gateway,
-            String(ECHO_PORT),
-            String(seconds),
-            String(parallel),
-          ],
-        );
-        const { count, seconds: elapsed, p50Us, p99Us } = JSON.parse(await output(program, args));
-        return { value: count / elapsed, p50Us, p99Us };
-      },
-    ),
+    withEcho(peer, async () => {
+      const command = inNetns(peer.netns, ...probe(mode, peer.gateway, ECHO_PORT, seconds, parallel));
+      const { count, seconds: elapsed, p50Us, p99Us } = JSON.parse(await output(...command));
+      return { value: count / elapsed, p50Us, p99Us };
+    }),
 });
+
+const withEcho = (peer, action) =>
+  withServer(
+    peer,
+    [process.execPath, local('echo.mjs'), peer.serverNetns ? peer.gateway : '127.0.0.1', String(ECHO_PORT)],
+    /up/,
+    action,
+  );
+
+/** Time in which what has ended is forgotten: TIME-WAIT, and a collection of garbage or two. */
+const SETTLE_MS = 3000;
+
+/**
+ * What stays behind when connections come and go: descriptors and resident memory of the peer's process after three rounds of
+ * them, against what they were after the first.
+ */
+const growth = {
+  name: 'Growth, new connections',
+  mtu: 65520,
+  unit: 'KB',
+  only: (peer) => peer.pid !== undefined,
+  run: (peer, seconds) =>
+    withEcho(peer, async () => {
+      const round = async () => {
+        const command = inNetns(peer.netns, ...probe('crr', peer.gateway, ECHO_PORT, seconds, 32));
+        await output(...command);
+        await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+        return { bytes: residentBytes(peer.pid), descriptors: openDescriptors(peer.pid) };
+      };
+      const first = await round();
+      await round();
+      const last = await round();
+      return {
+        value: (last.bytes - first.bytes) / 1e3,
+        descriptors: last.descriptors - first.descriptors,
+      };
+    }),
+};
 
 /** The port that is published, and what it leads to. */
 const PUBLISHED = { port: 5397, guestPort: IPERF_PORT };
@@ -131,21 +162,9 @@ const publishedBulk = (name, flags) => ({
       { serverNetns: peer.netns },
       ['iperf3', '-s', '--forceflush', '-p', String(IPERF_PORT)],
       /listening/,
-      async () => {
-        const before = cpuSeconds(peer.pid);
-        const client = [
-          '-c',
-          '127.0.0.1',
-          '-p',
-          String(PUBLISHED.port),
-          '-t',
-          String(seconds),
-          '-J',
-          ...flags,
-        ];
-        const report = JSON.parse(await output(...onHost(peer, 'iperf3', ...client)));
-        const { bytes, bits_per_second: rate } = report.end.sum_received;
-        return { value: rate / 1e9, cpuPerGb: (cpuSeconds(peer.pid) - before) / (bytes / 1e9) };
+      () => {
+        const client = ['iperf3', '-c', '127.0.0.1', '-p', String(PUBLISHED.port), '-J', ...flags];
+        return throughput(peer, (time) => output(...onHost(peer, ...client, '-t', time)), seconds);
       },
     ),
 });
@@ -161,15 +180,8 @@ const publishedEcho = (name, mode, parallel) => ({
       [process.execPath, local('echo.mjs'), '0.0.0.0', String(IPERF_PORT)],
       /up/,
       async () => {
-        const probe = [
-          local('probe.mjs'),
-          mode,
-          '127.0.0.1',
-          String(PUBLISHED.port),
-          String(seconds),
-          String(parallel),
-        ];
-        const report = JSON.parse(await output(...onHost(peer, process.execPath, ...probe)));
+        const command = onHost(peer, ...probe(mode, '127.0.0.1', PUBLISHED.port, seconds, parallel));
+        const report = JSON.parse(await output(...command));
         return { value: report.count / report.seconds, p50Us: report.p50Us, p99Us: report.p99Us };
       },
     ),
@@ -240,6 +252,7 @@ export const measures = [
   bulk('VM wire up, MTU 1500', 1500, [], true),
   bulk('VM wire down, MTU 1500', 1500, ['-R'], true),
   echo('Round trips, 1 byte', 'rr', 1, '/s'),
+  echo('Round trips, 1 byte, 32 at once', 'rr', 32, '/s'),
   echo('New connections', 'crr', 1, '/s'),
   echo('New connections, 32 at once', 'crr', 32, '/s'),
   echo('UDP echo, 64 bytes', 'udp', 1, '/s'),
@@ -247,9 +260,12 @@ export const measures = [
   publishedBulk('Published port, in', []),
   publishedBulk('Published port, out', ['-R']),
   publishedEcho('Published port, round trips', 'rr', 1),
+  publishedEcho('Published port, round trips, 32 at once', 'rr', 32),
   publishedEcho('Published port, new connections', 'crr', 1),
+  publishedEcho('Published port, new connections, 32 at once', 'crr', 32),
   startTime,
   memory('Memory, idle', 0),
   memory('Memory, 1,000 connections', 1000),
   memory('Memory, 10,000 connections', 10_000),
+  growth,
 ];

@@ -2,7 +2,7 @@
 // from there; its process is what CPU time and memory are counted of.
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -27,6 +27,15 @@ export function residentBytes(pid) {
   return Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]) * PAGE_BYTES;
 }
 
+/** Descriptors that a process has open. */
+export const openDescriptors = (pid) => readdirSync(`/proc/${pid}/fd`).length;
+
+/** True when something listens at a TCP port of this namespace (/proc/net/tcp, state 0A). */
+function listens(port) {
+  const hex = port.toString(16).toUpperCase().padStart(4, '0');
+  return new RegExp(`:${hex} 00000000:0000 0A`).test(readFileSync('/proc/net/tcp', 'utf8'));
+}
+
 async function until(condition, what) {
   for (let i = 0; i < 1000; i++) {
     const found = condition();
@@ -47,52 +56,86 @@ function end(child) {
   return closed(child);
 }
 
+/** A process of ours with one network in it. */
+async function startOurs(root, settings) {
+  const child = spawn(process.execPath, [self, JSON.stringify({ root, ...settings })], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const [line] = await Promise.race([once(child.stdout, 'data'), once(child, 'close')]);
+  const { gateway } = JSON.parse(line);
+  return {
+    gateway,
+    pid: child.pid,
+    async stop() {
+      child.stdin.end();
+      await closed(child);
+    },
+  };
+}
+
 /** We: one process with one network. `root` is a built tree. */
 const drydock = (name, root) => ({
   name,
   available: () => true,
   publishes: true,
-  async start(netns, mtu, published) {
-    const settings = JSON.stringify({ root, netns, mtu, published });
-    const child = spawn(process.execPath, [self, settings], { stdio: ['pipe', 'pipe', 'inherit'] });
-    const [line] = await once(child.stdout, 'data');
-    const { gateway } = JSON.parse(line);
-    return {
-      gateway,
-      pid: child.pid,
-      async stop() {
-        child.stdin.end();
-        await closed(child);
-      },
-    };
+  profiled: true,
+  start: (netns, mtu, published, profile) => startOurs(root, { netns, mtu, published, profile }),
+});
+
+const GUEST_OF_WIRE = '10.98.0.50/24';
+const GATEWAY_OF_WIRE = '10.98.0.1';
+
+/** A virtual machine as far as its wire is concerned, which leads to the unix socket of `proxy`. */
+async function plugMachine(root, netns, wire, proxy) {
+  const [program, args] = inNetns(
+    netns,
+    ...[process.execPath, vmWire, root, wire, GUEST_OF_WIRE, GATEWAY_OF_WIRE],
+  );
+  const machine = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  await Promise.race([once(machine.stdout, 'data'), once(machine, 'close')]);
+  return {
+    ...proxy,
+    gateway: GATEWAY_OF_WIRE,
+    async stop() {
+      machine.kill('SIGKILL');
+      await closed(machine);
+      await proxy.stop();
+      rmSync(wire, { force: true });
+    },
+  };
+}
+
+const wireOf = (netns) => join(tmpdir(), `${netns}.sock`);
+
+/** We again, with a virtual machine's wire instead of a TAP of our own. */
+const drydockVm = (name, root) => ({
+  name,
+  available: () => true,
+  vm: true,
+  profiled: true,
+  async start(netns, mtu, published, profile) {
+    const wire = wireOf(netns);
+    return plugMachine(root, netns, wire, await startOurs(root, { netns, mtu, published, profile, wire }));
   },
 });
 
-/** We again, with a virtual machine's wire instead of a TAP of our own. */
-const drydockVm = (root) => ({
-  name: 'drydock',
-  available: () => true,
+/** pasta's other half, for machines: the same wire as ours. */
+const passt = (root) => ({
+  name: 'passt',
+  available: () => has('passt'),
   vm: true,
   async start(netns, mtu) {
-    const wire = join(tmpdir(), `${netns}.sock`);
-    const child = spawn(process.execPath, [self, JSON.stringify({ root, netns, mtu, wire })], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    const [line] = await once(child.stdout, 'data');
-    const { gateway } = JSON.parse(line);
-    const [program, args] = inNetns(netns, process.execPath, vmWire, root, wire, '10.98.0.50/24', gateway);
-    const machine = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    await Promise.race([once(machine.stdout, 'data'), once(machine, 'close')]);
-    return {
-      gateway,
-      pid: child.pid,
-      async stop() {
-        machine.kill('SIGKILL');
-        await closed(machine);
-        child.stdin.end();
-        await closed(child);
-      },
-    };
+    const wire = wireOf(netns);
+    const child = spawn(
+      'passt',
+      [
+        ...['-f', '-q', '--runas', '0', '-s', wire, '-m', String(mtu), '-t', 'none', '-u', 'none'],
+        ...['-a', GUEST_OF_WIRE.split('/')[0], '-n', '24', '-g', GATEWAY_OF_WIRE],
+      ],
+      { stdio: 'ignore' },
+    );
+    await until(() => existsSync(wire), 'passt');
+    return plugMachine(root, netns, wire, { pid: child.pid, stop: () => end(child) });
   },
 });
 
@@ -181,6 +224,49 @@ const dockerProxy = {
   },
 };
 
+/** Publishes ports of rootless containers, by its own driver, over a network of slirp4netns. It wants subordinate users, which a mount of its own gives it. */
+const rootlesskit = {
+  name: 'rootlesskit',
+  available: () => has('rootlesskit') && has('slirp4netns') && has('newuidmap'),
+  publishes: true,
+  onlyPublishes: true,
+  async start(netns, mtu, { port, guestPort }) {
+    const folder = mkdtempSync(join(tmpdir(), 'rootlesskit-'));
+    const ids = join(folder, 'ids');
+    writeFileSync(ids, 'root:100000:65536\n');
+    const script = 'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec rootlesskit "$@"';
+    const child = spawn(
+      'unshare',
+      [
+        ...['-m', '--propagation', 'private', 'sh', '-c', script, ids, `--state-dir=${folder}/state`],
+        ...['--net=slirp4netns', `--mtu=${mtu}`, '--port-driver=builtin'],
+        ...['-p', `127.0.0.1:${port}:${guestPort}/tcp`, 'sleep', 'infinity'],
+      ],
+      { stdio: 'ignore' },
+    );
+    const stop = async () => {
+      await end(child);
+      rmSync(folder, { recursive: true, force: true });
+    };
+    try {
+      const inside = join(folder, 'state', 'child_pid');
+      const inner = await until(
+        () => existsSync(inside) && readFileSync(inside, 'utf8').trim(),
+        'rootlesskit',
+      );
+      // The namespace is one that it has made, in place of the one that was made for it.
+      ip('netns', 'del', netns);
+      ip('netns', 'attach', netns, inner);
+      await until(() => gatewayOf(netns), 'rootlesskit');
+      await until(() => listens(port), 'the port of rootlesskit');
+      return { gateway: '10.0.2.2', pid: child.pid, stop };
+    } catch (error) {
+      await stop();
+      throw error;
+    }
+  },
+};
+
 /** Neither wire nor proxy. */
 const loopback = {
   name: 'loopback',
@@ -193,20 +279,25 @@ const loopback = {
 
 export const peers = (root, against) => [
   drydock('drydock', root),
-  drydockVm(root),
-  ...(against ? [drydock('drydock (before)', against)] : [pasta, slirp, dockerProxy, veth, loopback]),
+  drydockVm('drydock', root),
+  ...(against
+    ? [drydock('drydock (before)', against), drydockVm('drydock (before)', against)]
+    : [pasta, passt(root), slirp, dockerProxy, rootlesskit, veth, loopback]),
 ];
 
 let count = 0;
 
-/** Runs `action` on a fresh namespace with the peer in it, and leaves nothing. */
-export async function withPeer(peer, mtu, published, action) {
+/**
+ * Runs `action` on a fresh namespace with the peer in it, and leaves nothing. `profile`: where one that can profile itself
+ * writes what it has found when it ends.
+ */
+export async function withPeer(peer, mtu, published, profile, action) {
   const netns = `ddbench-${process.pid}-${count++}`;
   ip('netns', 'add', netns);
   let running;
   try {
     const begun = performance.now();
-    running = await peer.start(netns, mtu, published);
+    running = await peer.start(netns, mtu, published, peer.profiled ? profile : undefined);
     return await action({ ...running, netns, startMs: performance.now() - begun });
   } finally {
     await running?.stop();

@@ -6,7 +6,10 @@ const GAP = 14;
 const COLOURS = {
   drydock: '#1f6feb',
   pasta: '#d29922',
+  passt: '#d29922',
   slirp4netns: '#a371f7',
+  'docker-proxy': '#db61a2',
+  rootlesskit: '#bf8700',
   veth: '#8b949e',
   loopback: '#c9d1d9',
 };
@@ -17,8 +20,10 @@ export function plot({ results, machine }) {
   const parts = [];
   let y = 40;
   for (const { measure, unit, peers } of results) {
-    const found = Object.entries(peers).filter(([, result]) => result);
-    const scale = (WIDTH - LEFT - 90) / Math.max(...found.map(([, { max }]) => max));
+    // Growth may be below zero, which no bar shows.
+    const found = Object.entries(peers).filter(([, result]) => result && result.min >= 0);
+    if (found.length === 0) continue;
+    const scale = (WIDTH - LEFT - 90) / Math.max(Number.MIN_VALUE, ...found.map(([, { max }]) => max));
     parts.push(text(8, y + 10, `${measure} (${unit})`));
     for (const [name, { median, min, max }] of found) {
       const fill = COLOURS[name] ?? '#2da44e';
