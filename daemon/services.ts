@@ -23,7 +23,7 @@ import { MountService } from './mounts/service.ts';
 import type { NetworkRecord } from './network/record.ts';
 import { NetworkService } from './network/service.ts';
 import type { Runtime } from './runtime/runtime.ts';
-import { RecordFolder } from './store/atomic.ts';
+import { RecordFolder } from './store/record-folder.ts';
 import { SystemService } from './system.ts';
 import { type VolumeRecord, VolumeService } from './volume/service.ts';
 

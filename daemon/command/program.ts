@@ -36,6 +36,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async (command, version) => (await import('./doctor/index.ts')).defineDoctor(command, version),
   },
   {
+    name: 'fsck',
+    summary: "verify what the daemon keeps on disk, and repair what can't be used",
+    load: async (command) => (await import('./fsck.ts')).defineFsck(command),
+  },
+  {
     name: 'context',
     summary: "let the docker CLI know this daemon: entries in docker's store of contexts",
     load: async (command) => (await import('./context.ts')).defineContext(command),

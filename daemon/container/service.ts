@@ -15,7 +15,7 @@ import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
-import type { RecordFolder } from '../store/atomic.ts';
+import type { RecordFolder } from '../store/record-folder.ts';
 import type { VolumeService } from '../volume/service.ts';
 import { Container } from './container.ts';
 import { createRecord } from './create.ts';
@@ -108,12 +108,14 @@ export class ContainerService {
    */
   async open(): Promise<string[]> {
     const { records, runtime, roots, mounts } = this.#deps;
-    const { records: found, broken } = await records.load();
+    const { records: found, unfinished, damaged } = await records.load();
     const done: string[] = [];
-    for (const key of broken) {
+    for (const key of unfinished) {
       await records.remove(key);
       done.push(`removed container ${key.slice(0, 12)}, which was being created`);
     }
+    for (const key of damaged)
+      this.#deps.log.error({ container: key }, 'the record of a container is damaged: see drydock fsck');
     for (const record of found.values()) this.#containers.set(record.id, this.#adopt(record));
     const alive = [...found.values()].filter((r) => isAlive(r.state.status));
     done.push(
@@ -127,7 +129,7 @@ export class ContainerService {
       )),
     );
     const rootIds = [...found.values()].flatMap((r) => [r.id, ...r.mounts.flatMap((m) => m.rootId ?? [])]);
-    done.push(...(await roots.sweep(new Set(rootIds))));
+    done.push(...(await roots.sweep(new Set([...rootIds, ...damaged]))));
     done.push(...(await mounts.sweep()));
     for (const record of found.values()) await this.#recover(record, done);
     return done;
@@ -403,8 +405,15 @@ export class ContainerService {
       record.state.status = 'removing';
       try {
         await this.#deps.roots.unmount(container.id);
-        await this.#deps.roots.remove(container.id);
-        await this.#deps.mounts.remove(record.mounts);
+        // Off the books first: of a crash from here on no container is left that has lost its files.
+        await this.#deps.records.doom(container.id);
+        try {
+          await this.#deps.roots.remove(container.id);
+          await this.#deps.mounts.remove(record.mounts);
+        } catch (error) {
+          await this.#deps.records.restore(container.id);
+          throw error;
+        }
         this.#containers.delete(container.id);
         container.removed = true;
         await this.#deps.records.remove(container.id);

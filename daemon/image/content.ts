@@ -9,7 +9,7 @@ import { constants, createReadStream } from 'node:fs';
 import { access, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { DrydockError, errorCode } from '#common/errors';
-import { syncFolder, temporaryName } from './durable.ts';
+import { syncFolder, temporaryName } from '../store/durable.ts';
 
 /** What names a blob. */
 export interface Blob {

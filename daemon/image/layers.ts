@@ -25,9 +25,9 @@ import {
 import type { Clock, Timer } from '#common/clock';
 import { DrydockError, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
+import { readJson, sweepTemporaries, writeJson } from '../store/durable.ts';
 import { type Compression, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import type { Blob, ContentStore } from './content.ts';
-import { readJson, writeJson } from './durable.ts';
 import type { WhiteoutForm } from './extract.ts';
 import { badArchive } from './tar/reader.ts';
 import type { FileWorkers } from './workers.ts';
@@ -103,8 +103,10 @@ export class LayerStore {
         ? undefined
         : await readJson<LayerFile>(`${folder}/layer.json`).catch(() => undefined);
       const isWhole = file?.synced || file?.bootId === this.#bootId;
-      if (isWhole && file?.diffId === `sha256:${name}`) this.#layers.set(file.diffId, file);
-      else await this.#sweepFolder(folder);
+      if (isWhole && file?.diffId === `sha256:${name}`) {
+        await sweepTemporaries(folder);
+        this.#layers.set(file.diffId, file);
+      } else await this.#sweepFolder(folder);
     }
     const links = new Set(await readdir(`${this.#root}/l`));
     for (const layer of this.#layers.values()) {

@@ -3,8 +3,9 @@
  * atomically. Layout: `images/HEX.json`, `references.json`.
  */
 import { mkdir, readdir, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { readJson, sweepTemporaries, writeJson } from '../store/durable.ts';
 import type { Blob } from './content.ts';
-import { isTemporary, readJson, writeJson } from './durable.ts';
 import type { Layer } from './layers.ts';
 
 /** A layer of an image, with the blob that it came as. */
@@ -45,12 +46,10 @@ export class ImageRecords {
 
   async open(): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    for (const folder of [this.#folder, dirname(this.#referencesPath)]) await sweepTemporaries(folder);
     for (const name of await readdir(this.#folder)) {
-      if (isTemporary(name)) await rm(`${this.#folder}/${name}`, { force: true });
-      else {
-        const record = await readJson<ImageRecord>(`${this.#folder}/${name}`);
-        if (record) this.#records.set(record.id, record);
-      }
+      const record = await readJson<ImageRecord>(`${this.#folder}/${name}`);
+      if (record) this.#records.set(record.id, record);
     }
     const references = (await readJson<Record<string, string>>(this.#referencesPath)) ?? {};
     // A name is written after its image and removed before it: one without an image is of a crash in between.

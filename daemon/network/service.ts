@@ -12,7 +12,7 @@ import type { Attachment, Network, NetworkOptions, PublishedPort } from '#netsta
 import { newId } from '../container/names.ts';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import type { EventBus } from '../events/bus.ts';
-import type { RecordFolder } from '../store/atomic.ts';
+import type { RecordFolder } from '../store/record-folder.ts';
 import { formatGuestPort, type PortWish, portWishes } from './ports.ts';
 import {
   type CreateNetworkRequest,
@@ -84,8 +84,10 @@ export class NetworkService {
 
   /** Loads what is on disk and makes the predefined networks that are missing. */
   async open(): Promise<void> {
-    const { records, broken } = await this.#deps.records.load();
-    for (const key of broken) await this.#deps.records.remove(key);
+    const { records, unfinished, damaged } = await this.#deps.records.load();
+    for (const key of unfinished) await this.#deps.records.remove(key);
+    for (const key of damaged)
+      this.#deps.log.error({ network: key }, 'the record of a network is damaged: see drydock fsck');
     this.#networks = records;
     for (const wanted of predefined) {
       if (this.list().some((n) => n.name === wanted.Name)) continue;

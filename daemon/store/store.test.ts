@@ -1,10 +1,10 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { resolveInRoot } from '../mounts/rootpath.ts';
-import { RecordFolder } from './atomic.ts';
 import { lockDataRoot } from './lock.ts';
+import { RecordFolder } from './record-folder.ts';
 
 let folder: string;
 beforeEach(async () => {
@@ -13,7 +13,7 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
 describe('records on disk', () => {
-  it('are found again; what a crash left half-made is told apart', async () => {
+  it('are found again; what a crash left half-made, and what was damaged, are told apart', async () => {
     const records = new RecordFolder<{ n: number }>(join(folder, 'r'), 'x.json');
     await records.load();
     await records.save('a', { n: 1 });
@@ -22,7 +22,17 @@ describe('records on disk', () => {
     await writeFile(join(folder, 'r', 'torn', 'x.json'), '{"n":');
     const again = await new RecordFolder<{ n: number }>(join(folder, 'r'), 'x.json').load();
     expect([...again.records]).toEqual([['a', { n: 1 }]]);
-    expect(again.broken.sort()).toEqual(['half', 'torn']);
+    expect(again.unfinished).toEqual(['half']);
+    expect(again.damaged).toEqual(['torn']);
+  });
+
+  it('are gone whole: a removal that a crash cut short is finished at the next load', async () => {
+    const records = new RecordFolder<{ n: number }>(join(folder, 'r'), 'x.json');
+    await records.save('a', { n: 1 });
+    await rename(join(folder, 'r', 'a'), join(folder, 'r', '.removing-a'));
+    const again = await records.load();
+    expect([...again.records.keys(), ...again.unfinished, ...again.damaged]).toEqual([]);
+    expect(await readdir(join(folder, 'r'))).toEqual([]);
   });
 
   it('of many saves at once the last one is there when any of them has resolved last', async () => {

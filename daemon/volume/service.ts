@@ -17,7 +17,7 @@ import type { EventBus } from '../events/bus.ts';
 import { ownerOnDisk, ROOT } from '../image/owners.ts';
 import { mountFilesystem, unmountAll } from '../mounts/host-mounts.ts';
 import { VOLUME_NAME } from '../mounts/parse.ts';
-import type { RecordFolder } from '../store/atomic.ts';
+import type { RecordFolder } from '../store/record-folder.ts';
 import { folderBytes } from '../store/size.ts';
 import {
   boundFolder,
@@ -71,15 +71,19 @@ export class VolumeService {
   }
 
   /**
-   * Loads what is on disk. A folder without a record is a volume whose record was lost: its data is kept. What a killed
-   * daemon left mounted is unmounted.
+   * Loads what is on disk. A volume whose record was lost gets a new one: its data is kept. One that was just being made is not.
+   * What a killed daemon left mounted is unmounted.
    */
   async open(): Promise<void> {
-    const { records, broken } = await this.#deps.records.load();
+    const { records, unfinished, damaged } = await this.#deps.records.load();
     this.#volumes = records;
     for (const { name, options } of records.values())
       if (needsMount(options)) await unmountAll(this.dataPath(name));
-    for (const name of broken) await this.#save({ ...this.#fresh(name), anonymous: false });
+    for (const name of [...unfinished, ...damaged]) {
+      const holdsData = (await readdir(this.dataPath(name)).catch(() => [])).length > 0;
+      if (holdsData || damaged.includes(name)) await this.#save({ ...this.#fresh(name), anonymous: false });
+      else await this.#deps.records.remove(name);
+    }
   }
 
   #fresh(name: string): VolumeRecord {

@@ -211,7 +211,7 @@ describeE2e('the daemon from start to end', () => {
   });
 
   it('without a docker command it starts all the same and says where to get one', async () => {
-    const daemon = TestDaemon.spawnProcess(address, [], { PATH: '/nowhere' });
+    const daemon = TestDaemon.spawnProcess(address, [], { env: { PATH: '/nowhere' } });
     started.push(daemon);
     await until(() => daemon.log.includes('DOCKER_HOST='), 'the daemon is ready');
     expect(daemon.log).toMatch(/docker.*(install|package|client)/i);

@@ -36,7 +36,7 @@ describeE2e('the package', () => {
 
   beforeAll(async () => {
     installed = await installPackage();
-    daemon = await TestDaemon.launch(undefined, [], installed.entry);
+    daemon = await TestDaemon.launch(undefined, [], { entry: installed.entry });
   });
   afterAll(async () => {
     const code = await daemon.stop();

@@ -25,12 +25,9 @@ describeE2e('with userns-remap', () => {
   const folder = mkdtempSync(join(tmpdir(), 'drydock-subids-'));
   let daemon: TestDaemon;
   beforeAll(async () => {
-    daemon = await TestDaemon.launch(
-      address,
-      ['--userns-remap', 'daemon'],
-      undefined,
-      withSubordinateIds(folder),
-    );
+    daemon = await TestDaemon.launch(address, ['--userns-remap', 'daemon'], {
+      wrapper: withSubordinateIds(folder),
+    });
   });
   afterAll(async () => {
     await daemon.stop('SIGTERM');
@@ -156,12 +153,9 @@ describeE2e('with userns-remap', () => {
   it('nothing is left after the daemon', async () => {
     await daemon.stop('SIGTERM');
     expect(litterOf(address)).toEqual([]);
-    daemon = await TestDaemon.launch(
-      address,
-      ['--userns-remap', 'daemon'],
-      undefined,
-      withSubordinateIds(folder),
-    );
+    daemon = await TestDaemon.launch(address, ['--userns-remap', 'daemon'], {
+      wrapper: withSubordinateIds(folder),
+    });
     expect(await run(IMAGE, 'id', '-u')).toBe('0');
   });
 });

@@ -12,7 +12,7 @@ import { DrydockError, errorMessage } from '#common/errors';
 import { landlockVersion } from '#common/native/landlock';
 import { mountRoot } from '../../launch/root.ts';
 import { linuxSystem } from '../../launch/system.ts';
-import { writeAtomic } from '../../store/atomic.ts';
+import { writeJson } from '../../store/durable.ts';
 import { launchError } from '../launcher-channel.ts';
 import { processStartTime } from '../linux/jail.ts';
 import { LauncherProgram } from '../linux/launcher.ts';
@@ -63,7 +63,7 @@ export class PlainRuntime implements Runtime {
     if (linuxUserProcesses.list(owner).length > 0)
       throw new DrydockError('ERR_JAIL', `User ${owner} of container ${spec.id} has processes already.`);
     const note = join(this.#folder, spec.id);
-    await writeAtomic(note, JSON.stringify({ owner, rootPath: spec.rootPath } satisfies Note));
+    await writeJson(note, { owner, rootPath: spec.rootPath } satisfies Note);
     let release = async (): Promise<void> => rm(note);
     try {
       closeSync(mountRoot(linuxSystem, spec.rootPath));

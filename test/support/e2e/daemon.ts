@@ -28,6 +28,15 @@ export interface DockerOptions {
   env?: Record<string, string>;
 }
 
+/** How a daemon is started, if not plainly. */
+export interface DaemonStart {
+  env?: Record<string, string>;
+  /** Another program than this tree's. */
+  entry?: string;
+  /** A command that becomes the daemon's process. */
+  wrapper?: string[];
+}
+
 /** Where a daemon can be reached: enough to drive it from any test process. */
 export interface DaemonAddress {
   socketPath: string;
@@ -167,19 +176,13 @@ export class TestDaemon extends Docker {
     };
   }
 
-  /**
-   * Starts a daemon and waits until it answers.
-   *
-   * @param entry another program than this tree's
-   * @param wrapper a command that becomes the daemon's process
-   */
+  /** Starts a daemon and waits until it answers. */
   static async launch(
     address: DaemonAddress = TestDaemon.makeAddress(),
     args: string[] = [],
-    entry?: string,
-    wrapper: string[] = [],
+    options: DaemonStart = {},
   ): Promise<TestDaemon> {
-    const daemon = TestDaemon.spawnProcess(address, args, {}, entry, wrapper);
+    const daemon = TestDaemon.spawnProcess(address, args, options);
     try {
       await until(
         async () => {
@@ -203,9 +206,7 @@ export class TestDaemon extends Docker {
   static spawnProcess(
     address: DaemonAddress,
     args: string[] = [],
-    env: Record<string, string> = {},
-    entry: string = compiledEntry('daemon/bin'),
-    wrapper: string[] = [],
+    { env = {}, entry = compiledEntry('daemon/bin'), wrapper = [] }: DaemonStart = {},
   ): TestDaemon {
     const [command = process.execPath, ...before] = [...wrapper, process.execPath];
     const child = spawn(

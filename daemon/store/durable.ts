@@ -1,7 +1,7 @@
 /** Files that are there whole or not at all, also after a crash: written aside, synced, renamed, the folder synced. */
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { errorCode } from '#common/errors';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
 
 let serial = 0;
 
@@ -13,6 +13,12 @@ export function temporaryName(): string {
 /** Whether a name is of a file that was in the making. */
 export function isTemporary(name: string): boolean {
   return name.startsWith('.tmp-');
+}
+
+/** Removes the files of a folder that were in the making when the last daemon ended. */
+export async function sweepTemporaries(folder: string): Promise<void> {
+  for (const name of await readdir(folder))
+    if (isTemporary(name)) await rm(`${folder}/${name}`, { force: true });
 }
 
 /** Makes the entries of a folder durable. */
@@ -46,12 +52,25 @@ export async function writeJson(path: string, value: unknown): Promise<void> {
   await syncFolder(folder);
 }
 
-/** Reads a JSON file; undefined when there is none. Its shape is as we wrote it. */
+/**
+ * Reads a JSON file; undefined when there is none. Its shape is as we wrote it.
+ * @throws ERR_STORE_DAMAGED when it is not JSON: writes are whole, so the disk or somebody else has changed it
+ */
 export async function readJson<T>(path: string): Promise<T | undefined> {
+  let text: string;
   try {
-    return JSON.parse(await readFile(path, 'utf8')) as T;
+    text = await readFile(path, 'utf8');
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return undefined;
     throw error;
+  }
+  try {
+    return JSON.parse(text) as T;
+  } catch (error) {
+    throw new DrydockError(
+      'ERR_STORE_DAMAGED',
+      `${path} is damaged (${errorMessage(error)}). Stop the daemon, and run drydock fsck to see what it concerns.`,
+      { cause: error },
+    );
   }
 }

@@ -1,0 +1,332 @@
+/**
+ * Verifies a data root that no daemon uses: every record can be read, every blob is what its digest says, and everything that an
+ * image or a container needs is there. Looks only; each finding brings its repair.
+ *
+ * What a killed daemon leaves (something in the making, something on its way out) is a leftover: the next start removes it. Damage
+ * is what no order of writes can lead to: a disk that lost or changed bytes, or somebody who did.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { access, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { errorCode, errorMessage } from '#common/errors';
+import { detachMount } from '#common/native/mount';
+import type { ContainerRecord } from '../container/types.ts';
+import type { Layer } from '../image/layers.ts';
+import { mountsBelow } from '../image/overlay-driver.ts';
+import type { ImageRecord, LayerRecord } from '../image/records.ts';
+import { formatFamiliar, parseReference } from '../image/reference.ts';
+import { isTemporary, readJson, writeJson } from './durable.ts';
+import { isDoomed } from './record-folder.ts';
+
+/** Something that is not as it should be. */
+export interface Finding {
+  /** The file or folder. */
+  path: string;
+  /** What is wrong with it, and whom it concerns. */
+  text: string;
+}
+
+/** What can't be used any more. */
+export interface Damage extends Finding {
+  /** What {@link Damage.mend} does, which gives up as little as it can. */
+  repair: string;
+  mend(): Promise<void>;
+}
+
+/** What was looked at, and what was found. */
+export interface FsckReport {
+  checked: { blobs: number; blobBytes: number; images: number; layers: number; containers: number };
+  damage: Damage[];
+  /** What the next start of the daemon removes. */
+  leftovers: Finding[];
+}
+
+/** Verifies the data root at `dataRoot`; the daemon must not run. @throws SyscallError and Node's errors when it cannot be read */
+export async function fsck(dataRoot: string): Promise<FsckReport> {
+  const check = new Check(dataRoot);
+  await check.run();
+  const { checked, damage, leftovers } = check;
+  return { checked, damage, leftovers };
+}
+
+const HEX = /^[0-9a-f]{64}$/;
+const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
+
+/** The entries of a folder, in order; none where it does not exist. */
+async function entries(folder: string): Promise<string[]> {
+  try {
+    return (await readdir(folder)).sort();
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+async function digestOfFile(path: string): Promise<{ digest: string; bytes: number }> {
+  const hash = createHash('sha256');
+  let bytes = 0;
+  const stream = createReadStream(path, { highWaterMark: 1 << 20 });
+  stream.on('data', (chunk) => (bytes += chunk.length));
+  await pipeline(stream, hash);
+  return { digest: `sha256:${hash.digest('hex')}`, bytes };
+}
+
+class Check {
+  readonly damage: Damage[] = [];
+  readonly leftovers: Finding[] = [];
+  readonly checked = { blobs: 0, blobBytes: 0, images: 0, layers: 0, containers: 0 };
+  readonly #root: string;
+  /** Blobs that are what their digest says. */
+  readonly #sound = new Set<string>();
+  readonly #images = new Map<string, ImageRecord>();
+  /** Names by image, in familiar form. */
+  readonly #names = new Map<string, string[]>();
+  /** Digests of blobs and layers that images and containers need. */
+  readonly #needed = new Set<string>();
+
+  constructor(dataRoot: string) {
+    this.#root = dataRoot;
+  }
+
+  async run(): Promise<void> {
+    await this.#readBlobs();
+    await this.#readImages();
+    await this.#readNames();
+    await this.#temporaries(join(this.#root, 'image'));
+    await this.#readRoots();
+    for (const driverRoot of this.#driverRoots()) await this.#readLayers(driverRoot);
+    await this.#readRecords('networks', 'network.json', (key) => ({
+      text: 'the network is lost with it',
+      repair: 'remove the network',
+      mend: () => rm(join(this.#root, 'networks', key), { recursive: true }),
+    }));
+    await this.#readRecords('volumes', 'volume.json', (key) => ({
+      text: `the volume ${key} has lost its labels and options; its files are there`,
+      repair: 'remove the record: the next start makes a new one',
+      mend: () => rm(join(this.#root, 'volumes', key, 'volume.json'), { force: true }),
+    }));
+    this.#unneededBlobs();
+    for (const name of await entries(join(this.#root, 'build')))
+      this.#leftover(join(this.#root, 'build', name), 'the files of a build that was cut short');
+  }
+
+  #path(digest: string): string {
+    return join(this.#root, 'image/content/sha256', digest.slice('sha256:'.length));
+  }
+
+  #damage(path: string, text: string, repair: string, mend: () => Promise<void>): void {
+    this.damage.push({ path, text, repair, mend });
+  }
+
+  #leftover(path: string, text: string): void {
+    this.leftovers.push({ path, text });
+  }
+
+  async #readBlobs(): Promise<void> {
+    const folder = join(this.#root, 'image/content');
+    for (const name of await entries(join(folder, 'ingest')))
+      this.#leftover(join(folder, 'ingest', name), 'a blob that was being fetched or made');
+    for (const name of await entries(join(folder, 'sha256'))) {
+      const path = join(folder, 'sha256', name);
+      if (!HEX.test(name)) {
+        this.#damage(path, 'a file that is not of the store', 'remove it', () => rm(path));
+        continue;
+      }
+      const { digest, bytes } = await digestOfFile(path);
+      this.checked.blobs++;
+      this.checked.blobBytes += bytes;
+      if (digest === `sha256:${name}`) this.#sound.add(digest);
+      else this.#damage(path, `its bytes have the digest ${digest}`, 'remove it', () => rm(path));
+    }
+  }
+
+  async #readImages(): Promise<void> {
+    const folder = join(this.#root, 'image/images');
+    for (const name of await entries(folder)) {
+      const path = join(folder, name);
+      if (isTemporary(name)) {
+        this.#leftover(path, 'the record of an image that was being written');
+        continue;
+      }
+      const record = await this.#read<ImageRecord>(path);
+      if (record === undefined) continue;
+      if (`${record.id?.slice('sha256:'.length)}.json` !== name || !Array.isArray(record.layers))
+        this.#damage(path, 'it is not the record of the image that its name tells', 'remove it', () =>
+          rm(path),
+        );
+      else this.#images.set(record.id, record);
+    }
+    this.checked.images = this.#images.size;
+  }
+
+  /** Reads a record. One that is not JSON is damage, whose repair is to remove it. */
+  async #read<T extends object>(path: string, mend = (): Promise<void> => rm(path)): Promise<T | undefined> {
+    try {
+      const value = await readJson<T | null>(path);
+      if (value !== undefined && (value === null || typeof value !== 'object'))
+        throw new Error('it holds no object');
+      return value;
+    } catch (error) {
+      const reason = errorMessage((error as Error).cause ?? error);
+      this.#damage(path, `it can't be read: ${reason}`, 'remove it', mend);
+      return undefined;
+    }
+  }
+
+  async #readNames(): Promise<void> {
+    const path = join(this.#root, 'image/references.json');
+    const references = (await this.#read<Record<string, string>>(path)) ?? {};
+    const without = Object.keys(references).filter((name) => !this.#images.has(references[name]!));
+    if (without.length > 0)
+      this.#leftover(path, `names of images that are gone: ${without.map(familiar).join(', ')}`);
+    for (const [name, id] of Object.entries(references))
+      this.#names.set(id, [...(this.#names.get(id) ?? []), familiar(name)]);
+    for (const record of this.#images.values()) this.#checkImage(record, path, references);
+  }
+
+  #checkImage(record: ImageRecord, referencesPath: string, references: Record<string, string>): void {
+    const needs = [record.id, ...record.layers.map((layer) => layer.blob.digest)];
+    if (record.manifest) needs.push(record.manifest.digest);
+    for (const digest of needs) this.#needed.add(digest);
+    for (const layer of record.layers) this.#needed.add(layer.diffId);
+    const lost = needs.filter((digest) => !this.#sound.has(digest));
+    if (lost.length === 0) return;
+    const path = join(this.#root, 'image/images', `${record.id.slice('sha256:'.length)}.json`);
+    const names = this.#names.get(record.id) ?? [];
+    const title = names.length > 0 ? names.join(', ') : record.id;
+    this.#damage(
+      path,
+      `the image ${title} needs what is missing or damaged: ${lost.join(', ')}`,
+      'forget the image: pull, load or build it again',
+      async () => {
+        for (const [name, id] of Object.entries(references)) if (id === record.id) delete references[name];
+        await writeJson(referencesPath, references);
+        await rm(path);
+      },
+    );
+  }
+
+  /** Root file systems of containers, against the containers. */
+  async #readRoots(): Promise<void> {
+    const containers = await this.#readRecords<ContainerRecord>('containers', 'config.json', (key) => ({
+      text: `container ${key.slice(0, 12)} is lost with it`,
+      repair: 'remove the container, with what it has written',
+      mend: () => this.#removeContainer(key),
+    }));
+    this.checked.containers = containers.size;
+    // Images that a container mounts have a root of their own.
+    const owners = new Map<string, string>();
+    for (const [id, { mounts = [] }] of containers) {
+      owners.set(id, id);
+      for (const { rootId } of mounts) if (rootId !== undefined) owners.set(rootId, id);
+    }
+    for (const driverRoot of this.#driverRoots())
+      for (const rootId of await entries(join(driverRoot, 'roots'))) {
+        const owner = owners.get(rootId);
+        const path = join(driverRoot, 'roots', rootId);
+        if (owner === undefined)
+          this.#leftover(path, 'the root of a container that was being made or removed');
+        else await this.#checkRoot(driverRoot, rootId, owner);
+        owners.delete(rootId);
+      }
+    for (const id of new Set(owners.values())) this.#lostContainer(id, 'its root file system is gone');
+  }
+
+  async #checkRoot(driverRoot: string, rootId: string, id: string): Promise<void> {
+    const folder = join(driverRoot, 'roots', rootId);
+    await this.#temporaries(folder);
+    const root = await this.#read<{ layers: LayerRecord[] }>(join(folder, 'root.json'), () =>
+      this.#removeContainer(id),
+    );
+    if (!root) return;
+    for (const { diffId, blob } of root.layers) {
+      this.#needed.add(diffId).add(blob.digest);
+      const unpacked = join(driverRoot, 'layers', diffId.slice('sha256:'.length), 'layer.json');
+      if (!this.#sound.has(blob.digest) && !(await exists(unpacked)))
+        this.#lostContainer(id, `its layer ${diffId} is gone, packed and unpacked`);
+    }
+  }
+
+  #lostContainer(id: string, why: string): void {
+    const path = join(this.#root, 'containers', id);
+    this.#damage(path, `container ${id.slice(0, 12)} can't run: ${why}`, 'remove the container', () =>
+      this.#removeContainer(id),
+    );
+  }
+
+  async #removeContainer(id: string): Promise<void> {
+    const folders = [this.#root, ...this.#driverRoots()].map((root) =>
+      join(root, root === this.#root ? 'containers' : 'roots', id),
+    );
+    for (const folder of folders) {
+      for (const mount of (await mountsBelow(folder)).reverse()) detachMount(mount);
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  #driverRoots(): string[] {
+    return ['overlay2', 'vfs'].map((driver) => join(this.#root, driver));
+  }
+
+  async #readLayers(driverRoot: string): Promise<void> {
+    for (const name of await entries(join(driverRoot, 'layers'))) {
+      const path = join(driverRoot, 'layers', name);
+      const layer = HEX.test(name)
+        ? await readJson<Layer>(join(path, 'layer.json')).catch(() => undefined)
+        : undefined;
+      await this.#temporaries(path);
+      this.checked.layers++;
+      if (!HEX.test(name) || layer?.diffId !== `sha256:${name}`)
+        this.#leftover(path, 'a layer that was being unpacked or removed');
+      else if (!this.#needed.has(layer.diffId)) this.#leftover(path, 'a layer that nothing needs');
+    }
+  }
+
+  #unneededBlobs(): void {
+    for (const digest of this.#sound)
+      if (!this.#needed.has(digest)) this.#leftover(this.#path(digest), 'a blob that nothing needs');
+  }
+
+  /** Files that were being written. */
+  async #temporaries(folder: string): Promise<void> {
+    for (const name of await entries(folder))
+      if (isTemporary(name)) this.#leftover(join(folder, name), 'a record that was being written');
+  }
+
+  /** One kind's records by key. @param damaged what it means that one can't be read */
+  async #readRecords<T extends object>(
+    kind: string,
+    file: string,
+    damaged: (key: string) => { text: string; repair: string; mend: () => Promise<void> },
+  ): Promise<Map<string, T>> {
+    const records = new Map<string, T>();
+    for (const key of await entries(join(this.#root, kind))) {
+      const folder = join(this.#root, kind, key);
+      await this.#temporaries(folder);
+      const record = await readJson<T | null>(join(folder, file)).catch(() => null);
+      if (isDoomed(key)) this.#leftover(folder, 'it was being removed');
+      else if (record === undefined && (await isEmptyVolume(folder)))
+        this.#leftover(folder, 'it was being made');
+      else if (record === null || typeof record !== 'object') {
+        const { text, repair, mend } = damaged(key);
+        this.#damage(join(folder, file), `it can't be read: ${text}`, repair, mend);
+      } else records.set(key, record);
+    }
+    return records;
+  }
+}
+
+/** Whether a folder holds no volume's files: then it is one that was being made. */
+async function isEmptyVolume(folder: string): Promise<boolean> {
+  return (await entries(join(folder, '_data'))).length === 0;
+}
+
+function familiar(name: string): string {
+  return formatFamiliar(parseReference(name));
+}

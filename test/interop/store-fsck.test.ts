@@ -1,0 +1,163 @@
+/** Each kind of damage to a store is found, named with whom it concerns, and repaired so that the rest can be used. */
+
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { compiledEntry } from '#common/entry';
+import type { Image } from '../../daemon/image/store.ts';
+import { fsck } from '../../daemon/store/fsck.ts';
+import { dockerArchive, file, load, type TestImages, testImages } from '../support/images.ts';
+import { lacking } from '../support/requirements.ts';
+
+const CONTAINER = 'c'.repeat(64);
+
+describe.skipIf(lacking('root'))('drydock fsck', () => {
+  let store: TestImages;
+  let one: Image;
+  let two: Image;
+  const path = (...parts: string[]): string => join(store.dataRoot, ...parts);
+  const hex = (digest: string): string => digest.slice('sha256:'.length);
+  const blobs = (): string[] => readdirSync(path('image/content/sha256'));
+  const layersOf = (image: Image): string[] =>
+    store.images.library.parts.records.get(image.id)!.layers.map((layer) => layer.blob.digest);
+
+  beforeEach(async () => {
+    store = await testImages();
+    one = (await load(store, dockerArchive([[file('a', 'shared')], [file('b', 'one')]], { names: ['one'] })))
+      .image;
+    two = (await load(store, dockerArchive([[file('a', 'shared')], [file('b', 'two')]], { names: ['two'] })))
+      .image;
+    await store.roots.create(CONTAINER, two.id);
+    record('containers', CONTAINER, 'config.json', {
+      id: CONTAINER,
+      mounts: [],
+      state: { status: 'exited' },
+    });
+    record('volumes', 'vol', 'volume.json', { name: 'vol' });
+    record('networks', 'net', 'network.json', { name: 'net' });
+    await store.roots.unmount(CONTAINER);
+  });
+  afterEach(() => store.dispose());
+
+  const record = (kind: string, key: string, name: string, value: object): void => {
+    mkdirSync(path(kind, key), { recursive: true });
+    writeFileSync(path(kind, key, name), JSON.stringify(value));
+  };
+
+  /** Repairs everything, and shows that nothing is left to repair. @returns what was damaged, as path (without the root) and text */
+  const repaired = async (): Promise<string[]> => {
+    const { damage } = await fsck(store.dataRoot);
+    for (const each of damage) await each.mend();
+    expect((await fsck(store.dataRoot)).damage).toEqual([]);
+    return damage.map((each) => `${each.path.slice(store.dataRoot.length + 1)}: ${each.text}`);
+  };
+
+  it('finds nothing in a store that is as it should be, and counts what it saw', async () => {
+    const report = await fsck(store.dataRoot);
+    expect(report).toMatchObject({
+      checked: { blobs: 5, images: 2, layers: 3, containers: 1 },
+      damage: [],
+      leftovers: [],
+    });
+    expect(report.checked.blobBytes).toBeGreaterThan(5 * 512);
+  });
+
+  it('a blob whose bytes have changed takes with it the images that need it, and no others', async () => {
+    const [, top] = layersOf(one);
+    writeFileSync(path('image/content/sha256', hex(top!)), 'rotten');
+    const found = await repaired();
+    expect(found).toHaveLength(2);
+    expect(found[0]).toMatch(
+      new RegExp(`^image/content/sha256/${hex(top!)}: its bytes have the digest sha256:`),
+    );
+    expect(found[1]).toBe(
+      `image/images/${hex(one.id)}.json: the image one:latest needs what is missing or damaged: ${top}`,
+    );
+    await store.reopen();
+    expect((await store.images.list()).flatMap((image) => image.tags)).toEqual(['two:latest']);
+  });
+
+  it('a blob that is gone is missed by every image that shares it', async () => {
+    const [shared] = layersOf(one);
+    rmSync(path('image/content/sha256', hex(shared!)));
+    expect(await repaired()).toHaveLength(2);
+    await store.reopen();
+    expect(await store.images.list()).toEqual([]);
+    // The container goes on: its layers are unpacked.
+    expect(await store.roots.mount(CONTAINER)).toContain(CONTAINER);
+  });
+
+  it.each([
+    ['an image', 'image/images/HEX.json'],
+    ['the names', 'image/references.json'],
+    ['a container', `containers/${CONTAINER}/config.json`],
+    ['a root', `overlay2/roots/${CONTAINER}/root.json`],
+    ['a volume', 'volumes/vol/volume.json'],
+    ['a network', 'networks/net/network.json'],
+  ])('a record of %s that is no JSON is told and given up', async (_, name) => {
+    const file = name.replace('HEX', hex(one.id));
+    writeFileSync(path(file), '{"torn":');
+    const found = await repaired();
+    expect(found[0]).toMatch(new RegExp(`^${file}: it can't be read: `));
+    await store.reopen();
+    expect(await store.images.list()).toHaveLength(name.includes('HEX') ? 1 : 2);
+  });
+
+  it('a container whose root is gone is named, and only removed when asked', async () => {
+    await store.roots.remove(CONTAINER);
+    const { damage } = await fsck(store.dataRoot);
+    expect(damage.map(({ text }) => text)).toEqual([
+      `container ${CONTAINER.slice(0, 12)} can't run: its root file system is gone`,
+    ]);
+    expect(readdirSync(path('containers'))).toEqual([CONTAINER]);
+    await damage[0]!.mend();
+    expect(readdirSync(path('containers'))).toEqual([]);
+  });
+
+  it('what a killed daemon leaves is told apart, and is gone after the next start', async () => {
+    writeFileSync(path('image/content/ingest/.tmp-1-1'), 'half');
+    writeFileSync(path('image/.tmp-1-2'), '{');
+    mkdirSync(path('overlay2/layers/.tmp-abc/diff'), { recursive: true });
+    mkdirSync(path('volumes/.removing-old/_data'), { recursive: true });
+    const { damage, leftovers } = await fsck(store.dataRoot);
+    expect(damage).toEqual([]);
+    expect(leftovers.map((each) => each.path.slice(store.dataRoot.length + 1)).sort()).toEqual([
+      'image/.tmp-1-2',
+      'image/content/ingest/.tmp-1-1',
+      'overlay2/layers/.tmp-abc',
+      'volumes/.removing-old',
+    ]);
+    await store.reopen();
+    const after = (await fsck(store.dataRoot)).leftovers.map((each) =>
+      each.path.slice(store.dataRoot.length + 1),
+    );
+    expect(after).toEqual(['volumes/.removing-old']);
+  });
+
+  it('as a command: exits 1 on damage and 0 after the repair, and refuses data that a daemon uses', () => {
+    const run = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
+      spawnSync(
+        process.execPath,
+        [compiledEntry('daemon/bin'), 'fsck', '--data-root', store.dataRoot, ...args],
+        {
+          encoding: 'utf8',
+        },
+      );
+    expect(run()).toMatchObject({ status: 0, stderr: '' });
+    const [victim] = blobs();
+    writeFileSync(path('image/content/sha256', victim!), 'rotten');
+    expect(run()).toMatchObject({
+      status: 1,
+      stdout: expect.stringContaining('--repair does what is named'),
+    });
+    const { damage } = JSON.parse(run('--format', 'json').stdout) as { damage: object[] };
+    expect(damage[0]).toMatchObject({ repair: 'remove it', repaired: false });
+    expect(run('--repair')).toMatchObject({ status: 0, stdout: expect.stringContaining('done: remove it') });
+    expect(run().status).toBe(0);
+    expect(run('--data-root', '/nowhere')).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining('/nowhere'),
+    });
+  });
+});
