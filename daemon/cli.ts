@@ -1,17 +1,11 @@
 /** `drydock daemon`: options in, a running daemon, signals, a banner that says how to go on. */
 import { type Command, Option } from 'commander';
 import { explain } from '#common/command-help';
-import { DrydockError, errorMessage } from '#common/errors';
+import { errorMessage } from '#common/errors';
 import { notifyManager } from './activation.ts';
-import {
-  CONFIG_FILE_DEFAULT,
-  type DaemonConfig,
-  type DaemonOption,
-  effectiveConfig,
-  OPTIONS,
-  type PartialConfig,
-  readConfigFile,
-} from './config.ts';
+import { effectiveConfig, type PartialConfig, readConfigFile } from './config.ts';
+import { CONFIG_FILE_DEFAULT, type DaemonConfig, type DaemonOption, OPTIONS } from './config-options.ts';
+import { valueOfFlag } from './config-values.ts';
 import { FOREIGN_OPTIONS, judgeForeign } from './foreign-options.ts';
 import { type DaemonLog, jsonLog, textLog } from './log.ts';
 import { findProgram } from './platform.ts';
@@ -21,10 +15,10 @@ export function defineDaemon(command: Command, version: string): void {
   command
     .option('--config-file <file>', `daemon.json to read (default ${CONFIG_FILE_DEFAULT}, when it is there)`)
     .option('--validate', 'check the configuration and exit');
-  for (const option of OPTIONS) command.addOption(commanderOption(option));
+  for (const option of OPTIONS) if (option.flags !== '') command.addOption(commanderOption(option));
   for (const { flag, bare } of FOREIGN_OPTIONS)
     if (flag) command.addOption(foreignOption(flag, bare === true));
-  command.action(async (flags: Record<string, unknown>) => runDaemon(flags, version));
+  command.action(async () => runDaemon(command, version));
   explain(command, {
     examples: [
       { text: 'run in this terminal; Ctrl-C stops it and its containers', command: 'sudo drydock daemon' },
@@ -41,60 +35,51 @@ export function defineDaemon(command: Command, version: string): void {
 }
 
 function commanderOption(option: DaemonOption): Option {
-  const made = new Option(option.flags, option.help);
-  if (option.kind === 'list')
-    made.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value]);
-  if (option.kind === 'map' || option.kind === 'programs')
-    made.argParser((value: string, before: Record<string, string> | undefined) => {
-      const at = value.indexOf('=');
-      return { ...before, [at < 0 ? value : value.slice(0, at)]: at < 0 ? '' : value.slice(at + 1) };
-    });
-  if (option.kind === 'number')
-    made.argParser((value: string) => {
-      if (!/^\d+$/.test(value))
-        throw new DrydockError('ERR_BAD_CONFIG', `${option.flags}: ${value} is not a number`);
-      return Number(value);
-    });
-  return made;
-}
-
-/** Commander takes `--no-x` for the negation of a switch that is on unless told otherwise. */
-function isGiven(flags: Record<string, unknown>, flag: string): boolean {
-  const value = flags[new Option(`--${flag}`).attributeName()];
-  return value !== undefined && !(flag.startsWith('no-') && value === true);
+  // As Go's flags, a switch may be written `--icc` and `--icc=false`.
+  const made = new Option(option.kind === 'flag' ? `${option.flags} [bool]` : option.flags, option.help);
+  if (option.kind === 'flag') made.preset('true');
+  return made.argParser((value: string, before: unknown) =>
+    valueOfFlag(option.kind, option.flags, value, before),
+  );
 }
 
 /** One of dockerd's that is only known by name: a switch may be written `--icc` and `--icc=false`. */
 function foreignOption(flag: string, bare: boolean): Option {
-  const short = flag === 'bridge' ? '-b, ' : '';
-  return new Option(`${short}--${flag} ${bare ? '[value]' : '<value>'}`).hideHelp();
+  return new Option(`--${flag} ${bare ? '[value]' : '<value>'}`).hideHelp();
+}
+
+/** What the command line says; commander's own defaults (true for `--no-x`) are not. */
+function given(command: Command, flags: string): unknown {
+  const name = new Option(flags).attributeName();
+  return command.getOptionValueSource(name) === 'cli' ? command.getOptionValue(name) : undefined;
 }
 
 /** Values that flags set, by field of the configuration. */
-function flagValues(flags: Record<string, unknown>): PartialConfig {
+function flagValues(command: Command): PartialConfig {
   const found: PartialConfig = {};
   for (const option of OPTIONS) {
-    const value = flags[new Option(option.flags).attributeName()];
+    if (option.flags === '') continue;
+    const value = given(command, option.flags);
     if (value !== undefined) found[option.field] = value;
   }
   return found;
 }
 
-async function loadConfig(
-  flags: Record<string, unknown>,
-  warn: (text: string) => void,
-): Promise<DaemonConfig> {
-  const named = flags.configFile as string | undefined;
-  const foreign = FOREIGN_OPTIONS.filter(({ flag }) => flag && isGiven(flags, flag));
+async function loadConfig(command: Command, warn: (text: string) => void): Promise<DaemonConfig> {
+  const named = command.getOptionValue('configFile') as string | undefined;
+  const foreign = FOREIGN_OPTIONS.flatMap((option) => {
+    const value = option.flag && given(command, `--${option.flag}`);
+    return value === undefined || value === '' ? [] : [{ option, value }];
+  });
   for (const warning of judgeForeign(foreign, 'flag')) warn(warning);
   const file = await readConfigFile(named ?? CONFIG_FILE_DEFAULT, named !== undefined, warn);
-  return effectiveConfig(flagValues(flags), file);
+  return effectiveConfig(flagValues(command), file, process.env);
 }
 
-async function runDaemon(flags: Record<string, unknown>, version: string): Promise<void> {
+async function runDaemon(command: Command, version: string): Promise<void> {
   const warnings: string[] = [];
-  const config = await loadConfig(flags, (text) => warnings.push(text));
-  if (flags.validate === true) {
+  const config = await loadConfig(command, (text) => warnings.push(text));
+  if (command.getOptionValue('validate') === true) {
     for (const warning of warnings) console.error(`warning: ${warning}`);
     console.log('configuration OK');
     return;
@@ -114,14 +99,13 @@ async function runDaemon(flags: Record<string, unknown>, version: string): Promi
   tellManager(manager, 'READY=1', log);
   process.stdout.write(banner(daemon.addresses, daemon.hostImage, version, daemon.dashboard));
   process.on('SIGHUP', () => {
-    loadConfig(flags, (text) => log.warn({}, text)).then(
-      (next) => {
-        log.setLevel(next.logLevel);
+    void loadConfig(command, (text) => log.warn({}, text))
+      .then((next) => {
         daemon.reload(next);
+        log.setLevel(next.logLevel);
         log.info({}, 'configuration reloaded');
-      },
-      (error) => log.error({}, `configuration not reloaded: ${errorMessage(error)}`),
-    );
+      })
+      .catch((error) => log.error({}, `configuration not reloaded: ${errorMessage(error)}`));
   });
   const signal = await stopped;
   tellManager(manager, 'STOPPING=1', log);

@@ -6,310 +6,13 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
-import { FOREIGN_OPTIONS, type ForeignOption, judgeForeign } from './foreign-options.ts';
-import { SHUTDOWN_TIMEOUT_S } from './limits.ts';
+import { API_MINOR_MAX, API_MINOR_MIN } from './api/versions.ts';
+import { type DaemonConfig, DEFAULTS, KEY_GROUPS, OPTIONS } from './config-options.ts';
+import { valueOfFile } from './config-values.ts';
+import { ULIMITS } from './container/ulimits.ts';
+import { FOREIGN_OPTIONS, type ForeignUse, judgeForeign } from './foreign-options.ts';
 import { LOG_LEVELS } from './log.ts';
-
-/** Effective options. */
-export interface DaemonConfig {
-  hosts: string[];
-  dataRoot: string;
-  execRoot: string;
-  pidfile: string;
-  group: string;
-  debug: boolean;
-  logLevel: string;
-  logFormat: string;
-  storageDriver: string;
-  labels: string[];
-  logDriver: string;
-  logOpts: Record<string, string>;
-  /** OCI runtimes by name: a path, or a name in PATH. */
-  runtimes: Record<string, string>;
-  defaultRuntime: string;
-  shutdownTimeoutS: number;
-  registryMirrors: string[];
-  insecureRegistries: string[];
-  dns: string[];
-  dnsSearch: string[];
-  dnsOpts: string[];
-  mtu: number;
-  /** Whose subordinate numbers the users of containers have: `default`, `user`, `user:group`; empty for the machine's own. */
-  usernsRemap: string;
-  /** Folders of the host that containers may mount; none: all. */
-  fileSharing: string[];
-  /** Where metrics are served, `address:port`; empty for nowhere. */
-  metricsAddr: string;
-  /** Where the web page is served, `address:port` of the loopback; empty for nowhere. */
-  dashboard: string;
-  tls: boolean;
-  tlsVerify: boolean;
-  tlsCaCert: string;
-  tlsCert: string;
-  tlsKey: string;
-}
-
-/** One option. */
-export interface DaemonOption {
-  /** As commander writes it. */
-  flags: string;
-  /** Key in daemon.json. */
-  key: string;
-  field: keyof DaemonConfig;
-  kind: 'text' | 'list' | 'map' | 'programs' | 'flag' | 'number';
-  help: string;
-  /** Applied again on SIGHUP. */
-  reload?: true;
-}
-
-/** Where things are unless told otherwise. */
-export const DEFAULTS: DaemonConfig = {
-  hosts: ['unix:///run/drydock/docker.sock'],
-  dataRoot: '/var/lib/drydock',
-  execRoot: '/run/drydock',
-  pidfile: '',
-  group: '',
-  debug: false,
-  logLevel: 'info',
-  logFormat: 'text',
-  storageDriver: '',
-  labels: [],
-  logDriver: 'json-file',
-  logOpts: {},
-  runtimes: {},
-  defaultRuntime: '',
-  shutdownTimeoutS: SHUTDOWN_TIMEOUT_S,
-  registryMirrors: [],
-  insecureRegistries: [],
-  dns: [],
-  dnsSearch: [],
-  dnsOpts: [],
-  mtu: 0,
-  usernsRemap: '',
-  fileSharing: [],
-  metricsAddr: '',
-  dashboard: '',
-  tls: false,
-  tlsVerify: false,
-  tlsCaCert: '',
-  tlsCert: '',
-  tlsKey: '',
-};
-
-/** Read when it is there; one that is named on the command line must be there. */
-export const CONFIG_FILE_DEFAULT = '/etc/drydock/daemon.json';
-
-/** All options, with dockerd's names. */
-export const OPTIONS: readonly DaemonOption[] = [
-  {
-    flags: '-H, --host <address>',
-    key: 'hosts',
-    field: 'hosts',
-    kind: 'list',
-    help: `listen here, unix://PATH, tcp://ADDRESS:PORT or fd:// (systemd's sockets); repeatable (default ${DEFAULTS.hosts[0]})`,
-  },
-  {
-    flags: '--data-root <folder>',
-    key: 'data-root',
-    field: 'dataRoot',
-    kind: 'text',
-    help: `state that stays: images, containers, volumes (default ${DEFAULTS.dataRoot})`,
-  },
-  {
-    flags: '--exec-root <folder>',
-    key: 'exec-root',
-    field: 'execRoot',
-    kind: 'text',
-    help: `state of running containers (default ${DEFAULTS.execRoot})`,
-  },
-  {
-    flags: '-p, --pidfile <file>',
-    key: 'pidfile',
-    field: 'pidfile',
-    kind: 'text',
-    help: 'write the process id here',
-  },
-  {
-    flags: '-G, --group <group>',
-    key: 'group',
-    field: 'group',
-    kind: 'text',
-    help: 'group that may use the unix sockets (default: the group of the daemon)',
-  },
-  {
-    flags: '-D, --debug',
-    key: 'debug',
-    field: 'debug',
-    kind: 'flag',
-    help: 'same as --log-level debug',
-    reload: true,
-  },
-  {
-    flags: '-l, --log-level <level>',
-    key: 'log-level',
-    field: 'logLevel',
-    kind: 'text',
-    help: `${LOG_LEVELS.join(', ')} (default info)`,
-    reload: true,
-  },
-  {
-    flags: '--log-format <format>',
-    key: 'log-format',
-    field: 'logFormat',
-    kind: 'text',
-    help: 'text or json (default text)',
-  },
-  {
-    flags: '-s, --storage-driver <name>',
-    key: 'storage-driver',
-    field: 'storageDriver',
-    kind: 'text',
-    help: 'overlay2 or vfs (default: overlay2 where it works)',
-  },
-  {
-    flags: '--label <key=value>',
-    key: 'labels',
-    field: 'labels',
-    kind: 'list',
-    help: 'label of this daemon in docker info; repeatable',
-    reload: true,
-  },
-  {
-    flags: '--log-driver <name>',
-    key: 'log-driver',
-    field: 'logDriver',
-    kind: 'text',
-    help: 'log driver of containers: json-file, local, none (default json-file)',
-  },
-  {
-    flags: '--log-opt <key=value>',
-    key: 'log-opts',
-    field: 'logOpts',
-    kind: 'map',
-    help: 'option of the log driver; repeatable',
-  },
-  {
-    flags: '--add-runtime <name=path>',
-    key: 'runtimes',
-    field: 'runtimes',
-    kind: 'programs',
-    help: 'an OCI runtime (runc, crun, runsc) for docker run --runtime NAME; repeatable',
-  },
-  {
-    flags: '--default-runtime <name>',
-    key: 'default-runtime',
-    field: 'defaultRuntime',
-    kind: 'text',
-    help: 'runtime of containers that name none (default drydock)',
-  },
-  {
-    flags: '--shutdown-timeout <seconds>',
-    key: 'shutdown-timeout',
-    field: 'shutdownTimeoutS',
-    kind: 'number',
-    help: `time for containers to stop when the daemon ends (default ${SHUTDOWN_TIMEOUT_S})`,
-    reload: true,
-  },
-  {
-    flags: '--registry-mirror <url>',
-    key: 'registry-mirrors',
-    field: 'registryMirrors',
-    kind: 'list',
-    help: 'ask this registry first for images of Docker Hub; repeatable',
-  },
-  {
-    flags: '--insecure-registry <host>',
-    key: 'insecure-registries',
-    field: 'insecureRegistries',
-    kind: 'list',
-    help: 'registry (host[:port] or CIDR) that may be spoken to without TLS; repeatable',
-  },
-  {
-    flags: '--dns <address>',
-    key: 'dns',
-    field: 'dns',
-    kind: 'list',
-    help: "name server for containers instead of the host's; repeatable",
-  },
-  {
-    flags: '--dns-search <domain>',
-    key: 'dns-search',
-    field: 'dnsSearch',
-    kind: 'list',
-    help: 'search domain for containers; repeatable',
-  },
-  {
-    flags: '--dns-opt <option>',
-    key: 'dns-opts',
-    field: 'dnsOpts',
-    kind: 'list',
-    help: 'resolver option for containers; repeatable',
-  },
-  {
-    flags: '--mtu <bytes>',
-    key: 'mtu',
-    field: 'mtu',
-    kind: 'number',
-    help: 'largest IP packet on container networks (default 65520)',
-  },
-  {
-    flags: '--metrics-addr <address:port>',
-    key: 'metrics-addr',
-    field: 'metricsAddr',
-    kind: 'text',
-    help: 'serve metrics for Prometheus on http://ADDRESS:PORT/metrics',
-  },
-  {
-    flags: '--userns-remap <user[:group]>',
-    key: 'userns-remap',
-    field: 'usernsRemap',
-    kind: 'text',
-    help: 'run containers in a user namespace, with the numbers of this user in /etc/subuid and /etc/subgid; default: those of dockremap',
-  },
-  {
-    flags: '--dashboard <address:port>',
-    key: 'dashboard',
-    field: 'dashboard',
-    kind: 'text',
-    help: 'serve a web page of containers, flows and file operations on the loopback; the log tells its secret URL',
-  },
-  {
-    flags: '--file-sharing <folder>',
-    key: 'file-sharing',
-    field: 'fileSharing',
-    kind: 'list',
-    help: 'folder of the host that containers may mount, with what is below it; repeatable (default: all)',
-  },
-  {
-    flags: '--tls',
-    key: 'tls',
-    field: 'tls',
-    kind: 'flag',
-    help: 'use TLS on tcp:// listeners; implied by --tlsverify',
-  },
-  {
-    flags: '--tlsverify',
-    key: 'tlsverify',
-    field: 'tlsVerify',
-    kind: 'flag',
-    help: 'use TLS and let in only clients with a certificate of the CA',
-  },
-  {
-    flags: '--tlscacert <file>',
-    key: 'tlscacert',
-    field: 'tlsCaCert',
-    kind: 'text',
-    help: 'certificates of the CA that clients must have',
-  },
-  {
-    flags: '--tlscert <file>',
-    key: 'tlscert',
-    field: 'tlsCert',
-    kind: 'text',
-    help: "the daemon's certificate",
-  },
-  { flags: '--tlskey <file>', key: 'tlskey', field: 'tlsKey', kind: 'text', help: "the daemon's key" },
-];
+import { defaultNetwork } from './network/defaults.ts';
 
 /** Values by field, as far as a source sets them. */
 export type PartialConfig = Partial<Record<keyof DaemonConfig, unknown>>;
@@ -341,20 +44,34 @@ export async function readConfigFile(
   }
 }
 
+/** Entries with those that dockerd groups below one key taken out of it. */
+function flattened(object: object): [string, unknown][] {
+  return Object.entries(object).flatMap(([key, value]): [string, unknown][] => {
+    const members = KEY_GROUPS[key];
+    if (!members) return [[key, value]];
+    if (value === null || typeof value !== 'object') throw invalid(`${key} must be an object`);
+    return Object.entries(value);
+  });
+}
+
 /** Checks keys and types of a daemon.json. */
 export function parseConfigFile(text: string, warn: (text: string) => void = () => {}): PartialConfig {
-  const parsed: unknown = text.trim() === '' ? {} : JSON.parse(text);
+  // RFC 8259, 8.1: a byte order mark may be ignored; editors on Windows write it.
+  const parsed: unknown = text.trim() === '' ? {} : JSON.parse(text.replace(/^\uFEFF/, ''));
   if (parsed === null || typeof parsed !== 'object' || Array.isArray(parsed))
     throw invalid('it must hold a JSON object');
   const found: PartialConfig = {};
   const unknown: string[] = [];
-  const foreign: ForeignOption[] = [];
-  for (const [key, value] of Object.entries(parsed)) {
+  const foreign: ForeignUse[] = [];
+  for (const [written, value] of flattened(parsed)) {
+    const key = KEY_ALIASES[written]?.key ?? written;
     const option = OPTIONS.find((o) => o.key === key);
     const other = FOREIGN_OPTIONS.find((o) => o.key === key);
-    if (other) foreign.push(other);
-    else if (!option) unknown.push(key);
-    else found[option.field] = checkValue(option, value);
+    if (other) foreign.push({ option: other, value });
+    else if (!option) unknown.push(written);
+    else if (found[option.field] !== undefined)
+      throw invalid(`${written} and ${option.key} must not both be specified in the config file`);
+    else found[option.field] = valueOfFile(option.kind, written, KEY_ALIASES[written]?.value(value) ?? value);
   }
   if (unknown.length > 0)
     throw invalid(`the following directives don't match any configuration option: ${unknown.join(', ')}`);
@@ -362,43 +79,28 @@ export function parseConfigFile(text: string, warn: (text: string) => void = () 
   return found;
 }
 
-/** `{"crun": {"path": "/usr/bin/crun"}}`, as dockerd has it. @returns paths by name */
-function programPaths(key: string, value: unknown): Record<string, string> {
-  const wrong = invalid(`${key} must be an object of objects with a path`);
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong;
-  const entries = Object.entries(value).map(([name, program]: [string, { path?: unknown } | null]) => {
-    if (typeof program?.path !== 'string') throw wrong;
-    const others = Object.keys(program).filter((field) => field !== 'path');
-    if (others.length > 0) throw invalid(`${key}: ${name}: ${others.join(', ')} is not supported, only path`);
-    return [name, program.path];
-  });
-  return Object.fromEntries(entries);
+/** Names that dockerd still takes for what is another key now. */
+const KEY_ALIASES: Readonly<Record<string, { key: string; value: (value: unknown) => unknown }>> = {
+  'host-gateway-ip': { key: 'host-gateway-ips', value: (value) => [value] },
+};
+
+/** What dockerd takes from its environment where neither flag nor file says it. */
+function ofEnvironment(environment: NodeJS.ProcessEnv): PartialConfig {
+  const of = (name: string): string => environment[name] ?? environment[name.toLowerCase()] ?? '';
+  return {
+    httpProxy: of('HTTP_PROXY'),
+    httpsProxy: of('HTTPS_PROXY'),
+    noProxy: of('NO_PROXY'),
+    minApiVersion: environment.DOCKER_MIN_API_VERSION ?? '',
+  };
 }
 
-function checkValue(option: DaemonOption, value: unknown): unknown {
-  if (option.kind === 'programs') return programPaths(option.key, value);
-  const strings = (list: unknown[]): boolean => list.every((v) => typeof v === 'string');
-  const fits: Record<Exclude<DaemonOption['kind'], 'programs'>, boolean> = {
-    text: typeof value === 'string',
-    flag: typeof value === 'boolean',
-    number: Number.isInteger(value),
-    list: Array.isArray(value) && strings(value),
-    map:
-      typeof value === 'object' && value !== null && !Array.isArray(value) && strings(Object.values(value)),
-  };
-  const names = {
-    text: 'a string',
-    flag: 'true or false',
-    number: 'a number',
-    list: 'a list of strings',
-    map: 'an object of strings',
-  };
-  if (!fits[option.kind]) throw invalid(`${option.key} must be ${names[option.kind]}`);
-  return value;
-}
-
-/** Joins flags and file over the defaults. @throws ERR_BAD_CONFIG for conflicts and impossible values */
-export function effectiveConfig(flags: PartialConfig, file: PartialConfig): DaemonConfig {
+/** Joins flags and file over the environment and the defaults. @throws ERR_BAD_CONFIG for conflicts and impossible values */
+export function effectiveConfig(
+  flags: PartialConfig,
+  file: PartialConfig,
+  environment: NodeJS.ProcessEnv = {},
+): DaemonConfig {
   const conflicts = OPTIONS.filter((o) => flags[o.field] !== undefined && file[o.field] !== undefined).map(
     (o) =>
       `${o.key}: (from flag: ${JSON.stringify(flags[o.field])}, from file: ${JSON.stringify(file[o.field])})`,
@@ -407,27 +109,73 @@ export function effectiveConfig(flags: PartialConfig, file: PartialConfig): Daem
     throw invalid(
       `the following directives are specified both as a flag and in the configuration file: ${conflicts.join(', ')}`,
     );
-  const config = { ...DEFAULTS, ...file, ...flags } as DaemonConfig;
+  const config = { ...DEFAULTS, ...ofEnvironment(environment), ...file, ...flags } as DaemonConfig;
   if (config.debug) config.logLevel = 'debug';
   if (config.tlsVerify) config.tls = true;
   verify(config);
   return config;
 }
 
+/** Fields with few possible values, and what is said of another one. */
+const CHOICES: readonly [keyof DaemonConfig, readonly string[], (value: string) => string][] = [
+  ['logLevel', LOG_LEVELS, (value) => `invalid log level ${value}: use one of ${LOG_LEVELS.join(', ')}`],
+  ['logFormat', ['text', 'json'], (value) => `invalid log format ${value}: use text or json`],
+  [
+    'storageDriver',
+    ['', 'overlay2', 'vfs'],
+    (value) => `unknown storage driver ${value}: use overlay2 or vfs`,
+  ],
+  [
+    'logDriver',
+    ['json-file', 'local', 'none'],
+    (value) => `unknown log driver ${value}: use json-file, local or none`,
+  ],
+  [
+    'ipcMode',
+    ['private', 'shareable'],
+    (value) => `IPC mode "${value}" is not supported as default: use private or shareable`,
+  ],
+  [
+    'cgroupnsMode',
+    ['private', 'host'],
+    (value) => `default cgroup namespace mode "${value}" is invalid: use private or host`,
+  ],
+  [
+    'bridge',
+    ['', 'none'],
+    () => 'bridge: networks are not made of kernel bridges: leave it out, or write none',
+  ],
+];
+
 function verify(config: DaemonConfig): void {
-  if (!LOG_LEVELS.includes(config.logLevel))
-    throw invalid(`invalid log level ${config.logLevel}: use one of ${LOG_LEVELS.join(', ')}`);
-  if (!['text', 'json'].includes(config.logFormat))
-    throw invalid(`invalid log format ${config.logFormat}: use text or json`);
-  if (!['', 'overlay2', 'vfs'].includes(config.storageDriver))
-    throw invalid(`unknown storage driver ${config.storageDriver}: use overlay2 or vfs`);
-  if (!['json-file', 'local', 'none'].includes(config.logDriver))
-    throw invalid(`unknown log driver ${config.logDriver}: use json-file, local or none`);
+  for (const [field, choices, message] of CHOICES)
+    if (!choices.includes(config[field] as string)) throw invalid(message(config[field] as string));
   for (const label of config.labels)
     if (!label.includes('=')) throw invalid(`bad attribute format: ${label}: write labels as key=value`);
-  for (const address of config.dns) if (isIP(address) === 0) throw invalid(`${address} is not an ip address`);
+  for (const address of [...config.dns, ...config.hostGateways, config.bindAddress])
+    if (address !== '' && isIP(address) === 0) throw invalid(`${address} is not an ip address`);
+  if (new Set(config.hostGateways.map(isIP)).size < config.hostGateways.length)
+    throw invalid('host-gateway-ips: only one address of each family is possible');
   if (config.mtu !== 0 && (config.mtu < 576 || config.mtu > 65520))
     throw invalid(`invalid mtu ${config.mtu}: 576 to 65520`);
+  for (const option of config.execOpts) verifyExecOpt(option);
+  for (const [name, value] of [
+    ['max concurrent downloads', config.downloadsMax],
+    ['max concurrent uploads', config.uploadsMax],
+    ['max download attempts', config.downloadAttemptsMax],
+  ] as const)
+    if (value < 1) throw invalid(`invalid ${name}: ${value}`);
+  for (const { Name, Soft, Hard } of Object.values(config.ulimits)) {
+    if (!ULIMITS.has(Name)) throw invalid(`invalid ulimit type: ${Name}`);
+    if (Hard !== -1 && (Soft === -1 || Soft > Hard))
+      throw invalid(`ulimit soft limit must be less than or equal to hard limit: ${Soft} > ${Hard}`);
+  }
+  for (const mirror of config.registryMirrors) verifyMirror(mirror);
+  for (const proxy of [config.httpProxy, config.httpsProxy])
+    if (proxy !== '' && !/^https?:\/\/./.test(proxy))
+      throw invalid(`invalid proxy ${JSON.stringify(proxy)}: write http://HOST:PORT`);
+  verifyMinApiVersion(config.minApiVersion);
+  defaultNetwork(config);
   for (const host of config.hosts) parseHost(host);
   if (config.metricsAddr !== '') parseHost(`tcp://${config.metricsAddr}`);
   if (config.dashboard !== '' && !/^(127(\.\d+){3}|\[::1\]|localhost):\d{1,5}$/.test(config.dashboard))
@@ -441,6 +189,37 @@ function verify(config: DaemonConfig): void {
       ...(config.tlsVerify ? [['tlscacert', config.tlsCaCert]] : []),
     ])
       if (!value) throw invalid(`TLS needs --${name}`);
+}
+
+function verifyExecOpt(option: string): void {
+  const [name = '', value = ''] = option.split('=');
+  if (name !== 'native.cgroupdriver') throw invalid(`exec-opts: unknown option: '${name}'`);
+  if (value !== 'cgroupfs')
+    throw invalid(
+      `exec-opts: native.cgroupdriver=${value} is not supported: control groups are made by the daemon itself: write cgroupfs`,
+    );
+}
+
+/** dockerd's rules: a base URL, nothing else. */
+function verifyMirror(mirror: string): void {
+  const url = URL.canParse(mirror) ? new URL(mirror) : undefined;
+  if (!url || !/^https?:$/.test(url.protocol))
+    throw invalid(`invalid mirror: ${JSON.stringify(mirror)} is not a URL of http or https`);
+  if (url.search !== '' || url.hash !== '')
+    throw invalid(`invalid mirror: query or fragment at end of the URI ${JSON.stringify(mirror)}`);
+  if (url.username !== '' || url.password !== '')
+    throw invalid('invalid mirror: username/password not allowed in URI');
+}
+
+/** moby: daemon/config ValidateMinAPIVersion. */
+function verifyMinApiVersion(version: string): void {
+  if (version === '') return;
+  if (/^v/i.test(version)) throw invalid('min-api-version: API version must be provided without "v" prefix');
+  const [, minor = ''] = /^1\.(\d+)$/.exec(version) ?? [];
+  if (minor === '' || Number(minor) < API_MINOR_MIN)
+    throw invalid(`min-api-version: minimum supported API version is 1.${API_MINOR_MIN}: ${version}`);
+  if (Number(minor) > API_MINOR_MAX)
+    throw invalid(`min-api-version: maximum supported API version is 1.${API_MINOR_MAX}: ${version}`);
 }
 
 /** Where to listen. */

@@ -33,48 +33,21 @@ const without = (flag: string, why: string, more: Partial<ForeignOption> = {}): 
 const NO_BRIDGE = 'networks are not made of kernel bridges';
 const NO_CONTAINERD = 'there is no containerd';
 const NO_SWARM = 'this daemon can not be part of a swarm';
-const PER_CONTAINER = 'there is no default for all containers: give it to each one';
 const bare = { bare: true } as const;
 
 /** All of them. */
 export const FOREIGN_OPTIONS: readonly ForeignOption[] = [
   refused('authorization-plugin', 'there are no plugins', { key: 'authorization-plugins' }),
   refused('selinux-enabled', 'SELinux labels are not set', bare),
-  refused('no-new-privileges', `${PER_CONTAINER} as --security-opt no-new-privileges`, bare),
-  refused('seccomp-profile', `${PER_CONTAINER} as --security-opt seccomp=FILE`),
-  refused('icc', `${NO_BRIDGE}: make internal networks, or one for each group of containers`, bare),
   refused('live-restore', 'containers end with the daemon', bare),
-  refused('cgroup-parent', `${PER_CONTAINER} as --cgroup-parent`),
-  refused('default-ulimit', `${PER_CONTAINER} as --ulimit`, { key: 'default-ulimits' }),
-  refused('default-shm-size', `${PER_CONTAINER} as --shm-size`),
-  refused('default-ipc-mode', `${PER_CONTAINER} as --ipc`),
-  refused('default-cgroupns-mode', `${PER_CONTAINER} as --cgroupns`),
-  refused('init', `${PER_CONTAINER} as --init`, bare),
-  refused('bip', NO_BRIDGE),
-  refused('bridge', NO_BRIDGE),
-  refused('fixed-cidr', NO_BRIDGE),
-  refused('fixed-cidr-v6', NO_BRIDGE),
-  refused('default-gateway', NO_BRIDGE),
-  refused('default-gateway-v6', NO_BRIDGE),
-  refused('ipv6', 'the default network is IPv4: make one with docker network create --ipv6', bare),
-  refused('ip', 'give the address with each published port', {}),
-  refused('default-address-pool', 'the pools are fixed: give --subnet with each network', {
-    key: 'default-address-pools',
-  }),
-  refused('host-gateway-ip', 'host-gateway is the gateway of the container’s network'),
   refused('cpu-rt-period', 'there is no realtime budget', {}),
   refused('cpu-rt-runtime', 'there is no realtime budget', {}),
   refused('api-cors-header', 'dockerd has dropped it as unsafe'),
   refused('oom-score-adjust', 'set it where the daemon is started (OOMScoreAdjust= of its unit)'),
   refused('storage-opt', 'the storage drivers have no options', { key: 'storage-opts' }),
-  refused('exec-opt', 'the runtime has no options', { key: 'exec-opts' }),
   refused('node-generic-resource', NO_SWARM, { key: 'node-generic-resources' }),
   refused('swarm-default-advertise-addr', NO_SWARM),
   refused('rootless', 'start the daemon as root', { key: undefined, bare: true }),
-  refused('proxies', 'set HTTP_PROXY, HTTPS_PROXY and NO_PROXY in its environment', { flag: undefined }),
-  refused('http-proxy', 'set HTTP_PROXY in its environment', { key: undefined }),
-  refused('https-proxy', 'set HTTPS_PROXY in its environment', { key: undefined }),
-  refused('no-proxy', 'set NO_PROXY in its environment', { key: undefined }),
   without('iptables', 'no firewall rules are made', bare),
   without('ip6tables', 'no firewall rules are made', bare),
   without('ip-forward', 'packets are not forwarded by the kernel', bare),
@@ -93,21 +66,34 @@ export const FOREIGN_OPTIONS: readonly ForeignOption[] = [
   without('experimental', 'there is nothing experimental', bare),
   without('raw-logs', 'the log has full timestamps and no colours anyway', bare),
   without('allow-nondistributable-artifacts', 'layers that may not be distributed are never pushed'),
-  without('max-concurrent-downloads', 'it is 3, as dockerd’s default'),
-  without('max-concurrent-uploads', 'it is 5, as dockerd’s default'),
-  without('max-download-attempts', 'it is 5, as dockerd’s default'),
-  without('features', 'there are no features to switch', { flag: undefined }),
   without('builder', 'there is no garbage collection of a build cache', { flag: undefined }),
   without('cdi-spec-dir', 'there are no CDI devices', { key: 'cdi-spec-dirs' }),
   without('network-diagnostic-port', NO_SWARM, { flag: undefined }),
 ];
 
+/** An option with the value that a source gives it. */
+export interface ForeignUse {
+  option: ForeignOption;
+  /** As daemon.json has it; flags are texts, or true for one without a value. */
+  value: unknown;
+}
+
+/** Whether a value asks for nothing: a daemon.json may spell out dockerd's defaults. */
+function isOff(value: unknown): boolean {
+  if (value === null || typeof value !== 'object')
+    return [false, 'false', '', 0, '0', null].includes(value as never);
+  return Object.keys(value).length === 0;
+}
+
 /**
- * What to say of the options that a source uses. @param names flags or keys, as the source has them
+ * What to say of the options that a source uses.
  * @returns warnings @throws ERR_BAD_CONFIG naming each one that is refused
  */
-export function judgeForeign(options: readonly ForeignOption[], source: 'flag' | 'key'): string[] {
+export function judgeForeign(uses: readonly ForeignUse[], source: 'flag' | 'key'): string[] {
   const name = (option: ForeignOption): string => (source === 'flag' ? `--${option.flag}` : option.key!);
+  const options = uses
+    .filter(({ option, value }) => !(option.refused && isOff(value)))
+    .map(({ option }) => option);
   const bad = options.filter((option) => option.refused);
   if (bad.length > 0)
     throw new DrydockError(

@@ -3,6 +3,7 @@
  * This is the public surface of `drydock/daemon`.
  */
 import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#common/clock';
 import { DrydockError } from '#common/errors';
@@ -13,7 +14,8 @@ import { mountFolder, sweepMounts } from '#fsbridge';
 import { createNetwork } from '#netstack';
 import { listenAddresses, type ServedApi, serveApi } from './api/index.ts';
 import { Builds } from './build/service.ts';
-import { type DaemonConfig, instanceOf, parseHost } from './config.ts';
+import { instanceOf, parseHost } from './config.ts';
+import { type DaemonConfig, OPTIONS } from './config-options.ts';
 import { viewRoutes } from './dashboard/routes.ts';
 import { serveDashboard } from './dashboard/server.ts';
 import { EventBus } from './events/bus.ts';
@@ -21,13 +23,13 @@ import { ensureHostImage, HOST_IMAGE, openImages, type StorageDriver } from './i
 import { EngineMetrics, serveMetrics } from './metrics.ts';
 import { hostSubnets, requirements } from './platform.ts';
 import { createRuntime } from './runtime/index.ts';
-import { createServices, type Services } from './services.ts';
+import { containerDefaults, createServices, registryOptions, type Services } from './services.ts';
 import { lockDataRoot } from './store/lock.ts';
 import { readIdFiles, remappedFolder, remappedUsers } from './user-maps.ts';
 
 export { type Log, nullLog } from '#common/log';
 /** The options' defaults, for a {@link DaemonConfig} that says only what is different. */
-export { type DaemonConfig, DEFAULTS } from './config.ts';
+export { type DaemonConfig, DEFAULTS } from './config-options.ts';
 
 /** A running daemon. */
 export interface Daemon {
@@ -134,12 +136,23 @@ async function open(config: RemappedConfig, version: string, log: Log, undo: Und
     hostImage: image.tags[0] ?? HOST_IMAGE,
     recovered: lock.abandoned ? recovered : [],
     reload(next) {
-      live = { ...live, shutdownTimeoutS: next.shutdownTimeoutS, labels: next.labels, debug: next.debug };
+      const taken = OPTIONS.filter(({ reload }) => reload).map(({ field }) => [field, next[field]]);
+      live = { ...live, ...Object.fromEntries(taken) };
       services.reload(live);
-      context.events.emit('daemon', 'reload', services.id, { name: 'drydock' });
+      context.events.emit('daemon', 'reload', services.id, reloadAttributes(live));
     },
     close: () => undo.run(),
   };
+}
+
+/** What the event of a reload tells, as dockerd's. */
+function reloadAttributes(config: DaemonConfig): Record<string, string> {
+  const reloaded = OPTIONS.filter(({ reload, key }) => reload && key !== 'log-level');
+  const values = reloaded.map(({ key, field }): [string, string] => {
+    const value = config[field];
+    return [key, typeof value === 'object' ? JSON.stringify(value) : String(value)];
+  });
+  return { ...Object.fromEntries(values), 'live-restore': 'false', name: hostname() };
 }
 
 function metricsAddress(text: string): { host: string; port: number } {
@@ -164,7 +177,7 @@ async function openServices(
     clock,
     userMaps,
     ...(config.storageDriver && { driver: config.storageDriver as StorageDriver }),
-    registry: { mirrors: config.registryMirrors, insecure: config.insecureRegistries },
+    registry: registryOptions(config),
     onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
   });
   undo.add('close the image store', () => opened.close());
@@ -202,6 +215,8 @@ async function openServices(
     builds,
     driverStatus: opened.driverStatus,
     userMaps,
+    reloadRegistries: (options) => opened.reloadRegistries(options),
+    containerDefaults: await containerDefaults(config),
     runtime,
     createNetwork,
     hostSubnets,

@@ -1,6 +1,8 @@
 /** The daemon's services over their parts: what touches the host is given, so that tests give doubles. */
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#common/clock';
+import { DrydockError, errorMessage } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
@@ -8,24 +10,35 @@ import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
 import type { Network, NetworkOptions } from '#netstack';
 import type { ApiContext } from './api/context.ts';
 import { durationNs } from './api/query.ts';
+import { API_MINOR_MIN } from './api/versions.ts';
 import { SessionBuilds } from './build/buildkit/build.ts';
 import { controlServer } from './build/buildkit/control.ts';
 import { Solver } from './build/buildkit/solver.ts';
 import { containerRunner, type StepRunner } from './build/runner.ts';
 import type { Builds } from './build/service.ts';
-import type { DaemonConfig } from './config.ts';
+import type { DaemonConfig } from './config-options.ts';
+import type { RuntimeProgram } from './config-values.ts';
+import type { ContainerDefaults } from './container/create.ts';
 import { ExecService } from './container/exec.ts';
 import { ContainerService } from './container/service.ts';
+import { seccompOf } from './container/spec.ts';
 import type { ContainerRecord, HostConfig } from './container/types.ts';
 import type { EventBus } from './events/bus.ts';
+import type { RegistryOptions } from './image/registry/index.ts';
 import type { ImageStore, ImageUsers, RootStore } from './image/store.ts';
 import { MountService } from './mounts/service.ts';
+import { defaultNetwork } from './network/defaults.ts';
 import type { NetworkRecord } from './network/record.ts';
 import { NetworkService } from './network/service.ts';
 import type { Runtime } from './runtime/runtime.ts';
 import { RecordFolder } from './store/record-folder.ts';
 import { SystemService } from './system.ts';
 import { type VolumeRecord, VolumeService } from './volume/service.ts';
+
+/** A runtime that can be told of others while it runs. */
+export type ReloadableRuntime = Runtime & {
+  reload(programs: Record<string, RuntimeProgram>, defaultName: string): void;
+};
 
 /** What the services are made of. */
 export interface ServiceParts {
@@ -38,7 +51,9 @@ export interface ServiceParts {
   driverStatus: [string, string][];
   /** How the users of containers are those of the machine, when they are others. */
   userMaps: UserMaps | undefined;
-  runtime: Runtime;
+  reloadRegistries: (options: Partial<RegistryOptions>) => void;
+  containerDefaults: ContainerDefaults;
+  runtime: ReloadableRuntime;
   createNetwork: (options: NetworkOptions) => Promise<Network>;
   hostSubnets: () => Promise<string[]>;
   mountFolder: (options: BridgeMountOptions) => Promise<BridgeMount>;
@@ -56,8 +71,44 @@ export interface Services {
   context: ApiContext;
   /** What was cleaned up of containers that a killed daemon left. */
   recovered: string[];
-  /** Takes over labels and debug. */
+  /** Takes over what may change while the daemon runs. @throws ERR_BAD_CONFIG; then nothing has changed */
   reload(config: DaemonConfig): void;
+}
+
+/** What the options give to containers. @throws ERR_BAD_CONFIG when the seccomp profile can't be read */
+export async function containerDefaults(config: DaemonConfig): Promise<ContainerDefaults> {
+  const { seccompProfile, ulimits, init, noNewPrivileges, cgroupParent } = config;
+  const isName = seccompProfile === 'builtin' || seccompProfile === 'unconfined';
+  try {
+    return {
+      ...reloadedDefaults(config),
+      ulimits,
+      init,
+      noNewPrivileges,
+      cgroupParent,
+      seccomp: seccompOf(isName ? seccompProfile : await readFile(seccompProfile, 'utf8')),
+      networkMode: config.bridge === 'none' ? 'none' : 'bridge',
+    };
+  } catch (error) {
+    throw new DrydockError('ERR_BAD_CONFIG', `seccomp-profile ${seccompProfile}: ${errorMessage(error)}`);
+  }
+}
+
+/** Those that SIGHUP takes over. */
+function reloadedDefaults({ shmBytes, ipcMode, cgroupnsMode }: DaemonConfig) {
+  return { shmBytes, ipcMode, cgroupnsMode };
+}
+
+/** How registries are reached, in their own terms. */
+export function registryOptions(config: DaemonConfig): Partial<RegistryOptions> {
+  return {
+    mirrors: config.registryMirrors,
+    insecure: config.insecureRegistries,
+    downloadsMax: config.downloadsMax,
+    downloadAttemptsMax: config.downloadAttemptsMax,
+    uploadsMax: config.uploadsMax,
+    proxies: { http: config.httpProxy, https: config.httpsProxy, none: config.noProxy },
+  };
 }
 
 /** Volumes and networks with what is on disk of them, and the containers over them, not yet opened. */
@@ -83,6 +134,9 @@ async function openStores(parts: ServiceParts): Promise<{
     createNetwork: parts.createNetwork,
     hostSubnets: parts.hostSubnets,
     mtuBytes: config.mtu,
+    defaultNetwork: defaultNetwork(config),
+    pools: config.addressPools,
+    optionsByDriver: config.networkOpts,
     events,
     clock,
     rng,
@@ -113,6 +167,8 @@ async function openStores(parts: ServiceParts): Promise<{
     log,
     logConfig: { Type: config.logDriver, Config: config.logOpts },
     dns: { servers: config.dns, search: config.dnsSearch, options: config.dnsOpts },
+    hostGateways: config.hostGateways,
+    defaults: parts.containerDefaults,
   });
   return { volumes, networks, containers, mounts };
 }
@@ -122,15 +178,13 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
   const { config, version, id, images, roots, runtime, events, clock, rng, log } = parts;
   const { volumes, networks, containers, mounts } = await openStores(parts);
   const recovered = await containers.open();
-  const settings = { labels: config.labels, debug: config.debug };
+  const live = { config };
   const system = new SystemService({
     version,
     id,
-    dataRoot: config.dataRoot,
     driverStatus: parts.driverStatus,
-    logDriver: config.logDriver,
     remapped: parts.userMaps !== undefined,
-    settings,
+    live,
     runtime,
     images,
     roots,
@@ -145,6 +199,8 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
   const solver = new Solver({ builds: parts.builds, sessions, clock, runnerFor });
   const context: ApiContext = {
     version,
+    minorMin: Number(config.minApiVersion.split('.')[1] ?? API_MINOR_MIN),
+    builderVersion: () => (live.config.features.buildkit === true ? '2' : '1'),
     images,
     roots,
     builds: parts.builds,
@@ -169,6 +225,12 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     id,
     context,
     recovered,
-    reload: (next) => void Object.assign(settings, { labels: next.labels, debug: next.debug }),
+    reload(next) {
+      // The one step that may fail comes first.
+      runtime.reload(next.runtimes, next.defaultRuntime);
+      parts.reloadRegistries(registryOptions(next));
+      Object.assign(parts.containerDefaults, reloadedDefaults(next));
+      live.config = next;
+    },
   };
 }

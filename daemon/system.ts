@@ -1,24 +1,23 @@
 /** Facts about the daemon as a whole: version, info, disk use. */
 import { cpus, hostname, totalmem } from 'node:os';
 import type { Clock } from '#common/clock';
+import type { DaemonConfig } from './config-options.ts';
 import type { ContainerService } from './container/service.ts';
 import type { EventBus } from './events/bus.ts';
 import type { ImageStore, RootStore } from './image/store.ts';
 import { hostFacts } from './platform.ts';
-import type { Runtime } from './runtime/runtime.ts';
+import type { KnownLimits, Runtime } from './runtime/runtime.ts';
 
 /** What the service works with. */
 export interface SystemDeps {
   version: string;
   /** Survives restarts: made from the data root's instance. */
   id: string;
-  dataRoot: string;
   driverStatus: [string, string][];
-  logDriver: string;
   /** Whether the users of containers are others than the machine's. */
   remapped: boolean;
-  /** Changed in place by a reload. */
-  settings: { labels: string[]; debug: boolean };
+  /** The options; a reload puts others in their place. */
+  live: { config: DaemonConfig };
   runtime: Runtime;
   images: ImageStore;
   roots: RootStore;
@@ -44,17 +43,44 @@ const NO_SWARM = {
   RemoteManagers: null,
 };
 
-/** What the runtime uses of the kernel; without it the daemon would not have started. */
-const KERNEL_FEATURES = {
-  MemoryLimit: true,
-  SwapLimit: true,
-  CpuCfsPeriod: true,
-  CpuCfsQuota: true,
-  CPUShares: true,
-  CPUSet: true,
-  PidsLimit: true,
-  IPv4Forwarding: true,
-};
+/** What containers can be limited in on this machine, in the words of `GET /info`. */
+function kernelFeatures(limits: KnownLimits): Record<string, boolean> {
+  return {
+    MemoryLimit: limits.memoryBytes,
+    SwapLimit: limits.memorySwapBytes,
+    CpuCfsPeriod: limits.cpuQuotaUs,
+    CpuCfsQuota: limits.cpuQuotaUs,
+    CPUShares: limits.cpuShares,
+    CPUSet: limits.cpusetCpus,
+    PidsLimit: limits.pids,
+    OomKillDisable: limits.oomKillDisable,
+  };
+}
+
+/** docker's view of how registries are reached. */
+function registryConfig({ insecureRegistries, registryMirrors }: DaemonConfig): object {
+  const subnets = insecureRegistries.filter((entry) => entry.includes('/'));
+  const hosts = insecureRegistries.filter((entry) => !entry.includes('/'));
+  const index = (Name: string, Secure: boolean, Mirrors: string[], Official: boolean) => [
+    Name,
+    { Name, Mirrors, Secure, Official },
+  ];
+  // As dockerd, with a slash at the end of each.
+  const mirrors = registryMirrors.map((mirror) => mirror.replace(/\/*$/, '/'));
+  return {
+    InsecureRegistryCIDRs: ['::1/128', '127.0.0.0/8', ...subnets],
+    IndexConfigs: Object.fromEntries([
+      index('docker.io', true, mirrors, true),
+      ...hosts.map((host) => index(host, false, [], false)),
+    ]),
+    Mirrors: mirrors,
+  };
+}
+
+/** A proxy without the password in it. */
+function masked(proxy: string): string {
+  return proxy.replace(/^(\w+:\/\/)[^@/]*@/, '$1xxxxx:xxxxx@');
+}
 
 /** The daemon about itself. */
 export class SystemService {
@@ -104,7 +130,9 @@ export class SystemService {
 
   /** GET /info */
   async info(): Promise<object> {
-    const { runtime, roots, images, containers, deps } = { ...this.#deps, deps: this.#deps };
+    const deps = this.#deps;
+    const { runtime, roots, images, containers } = deps;
+    const { config } = deps.live;
     const host = await hostFacts();
     const facts = runtime.info();
     const states = containers.list().map((c) => c.record.state.status);
@@ -124,13 +152,14 @@ export class SystemService {
         Authorization: null,
         Log: ['json-file', 'local', 'none'],
       },
-      ...KERNEL_FEATURES,
-      Debug: deps.settings.debug,
+      ...kernelFeatures(facts.limits),
+      // Packets of containers are forwarded by the daemon, which needs nothing of the kernel for it.
+      IPv4Forwarding: true,
+      Debug: config.debug,
       NFd: -1,
-      OomKillDisable: false,
       NGoroutines: 0,
       SystemTime: new Date(deps.clock.wallMs()).toISOString(),
-      LoggingDriver: deps.logDriver,
+      LoggingDriver: config.logDriver,
       CgroupDriver: facts.cgroupDriver,
       CgroupVersion: facts.cgroupVersion,
       NEventsListener: deps.events.listeners,
@@ -140,20 +169,16 @@ export class SystemService {
       OSType: 'linux',
       Architecture: host.architecture,
       IndexServerAddress: 'https://index.docker.io/v1/',
-      RegistryConfig: {
-        InsecureRegistryCIDRs: ['127.0.0.0/8'],
-        IndexConfigs: { 'docker.io': { Name: 'docker.io', Mirrors: [], Secure: true, Official: true } },
-        Mirrors: [],
-      },
+      RegistryConfig: registryConfig(config),
       NCPU: cpus().length,
       MemTotal: totalmem(),
       GenericResources: null,
-      DockerRootDir: deps.dataRoot,
-      HttpProxy: process.env.HTTP_PROXY ?? '',
-      HttpsProxy: process.env.HTTPS_PROXY ?? '',
-      NoProxy: process.env.NO_PROXY ?? '',
+      DockerRootDir: config.dataRoot,
+      HttpProxy: masked(config.httpProxy),
+      HttpsProxy: masked(config.httpsProxy),
+      NoProxy: config.noProxy,
       Name: hostname(),
-      Labels: deps.settings.labels,
+      Labels: config.labels,
       ExperimentalBuild: false,
       ServerVersion: deps.version,
       Runtimes: facts.runtimes,
@@ -165,7 +190,17 @@ export class SystemService {
       ContainerdCommit: { ID: '' },
       RuncCommit: { ID: '' },
       InitCommit: { ID: '' },
-      SecurityOptions: [...facts.securityOptions, ...(deps.remapped ? ['name=userns'] : [])],
+      SecurityOptions: [
+        ...facts.securityOptions.map((option) =>
+          option === 'name=seccomp,profile=builtin'
+            ? `name=seccomp,profile=${config.seccompProfile}`
+            : option,
+        ),
+        ...(deps.remapped ? ['name=userns'] : []),
+      ],
+      ...(config.addressPools.length > 0 && {
+        DefaultAddressPools: config.addressPools.map(({ base, size }) => ({ Base: base, Size: size })),
+      }),
       CDISpecDirs: [],
       Warnings: facts.warnings,
     };

@@ -62,6 +62,8 @@ export interface NetworkOptions {
   gatewayForwards?: GatewayForward[];
   /** No traffic to or from outside; guests still reach each other. */
   internal?: boolean;
+  /** Guests don't reach each other, only the gateway and what is behind it. */
+  isolated?: boolean;
   /** Makes the guests' wires bad, for tests. */
   faults?: FaultOptions;
   /** Called when the MAC address of a virtual machine appears on the network, and when it has gone or been silent for long. */

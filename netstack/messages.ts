@@ -27,6 +27,7 @@ export interface WorkerSettings extends NetworkPlan {
   domain: string | undefined;
   searchDomains: string[];
   internal: boolean;
+  isolated: boolean;
   relayedGroups: MulticastGroup[];
   gatewayForwards: ForwardRule[];
   /** First and last address that DHCP gives. */

@@ -163,6 +163,7 @@ class WorkerNetwork implements Network {
       domain: options.domain,
       searchDomains: options.searchDomains ?? [],
       internal: options.internal ?? false,
+      isolated: options.isolated ?? false,
       relayedGroups: (options.multicast ?? []).flatMap(requireGroups),
       gatewayForwards: (options.gatewayForwards ?? []).map((forward) => ({
         ...forward,

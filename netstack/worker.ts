@@ -87,6 +87,7 @@ class NetworkThread {
     this.#switch = new Switch({
       uplinkMac,
       mtuBytes: settings.mtuBytes,
+      isolated: settings.isolated,
       now,
       stationChanged: (mac, present) => post(settings.port, { station: mac, present }),
     });

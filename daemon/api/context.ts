@@ -17,6 +17,10 @@ import type { VolumeService } from '../volume/service.ts';
 export interface ApiContext {
   /** Drydock's own version. */
   readonly version: string;
+  /** The oldest version of the API that is answered: 24 for 1.24. */
+  readonly minorMin: number;
+  /** What clients are recommended to build with: `1` the classic builder, `2` BuildKit. */
+  readonly builderVersion: () => '1' | '2';
   readonly images: ImageStore;
   readonly roots: RootStore;
   readonly builds: Builds;

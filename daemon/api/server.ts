@@ -12,10 +12,7 @@ import { JSON_BODY_BYTES_MAX } from '../limits.ts';
 import type { ApiContext } from './context.ts';
 import { answerFor } from './errors.ts';
 import { canonicalKeys } from './schema.ts';
-
-/** Versions of the Engine API that are spoken: 1.24 to 1.51, as a dockerd 28. */
-export const API_MINOR_MIN = 24;
-export const API_MINOR_MAX = 51;
+import { API_MINOR_MAX } from './versions.ts';
 
 /** The routes of one resource. */
 export type ApiPlugin = (app: FastifyInstance, context: ApiContext) => void;
@@ -29,12 +26,12 @@ export function apiVersion(request: FastifyRequest): number {
   return asked === undefined ? API_MINOR_MAX : Number(asked.split('.')[1] ?? 0);
 }
 
-function refusedVersion(asked: string): string | undefined {
+function refusedVersion(asked: string, minorMin: number): string | undefined {
   const [major = 0, minor = 0] = asked.split('.').map(Number);
   if (major > 1 || (major === 1 && minor > API_MINOR_MAX))
     return `client version ${asked} is too new. Maximum supported API version is 1.${API_MINOR_MAX}`;
-  if (major < 1 || minor < API_MINOR_MIN)
-    return `client version ${asked} is too old. Minimum supported API version is 1.${API_MINOR_MIN}, please upgrade your client to a newer version`;
+  if (major < 1 || minor < minorMin)
+    return `client version ${asked} is too old. Minimum supported API version is 1.${minorMin}, please upgrade your client to a newer version`;
   return undefined;
 }
 
@@ -73,7 +70,7 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
       Server: `Drydock/${context.version} (linux)`,
     });
     const asked = versions.get(request.raw);
-    const refusal = asked === undefined ? undefined : refusedVersion(asked);
+    const refusal = asked === undefined ? undefined : refusedVersion(asked, context.minorMin);
     if (refusal !== undefined) throw new DrydockError('ERR_BAD_PARAMETER', refusal);
   });
   app.addHook('preValidation', async (request) => {

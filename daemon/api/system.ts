@@ -7,15 +7,16 @@ import { EVENT_FILTER_NAMES, eventPredicate } from '../events/bus.ts';
 import type { ApiContext } from './context.ts';
 import { NO_VIRTUAL_SIZE_MINOR } from './images.ts';
 import { filters, text, texts, timestampNano } from './query.ts';
-import { API_MINOR_MAX, API_MINOR_MIN, apiVersion } from './server.ts';
+import { apiVersion } from './server.ts';
 import { JsonLines } from './stream.ts';
+import { API_MINOR_MAX } from './versions.ts';
 import { liveView } from './views.ts';
 
 /** Registers the routes. */
 export function systemRoutes(app: FastifyInstance, context: ApiContext): void {
   app.get('/_ping', async (_request, reply) => {
     void reply.headers({
-      'Builder-Version': '1',
+      'Builder-Version': context.builderVersion(),
       Swarm: 'inactive',
       'Cache-Control': 'no-cache, no-store, must-revalidate',
       Pragma: 'no-cache',
@@ -23,7 +24,7 @@ export function systemRoutes(app: FastifyInstance, context: ApiContext): void {
     });
     return 'OK';
   });
-  app.get('/version', () => context.system.version(`1.${API_MINOR_MAX}`, `1.${API_MINOR_MIN}`));
+  app.get('/version', () => context.system.version(`1.${API_MINOR_MAX}`, `1.${context.minorMin}`));
   app.get('/info', () => context.system.info());
   app.get('/events', (request, reply) => events(context, request, reply));
   app.get('/system/df', (request) => diskUse(context, request));

@@ -10,7 +10,8 @@ import { dirname, join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { explain } from '#common/command-help';
 import { DrydockError, errorCode } from '#common/errors';
-import { DEFAULTS, parseHost } from '../config.ts';
+import { parseHost } from '../config.ts';
+import { DEFAULTS } from '../config-options.ts';
 import { addFormat, type Format, print } from './format.ts';
 
 const NAME_DEFAULT = 'drydock';

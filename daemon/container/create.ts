@@ -1,8 +1,10 @@
 /** From a create request and an image to a container's record. Pure: names, ids and times are given. */
 import { DrydockError } from '#common/errors';
+import type { Ulimit } from '../config-values.ts';
 import type { Image } from '../image/store.ts';
 import { formatGuestPort, parseGuestPort, portWishes } from '../network/ports.ts';
 import { DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS } from '../runtime/index.ts';
+import type { SeccompProfile } from '../runtime/runtime.ts';
 import { newState } from './lifecycle.ts';
 import type {
   ContainerConfig,
@@ -12,8 +14,6 @@ import type {
   HostConfig,
 } from './types.ts';
 import { checkConfig, checkHostConfig, type HostSize } from './validate.ts';
-
-const SHM_BYTES_DEFAULT = 64 * 1024 * 1024;
 
 function invalid(message: string): DrydockError {
   return new DrydockError('ERR_BAD_PARAMETER', message);
@@ -28,7 +28,23 @@ export interface CreateFacts {
   /** Default log driver and its options. */
   logConfig: { Type: string; Config: Record<string, string> };
   defaultRuntime: string;
+  defaults: ContainerDefaults;
   hostSize?: HostSize;
+}
+
+/** What containers get that don't say: the daemon's options of these names. */
+export interface ContainerDefaults {
+  shmBytes: number;
+  ipcMode: string;
+  cgroupnsMode: string;
+  cgroupParent: string;
+  ulimits: Readonly<Record<string, Ulimit>>;
+  init: boolean;
+  noNewPrivileges: boolean;
+  /** Of containers that name no profile; undefined for docker's own. */
+  seccomp: SeccompProfile | 'unconfined' | undefined;
+  /** What `default` and `bridge` stand for. */
+  networkMode: 'bridge' | 'none';
 }
 
 /** A record without its mounts, and what the client should be told. */
@@ -125,9 +141,18 @@ function mergeEnv(asked: string[], base: string[]): string[] {
 function withDefaults(request: HostConfig, facts: CreateFacts): HostConfig {
   const host: HostConfig = { ...request };
   if (!host.NetworkMode || host.NetworkMode === 'default') host.NetworkMode = 'bridge';
-  host.IpcMode ||= 'private';
-  host.CgroupnsMode ||= host.Privileged ? 'host' : 'private';
-  host.ShmSize ||= SHM_BYTES_DEFAULT;
+  const { defaults } = facts;
+  if (host.NetworkMode === 'bridge') host.NetworkMode = defaults.networkMode;
+  host.IpcMode ||= defaults.ipcMode;
+  host.CgroupnsMode ||= host.Privileged ? 'host' : defaults.cgroupnsMode;
+  host.ShmSize ||= defaults.shmBytes;
+  if (defaults.cgroupParent !== '') host.CgroupParent ||= defaults.cgroupParent;
+  if (defaults.init) host.Init ??= true;
+  const own = new Set(host.Ulimits?.map(({ Name }) => Name));
+  const missing = Object.values(defaults.ulimits).filter(({ Name }) => !own.has(Name));
+  if (missing.length > 0) host.Ulimits = [...(host.Ulimits ?? []), ...missing];
+  if (defaults.noNewPrivileges && !host.SecurityOpt?.some((option) => /^no-new-privileges\b/.test(option)))
+    host.SecurityOpt = [...(host.SecurityOpt ?? []), 'no-new-privileges'];
   host.Runtime ||= facts.defaultRuntime;
   host.RestartPolicy = {
     Name: host.RestartPolicy?.Name || 'no',

@@ -24,11 +24,13 @@ ff02::2\tip6-allrouters
 /**
  * The text of /etc/hosts.
  * @param links `address name...` lines of linked containers
+ * @param hostGateways addresses of `host-gateway`; none: the gateway of the first network
  */
 export function hostsText(
   record: ContainerRecord,
   networks: Record<string, EndpointSettings>,
   links: string[] = [],
+  hostGateways: readonly string[] = [],
 ): string {
   const { Hostname = '', Domainname = '' } = record.config;
   const gateway = Object.values(networks).find((n) => n.Gateway)?.Gateway ?? '';
@@ -37,8 +39,9 @@ export function hostsText(
     // `name:address`; an IPv6 address may be in brackets. The CLI also sends `name=address`.
     const match = /^([^:=]+)[:=]\[?(.+?)\]?$/.exec(entry);
     if (!match) continue;
-    const address = match[2] === 'host-gateway' ? gateway : match[2]!;
-    if (address !== '') lines.push(`${address}\t${match[1]}`);
+    const special = hostGateways.length > 0 ? hostGateways : [gateway];
+    for (const address of match[2] === 'host-gateway' ? special : [match[2]!])
+      if (address !== '') lines.push(`${address}\t${match[1]}`);
   }
   lines.push(...links);
   const names = `${Domainname ? `${Hostname}.${Domainname} ` : ''}${Hostname}`;

@@ -18,6 +18,7 @@ export interface NeighbourDeps {
   dns: DnsDefaults;
   /** How the users of containers are those of the machine, when they are others. */
   userMaps: UserMaps | undefined;
+  hostGateways: readonly string[];
   /** A container's folder under the data root. */
   folderOf(id: string): string;
   find(reference: string): Container;
@@ -76,7 +77,10 @@ export class Neighbours {
     if (!this.#ownsFiles(container) || record.hostConfig.NetworkMode === 'host') return;
     const settings = this.#deps.networks.settings(record);
     const lines = [...linkHosts(this.#links(container).hosts), ...this.#furtherNames(container)];
-    await writeInPlace(this.paths(container).hosts, hostsText(record, settings, lines));
+    await writeInPlace(
+      this.paths(container).hosts,
+      hostsText(record, settings, lines, this.#deps.hostGateways),
+    );
   }
 
   /** Names of those on a container's further networks. */

@@ -18,7 +18,7 @@ import { Stamps } from '../stamps.ts';
 import type { RecordFolder } from '../store/record-folder.ts';
 import type { VolumeService } from '../volume/service.ts';
 import { Container } from './container.ts';
-import { createRecord } from './create.ts';
+import { type ContainerDefaults, createRecord } from './create.ts';
 import type { DnsDefaults } from './files.ts';
 import { isAlive, permit, startsWithDaemon } from './lifecycle.ts';
 import { ContainerLog, logAttributes } from './logs.ts';
@@ -50,6 +50,10 @@ export interface ContainerDeps {
   logConfig: { Type: string; Config: Record<string, string> };
   /** Resolver settings of containers that name none. */
   dns: DnsDefaults;
+  /** Addresses of `host-gateway`; none: that of the container's network. */
+  hostGateways: readonly string[];
+  /** Changed in place by a reload. */
+  defaults: ContainerDefaults;
 }
 
 /** Docker's containers. */
@@ -71,6 +75,7 @@ export class ContainerService {
       networks: deps.networks,
       dns: deps.dns,
       userMaps: deps.userMaps,
+      hostGateways: deps.hostGateways,
       folderOf: (id) => this.folderOf(id),
       find: (reference) => this.find(reference),
       all: () => this.list(),
@@ -85,6 +90,7 @@ export class ContainerService {
       clock: deps.clock,
       log: deps.log,
       neighbours: this.#neighbours,
+      defaults: deps.defaults,
       save: (container) => this.#save(container),
       find: (reference) => this.find(reference),
       removeAfterExit: (container) => this.remove(container, { force: false, volumes: true }),
@@ -275,6 +281,7 @@ export class ContainerService {
       image,
       logConfig: this.#deps.logConfig,
       defaultRuntime: this.#deps.runtime.info().defaultRuntime,
+      defaults: this.#deps.defaults,
     });
     this.#checkNamed(record);
     const points = collectMounts(
@@ -325,6 +332,7 @@ export class ContainerService {
       pids: {},
       linkEnvironment: [],
       userMaps: this.#deps.userMaps,
+      seccomp: this.#deps.defaults.seccomp,
     });
     return this.#deps.runtime
       .report(spec)

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { IMAGE } from '../../test/support/daemon/fakes.ts';
+import { CONTAINER_DEFAULTS, IMAGE } from '../../test/support/daemon/fakes.ts';
 import type { JailSpec } from '../runtime/runtime.ts';
-import { createRecord } from './create.ts';
+import { type ContainerDefaults, createRecord } from './create.ts';
 import { execProcess, jailSpec, type Places } from './spec.ts';
 import type { ContainerRecord, CreateRequest, HostConfig } from './types.ts';
 
@@ -12,9 +12,10 @@ const PLACES: Places = {
   pids: {},
   linkEnvironment: [],
   userMaps: undefined,
+  seccomp: undefined,
 };
 
-function record(request: CreateRequest): ContainerRecord {
+function record(request: CreateRequest, defaults: Partial<ContainerDefaults> = {}): ContainerRecord {
   return createRecord(request, {
     id: 'f'.repeat(64),
     name: 'n',
@@ -22,6 +23,7 @@ function record(request: CreateRequest): ContainerRecord {
     image: IMAGE,
     logConfig: { Type: 'json-file', Config: {} },
     defaultRuntime: 'drydock',
+    defaults: { ...CONTAINER_DEFAULTS, ...defaults },
     hostSize: { processors: 4, memoryBytes: 0 },
   }).record;
 }
@@ -66,6 +68,7 @@ describe('from a container’s configuration to its jail', () => {
         image,
         logConfig: { Type: 'none', Config: {} },
         defaultRuntime: 'drydock',
+        defaults: CONTAINER_DEFAULTS,
       }).record.args;
     expect(args({})).toEqual(['ep', 'c']);
     expect(args({ Cmd: ['x'] })).toEqual(['ep', 'x']);
@@ -271,6 +274,53 @@ describe('what a create request may not say', () => {
     expect(() => record({ Image: 'test', ...request })).toThrow(message);
   });
 
+  it('what the daemon gives to containers that do not say, and only to them', () => {
+    const defaults: Partial<ContainerDefaults> = {
+      shmBytes: 1 << 20,
+      ipcMode: 'shareable',
+      cgroupnsMode: 'host',
+      cgroupParent: '/all',
+      ulimits: {
+        nofile: { Name: 'nofile', Soft: 5, Hard: 6 },
+        core: { Name: 'core', Soft: 0, Hard: 0 },
+      },
+      init: true,
+      noNewPrivileges: true,
+      seccomp: 'unconfined',
+      networkMode: 'none',
+    };
+    const { hostConfig } = record({ Image: 'test' }, defaults);
+    expect(hostConfig).toMatchObject({
+      ShmSize: 1 << 20,
+      IpcMode: 'shareable',
+      CgroupnsMode: 'host',
+      CgroupParent: '/all',
+      Init: true,
+      NetworkMode: 'none',
+      SecurityOpt: ['no-new-privileges'],
+    });
+    expect(hostConfig.Ulimits).toEqual(Object.values(defaults.ulimits!));
+    const wished: HostConfig = {
+      ShmSize: 1 << 21,
+      IpcMode: 'private',
+      CgroupnsMode: 'private',
+      CgroupParent: '/own',
+      Ulimits: [{ Name: 'nofile', Soft: 7, Hard: 8 }],
+      Init: false,
+      SecurityOpt: ['no-new-privileges=false', 'seccomp=builtin'],
+      NetworkMode: 'host',
+    };
+    const own = record({ Image: 'test', HostConfig: wished }, defaults);
+    expect(own.hostConfig).toMatchObject({
+      ...wished,
+      Ulimits: [wished.Ulimits![0], defaults.ulimits!.core],
+    });
+    expect(jailSpec(own, { ...PLACES, seccomp: 'unconfined' }).seccomp).toBeUndefined();
+    expect(jailSpec(record({ Image: 'test' }), { ...PLACES, seccomp: 'unconfined' }).seccomp).toBe(
+      'unconfined',
+    );
+  });
+
   it('wishes about resources that can’t be met are warnings', () => {
     const { warnings } = createRecord(
       { Image: 'test', HostConfig: { KernelMemory: 1, KernelMemoryTCP: 1, CpuCount: 1 } },
@@ -281,6 +331,7 @@ describe('what a create request may not say', () => {
         image: IMAGE,
         logConfig: { Type: 'none', Config: {} },
         defaultRuntime: 'drydock',
+        defaults: CONTAINER_DEFAULTS,
       },
     );
     expect(warnings).toHaveLength(3);

@@ -26,6 +26,7 @@ import type {
 } from '../runtime/runtime.ts';
 import { ETC_FILES } from './files.ts';
 import type { ContainerRecord, HostConfig } from './types.ts';
+import { ULIMITS } from './ulimits.ts';
 import { parseDeviceRule } from './validate.ts';
 
 /** What the world gives to a container that is about to run. */
@@ -41,6 +42,8 @@ export interface Places {
   userMaps: UserMaps | undefined;
   /** Variables that come from links. */
   linkEnvironment: string[];
+  /** Profile of containers that name none; undefined for docker's own. */
+  seccomp: JailSpec['seccomp'];
 }
 
 /** Where programs are looked up when the image says nothing. */
@@ -51,7 +54,7 @@ const CPU_PERIOD_US_DEFAULT = 100_000;
 export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
   const { config, hostConfig: host } = record;
   const privileged = host.Privileged === true;
-  const security = parseSecurity(host.SecurityOpt ?? []);
+  const security = parseSecurity(host.SecurityOpt ?? [], places.seccomp);
   const network = namespace(host.NetworkMode, places.pids.network);
   const userMaps = host.UsernsMode === 'host' ? undefined : places.userMaps;
   if (userMaps) checkMapped(host);
@@ -244,14 +247,14 @@ interface Security {
 }
 
 /** A profile is the text of its file: the CLI reads it. @throws ERR_BAD_SECCOMP */
-function seccompOf(value: string): JailSpec['seccomp'] {
+export function seccompOf(value: string): JailSpec['seccomp'] {
   if (value === 'unconfined') return 'unconfined';
   return value === 'builtin' ? undefined : parseSeccompProfile(value);
 }
 
 /** Reads SecurityOpt. @throws ERR_BAD_PARAMETER for what nobody could keep */
-export function parseSecurity(options: string[]): Security {
-  const result: Security = { noNewPrivileges: false, unmasked: false, seccomp: undefined };
+export function parseSecurity(options: string[], seccomp?: JailSpec['seccomp']): Security {
+  const result: Security = { noNewPrivileges: false, unmasked: false, seccomp };
   for (const option of options) {
     const [, name = '', value = ''] = /^([^=:]+)[=:]?(.*)$/.exec(option) ?? [];
     if (name === 'no-new-privileges' && ['', 'true', 'false'].includes(value))
@@ -276,27 +279,9 @@ function consoleSize(size: [number, number] | undefined): {
   return rows > 0 && columns > 0 ? { consoleSize: { rows, columns } } : {};
 }
 
-const RLIMITS = new Set([
-  'core',
-  'cpu',
-  'data',
-  'fsize',
-  'locks',
-  'memlock',
-  'msgqueue',
-  'nice',
-  'nofile',
-  'nproc',
-  'rss',
-  'rtprio',
-  'rttime',
-  'sigpending',
-  'stack',
-]);
-
 function rlimits(host: HostConfig): ProcessSpec['rlimits'] {
   return (host.Ulimits ?? []).map(({ Name = '', Soft = 0, Hard = 0 }) => {
-    if (!RLIMITS.has(Name)) throw new DrydockError('ERR_BAD_PARAMETER', `invalid ulimit type: ${Name}`);
+    if (!ULIMITS.has(Name)) throw new DrydockError('ERR_BAD_PARAMETER', `invalid ulimit type: ${Name}`);
     if (Hard !== -1 && (Soft === -1 || Soft > Hard))
       throw new DrydockError(
         'ERR_BAD_PARAMETER',

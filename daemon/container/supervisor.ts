@@ -16,6 +16,7 @@ import type { NetworkService } from '../network/service.ts';
 import type { ExitStatus, JailProcess, Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
 import type { Container } from './container.ts';
+import type { ContainerDefaults } from './create.ts';
 import { HealthMonitor, newHealth, probeArgs } from './health.ts';
 import { permit } from './lifecycle.ts';
 import { ipcDonor, namespacePids } from './namespaces.ts';
@@ -37,6 +38,8 @@ export interface SupervisorDeps {
   clock: Clock;
   log: Log;
   neighbours: Neighbours;
+  /** What containers get that don't say. */
+  defaults: Pick<ContainerDefaults, 'seccomp'>;
   save(container: Container): Promise<void>;
   /** Finds another container that a mode such as `container:NAME` names. */
   find(reference: string): Container;
@@ -130,6 +133,7 @@ export class Supervisor {
       pids: namespacePids(record, this.#lookup),
       linkEnvironment: neighbours.environment(container),
       userMaps: this.#deps.userMaps,
+      seccomp: this.#deps.defaults.seccomp,
     };
     await neighbours.prepare(container);
     const jail = await runtime.create(jailSpec(record, places));

@@ -16,7 +16,7 @@ import { pipeline } from 'node:stream/promises';
 import { DrydockError, errorMessage } from '#common/errors';
 import type { ApiContext } from '../api/context.ts';
 import { answerFor } from '../api/errors.ts';
-import type { DaemonConfig } from '../config.ts';
+import type { DaemonConfig } from '../config-options.ts';
 import { recordFlow } from './capture.ts';
 import { takeSnapshot } from './snapshot.ts';
 

@@ -12,7 +12,7 @@ import { LayerStore } from './layers.ts';
 import { Library } from './library.ts';
 import { OverlayDriver, probeOverlay } from './overlay-driver.ts';
 import { ImageRecords } from './records.ts';
-import { DEFAULT_REGISTRY_OPTIONS, Registries, type RegistryOptions } from './registry/index.ts';
+import { Registries, type RegistryOptions } from './registry/index.ts';
 import { Roots } from './roots.ts';
 import type { ImageEvent } from './store.ts';
 import { VfsDriver } from './vfs-driver.ts';
@@ -45,6 +45,8 @@ export interface OpenedImages {
   roots: Roots;
   /** Facts for `docker info`: DriverStatus. */
   driverStatus: [string, string][];
+  /** How registries are reached from now on. */
+  reloadRegistries(options: Partial<RegistryOptions>): void;
   close(): Promise<void>;
 }
 
@@ -106,12 +108,11 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
   });
   const swept = await library.open();
   if (swept.blobs + swept.layers > 0) log.info(swept, 'removed blobs and layers that no image needs');
+  const registries = new Registries(library, clock, options.registry);
   return {
-    images: new Images(
-      library,
-      new Registries(library, clock, { ...DEFAULT_REGISTRY_OPTIONS, ...options.registry }),
-    ),
+    images: new Images(library, registries),
     roots,
+    reloadRegistries: (next) => registries.reload(next),
     driverStatus: driverName === 'overlay2' ? await overlayStatus(dataRoot) : [],
     async close() {
       layers.close();

@@ -1,8 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { seededRng } from '#common/rng';
+import { DEFAULTS } from '../config-options.ts';
+import { defaultNetwork } from './defaults.ts';
 import { portWishes } from './ports.ts';
-import { newNetwork } from './record.ts';
+import { isIsolated, newNetwork } from './record.ts';
 import {
   chooseSubnet,
   formatAddress,
@@ -12,7 +14,7 @@ import {
   parseSubnet,
   type Subnet,
 } from './subnets.ts';
-import { randomSubnet6 } from './subnets6.ts';
+import { chooseSubnet6, randomSubnet6 } from './subnets6.ts';
 
 describe('subnets', () => {
   it('an address survives formatting and parsing', () => {
@@ -92,6 +94,7 @@ describe('a new network', () => {
     created: 'c',
     used: [parseSubnet('172.17.0.0/16')],
     used6: ['fd00:9::/64'],
+    pools: [],
     freshSubnet6: () => randomSubnet6(seededRng(1)),
   };
 
@@ -125,6 +128,14 @@ describe('a new network', () => {
     );
   });
 
+  it('keeps its containers apart when it is asked to', () => {
+    const options = (value: string) => ({ 'com.docker.network.bridge.enable_icc': value });
+    expect(isIsolated(newNetwork({ Name: 'n' }, facts))).toBe(false);
+    expect(isIsolated(newNetwork({ Name: 'n', Options: options('true') }, facts))).toBe(false);
+    expect(isIsolated(newNetwork({ Name: 'n', Options: options('false') }, facts))).toBe(true);
+    expect(() => newNetwork({ Name: 'n', Options: options('no') }, facts)).toThrow(/enable_icc: no/);
+  });
+
   it.each([
     [{ Name: '' }, /invalid network name/],
     [{ Name: 'a/b' }, /invalid network name/],
@@ -146,4 +157,78 @@ describe('a new network', () => {
   ])('%j is refused', (request, message) => {
     expect(() => newNetwork(request, facts)).toThrow(message);
   });
+});
+
+describe('pools of subnets', () => {
+  const pools = [
+    { base: '10.10.0.0/16', size: 24 },
+    { base: 'fd00:10::/62', size: 64 },
+    { base: '10.20.0.0/30', size: 30 },
+  ];
+
+  it('give the first subnets that are free, around larger and smaller ones, then those of the next pool', () => {
+    const used = [parseSubnet('10.10.0.0/25'), parseSubnet('10.10.2.0/23'), parseSubnet('10.10.128.0/17')];
+    const next = (): string => {
+      const subnet = chooseSubnet(used, pools);
+      used.push(subnet);
+      return formatSubnet(subnet);
+    };
+    expect([next(), next()]).toEqual(['10.10.1.0/24', '10.10.4.0/24']);
+    used.push(parseSubnet('10.10.0.0/17'));
+    expect(next()).toBe('10.20.0.0/30');
+    expect(next).toThrow(/all predefined address pools/);
+  });
+
+  it('give subnets of IPv6 too, and nothing when all are taken', () => {
+    const used: string[] = [];
+    for (let i = 0; i < 4; i++) used.push(chooseSubnet6(used, pools)!);
+    expect(used).toEqual(['fd00:10::/64', 'fd00:10:0:1::/64', 'fd00:10:0:2::/64', 'fd00:10:0:3::/64']);
+    expect(chooseSubnet6(used, pools)).toBeUndefined();
+    expect(chooseSubnet6([], [])).toBeUndefined();
+  });
+});
+
+describe('the default network from the daemon’s options', () => {
+  const configs = (options: object) => defaultNetwork({ ...DEFAULTS, ...options })?.IPAM?.Config;
+
+  it('is plain without them, and not there with bridge=none', () => {
+    expect(defaultNetwork(DEFAULTS)).toEqual({ Name: 'bridge', Driver: 'bridge', Options: {} });
+    expect(defaultNetwork({ ...DEFAULTS, bridge: 'none' })).toBeUndefined();
+  });
+
+  it.each([
+    [{ bip: '10.1.2.3/24' }, [{ Subnet: '10.1.2.0/24', Gateway: '10.1.2.3' }]],
+    [{ fixedCidr: '10.1.2.0/25' }, [{ Subnet: '10.1.2.0/25', Gateway: '10.1.2.1' }]],
+    [
+      { bip: '10.1.2.3/24', fixedCidr: '10.1.2.128/25' },
+      [{ Subnet: '10.1.2.0/24', Gateway: '10.1.2.3', IPRange: '10.1.2.128/25' }],
+    ],
+    [
+      { bip: '10.1.2.3/24', defaultGateway: '10.1.2.9' },
+      [
+        {
+          Subnet: '10.1.2.0/24',
+          Gateway: '10.1.2.9',
+          AuxiliaryAddresses: { DefaultGatewayIPv4: '10.1.2.3' },
+        },
+      ],
+    ],
+    [{ ipv6: true, fixedCidr6: 'fd00:5::/64' }, [{ Subnet: 'fd00:5::/64', Gateway: 'fd00:5::1' }]],
+    [{ ipv6: true, bip6: 'fd00:5::7/64' }, [{ Subnet: 'fd00:5::/64', Gateway: 'fd00:5::7' }]],
+    [
+      { ipv6: true, fixedCidr6: 'fd00:5::/64', defaultGateway6: 'fd00:5::0:99' },
+      [{ Subnet: 'fd00:5::/64', Gateway: 'fd00:5::99' }],
+    ],
+  ])('%j', (options, expected) => expect(configs(options)).toEqual(expected));
+
+  it.each([
+    [{ bip: '10.1.2.3' }, /invalid bip "10.1.2.3"/],
+    [{ bip: '10.1.2.0/24' }, /is the network itself/],
+    [{ bip: '10.1.2.3/24', fixedCidr: '10.1.3.0/25' }, /fixed-cidr 10.1.3.0\/25 is not a part of/],
+    [{ bip: '10.1.2.3/24', defaultGateway: '10.1.3.1' }, /default-gateway 10.1.3.1 is not in/],
+    [{ defaultGateway: '10.1.3.1' }, /default-gateway needs bip/],
+    [{ fixedCidr6: 'fd00:5::/64' }, /fixed-cidr-v6 needs ipv6/],
+    [{ ipv6: true, bip6: 'fd00:5::7/64', fixedCidr6: 'fd00:6::/64' }, /must be the subnet of bip6/],
+    [{ ipv6: true, defaultGateway6: 'fd00:5::1' }, /needs bip6 or fixed-cidr-v6/],
+  ])('%j is refused', (options, message) => expect(() => configs(options)).toThrow(message));
 });

@@ -1,5 +1,7 @@
 /** A docker network's record, and how one is made from a request. Pure. */
+import { isIP } from 'node:net';
 import { DrydockError } from '#common/errors';
+import type { AddressPool } from '../config-values.ts';
 import {
   chooseSubnet,
   contains,
@@ -65,14 +67,12 @@ export interface NetworkRecord {
   };
   options: Record<string, string>;
   labels: Record<string, string>;
+  /** The request of the default network, as text: a daemon that is configured otherwise makes it anew. */
+  configured?: string;
 }
 
-/** The networks that every daemon has. */
-export const predefined: readonly CreateNetworkRequest[] = [
-  { Name: 'bridge', Driver: 'bridge' },
-  { Name: 'host', Driver: 'host' },
-  { Name: 'none', Driver: 'null' },
-];
+/** Name and driver of the networks that every daemon has; `bridge` may be left out. */
+export const PREDEFINED: Readonly<Record<string, string>> = { bridge: 'bridge', host: 'host', none: 'null' };
 
 function invalid(message: string): DrydockError {
   return new DrydockError('ERR_BAD_PARAMETER', message);
@@ -85,6 +85,8 @@ export interface NetworkFacts {
   /** Subnets that the network must not overlap. */
   used: Subnet[];
   used6: string[];
+  /** Where subnets come from that nobody names. */
+  pools: readonly AddressPool[];
   /** A subnet for a network that asks for IPv6 and names none. */
   freshSubnet6: () => string;
 }
@@ -99,7 +101,7 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
   if (name === '' || /[/\x00-\x1f\x7f]/.test(name))
     throw invalid(`invalid network name: ${JSON.stringify(name)}: it must not be empty or contain a slash`);
   const driver = request.Driver || 'bridge';
-  const isPredefined = predefined.some((p) => p.Name === name);
+  const isPredefined = Object.hasOwn(PREDEFINED, name);
   refuseUnsupported(request, driver, isPredefined);
   const bridge = driver === 'bridge';
   return {
@@ -122,11 +124,22 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
   };
 }
 
-const MTU_OPTION = 'com.docker.network.driver.mtu';
+/** Whether a network keeps its containers apart. */
+export function isIsolated({ options }: Pick<NetworkRecord, 'options'>): boolean {
+  return ['false', '0'].includes(options[ICC_OPTION] ?? '');
+}
+
+/** Bytes of the largest IP packet. */
+export const MTU_OPTION = 'com.docker.network.driver.mtu';
+/** `false`: containers of the network don't reach each other. */
+export const ICC_OPTION = 'com.docker.network.bridge.enable_icc';
+/** Where ports are published that name no address. */
+export const HOST_BINDING_OPTION = 'com.docker.network.bridge.host_binding_ipv4';
+const HONOURED: ReadonlySet<string> = new Set([MTU_OPTION, ICC_OPTION, HOST_BINDING_OPTION]);
 
 /** Bridge options that have no meaning without a kernel bridge. */
 export function ignoredOptions(request: CreateNetworkRequest): string {
-  const names = Object.keys(request.Options ?? {}).filter((name) => name !== MTU_OPTION);
+  const names = Object.keys(request.Options ?? {}).filter((name) => !HONOURED.has(name));
   return names.length > 0 ? `options without effect here: ${names.join(', ')}` : '';
 }
 
@@ -142,20 +155,20 @@ function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPred
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${driver}" not found`);
   if (request.IPAM?.Driver && request.IPAM.Driver !== 'default')
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${request.IPAM.Driver}" not found`);
-  if (request.Options?.['com.docker.network.bridge.enable_icc'] === 'false')
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'enable_icc=false is not supported: give each container a network of its own to keep them apart',
-    );
+  const binding = request.Options?.[HOST_BINDING_OPTION] ?? '';
+  if (binding !== '' && isIP(binding) === 0)
+    throw invalid(`invalid value for ${HOST_BINDING_OPTION}: ${binding} is not an address`);
+  const icc = request.Options?.[ICC_OPTION] ?? 'true';
+  if (!['true', 'false', '1', '0'].includes(icc)) throw invalid(`invalid value for ${ICC_OPTION}: ${icc}`);
   if (request.EnableIPv4 === false)
     throw new DrydockError('ERR_NOT_IMPLEMENTED', 'a network without IPv4 is not supported');
   if (request.ConfigOnly || request.ConfigFrom?.Network)
     throw new DrydockError('ERR_NOT_IMPLEMENTED', 'configuration-only networks are not supported');
 }
 
-function subnetOf(configs: IpamConfig[], used: Subnet[]): SubnetConfig {
+function subnetOf(configs: IpamConfig[], { used, pools }: NetworkFacts): SubnetConfig {
   const [asked = {}] = configs;
-  const subnet = asked.Subnet ? parseSubnet(asked.Subnet) : chooseSubnet(used);
+  const subnet = asked.Subnet ? parseSubnet(asked.Subnet) : chooseSubnet(used, pools);
   if (asked.Subnet && used.some((other) => overlaps(other, subnet)))
     throw new DrydockError(
       'ERR_FORBIDDEN',
@@ -221,7 +234,7 @@ function subnets(request: CreateNetworkRequest, facts: NetworkFacts): SubnetConf
       'ERR_NOT_IMPLEMENTED',
       'a network with several subnets of one family is not supported',
     );
-  return [subnetOf(of4, facts.used), ...(wantsIPv6(request) ? [subnet6Of(of6, facts)] : [])];
+  return [subnetOf(of4, facts), ...(wantsIPv6(request) ? [subnet6Of(of6, facts)] : [])];
 }
 
 function checkIpam(config: IpamConfig): void {

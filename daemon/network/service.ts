@@ -9,6 +9,7 @@ import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
 import type { Attachment, Network, NetworkOptions, PublishedPort } from '#netstack';
+import type { AddressPool } from '../config-values.ts';
 import { newId } from '../container/names.ts';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import type { EventBus } from '../events/bus.ts';
@@ -16,10 +17,13 @@ import type { RecordFolder } from '../store/record-folder.ts';
 import { formatGuestPort, type PortWish, portWishes } from './ports.ts';
 import {
   type CreateNetworkRequest,
+  HOST_BINDING_OPTION,
+  isIsolated,
+  MTU_OPTION,
   type NetworkFacts,
   type NetworkRecord,
   newNetwork,
-  predefined,
+  PREDEFINED,
   type SubnetConfig,
 } from './record.ts';
 import {
@@ -31,7 +35,7 @@ import {
   parseSubnet,
   type Subnet,
 } from './subnets.ts';
-import { contains6, randomSubnet6 } from './subnets6.ts';
+import { chooseSubnet6, contains6, randomSubnet6 } from './subnets6.ts';
 
 /** What the service works with. */
 export interface NetworkDeps {
@@ -40,6 +44,11 @@ export interface NetworkDeps {
   hostSubnets: () => Promise<string[]>;
   /** Of networks that name none; 0 leaves it to the stack. */
   mtuBytes: number;
+  /** The default network; undefined: there is none. */
+  defaultNetwork: CreateNetworkRequest | undefined;
+  pools: readonly AddressPool[];
+  /** What new networks of a driver get unless they say otherwise. */
+  optionsByDriver: Readonly<Record<string, Record<string, string>>>;
   events: EventBus;
   clock: Clock;
   rng: Rng;
@@ -89,17 +98,40 @@ export class NetworkService {
     for (const key of damaged)
       this.#deps.log.error({ network: key }, 'the record of a network is damaged: see drydock fsck');
     this.#networks = records;
-    for (const wanted of predefined) {
-      if (this.list().some((n) => n.name === wanted.Name)) continue;
-      await this.#add(newNetwork(wanted, this.#facts(await this.#usedSubnets())));
+    for (const [Name, Driver] of Object.entries(PREDEFINED)) {
+      if (Name === 'bridge') await this.#openDefault();
+      else if (!this.list().some((n) => n.name === Name))
+        await this.#add(newNetwork({ Name, Driver }, this.#facts([])));
     }
+  }
+
+  /** Makes the default network, anew when the daemon is configured otherwise than when it was made. */
+  async #openDefault(): Promise<void> {
+    const wanted = this.#deps.defaultNetwork;
+    const before = this.list().find((n) => n.name === 'bridge');
+    const configured = JSON.stringify(wanted);
+    if (before && before.configured === configured) return;
+    if (before) {
+      this.#networks.delete(before.id);
+      await this.#deps.records.remove(before.id);
+    }
+    if (!wanted) return;
+    const hasSubnet = wanted.IPAM?.Config?.some(({ Subnet = '' }) => !Subnet.includes(':'));
+    const facts = this.#facts(hasSubnet ? this.#ownSubnets() : await this.#usedSubnets());
+    // Its containers' addresses are chosen for them, wherever its subnet comes from.
+    await this.#add({ ...newNetwork(wanted, facts), userSubnet: false, configured });
   }
 
   #facts(used: Subnet[]): NetworkFacts {
     const { rng } = this.#deps;
     return {
       used6: this.list().flatMap((n) => configOf(n, 6)?.Subnet ?? []),
-      freshSubnet6: () => randomSubnet6(rng),
+      pools: this.#deps.pools,
+      freshSubnet6: () =>
+        chooseSubnet6(
+          this.list().flatMap((n) => configOf(n, 6)?.Subnet ?? []),
+          this.#deps.pools,
+        ) ?? randomSubnet6(rng),
       id: newId(this.#deps.rng),
       created: new Date(this.#deps.clock.wallMs()).toISOString(),
       used,
@@ -152,12 +184,13 @@ export class NetworkService {
   /** Makes a user network. @returns the record and warnings */
   async create(request: CreateNetworkRequest): Promise<NetworkRecord> {
     const name = request.Name ?? '';
-    if (predefined.some((p) => p.Name === name))
+    if (Object.hasOwn(PREDEFINED, name))
       throw new DrydockError('ERR_FORBIDDEN', `operation is not permitted on predefined ${name} network`);
     if (this.list().some((n) => n.name === name))
       throw new DrydockError('ERR_CONFLICT', `network with name ${name} already exists`);
     const wanted = request.IPAM?.Config?.length ? this.#ownSubnets() : await this.#usedSubnets();
-    const record = newNetwork(request, this.#facts(wanted));
+    const options = { ...this.#deps.optionsByDriver[request.Driver || 'bridge'], ...request.Options };
+    const record = newNetwork({ ...request, Options: options }, this.#facts(wanted));
     await this.#add(record);
     this.#event('create', record);
     return record;
@@ -238,9 +271,10 @@ export class NetworkService {
       gateway: config.Gateway,
       ...(config6 && { subnet6: config6.Subnet, gateway6: config6.Gateway }),
       internal: record.internal,
+      isolated: isIsolated(record),
       log: this.#deps.log.child({ network: record.name }),
     };
-    const mtu = Number(record.options['com.docker.network.driver.mtu'] ?? this.#deps.mtuBytes);
+    const mtu = Number(record.options[MTU_OPTION] ?? this.#deps.mtuBytes);
     if (mtu > 0) options.mtuBytes = mtu;
     const network = this.#deps.createNetwork(options).then(async (made) => {
       await made.setHostNames(Object.fromEntries(HOST_NAMES.map((name) => [name, made.gateway])));
@@ -279,7 +313,8 @@ export class NetworkService {
 
   /** Starts the default network's worker ahead of its first use. */
   async warm(): Promise<void> {
-    await this.#liveOf(this.find('bridge')).network;
+    const bridge = this.list().find((n) => n.name === 'bridge');
+    if (bridge) await this.#liveOf(bridge).network;
   }
 
   /**
@@ -307,6 +342,12 @@ export class NetworkService {
     const fixed = { ...asked, NetworkID: network.id, EndpointID: endpointId };
     if (network.driver !== 'bridge') return;
     checkAddress(network, asked);
+    const links = asked.Links?.length ?? (network.predefined ? record.hostConfig.Links?.length : 0);
+    if (links && isIsolated(network))
+      throw new DrydockError(
+        'ERR_NOT_IMPLEMENTED',
+        `network ${network.name} keeps its containers apart, so links lead nowhere: leave --link out, or put both on another network`,
+      );
     const live = this.#liveOf(network);
     const names = dnsNames(record, asked);
     const address = asked.IPAMConfig?.IPv4Address || this.#restrictedAddress(network, live);
@@ -419,18 +460,25 @@ export class NetworkService {
     if (!place) return;
     const opened: { wish: PortWish; port: PublishedPort }[] = [];
     this.#ports.set(record.id, opened);
-    for (const wish of wishes) await this.#open(record, wish, place, opened);
+    for (const wish of wishes)
+      await this.#open(
+        record,
+        { ...wish, hostAddress: wish.hostAddress || place.bindAddress },
+        place,
+        opened,
+      );
   }
 
   /** Ports lead to the first network that is not internal. */
   #publishingEndpoint(
     record: ContainerRecord,
-  ): { network: Promise<Network>; endpoint: Endpoint } | undefined {
+  ): { network: Promise<Network>; endpoint: Endpoint; bindAddress: string } | undefined {
     for (const name of Object.keys(record.networks)) {
       const network = this.find(name);
       const live = this.#live.get(network.id);
       const endpoint = live?.endpoints.get(record.id);
-      if (live && endpoint && !network.internal) return { network: live.network, endpoint };
+      const bindAddress = network.options[HOST_BINDING_OPTION] ?? '';
+      if (live && endpoint && !network.internal) return { network: live.network, endpoint, bindAddress };
     }
     return undefined;
   }

@@ -1,6 +1,7 @@
 /** IPv4 subnets as numbers: which one a new network gets, and whether two overlap. Pure. */
 import { isIPv4 } from 'node:net';
 import { DrydockError } from '#common/errors';
+import type { AddressPool } from '../config-values.ts';
 
 /** An IPv4 subnet; `base` has its host bits cleared. */
 export interface Subnet {
@@ -71,18 +72,28 @@ export function firstAddress(subnet: Subnet): string {
 }
 
 /** dockerd's default address pools: 172.17.0.0/16 to 172.31.0.0/16, then 192.168.0.0/20 and on. */
-const POOLS: readonly Subnet[] = [
-  ...Array.from({ length: 15 }, (_, i) => ({ base: (172 * 256 + 17 + i) * 65536, prefix: 16 })),
-  ...Array.from({ length: 16 }, (_, i) => ({ base: (192 * 256 + 168) * 65536 + i * 4096, prefix: 20 })),
+const DEFAULT_POOLS: readonly AddressPool[] = [
+  ...Array.from({ length: 15 }, (_, i) => ({ base: `172.${17 + i}.0.0/16`, size: 16 })),
+  { base: '192.168.0.0/16', size: 20 },
 ];
 
-/** The first pool that overlaps none of `used`. @throws ERR_FORBIDDEN when all are taken, as moby */
-export function chooseSubnet(used: readonly Subnet[]): Subnet {
-  const free = POOLS.find((pool) => !used.some((other) => overlaps(pool, other)));
-  if (!free)
-    throw new DrydockError(
-      'ERR_FORBIDDEN',
-      'all predefined address pools have been fully subnetted: remove unused networks (docker network prune), or give --subnet',
-    );
-  return free;
+/** The first subnet of the pools (docker's own when there are none of IPv4) that overlaps none of `used`. @throws ERR_FORBIDDEN when all are taken, as moby */
+export function chooseSubnet(used: readonly Subnet[], pools: readonly AddressPool[] = []): Subnet {
+  const own = pools.filter(({ base }) => !base.includes(':'));
+  for (const { base: text, size: prefix } of own.length > 0 ? own : DEFAULT_POOLS) {
+    const pool = parseCidr(text, 30);
+    const end = pool.base + size(pool.prefix);
+    for (let base = pool.base; base < end; ) {
+      const subnet = { base, prefix };
+      const other = used.find((each) => overlaps(each, subnet));
+      if (!other) return subnet;
+      // The next subnet of this size behind what is in the way.
+      const last = Math.max(base, other.base + size(other.prefix) - 1);
+      base = (Math.floor(last / size(prefix)) + 1) * size(prefix);
+    }
+  }
+  throw new DrydockError(
+    'ERR_FORBIDDEN',
+    'all predefined address pools have been fully subnetted: remove unused networks (docker network prune), or give --subnet',
+  );
 }

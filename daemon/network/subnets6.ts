@@ -2,6 +2,7 @@
 import { BlockList, isIPv6 } from 'node:net';
 import { DrydockError } from '#common/errors';
 import type { Rng } from '#common/rng';
+import type { AddressPool } from '../config-values.ts';
 
 /** The 16 bytes of an address as text without compression, as `fd00:0:0:1:0:0:0:1`. */
 function groups(address: string): number[] {
@@ -52,6 +53,28 @@ export function contains6(subnet: string, address: string): boolean {
 export function overlaps6(a: string, b: string): boolean {
   return contains6(a, b.split('/')[0]!) || contains6(b, a.split('/')[0]!);
 }
+
+/** The first subnet of the pools of IPv6 that overlaps none of `used`; undefined when there are none, or all are taken. */
+export function chooseSubnet6(used: readonly string[], pools: readonly AddressPool[]): string | undefined {
+  for (const { base, size } of pools) {
+    if (!base.includes(':')) continue;
+    const { subnet, prefix } = parseSubnet6(base);
+    const first = BigInt(`0x${hexOf(subnet.split('/')[0]!)}`);
+    // More subnets than can be in use need not be looked at.
+    const count = Math.min(2 ** (size - prefix), used.length + 1);
+    for (let i = 0; i < count; i++) {
+      const hex = (first + (BigInt(i) << BigInt(128 - size))).toString(16).padStart(32, '0');
+      const candidate = parseSubnet6(`${hex.match(/.{4}/g)!.join(':')}/${size}`).subnet;
+      if (!used.some((other) => overlaps6(other, candidate))) return candidate;
+    }
+  }
+  return undefined;
+}
+
+const hexOf = (address: string): string =>
+  groups(address)
+    .map((group) => group.toString(16).padStart(4, '0'))
+    .join('');
 
 /** A unique local /64 that nobody else has (RFC 4193, 3.2.2: 40 random bits and a subnet). */
 export function randomSubnet6(rng: Rng): string {

@@ -4,7 +4,7 @@
 import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
-import type { Runtime } from './runtime.ts';
+import type { RuntimeProgram } from '../config-values.ts';
 import { RuntimeSet } from './runtime-set.ts';
 
 /** How a runtime is made. */
@@ -15,8 +15,8 @@ export interface RuntimeOptions {
   execRoot: string;
   log: Log;
   clock: Clock;
-  /** OCI runtimes besides our own, by name: a path, or a name in PATH. */
-  runtimes?: Record<string, string>;
+  /** OCI runtimes besides our own, by name. */
+  runtimes?: Record<string, RuntimeProgram>;
   /** The one for containers that name none; our own when empty. */
   defaultRuntime?: string;
 }
@@ -27,6 +27,8 @@ export interface OciCommand {
   name: string;
   /** A path, or a name in PATH. */
   command: string;
+  /** What comes before its subcommand. */
+  args?: readonly string[];
 }
 
 const linux = process.platform === 'linux' ? await import('./linux/linux-runtime.ts') : undefined;
@@ -40,18 +42,16 @@ const PLAIN = 'plain';
  *
  * @throws DrydockError ERR_PLATFORM where there is none.
  */
-export function createRuntime(options: RuntimeOptions): Runtime {
-  if (linux && oci && plain) {
-    const others = Object.entries(options.runtimes ?? {}).map(
-      ([name, path]) =>
-        [name, { runtime: new oci.OciRuntime({ name, command: path }, options), path }] as const,
+export function createRuntime(options: RuntimeOptions): RuntimeSet {
+  if (linux && oci && plain)
+    return new RuntimeSet(
+      new linux.LinuxRuntime(options),
+      new Map([[PLAIN, new plain.PlainRuntime(options)]]),
+      (name, { path, runtimeArgs = [] }) =>
+        new oci.OciRuntime({ name, command: path, args: runtimeArgs }, options),
+      options.runtimes ?? {},
+      options.defaultRuntime ?? '',
     );
-    const known = new Map([
-      [PLAIN, { runtime: new plain.PlainRuntime(options) as Runtime, path: PLAIN }],
-      ...others,
-    ]);
-    return new RuntimeSet(new linux.LinuxRuntime(options), known, options.defaultRuntime ?? '');
-  }
   throw new DrydockError(
     'ERR_PLATFORM',
     `Containers on ${process.platform} are not possible yet: run the daemon on Linux (x86-64 or arm64), version 5.12 or later.`,

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { ALL_LIMITS } from '../../test/support/daemon/fakes.ts';
 import type { JailSpec, Runtime } from './runtime.ts';
 import { RuntimeSet } from './runtime-set.ts';
 
@@ -27,6 +28,7 @@ function noting(name: string, broken = false): Runtime {
       warnings: [],
       runtimes: {},
       defaultRuntime: name,
+      limits: ALL_LIMITS,
     }),
     sweep: async () => [`${name} swept`],
     async close() {
@@ -35,10 +37,15 @@ function noting(name: string, broken = false): Runtime {
   };
 }
 
+const programs = (names: string[]) =>
+  Object.fromEntries(names.map((name) => [name, { path: `/bin/${name}` }]));
+
 const set = (defaultName = '', names = ['crun']): RuntimeSet =>
   new RuntimeSet(
     noting('own'),
-    new Map(names.map((name) => [name, { runtime: noting(name, name === 'broken'), path: `/bin/${name}` }])),
+    new Map([['plain', noting('plain')]]),
+    (name) => noting(name, name === 'broken'),
+    programs(names),
     defaultName,
   );
 const spec = (runtime?: string): JailSpec => ({ runtime }) as JailSpec;
@@ -51,6 +58,7 @@ describe('several runtimes', () => {
     ['runc', 'own'],
     ['io.containerd.runc.v2', 'own'],
     ['crun', 'crun'],
+    ['plain', 'plain'],
   ])('%j is %s', (wish, name) => expect(set().report(spec(wish))[0]!.feature).toBe(name));
 
   it('have a default that can be another, which must exist', () => {
@@ -64,6 +72,25 @@ describe('several runtimes', () => {
 
   it('prefer a configured runc to the usual name', () => {
     expect(set('', ['runc']).report(spec('runc'))[0]!.feature).toBe('runc');
+  });
+
+  it('can be others from now on: what has not changed stays open, what has gone is closed at the end', async () => {
+    const runtimes = set('', ['crun', 'kept']);
+    await runtimes.open();
+    for (const name of ['crun', 'kept']) await runtimes.create(spec(name));
+    expect(() => runtimes.reload(programs(['kept']), 'crun')).toThrow('does not exist');
+    expect(runtimes.info().runtimes).toHaveProperty('crun');
+    runtimes.reload(programs(['kept', 'kata']), 'kata');
+    expect(runtimes.info()).toMatchObject({ defaultRuntime: 'kata' });
+    expect(runtimes.info().runtimes).not.toHaveProperty('crun');
+    await expect(runtimes.create(spec('crun'))).rejects.toThrow('unknown or invalid runtime name: crun');
+    calls.length = 0;
+    await runtimes.create(spec('kept'));
+    await runtimes.create(spec());
+    expect(calls).toEqual(['kept create', 'kata open', 'kata create']);
+    await runtimes.close();
+    expect(calls.slice(3).sort()).toEqual(['crun close', 'kata close', 'kept close', 'own close']);
+    expect(calls.at(-1)).toBe('own close');
   });
 
   it('refuse a name that nobody has', async () => {
@@ -94,6 +121,6 @@ describe('several runtimes', () => {
   });
 
   it('all clean up after a killed daemon', async () => {
-    expect(await set().sweep([])).toEqual(['own swept', 'crun swept']);
+    expect(await set().sweep([])).toEqual(['own swept', 'plain swept', 'crun swept']);
   });
 });

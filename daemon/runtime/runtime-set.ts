@@ -4,6 +4,7 @@
  * else.
  */
 import { DrydockError } from '#common/errors';
+import type { RuntimeProgram } from '../config-values.ts';
 import type { Jail, JailReportRow, JailSpec, KnownJail, Runtime } from './runtime.ts';
 
 /** The name of our own runtime. */
@@ -11,28 +12,57 @@ const OWN_RUNTIME = 'drydock';
 /** Names by which docker's clients ask for "the usual one"; a configured runtime of the same name comes first. */
 const USUAL: ReadonlySet<string> = new Set([OWN_RUNTIME, 'runc', 'io.containerd.runc.v2']);
 
-/** A configured runtime. */
-export interface ConfiguredRuntime {
+/** Makes an OCI runtime, not yet open. */
+export type MakeRuntime = (name: string, program: RuntimeProgram) => Runtime;
+
+interface ConfiguredRuntime {
   runtime: Runtime;
-  /** For `docker info`. */
-  path: string;
+  program: RuntimeProgram;
 }
 
 /** See the module's head. */
 export class RuntimeSet implements Runtime {
   readonly name: string = OWN_RUNTIME;
   readonly #own: Runtime;
-  readonly #others: ReadonlyMap<string, ConfiguredRuntime>;
-  readonly #default: string;
+  /** Others that are always there; a configured one of the same name comes first. */
+  readonly #builtIn: ReadonlyMap<string, Runtime>;
+  readonly #make: MakeRuntime;
+  #others: ReadonlyMap<string, ConfiguredRuntime> = new Map();
+  #default: string = OWN_RUNTIME;
   readonly #opened = new Map<Runtime, Promise<void>>();
 
   /** @throws DrydockError ERR_BAD_CONFIG when the default is not among them. */
-  constructor(own: Runtime, others: ReadonlyMap<string, ConfiguredRuntime>, defaultName: string) {
+  constructor(
+    own: Runtime,
+    builtIn: ReadonlyMap<string, Runtime>,
+    make: MakeRuntime,
+    programs: Record<string, RuntimeProgram>,
+    defaultName: string,
+  ) {
     this.#own = own;
-    this.#others = others;
-    this.#default = defaultName || OWN_RUNTIME;
-    if (!this.#find(this.#default))
-      throw new DrydockError('ERR_BAD_CONFIG', `specified default runtime '${this.#default}' does not exist`);
+    this.#builtIn = builtIn;
+    this.#make = make;
+    this.reload(programs, defaultName);
+  }
+
+  /**
+   * Other runtimes from now on. Containers that run keep theirs; an unchanged one stays as it is.
+   * @throws DrydockError ERR_BAD_CONFIG when the default is not among them; then nothing has changed
+   */
+  reload(programs: Record<string, RuntimeProgram>, defaultName: string): void {
+    const name = defaultName || OWN_RUNTIME;
+    if (!Object.hasOwn(programs, name) && !this.#builtIn.has(name) && !USUAL.has(name))
+      throw new DrydockError('ERR_BAD_CONFIG', `specified default runtime '${name}' does not exist`);
+    const others = Object.entries(programs).map(([key, program]) => {
+      const before = this.#others.get(key);
+      const same = before && JSON.stringify(before.program) === JSON.stringify(program);
+      return [key, same ? before : { runtime: this.#make(key, program), program }] as const;
+    });
+    const builtIn = [...this.#builtIn].map(
+      ([key, runtime]) => [key, { runtime, program: { path: key } }] as const,
+    );
+    this.#others = new Map([...builtIn, ...others]);
+    this.#default = name;
   }
 
   async open(): Promise<void> {
@@ -50,7 +80,7 @@ export class RuntimeSet implements Runtime {
   }
 
   info(): ReturnType<Runtime['info']> {
-    const runtimes = Object.fromEntries([...this.#others].map(([name, { path }]) => [name, { path }]));
+    const runtimes = Object.fromEntries([...this.#others].map(([name, { program }]) => [name, program]));
     return {
       ...this.#own.info(),
       runtimes: { [OWN_RUNTIME]: { path: OWN_RUNTIME }, ...runtimes },
@@ -66,7 +96,8 @@ export class RuntimeSet implements Runtime {
   }
 
   async close(): Promise<void> {
-    for (const { runtime } of this.#others.values()) if (this.#opened.has(runtime)) await runtime.close();
+    // Those that a reload took away are among the opened ones too; ours ends last.
+    for (const runtime of this.#opened.keys()) if (runtime !== this.#own) await runtime.close();
     await this.#own.close();
   }
 

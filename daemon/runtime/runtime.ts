@@ -80,6 +80,12 @@ export interface JailBlkioLimit {
   writesPerSecond?: number;
 }
 
+/** Which limits a machine knows; a period comes with its quota. */
+export type KnownLimits = Record<
+  Exclude<keyof JailLimits, 'cpuPeriodUs' | 'blkioDevices' | 'memorySwappiness'>,
+  boolean
+>;
+
 /** A device node to make and to allow. */
 export interface JailDevice {
   hostPath: string;
@@ -308,8 +314,10 @@ export interface Runtime {
     securityOptions: string[];
     warnings: string[];
     /** By name. */
-    runtimes: Record<string, { path: string }>;
+    runtimes: Record<string, { path: string; runtimeArgs?: string[] }>;
     defaultRuntime: string;
+    /** Which limits containers can have on this machine. */
+    limits: KnownLimits;
   };
   /** Removes what a killed daemon left (processes, cgroups) of containers that `known` names, and of any other of ours. Returns what was done, for the log. */
   sweep(known: KnownJail[]): Promise<string[]>;

@@ -86,6 +86,7 @@ export class Switch {
   /** The stack's end of the uplink. */
   readonly uplink: Link;
   readonly #now: () => number;
+  readonly #isolated: boolean;
   readonly #stationChanged: (mac: number, present: boolean) => void;
   readonly #ports: Port[] = [];
   readonly #table = new Map<number, Entry>();
@@ -96,15 +97,18 @@ export class Switch {
 
   /**
    * @param uplinkMac the stack's MAC as a number. @param mtuBytes the stack's MTU.
+   * @param isolated keeps the guests apart: what one sends goes to the stack or nowhere.
    * @param stationChanged told of each MAC address that is learnt, and when it is forgotten.
    */
   constructor(options: {
     uplinkMac: number;
     mtuBytes: number;
+    isolated?: boolean;
     now: () => number;
     stationChanged?: (mac: number, present: boolean) => void;
   }) {
     this.#now = options.now;
+    this.#isolated = options.isolated ?? false;
     this.#stationChanged = options.stationChanged ?? (() => {});
     const inbound: Link = {
       mtuBytes: options.mtuBytes,
@@ -238,7 +242,11 @@ export class Switch {
       const key = getMac(head, destination);
       const entry = this.#table.get(key);
       if (entry && this.#now() - entry.seenMs <= AGEING_MS)
-        return entry.port !== from && entry.port.send(head, headOff, headLen, body, bodyOff, bodyLen);
+        return (
+          entry.port !== from &&
+          this.#mayReach(from, entry.port) &&
+          entry.port.send(head, headOff, headLen, body, bodyOff, bodyLen)
+        );
       if (entry) this.#forget(key, entry);
     }
     const known = (head[destination]! & 1) === 0;
@@ -250,10 +258,19 @@ export class Switch {
     for (let i = 0; i < this.#ports.length; i++) {
       const port = this.#ports[i]!;
       // The addresses of guarded guests and of the stack are known: an unknown one is not theirs.
-      if (port === from || (known && (port.guard || port === this.#uplinkPort))) continue;
+      if (
+        port === from ||
+        !this.#mayReach(from, port) ||
+        (known && (port.guard || port === this.#uplinkPort))
+      )
+        continue;
       if (port.send(head, headOff, headLen, body, bodyOff, bodyLen)) taken = true;
     }
     return taken;
+  }
+
+  #mayReach(from: Port, to: Port): boolean {
+    return !this.#isolated || from === this.#uplinkPort || to === this.#uplinkPort;
   }
 
   /** Flushes every port that was written to. */

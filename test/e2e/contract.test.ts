@@ -10,7 +10,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { API_MINOR_MAX } from '../../daemon/api/server.ts';
+import { API_MINOR_MAX } from '../../daemon/api/versions.ts';
 import { containerCases } from '../support/contract/cases-containers.ts';
 import { imageCases } from '../support/contract/cases-images.ts';
 import { networkCases, volumeCases } from '../support/contract/cases-networks.ts';

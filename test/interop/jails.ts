@@ -74,7 +74,7 @@ export class Jails {
       execRoot: join(this.#folder, 'exec'),
       log,
       clock: systemClock,
-      ...(oci && { runtimes: { [oci.name]: oci.command }, defaultRuntime: oci.name }),
+      ...(oci && { runtimes: { [oci.name]: { path: oci.command } }, defaultRuntime: oci.name }),
     });
   }
 

@@ -2,7 +2,7 @@
  * What goes with a bug report: one JSON file that a person can read before sending it, with secrets removed. What is a secret is
  * told by its name, its form, or by being the value of a variable with such a name.
  */
-import { CONFIG_FILE_DEFAULT, DEFAULTS } from '../../config.ts';
+import { CONFIG_FILE_DEFAULT, DEFAULTS } from '../../config-options.ts';
 import { type Finding, getJson, type HostView } from './host.ts';
 
 const REMOVED = '(removed)';

@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { explain } from '#common/command-help';
-import { CONFIG_FILE_DEFAULT } from '../../config.ts';
+import { CONFIG_FILE_DEFAULT } from '../../config-options.ts';
 import { addFormat, type Format, paint, print } from '../format.ts';
 import { makeBundle } from './bundle.ts';
 import { type Finding, thisHost } from './host.ts';

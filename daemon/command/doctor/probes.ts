@@ -2,7 +2,7 @@
  * Everything the doctor looks at, in the order of its report. A part that knows more about a platform adds a line here: a function
  * that takes the machine and gives findings.
  */
-import type { DaemonConfig } from '../../config.ts';
+import type { DaemonConfig } from '../../config-options.ts';
 import { darwinFindings } from './darwin.ts';
 import type { Finding, HostView } from './host.ts';
 import { linuxFindings } from './linux.ts';

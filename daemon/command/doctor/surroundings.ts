@@ -1,14 +1,8 @@
 /** What surrounds a daemon on any platform: configuration, disk, name servers, proxies, sockets and other engines. */
 import { connect } from 'node:net';
 import { errorMessage } from '#common/errors';
-import {
-  CONFIG_FILE_DEFAULT,
-  type DaemonConfig,
-  DEFAULTS,
-  effectiveConfig,
-  parseConfigFile,
-  parseHost,
-} from '../../config.ts';
+import { effectiveConfig, parseConfigFile, parseHost } from '../../config.ts';
+import { CONFIG_FILE_DEFAULT, type DaemonConfig, DEFAULTS } from '../../config-options.ts';
 import type { Finding, HostView } from './host.ts';
 
 const GIB: number = 1024 ** 3;

@@ -4,13 +4,8 @@
  */
 import { join } from 'node:path';
 import { DrydockError } from '#common/errors';
-import {
-  CONFIG_FILE_DEFAULT,
-  type DaemonConfig,
-  DEFAULTS,
-  effectiveConfig,
-  parseConfigFile,
-} from '../../config.ts';
+import { effectiveConfig, parseConfigFile } from '../../config.ts';
+import { CONFIG_FILE_DEFAULT, type DaemonConfig, DEFAULTS } from '../../config-options.ts';
 import { LAUNCHD_LABEL, launchdPlist, type ServiceSettings, serviceUnit, socketUnit } from './files.ts';
 import type { ServiceHost } from './host.ts';
 

@@ -9,6 +9,7 @@ import { digestOf } from '../content.ts';
 import { DEFAULT_DOMAIN, familiarRepository, type Reference } from '../reference.ts';
 import { answerChallenge, type Credentials, parseChallenges, parseObject } from './auth.ts';
 import { ACCEPTED_MANIFESTS } from './manifest.ts';
+import { inSubnet } from './proxy.ts';
 import { type HttpAnswer, type HttpRequest, readBody, type Transport, TransportError } from './transport.ts';
 
 /** docker.io is a name, not a registry. */
@@ -32,22 +33,27 @@ export interface FetchedManifest {
 /** The base URLs of a registry. Plain http only where that is wished, or on this machine. */
 export function endpointsOf(
   domain: string,
-  options: { mirrors: readonly string[]; insecure: readonly string[] },
+  options: { mirrors: readonly string[]; isInsecure: boolean },
 ): URL[] {
   const host = domain === DEFAULT_DOMAIN ? HUB_HOST : domain;
   const endpoints = domain === DEFAULT_DOMAIN ? options.mirrors.map((mirror) => new URL(mirror)) : [];
   endpoints.push(new URL(`https://${host}`));
-  if (isInsecure(domain, options.insecure)) endpoints.push(new URL(`http://${host}`));
+  if (options.isInsecure) endpoints.push(new URL(`http://${host}`));
   return endpoints;
 }
 
-/** Whether a registry may do without TLS: it was named, or it is on a loopback address, as dockerd has it. */
-export function isInsecure(domain: string, insecure: readonly string[]): boolean {
+/** Whether a registry may do without TLS: it was named, one of its addresses lies in a subnet that was, or it is on a loopback address, as dockerd has it. */
+export function isInsecure(
+  domain: string,
+  insecure: readonly string[],
+  addresses: readonly string[],
+): boolean {
   const host = domain.replace(/:\d+$/, '');
   return (
     /^(127\.\d+\.\d+\.\d+|\[::1\]|localhost)$/.test(host) ||
     insecure.includes(domain) ||
-    insecure.includes(host)
+    insecure.includes(host) ||
+    insecure.some((entry) => addresses.some((address) => inSubnet(address, entry)))
   );
 }
 

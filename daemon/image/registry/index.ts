@@ -1,4 +1,6 @@
 /** Registries: pull, push and login, by references. */
+
+import { lookup } from 'node:dns/promises';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import tls from 'node:tls';
 import type { Clock } from '#common/clock';
@@ -18,6 +20,7 @@ import type { RegistryRequest } from '../store.ts';
 import type { Credentials } from './auth.ts';
 import { checkLogin, endpointsOf, isInsecure, RepositoryClient } from './client.ts';
 import { describeRemote, type FetchedDescriptor } from './distribution.ts';
+import { NO_PROXIES, type ProxyOptions } from './proxy.ts';
 import { pullImage } from './pull.ts';
 import { pushImage } from './push.ts';
 import { Transport } from './transport.ts';
@@ -33,24 +36,45 @@ export interface RegistryOptions {
   insecure: readonly string[];
   /** Where `HOST/*.crt` are the certificates that a registry's is trusted by. */
   certsDir: string;
+  /** Layers of one pull at a time, and attempts for each. */
+  downloadsMax: number;
+  downloadAttemptsMax: number;
+  /** Layers of one push at a time. */
+  uploadsMax: number;
+  proxies: ProxyOptions;
 }
 
-export const DEFAULT_REGISTRY_OPTIONS: RegistryOptions = {
+const DEFAULT_REGISTRY_OPTIONS: RegistryOptions = {
   mirrors: [],
   insecure: [],
   certsDir: '/etc/docker/certs.d',
+  downloadsMax: 3,
+  downloadAttemptsMax: 5,
+  uploadsMax: 5,
+  proxies: NO_PROXIES,
 };
+
+/** Addresses of a name; none when it has none, which the attempt to reach it then tells. */
+async function addressesOf(host: string): Promise<string[]> {
+  const found = await lookup(host, { all: true }).catch(() => []);
+  return found.map(({ address }) => address);
+}
 
 /** See the module's head. */
 export class Registries {
   readonly #library: Library;
   readonly #clock: Clock;
-  readonly #options: RegistryOptions;
+  #options: RegistryOptions;
 
-  constructor(library: Library, clock: Clock, options: RegistryOptions = DEFAULT_REGISTRY_OPTIONS) {
+  constructor(library: Library, clock: Clock, options: Partial<RegistryOptions> = {}) {
     this.#library = library;
     this.#clock = clock;
-    this.#options = options;
+    this.#options = { ...DEFAULT_REGISTRY_OPTIONS, ...options };
+  }
+
+  /** How registries are reached from now on; what is under way goes on as it began. */
+  reload(options: Partial<RegistryOptions>): void {
+    this.#options = { ...this.#options, ...options };
   }
 
   /** @param text a reference; @param allTags pulls all of the repository. Returns the ids. */
@@ -71,7 +95,14 @@ export class Registries {
       for (const tag of tags) {
         const one: Reference =
           reference.digest === undefined ? { ...reference, tag } : { ...reference, tag: undefined };
-        const parts = { ...request, client, library: this.#library, clock: this.#clock, platform };
+        const parts = {
+          ...request,
+          client,
+          library: this.#library,
+          clock: this.#clock,
+          platform,
+          limits: this.#options,
+        };
         const id = await pullImage(parts, one);
         ids.push(id);
         this.#library.emit('pull', formatFamiliar(one), familiarRepository(one));
@@ -89,7 +120,12 @@ export class Registries {
       await client.connect();
       for (const [one, id] of names) {
         const sources = (diffId: string): string[] => this.#sources(reference, diffId);
-        await pushImage({ client, sources, library: this.#library, clock: this.#clock, ...request }, id, one);
+        const { uploadsMax } = this.#options;
+        await pushImage(
+          { client, sources, library: this.#library, clock: this.#clock, uploadsMax, ...request },
+          id,
+          one,
+        );
         this.#library.emit('push', formatFamiliar(one), familiarRepository(one));
       }
     });
@@ -97,12 +133,12 @@ export class Registries {
 
   /** `docker login`. @throws ERR_UNAUTHORIZED */
   async login(domain: string, credentials: Credentials): Promise<void> {
-    const transport = this.#transport(domain);
+    const { transport, isInsecure } = await this.#reach(domain);
     try {
       await checkLogin({
         transport,
         credentials,
-        endpoints: endpointsOf(domain, { ...this.#options, mirrors: [] }),
+        endpoints: endpointsOf(domain, { isInsecure, mirrors: [] }),
       });
     } finally {
       transport.close();
@@ -127,9 +163,9 @@ export class Registries {
     { credentials }: RegistryRequest,
     work: (client: RepositoryClient) => Promise<T>,
   ): Promise<T> {
-    const transport = this.#transport(reference.domain);
+    const { transport, isInsecure } = await this.#reach(reference.domain);
     const endpoints = endpointsOf(reference.domain, {
-      ...this.#options,
+      isInsecure,
       mirrors: actions === 'pull' ? this.#options.mirrors : [],
     });
     const sources = actions === 'pull' ? [] : this.#sources(reference);
@@ -177,12 +213,22 @@ export class Registries {
     );
   }
 
-  #transport(domain: string): Transport {
+  /** A way to a registry, and whether it may do without TLS. */
+  async #reach(domain: string): Promise<{ transport: Transport; isInsecure: boolean }> {
     const ca = this.#certificates(domain);
-    return new Transport({
-      rejectUnauthorized: !isInsecure(domain, this.#options.insecure) || ca.length > 0,
-      ...(ca.length > 0 && { ca: [...tls.rootCertificates, ...ca] }),
-    });
+    const { insecure, proxies } = this.#options;
+    const host = new URL(`http://${domain}`).hostname.replace(/^\[|\]$/g, '');
+    // Names are looked up for subnets only, as dockerd does it.
+    const addresses = insecure.some((entry) => entry.includes('/')) ? await addressesOf(host) : [];
+    const found = isInsecure(domain, insecure, addresses);
+    const transport = new Transport(
+      {
+        rejectUnauthorized: !found || ca.length > 0,
+        ...(ca.length > 0 && { ca: [...tls.rootCertificates, ...ca] }),
+      },
+      proxies,
+    );
+    return { transport, isInsecure: found };
   }
 
   #certificates(domain: string): string[] {

@@ -17,9 +17,6 @@ import { forEachLimited } from './limit.ts';
 import { chooseManifest, type Descriptor, type Manifest, parseManifest } from './manifest.ts';
 import { readBody, TransportError } from './transport.ts';
 
-/** As dockerd's max-concurrent-downloads and max-download-attempts. */
-const DOWNLOADS_MAX = 3;
-const ATTEMPTS_MAX = 5;
 const RETRY_MS = 1000;
 /** Progress of one layer is told this often at most. */
 const PROGRESS_MS = 100;
@@ -33,6 +30,7 @@ export interface PullParts {
   platform: Platform;
   progress: (line: Progress) => void;
   signal: AbortSignal;
+  limits: { downloadsMax: number; downloadAttemptsMax: number };
 }
 
 const shortOf = (digest: string): string => digest.slice('sha256:'.length, 'sha256:'.length + 12);
@@ -129,7 +127,7 @@ async function pullLayers(
     progress({ status: 'Pulling fs layer', progressDetail: {}, id: shortOf(digest) });
   const layers: LayerRecord[] = [];
   const downloads = new Map<string, Promise<Blob>>();
-  await forEachLimited(descriptors, DOWNLOADS_MAX, async (descriptor, index) => {
+  await forEachLimited(descriptors, parts.limits.downloadsMax, async (descriptor, index) => {
     const id = shortOf(descriptor.digest);
     const diffId = diffIds[index]!;
     lease.add(diffId).add(descriptor.digest);
@@ -166,7 +164,7 @@ async function downloadBlob(parts: PullParts, descriptor: Descriptor, lease: Lea
     } catch (error) {
       failures++;
       const isFinal = !(error instanceof TransportError) || !error.temporary || parts.signal.aborted;
-      if (isFinal || failures >= ATTEMPTS_MAX) throw error;
+      if (isFinal || failures >= parts.limits.downloadAttemptsMax) throw error;
       parts.progress({
         status: `Retrying in ${failures} second${failures > 1 ? 's' : ''}`,
         progressDetail: {},

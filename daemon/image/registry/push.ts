@@ -16,8 +16,6 @@ import type { RepositoryClient } from './client.ts';
 import { forEachLimited } from './limit.ts';
 import { makeManifest, type PushedLayer, parseManifest } from './manifest.ts';
 
-/** As dockerd's max-concurrent-uploads. */
-const UPLOADS_MAX = 5;
 const PROGRESS_MS = 100;
 /** Layers are compressed once and pulled often, but a push waits for it: zlib's fast end, as most builders choose. */
 const GZIP_LEVEL = 3;
@@ -30,6 +28,8 @@ export interface PushParts {
   clock: Clock;
   progress: (line: Progress) => void;
   signal: AbortSignal;
+  /** Layers at a time. */
+  uploadsMax: number;
 }
 
 const shortOf = (digest: string): string => digest.slice('sha256:'.length, 'sha256:'.length + 12);
@@ -43,7 +43,7 @@ export async function pushImage(parts: PushParts, id: string, reference: Referen
     for (const layer of record.layers)
       progress({ status: 'Preparing', progressDetail: {}, id: shortOf(layer.diffId) });
     const pushed: PushedLayer[] = [];
-    await forEachLimited(record.layers, UPLOADS_MAX, async (layer, index) => {
+    await forEachLimited(record.layers, parts.uploadsMax, async (layer, index) => {
       pushed[index] = await pushLayer(parts, layer);
     });
     await rememberCompressed(library, id, pushed);

@@ -5,9 +5,12 @@
  */
 import http, { type IncomingMessage } from 'node:http';
 import https from 'node:https';
+import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import tls from 'node:tls';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import { NO_PROXIES, type ProxyOptions, proxyFor, proxyHeaders, tunnel } from './proxy.ts';
 
 /** Registries redirect blobs once, to their storage. */
 const REDIRECTS_MAX = 5;
@@ -52,11 +55,13 @@ const LASTING = /^(ECONNREFUSED|ENOTFOUND|EPROTO|CERT_|ERR_TLS|ERR_SSL|DEPTH_|SE
 
 export class Transport {
   readonly #trust: TlsTrust;
+  readonly #proxies: ProxyOptions;
   readonly #plain = new http.Agent({ keepAlive: true });
   readonly #secure: https.Agent;
 
-  constructor(trust: TlsTrust) {
+  constructor(trust: TlsTrust, proxies: ProxyOptions = NO_PROXIES) {
     this.#trust = trust;
+    this.#proxies = proxies;
     this.#secure = new https.Agent({
       keepAlive: true,
       rejectUnauthorized: trust.rejectUnauthorized,
@@ -100,7 +105,45 @@ export class Transport {
     return next;
   }
 
-  #once({ method, url, headers, body, signal }: HttpRequest): Promise<HttpAnswer> {
+  /** How a request reaches its host: with an agent of ours, or through a proxy. */
+  async #way(url: URL, signal: AbortSignal | undefined): Promise<http.RequestOptions> {
+    const proxy = proxyFor(url, this.#proxies);
+    if (url.protocol === 'https:') {
+      if (!proxy) return { agent: this.#secure };
+      const socket = await tunnel(proxy, url, signal);
+      const secure = tls.connect({
+        socket,
+        servername: isIP(url.hostname) === 0 ? url.hostname : '',
+        rejectUnauthorized: this.#trust.rejectUnauthorized,
+        ...(this.#trust.ca && { ca: this.#trust.ca }),
+      });
+      return { agent: false, createConnection: () => secure };
+    }
+    if (!proxy) return { agent: this.#plain };
+    // RFC 9112, 3.2.2: a proxy is told the whole URL.
+    return {
+      agent: this.#plain,
+      hostname: proxy.hostname.replace(/^\[|\]$/g, ''),
+      port: proxy.port || 80,
+      path: url.href,
+      headers: { Host: url.host, ...proxyHeaders(proxy) },
+    };
+  }
+
+  async #once(wish: HttpRequest): Promise<HttpAnswer> {
+    const { method, url, signal } = wish;
+    try {
+      return await this.#exchange(wish, await this.#way(url, signal));
+    } catch (error) {
+      if (error instanceof TransportError) throw error;
+      throw new TransportError(`${method} "${url.href}": ${errorMessage(error)}`, false, { cause: error });
+    }
+  }
+
+  #exchange(
+    { method, url, headers, body, signal }: HttpRequest,
+    way: http.RequestOptions,
+  ): Promise<HttpAnswer> {
     return new Promise((resolve, reject) => {
       const isSecure = url.protocol === 'https:';
       const fail = (error: Error): void => {
@@ -111,8 +154,8 @@ export class Transport {
       };
       const request = (isSecure ? https : http).request(url, {
         method,
-        headers,
-        agent: isSecure ? this.#secure : this.#plain,
+        ...way,
+        headers: { ...headers, ...(way.headers as Record<string, string> | undefined) },
         ...(signal && { signal }),
       });
       request.setTimeout(IDLE_MS_MAX, () =>

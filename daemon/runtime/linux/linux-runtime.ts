@@ -15,7 +15,7 @@ import { LinuxJail, processStartTime } from './jail.ts';
 import { Keeper } from './keeper.ts';
 import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
 import { effectiveSpec } from './plan.ts';
-import { limitWarnings, reportSpec } from './report.ts';
+import { knownLimits, limitWarnings, reportSpec } from './report.ts';
 import { seccompFilter } from './seccomp/filter.ts';
 import { Spares } from './spares.ts';
 import { waitUntil } from './wait.ts';
@@ -119,6 +119,7 @@ export class LinuxRuntime implements Runtime {
       cgroupDriver: 'cgroupfs',
       securityOptions: ['name=seccomp,profile=builtin'],
       warnings: limitWarnings(this.#requireCgroups()),
+      limits: knownLimits(this.#requireCgroups()),
       runtimes: {},
       defaultRuntime: this.name,
     };

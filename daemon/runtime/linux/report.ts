@@ -1,6 +1,6 @@
 /** What this runtime gives for a specification: one row for each wish. */
 import { outsideId } from '#common/id-map';
-import type { JailLimits, JailReportRow, JailSpec, NamespaceMode } from '../runtime.ts';
+import type { JailLimits, JailReportRow, JailSpec, KnownLimits, NamespaceMode } from '../runtime.ts';
 import type { Cgroups } from './cgroup.ts';
 
 function describe(mode: NamespaceMode): string {
@@ -93,6 +93,16 @@ const ALL_LIMITS: JailLimits = {
   pids: 1,
   blkioWeight: 1,
 };
+
+/** Which limits containers can have here. */
+export function knownLimits(cgroups: Cgroups): KnownLimits {
+  const { cpuPeriodUs: _withQuota, ...others } = ALL_LIMITS;
+  const known = Object.entries({ ...others, oomKillDisable: true }).map(([name, value]) => {
+    const rows = cgroups.report({ [name]: value });
+    return [name, rows.length > 0 && rows.every(({ got }) => got === 'full')];
+  });
+  return Object.fromEntries(known) as KnownLimits;
+}
 
 /** For `docker info`: the limits that no container can have here, as dockerd words it. */
 export function limitWarnings(cgroups: Cgroups): string[] {

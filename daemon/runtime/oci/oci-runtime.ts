@@ -30,7 +30,7 @@ import { hostDevices } from '../linux/devices.ts';
 import { processStartTime } from '../linux/jail.ts';
 import { type Launcher, LauncherProgram } from '../linux/launcher.ts';
 import { effectiveSpec } from '../linux/plan.ts';
-import { limitWarnings, reportSpec } from '../linux/report.ts';
+import { knownLimits, limitWarnings, reportSpec } from '../linux/report.ts';
 import { compileContext, profileOf } from '../linux/seccomp/filter.ts';
 import { signalNumber } from '../linux/signals.ts';
 import { linuxStreams } from '../linux/stream-system.ts';
@@ -56,7 +56,7 @@ const DELETE_TIMEOUT_MS = 30_000;
 /** See {@link Runtime}. */
 export class OciRuntime implements Runtime {
   readonly name: string;
-  readonly #command: string;
+  readonly #command: Command;
   readonly #options: RuntimeOptions;
   readonly #jails = new Map<string, OciJail>();
   #cgroups: Cgroups | undefined;
@@ -65,7 +65,7 @@ export class OciRuntime implements Runtime {
 
   constructor(oci: OciCommand, options: RuntimeOptions) {
     this.name = oci.name;
-    this.#command = oci.command;
+    this.#command = [oci.command, ...(oci.args ?? [])];
     this.#options = options;
   }
 
@@ -74,7 +74,7 @@ export class OciRuntime implements Runtime {
     if (code !== 0)
       throw new DrydockError(
         'ERR_OCI_RUNTIME',
-        `The OCI runtime ${this.#command} cannot be run (${output.trim()}): install it or correct its path.`,
+        `The OCI runtime ${this.#command[0]} cannot be run (${output.trim()}): install it or correct its path.`,
       );
     this.#ownPidNamespace = openSync('/proc/self/ns/pid', 'r');
     this.#program = new LauncherProgram(this.#ownPidNamespace);
@@ -135,6 +135,7 @@ export class OciRuntime implements Runtime {
       cgroupDriver: 'cgroupfs',
       securityOptions: ['name=seccomp,profile=builtin'],
       warnings: limitWarnings(this.#requireCgroups()),
+      limits: knownLimits(this.#requireCgroups()),
       runtimes: {},
       defaultRuntime: this.name,
     };
@@ -194,8 +195,11 @@ const HOST_NAMESPACES: JailSpec['namespaces'] = {
   cgroup: 'host',
 };
 
+/** The program, and what comes before its subcommand. */
+type Command = readonly [string, ...string[]];
+
 interface OciContext {
-  command: string;
+  command: Command;
   stateRoot: string;
   cgroups: Cgroups;
   clock: Clock;
@@ -373,14 +377,19 @@ interface OciProcess {
 }
 
 function startForeground(
-  command: string,
+  [program, ...before]: Command,
   args: string[],
   spec: ProcessSpec,
   clock: Clock,
   oomKills: () => number,
 ): OciProcess {
   const start = (stdio: [number, number, number]): ChildProcess =>
-    spawn(command, args, { stdio, detached: true, cwd: '/', env: { PATH: process.env.PATH } });
+    spawn(program, [...before, ...args], {
+      stdio,
+      detached: true,
+      cwd: '/',
+      env: { PATH: process.env.PATH },
+    });
   let child: ChildProcess;
   let streams: ProcessStreams;
   if (spec.terminal) {
@@ -511,9 +520,9 @@ function identityIn(rootPath: string, process: ProcessSpec): Identity {
 }
 
 /** Runs a short command of the runtime. */
-function runToEnd(command: string, args: string[]): Promise<{ code: number; output: string }> {
+function runToEnd([program, ...before]: Command, args: string[]): Promise<{ code: number; output: string }> {
   return new Promise((resolve) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(program, [...before, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
     child.stdout.on('data', (chunk) => (output += chunk));
     child.stderr.on('data', (chunk) => (output += chunk));

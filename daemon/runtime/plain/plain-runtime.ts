@@ -101,6 +101,19 @@ export class PlainRuntime implements Runtime {
       warnings: [],
       runtimes: {},
       defaultRuntime: this.name,
+      // Without control groups there are none.
+      limits: {
+        memoryBytes: false,
+        memorySwapBytes: false,
+        memoryReservationBytes: false,
+        cpuQuotaUs: false,
+        cpuShares: false,
+        cpusetCpus: false,
+        cpusetMems: false,
+        pids: false,
+        blkioWeight: false,
+        oomKillDisable: false,
+      },
     };
   }
 

@@ -20,7 +20,8 @@ import type {
 import { apiPlugins } from '../../../daemon/api/index.ts';
 import { createApi } from '../../../daemon/api/server.ts';
 import type { Builds } from '../../../daemon/build/service.ts';
-import { DEFAULTS } from '../../../daemon/config.ts';
+import { DEFAULTS } from '../../../daemon/config-options.ts';
+import type { ContainerDefaults } from '../../../daemon/container/create.ts';
 import { EventBus } from '../../../daemon/events/bus.ts';
 import type { Image, ImageStore, RootStore } from '../../../daemon/image/store.ts';
 import type {
@@ -30,10 +31,11 @@ import type {
   JailReportRow,
   JailSpec,
   JailStats,
+  KnownLimits,
   ProcessSpec,
   Runtime,
 } from '../../../daemon/runtime/runtime.ts';
-import { createServices, type Services } from '../../../daemon/services.ts';
+import { containerDefaults, createServices, type Services } from '../../../daemon/services.ts';
 
 /** A process that a test drives: it writes what the test says and ends when the test, or a signal, says so. */
 export class FakeProcess implements JailProcess {
@@ -159,6 +161,23 @@ export class FakeJail implements Jail {
   }
 }
 
+/** A machine that knows every limit. */
+export const ALL_LIMITS: KnownLimits = {
+  memoryBytes: true,
+  memorySwapBytes: true,
+  memoryReservationBytes: true,
+  cpuQuotaUs: true,
+  cpuShares: true,
+  cpusetCpus: true,
+  cpusetMems: true,
+  pids: true,
+  oomKillDisable: true,
+  blkioWeight: true,
+};
+
+/** What containers get from a daemon without options. */
+export const CONTAINER_DEFAULTS: ContainerDefaults = await containerDefaults(DEFAULTS);
+
 /** Counts what was made, and lets a test decide what processes do. */
 export class FakeRuntime implements Runtime {
   readonly name = 'fake';
@@ -187,8 +206,11 @@ export class FakeRuntime implements Runtime {
       warnings: [],
       runtimes: { drydock: { path: 'drydock' } },
       defaultRuntime: 'drydock',
+      limits: ALL_LIMITS,
     };
   }
+
+  reload(): void {}
 
   async sweep(known: { id: string }[]): Promise<string[]> {
     return known.map(({ id }) => `killed ${id.slice(0, 12)}`);
@@ -359,6 +381,8 @@ export async function fakeDaemon(folder?: string): Promise<FakeDaemon> {
     builds: {} as Builds,
     driverStatus: [],
     userMaps: undefined,
+    reloadRegistries: () => {},
+    containerDefaults: { ...CONTAINER_DEFAULTS },
     runtime,
     createNetwork: networks.create,
     hostSubnets: async () => [],
