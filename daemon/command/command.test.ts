@@ -33,7 +33,8 @@ let program: CommandFacts;
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'drydock-command-'));
   ({ program } = await wholeProgram());
-});
+  // Every command's module is loaded.
+}, 30_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function file(name: string, text: string): string {

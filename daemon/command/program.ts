@@ -23,7 +23,10 @@ export const COMMANDS: readonly CommandEntry[] = [
   {
     name: 'net',
     summary: "run a network in userspace by itself, with gvproxy's flags and control API",
-    load: async (command, version) => (await import('#netstack/cli')).defineNet(command, version),
+    load: async (command, version) => {
+      (await import('#netstack/cli')).defineNet(command, version);
+      (await import('./top.ts')).defineTop(command);
+    },
   },
   {
     name: 'fs',

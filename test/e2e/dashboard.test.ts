@@ -1,4 +1,5 @@
 /** The web page in a real browser, over the shared daemon. DRYDOCK_SCREENSHOTS=FOLDER keeps pictures for the documentation. */
+import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
@@ -6,7 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { type DaemonAddress, type Docker, IMAGE } from '../support/e2e/daemon.ts';
+import { compiledEntry } from '#common/entry';
+import { type DaemonAddress, type Docker, finish, IMAGE } from '../support/e2e/daemon.ts';
 import { describeE2e, sharedDocker, uniqueName } from '../support/e2e/session.ts';
 import { findProgram, lacking } from '../support/requirements.ts';
 
@@ -81,6 +83,15 @@ describeE2e('the dashboard', () => {
     await page.getByRole('img', { name: new RegExp(`Who talks to whom: .*${name} with`) }).waitFor();
     await page.getByRole('img', { name: /^Throughput of the last \d+ seconds/ }).waitFor();
     expect(await page.getByRole('status').textContent()).toBe('live');
+  });
+
+  it('says the same in the terminal', async () => {
+    const host = `unix://${docker.address.socketPath}`;
+    const args = ['net', 'top', '--interval', '0.2', '--host', host];
+    const { stdout } = await finish(
+      spawn(process.execPath, [compiledEntry('daemon/bin'), ...args], { stdio: 'pipe' }),
+    );
+    expect(stdout).toMatch(new RegExp(`^${name} +tcp +.* established +\\d+ .*B/s`, 'm'));
   });
 
   it('gives a pcap of a flow by one click', async () => {
