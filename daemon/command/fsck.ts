@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { explain } from '#common/command-help';
 import { DrydockError } from '#common/errors';
-import { DEFAULTS } from '../config.ts';
+import { DEFAULTS } from '../config-options.ts';
 import { type FsckReport, fsck } from '../store/fsck.ts';
 import { lockDataRoot } from '../store/lock.ts';
 import { addFormat, type Format, paint, print } from './format.ts';
