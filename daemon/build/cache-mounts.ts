@@ -8,8 +8,8 @@ import { randomUUID } from 'node:crypto';
 import { chmod, chown, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { digestOf } from '../image/content.ts';
-import { readJson, writeJson } from '../store/durable.ts';
 import { treeBytes } from '../image/overlay-driver.ts';
+import { readJson, writeJson } from '../store/durable.ts';
 
 /** What is kept of a cache folder. */
 export interface CacheMountRecord {
