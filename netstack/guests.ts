@@ -71,7 +71,12 @@ export class Guests {
       putMac(macBytes, 0, mac);
       const tap = makeInterface(wish, address, address6, macBytes, settings);
       const link = this.#parts.wire(new TapLink(poller, tap, settings.mtuBytes));
-      const port = fabric.addPort(link, { mac, ipv4: address, ipv6: address6 });
+      const port = fabric.addPort(link, {
+        mac,
+        ipv4: address,
+        linkLocal: wish.linkLocal,
+        ipv6: address6,
+      });
       const addrs = address6 ? [mapped(address), address6] : [mapped(address)];
       const id = this.#nextId++;
       this.#guests.set(id, { address, addrs, port });
@@ -105,6 +110,10 @@ export class Guests {
     for (const addr of guest?.addrs ?? []) this.#parts.services.setNames(addr, names);
   }
 
+  setResolving(id: number, view: Omit<Commands['setResolving']['take'], 'id'>): undefined {
+    for (const addr of this.#guests.get(id)?.addrs ?? []) this.#parts.services.setResolving(addr, view);
+  }
+
   /** Takes a guest off. Its interface vanishes with the TAP's descriptor. */
   detach(id: number): undefined {
     const guest = this.#guests.get(id);
@@ -113,6 +122,7 @@ export class Guests {
     this.#guests.delete(id);
     for (const addr of guest.addrs) {
       services.setNames(addr, []);
+      services.setResolving(addr, undefined);
       stack.forgetGuest(addr);
     }
     guest.port.close();
@@ -122,7 +132,7 @@ export class Guests {
 
 /** Makes and configures the TAP in the guest's namespace. */
 function makeInterface(
-  { namespacePath, interfaceName: name }: Commands['attach']['take'],
+  { namespacePath, interfaceName: name, linkLocal, metric, settings: kernel }: Commands['attach']['take'],
   address: number,
   address6: Uint8Array | undefined,
   mac: Uint8Array,
@@ -138,6 +148,9 @@ function makeInterface(
         mac,
         mtuBytes: settings.mtuBytes,
         txQueueLen: TX_QUEUE_LEN,
+        linkLocal: linkLocal.map(formatIpv4),
+        ...(metric !== undefined && { metric }),
+        ...(kernel && { settings: kernel }),
         ipv4: {
           address: formatIpv4(address),
           prefixLength: settings.prefixLength,

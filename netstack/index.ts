@@ -87,6 +87,20 @@ export interface AttachOptions {
   address6?: string;
   /** Wanted MAC address, `02:42:ac:11:00:02`; default: made from the address as docker does. */
   mac?: string;
+  /** Further addresses, of 169.254.0.0/16. */
+  linkLocal?: string[];
+  /** A guest of several networks goes out by the one with the lowest metric; default: the number at the end of the name. */
+  metric?: number;
+  /** Settings of the guest's network namespace, by their path under /proc/sys. */
+  settings?: Record<string, string>;
+}
+
+/** What the DNS tells one guest. */
+export interface GuestResolving {
+  /** Resolvers for its questions instead of the network's, as in {@link NetworkOptions.dnsUpstreams}. */
+  upstreams?: string[];
+  /** Names that it knows besides those of the network, with their addresses. */
+  names?: Record<string, string[]>;
 }
 
 /** A guest on a network. */
@@ -100,6 +114,8 @@ export interface Attachment {
   readonly mac: string;
   /** Replaces the names under which this guest is known. */
   setNames(names: string[]): Promise<void>;
+  /** Replaces what the network's DNS tells this guest alone. */
+  setResolving(view: GuestResolving): Promise<void>;
   /** Takes the guest off the network, closes its flows and frees its address. */
   detach(): Promise<void>;
 }

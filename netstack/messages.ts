@@ -61,10 +61,17 @@ export interface Commands {
       address: number | undefined;
       address6: Uint8Array | undefined;
       mac: number | undefined;
+      linkLocal: number[];
+      metric: number | undefined;
+      settings: Record<string, string> | undefined;
     };
     give: { id: number; address: number; address6: Uint8Array | undefined; mac: number };
   };
   setNames: { take: { id: number; names: string[] }; give: undefined };
+  setResolving: {
+    take: { id: number; upstreams: Upstream[] | undefined; names: [name: string, addresses: Uint8Array[]][] };
+    give: undefined;
+  };
   detach: { take: { id: number }; give: undefined };
   publish: {
     take: {

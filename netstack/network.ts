@@ -17,6 +17,7 @@ import { TAP_MTU_MAX } from '#common/native/tap';
 import type { HttpProxy } from './api/http-proxy.ts';
 import { planProxy } from './api/http-proxy-plan.ts';
 import type { FlowInfo } from './flow/inside.ts';
+import { attachWish, requireUpstream, resolvingView } from './guest-options.ts';
 import { followResolvConf, RESOLV_CONF } from './host/resolv-conf.ts';
 import type {
   Attachment,
@@ -39,19 +40,17 @@ import type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureOptions, CaptureState } from './link/pcap.ts';
 import type { CommandName, Commands, Reply, WorkerSettings } from './messages.ts';
 import {
-  invalidAddress,
   type NetworkPlan,
   planNetwork,
   requireAddress,
   requireGroups,
-  requireGuestIpv6,
   requireIpv4,
   requireMac,
 } from './plan.ts';
 import { publishError } from './publish/publish-error.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { DnsLogEntry } from './service/dns/query-log.ts';
-import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
+import type { Upstream } from './service/dns/upstreams.ts';
 import { dockerMac, type LeaseRecord } from './service/lease-pool.ts';
 import { type DeniedFlow, EgressRules, type PolicyConfig, policyFaults } from './service/policy.ts';
 import { firstByte, sharePair } from './socket-pairs.ts';
@@ -64,9 +63,6 @@ const MTU_BYTES_DEFAULT = 65520;
 const MTU_BYTES_MIN = 576;
 
 const MEMORY_MIB_MAX = 512;
-
-/** What the kernel takes (net/core/dev.c, dev_valid_name). */
-const INTERFACE_NAME = /^(?!\.{1,2}$)[^\s/:\0]{1,15}$/;
 
 interface Pending {
   resolve(value: unknown): void;
@@ -99,12 +95,6 @@ export async function startNetwork(options: NetworkOptions): Promise<Network> {
   await network.ready;
   if (!options.internal) await network.resolveBy(upstreams);
   return network;
-}
-
-function requireUpstream(text: string): Upstream {
-  const upstream = parseUpstream(text);
-  if (!upstream) throw invalidAddress(`"${text}" is no DNS server. Give one like 10.0.0.1 or 10.0.0.1#5353.`);
-  return upstream;
 }
 
 class WorkerNetwork implements Network {
@@ -260,20 +250,7 @@ class WorkerNetwork implements Network {
   }
 
   async attach(options: AttachOptions): Promise<Attachment> {
-    if (!INTERFACE_NAME.test(options.interfaceName))
-      throw new DrydockError(
-        'ERR_INTERFACE_NAME',
-        `"${options.interfaceName}" is no name for an interface: 1 to 15 characters without spaces, slashes and colons.`,
-      );
-    const namespacePath = options.namespacePath ?? `/proc/${options.pid}/ns/net`;
-    const { id, address, address6, mac } = await this.#send('attach', {
-      namespacePath,
-      interfaceName: options.interfaceName,
-      names: options.names,
-      address: options.address === undefined ? undefined : requireIpv4(options.address, 'guest'),
-      address6: options.address6 === undefined ? undefined : requireGuestIpv6(this.#plan, options.address6),
-      mac: options.mac === undefined ? undefined : requireMac(options.mac),
-    });
+    const { id, address, address6, mac } = await this.#send('attach', attachWish(options, this.#plan));
     const { ipv6 } = this.#plan;
     return {
       interfaceName: options.interfaceName,
@@ -291,6 +268,7 @@ class WorkerNetwork implements Network {
         : {}),
       mac: formatMac(mac),
       setNames: (names) => this.#send('setNames', { id, names }),
+      setResolving: async (view) => void (await this.#send('setResolving', { id, ...resolvingView(view) })),
       detach: () => this.#ifOpen(this.#send('detach', { id })),
     };
   }

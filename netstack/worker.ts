@@ -165,6 +165,7 @@ class NetworkThread {
     return {
       attach: (wish) => this.#guests.attach(wish),
       setNames: ({ id, names }) => this.#guests.setNames(id, names),
+      setResolving: ({ id, ...view }) => this.#guests.setResolving(id, view),
       detach: ({ id }) => this.#guests.detach(id),
       publish: (rule) => {
         const publication = this.#publisher.publish(rule);

@@ -70,6 +70,9 @@ export function inNetworkNamespace<T>(path: string, action: () => T): T {
   }
 }
 
+/** RFC 3927, section 2.1. */
+const LINK_LOCAL_PREFIX = 16;
+
 /** How an interface is set up. */
 export interface InterfaceConfig {
   name: string;
@@ -78,6 +81,12 @@ export interface InterfaceConfig {
   /** How many frames wait when the reader is slow. */
   txQueueLen: number;
   ipv4: { address: string; prefixLength: number; gateway: string | undefined };
+  /** Further IPv4 addresses of 169.254.0.0/16 (RFC 3927). */
+  linkLocal?: string[];
+  /** Of the default routes the one with the lowest metric is used; default: the number at the end of the name. */
+  metric?: number;
+  /** Settings of the namespace, by their path under /proc/sys, written last. A missing one is an error. */
+  settings?: Record<string, string>;
   /** 16 bytes each. */
   ipv6?: { address: Uint8Array; prefixLength: number; gateway: Uint8Array | undefined };
 }
@@ -123,7 +132,7 @@ function bringUp(fd: number, name: string): void {
  * route. @throws SyscallError
  */
 export function configureInterface(config: InterfaceConfig): void {
-  const { name, ipv4, ipv6 } = config;
+  const { name, ipv4, ipv6, metric = routeMetric(name) } = config;
   // Router solicitations and the like are only wanted where the network speaks IPv6.
   writeSetting(`ipv6/conf/${name}/disable_ipv6`, ipv6 ? '0' : '1');
   // The address is given, so nothing is to be made up by router advertisements, nor probed for.
@@ -150,9 +159,24 @@ export function configureInterface(config: InterfaceConfig): void {
       putIpv4(memory, IFREQ_VALUE, prefixToMask(ipv4.prefixLength)),
     );
     bringUp(fd, name);
-    if (ipv4.gateway !== undefined) addDefaultRoute(fd, name, ipv4.gateway);
+    if (ipv4.gateway !== undefined) addDefaultRoute(fd, name, ipv4.gateway, metric);
+    for (const [index, address] of (config.linkLocal ?? []).entries())
+      addAlias(fd, `${name}:${index}`, address, LINK_LOCAL_PREFIX);
   });
-  if (ipv6) configureIpv6(name, ipv6);
+  if (ipv6) configureIpv6(name, ipv6, metric);
+  for (const [path, value] of Object.entries(config.settings ?? {}))
+    writeFileSync(`/proc/sys/${path}`, value);
+}
+
+/** netdevice(7): an address under a label of its own. */
+function addAlias(fd: number, label: string, address: string, prefixLength: number): void {
+  const set = (request: number, name: string, dotted: string): void => {
+    const memory = interfaceRequest(label);
+    putIpv4(memory, IFREQ_VALUE, dotted);
+    check(ioctl(fd, request, 'int64', memory.address), `ioctl ${name}`, label);
+  };
+  set(SIOCSIFADDR, 'SIOCSIFADDR', address);
+  set(SIOCSIFNETMASK, 'SIOCSIFNETMASK', prefixToMask(prefixLength));
 }
 
 /** A guest on several networks goes out by its first one: each further interface's route is worth less. */
@@ -161,19 +185,19 @@ function routeMetric(name: string): number {
 }
 
 /** struct rtentry, include/uapi/linux/route.h (LP64). Its metric counts from one. */
-function addDefaultRoute(fd: number, name: string, gateway: string): void {
+function addDefaultRoute(fd: number, name: string, gateway: string, metric: number): void {
   const route = new NativeMemory(120 + IFREQ_VALUE);
   putIpv4(route, 8, '0.0.0.0');
   putIpv4(route, 24, gateway);
   putIpv4(route, 40, '0.0.0.0');
   route.view.setUint16(56, RTF_UP | RTF_GATEWAY, true);
-  route.view.setInt16(80, routeMetric(name) + 1, true);
+  route.view.setInt16(80, metric + 1, true);
   route.setPointer(88, route.cString(120, name));
   check(ioctl(fd, SIOCADDRT, 'int64', route.address), 'ioctl SIOCADDRT', gateway);
 }
 
 /** struct in6_ifreq and struct in6_rtmsg, include/uapi/linux/{ipv6,ipv6_route}.h. */
-function configureIpv6(name: string, ipv6: NonNullable<InterfaceConfig['ipv6']>): void {
+function configureIpv6(name: string, ipv6: NonNullable<InterfaceConfig['ipv6']>, metric: number): void {
   withSocket(AF_INET6, (fd) => {
     const request = interfaceRequest(name);
     check(ioctl(fd, SIOCGIFINDEX, 'int64', request.address), 'ioctl SIOCGIFINDEX', name);
@@ -186,7 +210,7 @@ function configureIpv6(name: string, ipv6: NonNullable<InterfaceConfig['ipv6']>)
     if (!ipv6.gateway) return;
     const route = new NativeMemory(80);
     route.bytes.set(ipv6.gateway, 32);
-    route.view.setUint32(56, 1024 + routeMetric(name), true);
+    route.view.setUint32(56, 1024 + metric, true);
     route.view.setUint32(72, RTF_UP | RTF_GATEWAY, true);
     route.view.setInt32(76, index, true);
     check(ioctl(fd, SIOCADDRT, 'int64', route.address), 'ioctl SIOCADDRT', `${name} IPv6`);

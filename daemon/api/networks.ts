@@ -2,7 +2,8 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { EndpointSettings } from '../container/types.ts';
 import { labelMatches } from '../events/bus.ts';
-import { type CreateNetworkRequest, ignoredOptions, type NetworkRecord } from '../network/record.ts';
+import { ignoredOptions } from '../network/options.ts';
+import type { CreateNetworkRequest, NetworkRecord } from '../network/record.ts';
 import { pruneTest } from './containers.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
@@ -29,7 +30,7 @@ export function networkRoutes(app: FastifyInstance, context: ApiContext): void {
   app.post('/networks/create', { schema: { body: createNetworkBody } }, async (request, reply) => {
     const body = jsonBody(request) as CreateNetworkRequest;
     const record = await networks.create(body);
-    return reply.code(201).send({ Id: record.id, Warning: ignoredOptions(body) });
+    return reply.code(201).send({ Id: record.id, Warning: ignoredOptions(body.Options) });
   });
   app.delete('/networks/:id', async (request, reply) => {
     await networks.remove((request.params as { id: string }).id);

@@ -2,6 +2,7 @@
 import { DrydockError } from '#common/errors';
 import type { Ulimit } from '../config-values.ts';
 import type { Image } from '../image/store.ts';
+import { checkEndpoint } from '../network/endpoint.ts';
 import { formatGuestPort, parseGuestPort, portWishes } from '../network/ports.ts';
 import { DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS } from '../runtime/index.ts';
 import type { SeccompProfile } from '../runtime/runtime.ts';
@@ -207,7 +208,7 @@ function endpoints(
   for (const [name, settings] of Object.entries(asked))
     networks[name === 'default' ? 'bridge' : name] = { ...settings };
   networks[mode] ??= {};
-  for (const [name, settings] of Object.entries(networks)) refuseEndpointOptions(name, settings);
+  for (const settings of Object.values(networks)) checkEndpoint(settings);
   if (config.MacAddress && !networks[mode].MacAddress) networks[mode].MacAddress = config.MacAddress;
   const first = Object.keys(networks)[0];
   if (['host', 'none'].includes(mode) && Object.keys(networks).length > 1)
@@ -215,12 +216,4 @@ function endpoints(
       `conflicting options: cannot attach both ${mode} and ${first === mode ? Object.keys(networks)[1] : first}: ${mode} can only be used alone`,
     );
   return networks;
-}
-
-/** Wishes for an endpoint that this network stack can't fulfil. */
-export function refuseEndpointOptions(network: string, settings: EndpointSettings): void {
-  const refuse = (what: string): DrydockError =>
-    new DrydockError('ERR_NOT_IMPLEMENTED', `network ${network}: ${what} is not supported: leave it out`);
-  if (settings.IPAMConfig?.LinkLocalIPs?.length) throw refuse('a link-local address (--link-local-ip)');
-  if (Object.keys(settings.DriverOpts ?? {}).length > 0) throw refuse('a driver option (--driver-opt)');
 }

@@ -58,15 +58,41 @@ export interface DnsDefaults {
   options: string[];
 }
 
-/** The text of /etc/resolv.conf. `gateways` answer names of the container's networks and forward the rest. */
+/** What a container's resolver is to ask. */
+export interface NameServers {
+  /** Of the container's networks: they answer names of these and forward the rest. */
+  gateways: string[];
+  /** Servers that were asked for and that the gateways forward to, instead of being asked by the container itself. */
+  forwarded: string[] | undefined;
+}
+
+/**
+ * The servers of --dns are asked by the network's DNS on a user network, so that its names are still known (moby:
+ * libnetwork/resolver.go). A server that is a container beside this one can be reached from there alone, and is asked
+ * directly.
+ */
+export function nameServers(
+  { hostConfig }: ContainerRecord,
+  gateways: string[],
+  isNeighbour: (address: string) => boolean,
+  defaults: DnsDefaults,
+): NameServers {
+  const servers = hostConfig.Dns?.length ? hostConfig.Dns : defaults.servers;
+  const userNetwork = gateways.length > 0 && hostConfig.NetworkMode !== 'bridge';
+  const forwarded = userNetwork && servers.length > 0 && !servers.some(isNeighbour) ? servers : undefined;
+  return { gateways, forwarded };
+}
+
+/** The text of /etc/resolv.conf. */
 export function resolvText(
   record: ContainerRecord,
-  gateways: string[],
+  { gateways, forwarded }: NameServers,
   hostText: string,
   defaults: DnsDefaults,
 ): string {
   const { hostConfig } = record;
-  const Dns = hostConfig.Dns?.length ? hostConfig.Dns : defaults.servers;
+  const asked = hostConfig.Dns?.length ? hostConfig.Dns : defaults.servers;
+  const Dns = forwarded ? gateways : asked;
   const DnsSearch = hostConfig.DnsSearch?.length ? hostConfig.DnsSearch : defaults.search;
   const DnsOptions = hostConfig.DnsOptions?.length ? hostConfig.DnsOptions : defaults.options;
   const lines = hostText.split('\n').map((line) => line.trim());
@@ -115,7 +141,7 @@ export async function writeInPlace(path: string, text: string): Promise<void> {
 export async function writeEtcFiles(
   folder: string,
   record: ContainerRecord,
-  gateways: string[],
+  servers: NameServers,
   defaults: DnsDefaults,
 ): Promise<void> {
   await mkdir(folder, { recursive: true });
@@ -126,5 +152,5 @@ export async function writeEtcFiles(
   const hostResolv = await readFile('/etc/resolv.conf', 'utf8').catch(() => '');
   await writeInPlace(paths.hostname, `${Domainname ? `${Hostname}.${Domainname}` : Hostname}\n`);
   await writeInPlace(paths.hosts, hostHosts || hostsText(record, {}));
-  await writeInPlace(paths['resolv.conf'], resolvText(record, gateways, hostResolv, defaults));
+  await writeInPlace(paths['resolv.conf'], resolvText(record, servers, hostResolv, defaults));
 }

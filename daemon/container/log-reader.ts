@@ -1,8 +1,10 @@
 /** Reads container logs back: the last N lines, a range of time, and on as the file grows. */
-import { type FileHandle, open } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { type FileHandle, open, rm } from 'node:fs/promises';
+import { createGunzip } from 'node:zlib';
 import { errorCode } from '#common/errors';
 import { rfc3339ToNano } from '../stamps.ts';
-import type { ContainerLog } from './logs.ts';
+import { type ContainerLog, GZIP_SUFFIX } from './logs.ts';
 
 const BLOCK_BYTES = 256 * 1024;
 const NEWLINE = 10;
@@ -71,7 +73,29 @@ export async function* readLog(log: ContainerLog, query: LogQuery): AsyncGenerat
 
 /** The file after the one that was read, when the log has been rotated `behind` times since; undefined when it is gone or not there yet. */
 function nextFile(path: string, behind: number): Promise<FileHandle | undefined> {
-  return open(behind > 1 ? `${path}.${behind - 1}` : path, 'r').catch(() => undefined);
+  return openPart(path, Math.max(0, behind - 1)).catch(() => undefined);
+}
+
+/** The file of a log that was rotated `n` times since; what was compressed is unpacked into a file without a name. */
+async function openPart(path: string, n: number): Promise<FileHandle> {
+  if (n === 0) return open(path, 'r');
+  try {
+    return await open(`${path}.${n}`, 'r');
+  } catch (error) {
+    if (errorCode(error) !== 'ENOENT') throw error;
+  }
+  const packed = await open(`${path}.${n}${GZIP_SUFFIX}`, 'r');
+  const name = `${path}.${n}.${randomUUID()}`;
+  const file = await open(name, 'wx+', 0o600);
+  try {
+    await rm(name);
+    // The handle must outlive its stream.
+    for await (const chunk of packed.createReadStream().pipe(createGunzip())) await file.appendFile(chunk);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
 }
 
 /** Waits until there is something to read, the log was rotated, it ended, or the client went. */
@@ -104,7 +128,7 @@ async function openAll(path: string): Promise<FileHandle[]> {
   const files: FileHandle[] = [];
   for (let n = 0; ; n++) {
     try {
-      files.unshift(await open(n === 0 ? path : `${path}.${n}`, 'r'));
+      files.unshift(await openPart(path, n));
     } catch (error) {
       if (errorCode(error) !== 'ENOENT') throw error;
       if (n > 0) return files;

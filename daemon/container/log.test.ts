@@ -1,6 +1,7 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ManualClock } from '#common/clock';
@@ -66,6 +67,27 @@ describe('the log of a container', () => {
     expect(kept.length).toBeGreaterThan(2);
     expect(kept.length).toBeLessThan(12);
     expect(kept.map(({ text }) => Number.parseInt(text, 10))).toEqual(kept.map((_, i) => i));
+  });
+
+  it('keeps rotated files compressed, and reads them back with those that are not yet', async () => {
+    const log = makeLog({ sizeMax: 400, filesMax: 4, compress: true });
+    const sink = log.begin();
+    for (let i = 0; i < 40; i++) {
+      sink.write(1, Buffer.from(`line ${i}\n`));
+      await log.flush();
+    }
+    await end(log, sink);
+    expect((await readdir(folder)).sort()).toEqual(['log', 'log.1.gz', 'log.2.gz', 'log.3.gz']);
+    const plain = gunzipSync(await readFile(join(folder, 'log.1.gz'))).toString();
+    expect(plain).toMatch(/^{"log":"line \d+\\n",/);
+    const numbers = (await lines(log)).map(({ text }) => Number(text.slice(5)));
+    expect(numbers.at(-1)).toBe(39);
+    expect(numbers).toEqual(numbers.map((_, index) => numbers[0]! + index));
+    expect(numbers.length).toBeGreaterThan(12);
+    expect((await lines(log, { tail: 9 })).map(({ text }) => Number(text.slice(5)))).toEqual(
+      numbers.slice(-9),
+    );
+    expect(await readdir(folder)).toHaveLength(4);
   });
 
   it('has docker’s layout', async () => {

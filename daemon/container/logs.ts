@@ -1,12 +1,15 @@
 /**
  * A container's log, in docker's json-file layout: `{"log":"...\n","stream":"stdout","time":"..."}` per line, in
- * `ID-json.log` and, with rotation, `ID-json.log.1` (newest) and up.
+ * `ID-json.log` and, with rotation, `ID-json.log.1` (newest) and up, or `.1.gz` and up where they are compressed.
  *
  * The writer is a sink of the container's output. It cuts lines at 16 KiB (a cut line has no newline), gathers them and
  * writes one batch at a time, and holds the container back while too much waits for the disk. Readers use the files,
  * never the writer's memory; the writer only tells them that there is more, that the file was rotated, or that it ended.
  */
+import { createReadStream, createWriteStream } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { pipeline } from 'node:stream/promises';
+import { createGzip } from 'node:zlib';
 import type { Clock } from '#common/clock';
 import { errorCode } from '#common/errors';
 import type { Log } from '#common/log';
@@ -22,6 +25,8 @@ export interface LogFileOptions {
   sizeMax: number;
   /** How many files are kept, the current one included. */
   filesMax: number;
+  /** Files that were rotated are kept as gzip, `.1.gz` and up. */
+  compress?: boolean;
   /** Lines that find so many bytes waiting for the disk are dropped, instead of holding the container back (mode=non-blocking). */
   bufferMax?: number;
   /** Written with each line, for `docker logs --details`. */
@@ -42,6 +47,7 @@ export class ContainerLog {
   #fileBytes = 0;
   #flushing: Promise<void> | undefined;
   #watchers = new Set<() => void>();
+  #compressing: Promise<void> = Promise.resolve();
   #generation = 0;
   #open = false;
   #run = 0;
@@ -58,6 +64,11 @@ export class ContainerLog {
   /** Whether the container runs, so that followers should wait. */
   get live(): boolean {
     return this.#open;
+  }
+
+  /** Resolves when no file of the log is being compressed. */
+  get settled(): Promise<void> {
+    return this.#compressing;
   }
 
   /** Grows with each rotation: a reader whose number is older continues in the new file. */
@@ -176,12 +187,23 @@ export class ContainerLog {
     await this.#file?.close();
     this.#file = undefined;
     this.#fileBytes = 0;
-    const { filesMax } = this.#options;
+    const { filesMax, compress } = this.#options;
+    // Of the last rotation, which was long ago unless the disk is behind.
+    await this.#compressing;
     if (filesMax === 1) await rm(this.path, { force: true });
-    for (let n = filesMax - 1; n >= 1; n--)
-      await rename(n === 1 ? this.path : `${this.path}.${n - 1}`, `${this.path}.${n}`).catch((error) => {
-        if (errorCode(error) !== 'ENOENT') throw error;
-      });
+    for (const end of ['', GZIP_SUFFIX]) {
+      await rm(`${this.path}.${filesMax - 1}${end}`, { force: true });
+      for (let n = filesMax - 1; n > 1; n--)
+        await renameIfThere(`${this.path}.${n - 1}${end}`, `${this.path}.${n}${end}`);
+    }
+    if (filesMax > 1) await renameIfThere(this.path, `${this.path}.1`);
+    if (compress && filesMax > 1)
+      this.#compressing = compressFile(`${this.path}.1`).catch((error) =>
+        this.#log.warn(
+          { path: this.path, error },
+          'a rotated log could not be compressed: it stays as it is',
+        ),
+      );
     this.#generation++;
   }
 
@@ -192,6 +214,7 @@ export class ContainerLog {
       if (rest.length > 0) this.#line(stream, `${rest.toString('utf8')}\n`);
       this.#rests[stream - 1] = Buffer.alloc(0);
     }
+    await this.#compressing;
     // Twice: the first may be a flush whose last look at the lines is already past.
     await this.flush();
     await this.flush();
@@ -200,6 +223,28 @@ export class ContainerLog {
     this.#file = undefined;
     this.#open = false;
     for (const wake of this.#watchers) wake();
+  }
+}
+
+/** What the names of compressed files end in. */
+export const GZIP_SUFFIX = '.gz';
+
+async function renameIfThere(from: string, to: string): Promise<void> {
+  await rename(from, to).catch((error) => {
+    if (errorCode(error) !== 'ENOENT') throw error;
+  });
+}
+
+/** Replaces a file by its compressed form. The file goes last, so that readers always find one of the two. */
+async function compressFile(path: string): Promise<void> {
+  const part = `${path}${GZIP_SUFFIX}.part`;
+  try {
+    await pipeline(createReadStream(path), createGzip(), createWriteStream(part, { mode: 0o640 }));
+    await rename(part, `${path}${GZIP_SUFFIX}`);
+    await rm(path, { force: true });
+  } catch (error) {
+    await rm(part, { force: true });
+    throw error;
   }
 }
 

@@ -1,9 +1,9 @@
 /** `docker network connect`, `disconnect` and `rm --link`: whom a container can reach, changed after its creation. */
 import { DrydockError } from '#common/errors';
+import { checkAddress, checkEndpoint } from '../network/endpoint.ts';
 import type { NetworkRecord } from '../network/record.ts';
-import { checkAddress, type NetworkService } from '../network/service.ts';
+import type { NetworkService } from '../network/service.ts';
 import type { Container } from './container.ts';
-import { refuseEndpointOptions } from './create.ts';
 import { isAlive } from './lifecycle.ts';
 import { parseLink } from './links.ts';
 import type { Neighbours } from './neighbours.ts';
@@ -38,7 +38,7 @@ export class Memberships {
         'ERR_FORBIDDEN',
         `endpoint with name ${record.name} already exists in network ${network.name}`,
       );
-    refuseEndpointOptions(network.name, asked);
+    checkEndpoint(asked);
     checkAddress(network, asked);
     await container.turns.take(async () => {
       if (isAlive(record.state.status))

@@ -1,14 +1,22 @@
 /**
- * What a container's /etc files say of others: its own addresses, its links, and the names of those it meets on further
- * networks. Names of its first network are answered by that network's DNS, which is the one server that it asks; names of
- * the others are lines in /etc/hosts, written again whenever a neighbour comes or goes.
+ * What a container can look up of others: its own addresses and its links by /etc/hosts, the names on its networks by
+ * their DNS. It asks the DNS of its first network, which is told the names on the others whenever a neighbour comes or
+ * goes.
  */
 import { chown } from 'node:fs/promises';
 import type { UserMaps } from '#common/id-map';
 import { ownerOnDisk, ROOT } from '../image/owners.ts';
 import type { NetworkService } from '../network/service.ts';
 import type { Container } from './container.ts';
-import { type DnsDefaults, etcPaths, hostsText, writeEtcFiles, writeInPlace } from './files.ts';
+import {
+  type DnsDefaults,
+  etcPaths,
+  hostsText,
+  type NameServers,
+  nameServers,
+  writeEtcFiles,
+  writeInPlace,
+} from './files.ts';
 import { isAlive } from './lifecycle.ts';
 import { findLinks, linkEnvironment, linkHosts } from './links.ts';
 
@@ -50,12 +58,22 @@ export class Neighbours {
 
   /** Writes the files of a container that is about to start; its addresses are not known yet. */
   async prepare(container: Container): Promise<void> {
-    const { networks, dns, folderOf, userMaps } = this.#deps;
     if (!this.#ownsFiles(container)) return;
-    await writeEtcFiles(folderOf(container.id), container.record, networks.gateways(container.record), dns);
+    const { dns, folderOf, userMaps } = this.#deps;
+    await writeEtcFiles(folderOf(container.id), container.record, this.#servers(container), dns);
     if (!userMaps) return;
     const { uid, gid } = ownerOnDisk(ROOT, userMaps);
     for (const path of Object.values(this.paths(container))) await chown(path, uid, gid);
+  }
+
+  #servers({ record }: Container): NameServers {
+    const { networks, dns } = this.#deps;
+    return nameServers(
+      record,
+      networks.gateways(record),
+      (address) => networks.isNeighbour(record, address),
+      dns,
+    );
   }
 
   #links(container: Container): ReturnType<typeof findLinks> {
@@ -71,26 +89,17 @@ export class Neighbours {
     return linkEnvironment(this.#links(container).environment, container.name);
   }
 
-  /** Writes /etc/hosts of a container that is attached to its networks. */
+  /** Writes /etc/hosts of a container that is attached to its networks, and tells their DNS what it alone may know. */
   async write(container: Container): Promise<void> {
     const { record } = container;
     if (!this.#ownsFiles(container) || record.hostConfig.NetworkMode === 'host') return;
     const settings = this.#deps.networks.settings(record);
-    const lines = [...linkHosts(this.#links(container).hosts), ...this.#furtherNames(container)];
+    const lines = linkHosts(this.#links(container).hosts);
     await writeInPlace(
       this.paths(container).hosts,
       hostsText(record, settings, lines, this.#deps.hostGateways),
     );
-  }
-
-  /** Names of those on a container's further networks. */
-  #furtherNames(container: Container): string[] {
-    const { networks } = this.#deps;
-    return Object.keys(container.record.networks)
-      .slice(1)
-      .flatMap((name) => [...networks.endpoints(networks.find(name).id)])
-      .filter(([id]) => id !== container.id)
-      .map(([, { settings }]) => `${settings.IPAddress}\t${(settings.DNSNames ?? []).join(' ')}`);
+    await this.#deps.networks.setResolving(record, this.#servers(container).forwarded);
   }
 
   /** A container has come or gone, or changed its networks: those who know it by their files learn of it. */

@@ -155,6 +155,7 @@ export class ContainerService {
       {
         sizeMax: size === '-1' ? Number.POSITIVE_INFINITY : sizeBytes(size),
         filesMax: Number(Config['max-file'] ?? (local ? 5 : 1)),
+        compress: (Config.compress ?? String(local)) === 'true',
         ...(Config.mode === 'non-blocking' && { bufferMax: sizeBytes(Config['max-buffer-size'] ?? '1m') }),
         attributes: logAttributes(Config, {
           id: record.id,
@@ -424,6 +425,7 @@ export class ContainerService {
         }
         this.#containers.delete(container.id);
         container.removed = true;
+        await container.log?.settled;
         await this.#deps.records.remove(container.id);
       } catch (error) {
         record.state.status = before === 'created' ? before : 'dead';

@@ -259,6 +259,10 @@ describe('what a create request may not say', () => {
       { HostConfig: { BlkioDeviceReadBps: [{ Path: 'sda', Rate: 5 }] } },
       /invalid block I\/O rate of a device: sda:5/,
     ],
+    [
+      { HostConfig: { LogConfig: { Type: 'json-file', Config: { compress: 'true', 'max-file': '3' } } } },
+      /compress cannot be true when max-file is less than 2 or max-size is not set/,
+    ],
     [{ HostConfig: { LogConfig: { Type: 'syslog' } } }, /no log driver named 'syslog' is registered/],
     [
       { HostConfig: { LogConfig: { Type: 'json-file', Config: { x: '1' } } } },

@@ -224,6 +224,8 @@ function checkLogs(host: HostConfig): void {
     if (!known.has(name)) throw invalid(`unknown log opt '${name}' for ${type} log driver`);
     if (name === 'max-size' && value !== '-1') sizeBytes(value);
     if (name === 'max-file' && !(Number(value) >= 1)) throw invalid('max-file cannot be less than 1');
+    if (name === 'compress' && value !== 'true' && value !== 'false')
+      throw invalid(`invalid value for compress: ${JSON.stringify(value)}: true or false is needed`);
     if (name === 'mode' && value !== 'blocking' && value !== 'non-blocking')
       throw invalid(`logger: logging mode "${value}" is not valid`);
     if (name !== 'max-buffer-size') continue;
@@ -231,6 +233,9 @@ function checkLogs(host: HostConfig): void {
       throw invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'");
     sizeBytes(value);
   }
+  const { compress, 'max-file': files = '1', 'max-size': size = '-1' } = host.LogConfig?.Config ?? {};
+  if (type === 'json-file' && compress === 'true' && (Number(files) < 2 || size === '-1'))
+    throw invalid('compress cannot be true when max-file is less than 2 or max-size is not set');
 }
 
 /** `10m`, `1g`, `4096` in bytes. @throws ERR_BAD_PARAMETER */
@@ -251,8 +256,6 @@ function warnings(host: HostConfig): string[] {
     'Specifying a kernel memory limit is deprecated and will be removed in a future release.',
   );
   discard(host.KernelMemoryTCP, 'Kernel memory TCP limits are not supported. Limitation discarded.');
-  const log = host.LogConfig?.Config ?? {};
-  discard(log.compress === 'true', 'Compression of rotated logs is not supported. They stay as they are.');
   discard(
     host.CpuCount || host.CpuPercent || host.IOMaximumIOps || host.IOMaximumBandwidth,
     'CpuCount, CpuPercent, IOMaximumIOps and IOMaximumBandwidth are for Windows only and were discarded.',

@@ -4,7 +4,8 @@
  */
 import { DrydockError } from '#common/errors';
 import type { DaemonConfig } from '../config-options.ts';
-import { type CreateNetworkRequest, HOST_BINDING_OPTION, ICC_OPTION, type IpamConfig } from './record.ts';
+import { HOST_BINDING_OPTION, ICC_OPTION } from './options.ts';
+import type { CreateNetworkRequest, IpamConfig } from './record.ts';
 import { contains, formatAddress, formatSubnet, parseAddress, parseSubnet, type Subnet } from './subnets.ts';
 import { canonicalAddress6, contains6, parseSubnet6 } from './subnets6.ts';
 

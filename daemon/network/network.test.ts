@@ -4,7 +4,7 @@ import { seededRng } from '#common/rng';
 import { DEFAULTS } from '../config-options.ts';
 import { defaultNetwork } from './defaults.ts';
 import { portWishes } from './ports.ts';
-import { isIsolated, newNetwork } from './record.ts';
+import { newNetwork } from './record.ts';
 import {
   chooseSubnet,
   formatAddress,
@@ -126,14 +126,6 @@ describe('a new network', () => {
         { Subnet: 'fd00:1::/64', Gateway: 'fd00:1::1' },
       ],
     );
-  });
-
-  it('keeps its containers apart when it is asked to', () => {
-    const options = (value: string) => ({ 'com.docker.network.bridge.enable_icc': value });
-    expect(isIsolated(newNetwork({ Name: 'n' }, facts))).toBe(false);
-    expect(isIsolated(newNetwork({ Name: 'n', Options: options('true') }, facts))).toBe(false);
-    expect(isIsolated(newNetwork({ Name: 'n', Options: options('false') }, facts))).toBe(true);
-    expect(() => newNetwork({ Name: 'n', Options: options('no') }, facts)).toThrow(/enable_icc: no/);
   });
 
   it.each([

@@ -1,7 +1,7 @@
 /** A docker network's record, and how one is made from a request. Pure. */
-import { isIP } from 'node:net';
 import { DrydockError } from '#common/errors';
 import type { AddressPool } from '../config-values.ts';
+import { bridgeOptions } from './options.ts';
 import {
   chooseSubnet,
   contains,
@@ -124,25 +124,6 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
   };
 }
 
-/** Whether a network keeps its containers apart. */
-export function isIsolated({ options }: Pick<NetworkRecord, 'options'>): boolean {
-  return ['false', '0'].includes(options[ICC_OPTION] ?? '');
-}
-
-/** Bytes of the largest IP packet. */
-export const MTU_OPTION = 'com.docker.network.driver.mtu';
-/** `false`: containers of the network don't reach each other. */
-export const ICC_OPTION = 'com.docker.network.bridge.enable_icc';
-/** Where ports are published that name no address. */
-export const HOST_BINDING_OPTION = 'com.docker.network.bridge.host_binding_ipv4';
-const HONOURED: ReadonlySet<string> = new Set([MTU_OPTION, ICC_OPTION, HOST_BINDING_OPTION]);
-
-/** Bridge options that have no meaning without a kernel bridge. */
-export function ignoredOptions(request: CreateNetworkRequest): string {
-  const names = Object.keys(request.Options ?? {}).filter((name) => !HONOURED.has(name));
-  return names.length > 0 ? `options without effect here: ${names.join(', ')}` : '';
-}
-
 function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPredefined: boolean): void {
   if (request.Scope === 'swarm' || driver === 'overlay' || request.Ingress)
     throw new DrydockError(
@@ -155,11 +136,7 @@ function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPred
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${driver}" not found`);
   if (request.IPAM?.Driver && request.IPAM.Driver !== 'default')
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${request.IPAM.Driver}" not found`);
-  const binding = request.Options?.[HOST_BINDING_OPTION] ?? '';
-  if (binding !== '' && isIP(binding) === 0)
-    throw invalid(`invalid value for ${HOST_BINDING_OPTION}: ${binding} is not an address`);
-  const icc = request.Options?.[ICC_OPTION] ?? 'true';
-  if (!['true', 'false', '1', '0'].includes(icc)) throw invalid(`invalid value for ${ICC_OPTION}: ${icc}`);
+  bridgeOptions(request.Options ?? {});
   if (request.EnableIPv4 === false)
     throw new DrydockError('ERR_NOT_IMPLEMENTED', 'a network without IPv4 is not supported');
   if (request.ConfigOnly || request.ConfigFrom?.Network)
@@ -230,10 +207,7 @@ function subnets(request: CreateNetworkRequest, facts: NetworkFacts): SubnetConf
   const of6 = configs.filter((config) => (config.Subnet ?? config.Gateway ?? '').includes(':'));
   const of4 = configs.filter((config) => !of6.includes(config));
   if (of4.length > 1 || of6.length > 1)
-    throw new DrydockError(
-      'ERR_NOT_IMPLEMENTED',
-      'a network with several subnets of one family is not supported',
-    );
+    throw new DrydockError('ERR_FORBIDDEN', "bridge driver doesn't support multiple subnets");
   return [subnetOf(of4, facts), ...(wantsIPv6(request) ? [subnet6Of(of6, facts)] : [])];
 }
 

@@ -3,39 +3,29 @@
  * container starts and ended with its last; `host` and `none` need none. This service keeps the networks' records, gives
  * running containers their endpoints and published ports, and takes them away again.
  */
-import { isIPv4, isIPv6 } from 'node:net';
 import type { Clock } from '#common/clock';
-import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
-import type { Attachment, Network, NetworkOptions, PublishedPort } from '#netstack';
+import type { Attachment, Network, NetworkOptions } from '#netstack';
 import type { AddressPool } from '../config-values.ts';
 import { newId } from '../container/names.ts';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import type { EventBus } from '../events/bus.ts';
 import type { RecordFolder } from '../store/record-folder.ts';
-import { formatGuestPort, type PortWish, portWishes } from './ports.ts';
+import { checkAddress, configOf, dnsNames, type Endpoint, isOn } from './endpoint.ts';
+import { bridgeOptions, endpointOptions } from './options.ts';
+import { formatGuestPort, portWishes } from './ports.ts';
+import { type OpenPort, openPort } from './publish.ts';
 import {
   type CreateNetworkRequest,
-  HOST_BINDING_OPTION,
-  isIsolated,
-  MTU_OPTION,
   type NetworkFacts,
   type NetworkRecord,
   newNetwork,
   PREDEFINED,
-  type SubnetConfig,
 } from './record.ts';
-import {
-  addressesOf,
-  contains,
-  formatAddress,
-  parseAddress,
-  parseRange,
-  parseSubnet,
-  type Subnet,
-} from './subnets.ts';
-import { chooseSubnet6, contains6, randomSubnet6 } from './subnets6.ts';
+import { addressesOf, formatAddress, parseRange, parseSubnet, type Subnet } from './subnets.ts';
+import { chooseSubnet6, randomSubnet6 } from './subnets6.ts';
 
 /** What the service works with. */
 export interface NetworkDeps {
@@ -55,13 +45,6 @@ export interface NetworkDeps {
   log: Log;
 }
 
-/** A container on a network while it runs. */
-export interface Endpoint {
-  attachment: Attachment;
-  settings: EndpointSettings;
-  containerName: string;
-}
-
 /** A network that runs. */
 export interface RunningNetwork {
   name: string;
@@ -76,6 +59,9 @@ interface Live {
   reserved: Set<string>;
 }
 
+/** Leaves room below for networks that are joined later. */
+const METRIC_FIRST = 100;
+
 /** Host names that lead to the host's loopback in every network, as Docker Desktop's. */
 const HOST_NAMES = ['host.docker.internal', 'gateway.docker.internal'];
 
@@ -85,7 +71,7 @@ export class NetworkService {
   #networks: Map<string, NetworkRecord> = new Map();
   readonly #live = new Map<string, Live>();
   /** By container. */
-  readonly #ports = new Map<string, { wish: PortWish; port: PublishedPort }[]>();
+  readonly #ports = new Map<string, OpenPort[]>();
 
   constructor(deps: NetworkDeps) {
     this.#deps = deps;
@@ -249,6 +235,29 @@ export class NetworkService {
     return Object.keys(record.networks).flatMap((name) => configOf(this.find(name), 4)?.Gateway ?? []);
   }
 
+  /** Whether an address is on one of a container's own networks. */
+  isNeighbour(record: ContainerRecord, address: string): boolean {
+    return Object.keys(record.networks).some((name) => isOn(this.find(name), address));
+  }
+
+  /**
+   * Tells the DNS of a running container's networks what it answers this container alone: names of its other networks, and
+   * which servers to ask for it.
+   */
+  async setResolving(record: ContainerRecord, upstreams: string[] | undefined): Promise<void> {
+    const networks = Object.keys(record.networks).map((name) => this.endpoints(this.find(name).id));
+    for (const own of networks) {
+      const names: Record<string, string[]> = {};
+      for (const other of networks)
+        for (const [id, { settings }] of other) {
+          if (other === own || id === record.id) continue;
+          const addresses = [settings.IPAddress, settings.GlobalIPv6Address].flatMap((text) => text || []);
+          for (const name of settings.DNSNames ?? []) names[name] = [...(names[name] ?? []), ...addresses];
+        }
+      await own.get(record.id)?.attachment.setResolving({ names, ...(upstreams && { upstreams }) });
+    }
+  }
+
   /** Real ports of a running container, in the form of NetworkSettings.Ports. */
   ports(containerId: string): Record<string, { HostIp: string; HostPort: string }[]> {
     const found: Record<string, { HostIp: string; HostPort: string }[]> = {};
@@ -271,11 +280,11 @@ export class NetworkService {
       gateway: config.Gateway,
       ...(config6 && { subnet6: config6.Subnet, gateway6: config6.Gateway }),
       internal: record.internal,
-      isolated: isIsolated(record),
+      isolated: bridgeOptions(record.options).apart,
       log: this.#deps.log.child({ network: record.name }),
     };
-    const mtu = Number(record.options[MTU_OPTION] ?? this.#deps.mtuBytes);
-    if (mtu > 0) options.mtuBytes = mtu;
+    const { mtuBytes } = bridgeOptions(record.options);
+    if (mtuBytes || this.#deps.mtuBytes) options.mtuBytes = mtuBytes || this.#deps.mtuBytes;
     const network = this.#deps.createNetwork(options).then(async (made) => {
       await made.setHostNames(Object.fromEntries(HOST_NAMES.map((name) => [name, made.gateway])));
       return made;
@@ -343,7 +352,7 @@ export class NetworkService {
     if (network.driver !== 'bridge') return;
     checkAddress(network, asked);
     const links = asked.Links?.length ?? (network.predefined ? record.hostConfig.Links?.length : 0);
-    if (links && isIsolated(network))
+    if (links && bridgeOptions(network.options).apart)
       throw new DrydockError(
         'ERR_NOT_IMPLEMENTED',
         `network ${network.name} keeps its containers apart, so links lead nowhere: leave --link out, or put both on another network`,
@@ -351,16 +360,21 @@ export class NetworkService {
     const live = this.#liveOf(network);
     const names = dnsNames(record, asked);
     const address = asked.IPAMConfig?.IPv4Address || this.#restrictedAddress(network, live);
+    const { interfaceName = this.#interfaceName(record.id, network), sysctls } = endpointOptions(asked);
+    const metric = this.#metric(record, asked);
     if (address) live.reserved.add(address);
     let attachment: Attachment;
     try {
       attachment = await (await live.network).attach({
         pid,
-        interfaceName: this.#interfaceName(record.id),
+        interfaceName,
+        metric,
         names,
         ...(address && { address }),
         ...(asked.IPAMConfig?.IPv6Address && { address6: asked.IPAMConfig.IPv6Address }),
         ...(asked.MacAddress && { mac: asked.MacAddress }),
+        ...(asked.IPAMConfig?.LinkLocalIPs?.length && { linkLocal: asked.IPAMConfig.LinkLocalIPs }),
+        ...(sysctls && { settings: sysctls(interfaceName) }),
       });
     } finally {
       if (address) live.reserved.delete(address);
@@ -378,7 +392,7 @@ export class NetworkService {
       }),
       DNSNames: names,
     };
-    live.endpoints.set(record.id, { attachment, settings, containerName: record.name });
+    live.endpoints.set(record.id, { attachment, settings, containerName: record.name, metric });
     this.#event('connect', network, { container: record.id });
   }
 
@@ -404,14 +418,25 @@ export class NetworkService {
     );
   }
 
+  /** Endpoints of a running container, on all its networks. */
+  #endpointsOf(containerId: string): Endpoint[] {
+    return [...this.#live.values()].flatMap((live) => live.endpoints.get(containerId) ?? []);
+  }
+
   /** `eth0` and up: the first number that the container does not use yet. */
-  #interfaceName(containerId: string): string {
-    const used = new Set<string>();
-    for (const live of this.#live.values()) {
-      const endpoint = live.endpoints.get(containerId);
-      if (endpoint) used.add(endpoint.attachment.interfaceName);
-    }
-    for (let n = 0; ; n++) if (!used.has(`eth${n}`)) return `eth${n}`;
+  #interfaceName(containerId: string, network: NetworkRecord): string {
+    const used = new Set(this.#endpointsOf(containerId).map(({ attachment }) => attachment.interfaceName));
+    const { interfacePrefix } = bridgeOptions(network.options);
+    for (let n = 0; ; n++) if (!used.has(`${interfacePrefix}${n}`)) return `${interfacePrefix}${n}`;
+  }
+
+  /** A network with a higher priority than all before it takes the default route over; others come after them. */
+  #metric(record: ContainerRecord, asked: EndpointSettings): number {
+    const others = this.#endpointsOf(record.id);
+    if (others.length === 0) return METRIC_FIRST;
+    const priority = Math.max(...others.map(({ settings }) => settings.GwPriority ?? 0));
+    const metrics = others.map(({ metric }) => metric);
+    return (asked.GwPriority ?? 0) > priority ? Math.min(...metrics) - 1 : Math.max(...metrics) + 1;
   }
 
   /** Takes a running container off one network. */
@@ -452,68 +477,22 @@ export class NetworkService {
     }
   }
 
+  /** Opens a container's ports, which lead to its first network that is not internal. */
   async #publish(record: ContainerRecord): Promise<void> {
     const { PortBindings, PublishAllPorts = false } = record.hostConfig;
     const wishes = portWishes(PortBindings, record.config.ExposedPorts, PublishAllPorts);
     if (wishes.length === 0) return;
-    const place = this.#publishingEndpoint(record);
-    if (!place) return;
-    const opened: { wish: PortWish; port: PublishedPort }[] = [];
-    this.#ports.set(record.id, opened);
-    for (const wish of wishes)
-      await this.#open(
-        record,
-        { ...wish, hostAddress: wish.hostAddress || place.bindAddress },
-        place,
-        opened,
-      );
-  }
-
-  /** Ports lead to the first network that is not internal. */
-  #publishingEndpoint(
-    record: ContainerRecord,
-  ): { network: Promise<Network>; endpoint: Endpoint; bindAddress: string } | undefined {
     for (const name of Object.keys(record.networks)) {
       const network = this.find(name);
       const live = this.#live.get(network.id);
       const endpoint = live?.endpoints.get(record.id);
-      const bindAddress = network.options[HOST_BINDING_OPTION] ?? '';
-      if (live && endpoint && !network.internal) return { network: live.network, endpoint, bindAddress };
-    }
-    return undefined;
-  }
-
-  async #open(
-    record: ContainerRecord,
-    wish: PortWish,
-    place: { network: Promise<Network>; endpoint: Endpoint },
-    opened: { wish: PortWish; port: PublishedPort }[],
-  ): Promise<void> {
-    const network = await place.network;
-    const { address, ipv6 } = place.endpoint.attachment;
-    const open = (hostAddress: string, hostPort: number): Promise<PublishedPort> =>
-      network.publish({
-        protocol: wish.guest.protocol,
-        hostAddress,
-        hostPort,
-        // A client of IPv6 meets the guest's own IPv6 address, where it has one.
-        guestAddress: hostAddress.includes(':') ? (ipv6?.address ?? address) : address,
-        guestPort: wish.guest.port,
-      });
-    const addresses = wish.hostAddress === '' ? ['0.0.0.0', '::'] : [wish.hostAddress];
-    for (let hostPort = wish.hostFirst; ; hostPort++) {
-      try {
-        const first = await open(addresses[0]!, hostPort);
-        opened.push({ wish, port: first });
-        if (addresses[1] !== undefined) {
-          const second = await open(addresses[1], first.hostPort).catch(ignoreMissingFamily);
-          if (second) opened.push({ wish, port: second });
-        }
-        return;
-      } catch (error) {
-        if (errorCode(error) === 'ERR_PORT_IN_USE' && hostPort < wish.hostLast) continue;
-        throw publishFailure(record, place.endpoint, wish, hostPort, error);
-      }
+      if (!live || !endpoint || network.internal) continue;
+      const opened: OpenPort[] = [];
+      this.#ports.set(record.id, opened);
+      const { hostAddress } = bridgeOptions(network.options);
+      for (const wish of wishes)
+        await openPort({ network: await live.network, endpoint, hostAddress }, wish, opened);
+      return;
     }
   }
 
@@ -523,62 +502,4 @@ export class NetworkService {
     this.#live.clear();
     await Promise.allSettled(all.map(async (live) => (await live.network).close()));
   }
-}
-
-/** A host without IPv6 publishes on IPv4 alone, as dockerd. */
-function ignoreMissingFamily(error: unknown): undefined {
-  if (errorCode(error) === 'ERR_ADDRESS_NOT_AVAILABLE') return undefined;
-  throw error;
-}
-
-function publishFailure(
-  record: ContainerRecord,
-  endpoint: Endpoint,
-  wish: PortWish,
-  hostPort: number,
-  error: unknown,
-): DrydockError {
-  const where = `${wish.hostAddress || '0.0.0.0'}:${hostPort}`;
-  const reason =
-    errorCode(error) === 'ERR_PORT_IN_USE'
-      ? `Bind for ${where} failed: port is already allocated`
-      : errorMessage(error);
-  return new DrydockError(
-    'ERR_PUBLISH',
-    `driver failed programming external connectivity on endpoint ${record.name} (${endpoint.settings.EndpointID}): ${reason}`,
-    { cause: error },
-  );
-}
-
-/** Names by which others on the network find a container: its name, its aliases, its short id. */
-export function dnsNames(record: ContainerRecord, asked: EndpointSettings): string[] {
-  return [
-    ...new Set([record.name, ...(asked.Aliases ?? []), record.id.slice(0, 12), record.config.Hostname ?? '']),
-  ].filter((name) => name !== '');
-}
-
-/** A network's subnet of one family. */
-export function configOf(network: NetworkRecord, family: 4 | 6): SubnetConfig | undefined {
-  return network.ipam.Config.find((config) => config.Subnet.includes(':') === (family === 6));
-}
-
-/** Refuses fixed addresses where docker does. */
-export function checkAddress(network: NetworkRecord, asked: EndpointSettings): void {
-  const { IPv4Address: address = '', IPv6Address: address6 = '' } = asked.IPAMConfig ?? {};
-  const bad = (text: string): DrydockError =>
-    new DrydockError('ERR_BAD_PARAMETER', `invalid endpoint settings: ${text}`);
-  if (address === '' && address6 === '') return;
-  if (address !== '' && !isIPv4(address)) throw bad(`invalid IPv4 address: ${address}`);
-  if (address6 !== '' && !isIPv6(address6)) throw bad(`invalid IPv6 address: ${address6}`);
-  if (network.predefined) throw bad('user specified IP address is supported on user defined networks only');
-  if (!network.userSubnet)
-    throw bad(
-      'user specified IP address is supported only when connecting to networks with user configured subnets',
-    );
-  const config = configOf(network, 4);
-  if (address !== '' && !(config && contains(parseSubnet(config.Subnet), parseAddress(address)!)))
-    throw bad(`no configured subnet contains IP address ${address}`);
-  const config6 = configOf(network, 6);
-  if (address6 !== '' && !(config6 && contains6(config6.Subnet, address6)))
-    throw bad(`no configured subnet contains IP address ${address6}`);
 }

@@ -294,3 +294,13 @@ describe('a learning port', () => {
     expect(b.got.length).toBe(3000);
   });
 });
+
+test('a guest may send from its link-local addresses too', () => {
+  const fabric = new Switch({ uplinkMac: GATEWAY, mtuBytes: 1500, now: () => 0 });
+  const link = new TestLink();
+  const linkLocal = [parseIpv4('169.254.7.7')!];
+  const port = fabric.addPort(link, { mac: A, ipv4: A_IP, linkLocal, ipv6: undefined });
+  link.inject(ipv4Frame(A, GATEWAY, linkLocal[0]!));
+  link.inject(ipv4Frame(A, GATEWAY, parseIpv4('169.254.7.8')!));
+  expect(port.counters.spoofed).toBe(1);
+});

@@ -36,6 +36,8 @@ export interface SourceGuard {
   readonly mac: number;
   /** IPv4 address as a number, or undefined for none. */
   readonly ipv4: number | undefined;
+  /** Further ones (169.254.0.0/16). */
+  readonly linkLocal?: readonly number[];
   /** 16 bytes, or undefined: the guest speaks no IPv6. Link-local addresses and :: pass besides it. */
   readonly ipv6: Uint8Array | undefined;
 }
@@ -396,7 +398,7 @@ function sourceAllowed(guard: SourceGuard, buf: Uint8Array, frame: number, end: 
 function ipv4Allowed(guard: SourceGuard, buf: Uint8Array, off: number): boolean {
   const source = get32(buf, off);
   // 0.0.0.0: address probes (RFC 5227) and DHCP.
-  return source === 0 || source === guard.ipv4;
+  return source === 0 || source === guard.ipv4 || guard.linkLocal?.includes(source) === true;
 }
 
 /** A neighbour advertisement (RFC 4861 section 4.4) speaks of the guest's own address, as an ARP packet does. */

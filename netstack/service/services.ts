@@ -28,7 +28,7 @@ import { Dhcpv6Server } from './dhcpv6-server.ts';
 import { HostDnsDriver } from './dns/driver.ts';
 import { type NameSource, NameTable, type Zone } from './dns/names.ts';
 import { DnsQueryLog } from './dns/query-log.ts';
-import { DnsResolver } from './dns/resolver.ts';
+import { type ClientView, DnsResolver } from './dns/resolver.ts';
 import { DnsStreamServer } from './dns/stream.ts';
 import type { Upstream } from './dns/upstreams.ts';
 import type { Lease, LeasePool } from './lease-pool.ts';
@@ -68,6 +68,8 @@ export interface Services {
   readonly names: NameTable;
   /** Replaces the names of the guest at `address` (16 bytes); none: forgets it. */
   setNames(address: Uint8Array, names: readonly string[]): void;
+  /** Replaces what the DNS tells the guest at `address` alone; undefined: nothing. */
+  setResolving(address: Uint8Array, view: ClientView | undefined): void;
   /** Replaces the names of the host's side. */
   setHostNames(names: Record<string, readonly Uint8Array[]>): void;
   addZone(zone: Zone): void;
@@ -254,6 +256,7 @@ export function attachServices(stack: StackSurface, host: Host, options: Service
     dnsLog,
     names,
     setNames: (address, own) => names.setGuest(formatAddress(address, 0), own, [address.slice()]),
+    setResolving: (address, view) => dns.setClient(formatAddress(address, 0), view),
     setHostNames: (own) => names.setHostNames(Object.entries(own)),
     addZone: (zone) => names.addZone(zone),
     setUpstreams: (upstreams) => dns.setUpstreams(upstreams),

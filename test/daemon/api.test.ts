@@ -453,7 +453,7 @@ describe('names of neighbours', () => {
     return readFile(HostsPath, 'utf8');
   };
 
-  it('on a container’s further networks are in its hosts file, and come and go with them', async () => {
+  it('on a container’s further networks are told to the DNS that it asks, and come and go with them', async () => {
     await call('POST', '/networks/create', { Name: 'back' });
     await create('front');
     await call('POST', '/networks/back/connect', { Container: 'front' });
@@ -462,12 +462,32 @@ describe('names of neighbours', () => {
       NetworkingConfig: { EndpointsConfig: { back: { Aliases: ['db'] } } },
     });
     await call('POST', '/containers/front/start');
-    expect(await hosts('front')).not.toContain('database');
+    const front = daemon.runtime.last.pid;
+    const told = (): object => daemon.networks.resolving.get(front)?.[0]?.names ?? {};
+    expect(told()).toEqual({});
     await call('POST', '/containers/database/start');
-    expect(await hosts('front')).toMatch(/^172\.18\.0\.3\tdatabase db [0-9a-f]{12}$/m);
-    expect(await hosts('database')).not.toContain('front');
+    expect(told()).toMatchObject({ database: ['172.18.0.3'], db: ['172.18.0.3'] });
+    expect(daemon.networks.resolving.get(daemon.runtime.last.pid)?.[0]).toEqual({ names: {} });
     await call('POST', '/containers/database/kill');
-    expect(await hosts('front')).not.toContain('database');
+    expect(told()).toEqual({});
+  });
+
+  it('--dns on a user network is asked by its DNS, but for a server that is a neighbour', async () => {
+    await call('POST', '/networks/create', { Name: 'mine' });
+    const start = async (name: string, Dns: string[], NetworkMode: string): Promise<string> => {
+      await create(name, { HostConfig: { NetworkMode, Dns } });
+      await call('POST', `/containers/${name}/start`);
+      const { ResolvConfPath } = (await call('GET', `/containers/${name}/json`)).body as {
+        ResolvConfPath: string;
+      };
+      return (await readFile(ResolvConfPath, 'utf8')).split('\n')[0]!;
+    };
+    expect(await start('forwarded', ['9.9.9.9'], 'mine')).toBe('nameserver 172.18.0.1');
+    expect(daemon.networks.resolving.get(daemon.runtime.last.pid)).toEqual([
+      { names: {}, upstreams: ['9.9.9.9'] },
+    ]);
+    expect(await start('beside', ['172.18.0.53'], 'mine')).toBe('nameserver 172.18.0.53');
+    expect(await start('direct', ['9.9.9.9'], 'bridge')).toBe('nameserver 9.9.9.9');
   });
 
   it('links on a user network are completed when the neighbour starts', async () => {

@@ -131,6 +131,75 @@ describeE2e('network', () => {
     }
   });
 
+  it('enable_icc=false keeps containers apart, host_binding_ipv4 says where ports are published', async () => {
+    const network = uniqueName('apart');
+    const options = ['enable_icc=false', 'host_binding_ipv4=127.0.0.2'];
+    await docker.ok([
+      ...['network', 'create', ...options.flatMap((text) => ['-o', `com.docker.network.bridge.${text}`])],
+      network,
+    ]);
+    const web = await serve('--network', network, '-p', '80');
+    const script = `const s=require('net').connect({host:'${web}',port:80,timeout:2000});s.on('connect',()=>console.log('reached')).on('timeout',()=>{console.log('apart');process.exit()}).on('error',e=>console.log(e.code))`;
+    expect(await node(script, '--network', network)).toMatch(/apart|EHOSTUNREACH/);
+    const published = await docker.ok(['port', web, '80']);
+    expect(published).toMatch(/^127\.0\.0\.2:\d+$/);
+    expect((await curl(`http://${published}/x`)).stdout).toContain('served /x');
+    await docker.removeAll();
+    await docker.ok(['network', 'rm', network]);
+  });
+
+  it('an endpoint has its interface name, settings and link-local address; a later network may take the default route', async () => {
+    const [first, second] = [uniqueName('first'), uniqueName('second')];
+    for (const network of [first, second]) await docker.ok(['network', 'create', network]);
+    const name = uniqueName('endpoint');
+    const endpoint = {
+      DriverOpts: {
+        'com.docker.network.endpoint.ifname': 'lan0',
+        'com.docker.network.endpoint.sysctls': 'net.ipv4.conf.IFNAME.log_martians=1',
+      },
+      IPAMConfig: { LinkLocalIPs: ['169.254.7.7'] },
+    };
+    await docker.api('POST', `/containers/create?name=${name}`, {
+      Image: IMAGE,
+      Cmd: ['sleep', '1000'],
+      HostConfig: { NetworkMode: first },
+      NetworkingConfig: { EndpointsConfig: { [first]: endpoint } },
+    });
+    await docker.ok(['start', name]);
+    const inside = (script: string): Promise<string> => docker.ok(['exec', name, 'sh', '-c', script]);
+    expect(await inside('cat /proc/sys/net/ipv4/conf/lan0/log_martians; cat /proc/net/fib_trie')).toMatch(
+      /^1\n[\s\S]*169\.254\.7\.7/,
+    );
+    const defaults =
+      "awk '$2 == \"00000000\" {print $7, $1}' /proc/net/route | sort -n | head -1 | cut -d' ' -f2";
+    expect(await inside(defaults)).toBe('lan0');
+    const body = { Container: name, EndpointConfig: { GwPriority: 5 } };
+    expect((await docker.api('POST', `/networks/${second}/connect`, body)).status).toBe(200);
+    expect(await inside(defaults)).toBe('eth0');
+    await docker.removeAll();
+    await docker.ok(['network', 'rm', first, second]);
+  });
+
+  it('names on a further network are answered by DNS, for programs that read no hosts file too', async () => {
+    const [front, back] = [uniqueName('front'), uniqueName('back')];
+    for (const network of [front, back]) await docker.ok(['network', 'create', network]);
+    const both = uniqueName('both');
+    await docker.ok(['run', '-d', '--name', both, '--network', front, IMAGE, 'sleep', '1000']);
+    await docker.ok(['run', '-d', '--name', 'behind', '--network', back, IMAGE, 'sleep', '1000']);
+    await docker.ok(['network', 'connect', '--alias', 'me', back, both]);
+    const resolve = "require('dns').resolve4('behind',(e,a)=>console.log(e?e.code:a[0]))";
+    const { NetworkSettings } = await docker.inspect<{
+      NetworkSettings: { Networks: Record<string, { IPAddress: string }> };
+    }>('behind');
+    expect(await docker.ok(['exec', both, 'node', '-e', resolve])).toBe(
+      NetworkSettings.Networks[back]!.IPAddress,
+    );
+    await docker.ok(['network', 'disconnect', back, both]);
+    expect(await docker.ok(['exec', both, 'node', '-e', resolve])).toBe('ENOTFOUND');
+    await docker.removeAll();
+    await docker.ok(['network', 'rm', front, back]);
+  });
+
   it('-p publishes a port to the host: curl, docker port, and gone after the end', async () => {
     const name = await serve('-p', '127.0.0.1::80');
     const mapping = await docker.ok(['port', name, '80/tcp']);

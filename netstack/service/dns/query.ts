@@ -9,9 +9,12 @@ import {
   type DnsQuestion,
   encodeAnswer,
   findEdns,
+  flagsOf,
+  hasNoQuestion,
   type OwnRecord,
   parseQuestion,
   readRecords,
+  setFlags,
 } from '../../wire/dns.ts';
 
 export type DnsTransport = 'udp' | 'tcp';
@@ -69,4 +72,32 @@ export function answer(query: Query, rcode: number, records: readonly OwnRecord[
 export function replyLimit(query: Query): number {
   if (query.client.transport === 'tcp') return 65535;
   return Math.max(DNS_UDP_LEN, query.edns?.udpLen ?? 0);
+}
+
+/** A message that cannot be cut soundly: its header alone, with TC. */
+export function refuseTooLong(message: Uint8Array): Uint8Array {
+  const question = parseQuestion(message, 0, message.length);
+  const cut = message.slice(0, question?.end ?? 12);
+  cut.fill(0, 6, 12);
+  if (!question) cut.fill(0, 4, 6);
+  setFlags(cut, flagsOf(cut) | DNS_FLAG.truncated);
+  return cut;
+}
+
+/** The response code of an answer to `sent`, or undefined when it is none (RFC 5452 section 9.1). */
+export function acceptableRcode(
+  message: Uint8Array,
+  sent: Uint8Array,
+  asked: DnsQuestion,
+): number | undefined {
+  if (message.length < 12 || message[0] !== sent[0] || message[1] !== sent[1]) return undefined;
+  const flags = flagsOf(message);
+  if (!(flags & DNS_FLAG.response)) return undefined;
+  const rcode = flags & 0xf;
+  if (hasNoQuestion(message, 0, message.length))
+    return rcode === DNS_RCODE.noError || rcode === DNS_RCODE.nxDomain ? undefined : rcode;
+  const question = parseQuestion(message, 0, message.length);
+  if (question?.name !== asked.name || question.type !== asked.type || question.class !== asked.class)
+    return undefined;
+  return rcode;
 }

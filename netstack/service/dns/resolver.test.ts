@@ -612,3 +612,44 @@ describe('hostile bytes', () => {
     );
   });
 });
+
+describe('what one client is told', () => {
+  const own = upstream('10.9.9.9');
+  let bench: Bench;
+  beforeEach(() => {
+    bench = new Bench(upstream('10.0.0.1'));
+    bench.names.setGuest('x', ['shared'], [mapped(parseIpv4('172.17.0.9')!)]);
+    bench.resolver.setClient('172.17.0.5', {
+      upstreams: [own],
+      names: ['shared', 'Private'].map((name) => [name, [mapped(parseIpv4('172.18.0.3')!)]]),
+    });
+  });
+  const ask = (id: string, name: string): void => bench.ask(name, 'A', {}, bench.client('udp', id));
+
+  test('are names of its own, after those of the network', () => {
+    ask('172.17.0.5', 'private');
+    expect(bench.last.answers).toMatchObject([{ data: '172.18.0.3' }]);
+    ask('172.17.0.5', 'shared');
+    expect(bench.last.answers).toMatchObject([{ data: '172.17.0.9' }]);
+    ask('172.17.0.6', 'private');
+    expect(bench.last.rcode).toBe('NXDOMAIN');
+  });
+
+  test('are answers of its own servers, which others never get', () => {
+    ask('172.17.0.5', 'site.test');
+    ask('172.17.0.6', 'site.test');
+    expect(bench.sent.map(({ upstream: { address } }) => address[15])).toEqual([9, 1]);
+    bench.answer(bench.sent[0]!, { answers: [A('site.test', '1.1.1.1')] });
+    expect(bench.replies).toHaveLength(1);
+    bench.answer(bench.sent[1]!, { answers: [A('site.test', '2.2.2.2')] });
+    expect(bench.last.answers).toMatchObject([{ data: '2.2.2.2' }]);
+    ask('172.17.0.5', 'site.test');
+    expect(bench.sent).toHaveLength(3);
+  });
+
+  test('is forgotten with it', () => {
+    bench.resolver.setClient('172.17.0.5', undefined);
+    ask('172.17.0.5', 'private');
+    expect(bench.last.rcode).toBe('NXDOMAIN');
+  });
+});

@@ -21,19 +21,26 @@ import {
   encodeHeaderOnly,
   findEdns,
   flagsOf,
-  hasNoQuestion,
   nameBytes,
   type OwnRecord,
   parseQuestion,
   readRecords,
-  setFlags,
   setId,
   truncate,
   withEdns,
 } from '../../wire/dns.ts';
 import { cacheKey, DnsCache } from './cache.ts';
-import { addressData, type NameTable } from './names.ts';
-import { answer, type DnsClient, type DnsTransport, type Query, readQuery, replyLimit } from './query.ts';
+import { addressData, canonicalName, type NameTable } from './names.ts';
+import {
+  acceptableRcode,
+  answer,
+  type DnsClient,
+  type DnsTransport,
+  type Query,
+  readQuery,
+  refuseTooLong,
+  replyLimit,
+} from './query.ts';
 import type { DnsQueryLog } from './query-log.ts';
 import { type Upstream, UpstreamSet } from './upstreams.ts';
 
@@ -82,6 +89,13 @@ export interface DnsResolverOptions {
   log?: DnsQueryLog;
 }
 
+/** What one client is told besides, or instead of, what all are. */
+export interface ClientView {
+  /** Asked instead of the others. */
+  upstreams: readonly Upstream[] | undefined;
+  names: readonly (readonly [name: string, addresses: readonly Uint8Array[]])[];
+}
+
 interface Waiter {
   client: DnsClient;
   id: number;
@@ -100,6 +114,7 @@ interface Pending {
   waiters: Waiter[];
   attempts: Set<Attempt>;
   asked: number;
+  upstreams: UpstreamSet;
   retryAt: number;
   deadlineAt: number;
   /** What to answer when nothing better comes: a server's refusal, or a truncated answer that could not be completed. */
@@ -115,6 +130,10 @@ export class DnsResolver {
   readonly #mayAsk: (name: string, client: DnsClient) => boolean;
   readonly #log: DnsQueryLog | undefined;
   readonly #upstreams = new UpstreamSet();
+  readonly #clients = new Map<
+    string,
+    { upstreams: UpstreamSet | undefined; names: Map<string, readonly Uint8Array[]> }
+  >();
   readonly #cache = new DnsCache();
   readonly #pending = new Map<string, Pending>();
   readonly #attempts = new Map<number, Attempt>();
@@ -163,6 +182,15 @@ export class DnsResolver {
     if (this.#upstreams.set(upstreams)) this.#cache.clear();
   }
 
+  /** Replaces what one client is told, by its {@link DnsClient.id}; undefined: what all are. */
+  setClient(id: string, view: ClientView | undefined): void {
+    if (view === undefined) return void this.#clients.delete(id);
+    const upstreams = view.upstreams && new UpstreamSet();
+    upstreams?.set(view.upstreams ?? []);
+    const names = new Map(view.names.map(([name, addresses]) => [canonicalName(name), addresses]));
+    this.#clients.set(id, { upstreams, names });
+  }
+
   /** The upstream servers in use. */
   upstreams(): readonly Upstream[] {
     return this.#upstreams.list();
@@ -196,13 +224,13 @@ export class DnsResolver {
 
   /** What can be said without asking anybody; undefined: forward. */
   #answerHere(now: number, query: Query): Uint8Array | undefined {
-    const { question, edns } = query;
+    const { question, edns, client } = query;
     if (question.opcode !== 0) return answer(query, DNS_RCODE.notImp);
     // A transfer is many messages, and no business of a stub resolver.
     if (question.type === DNS_TYPE.axfr || question.type === DNS_TYPE.ixfr)
       return answer(query, DNS_RCODE.refused);
     if (question.class !== DNS_CLASS_IN) return undefined;
-    const records = this.#ownRecords(now, question);
+    const records = this.#ownRecords(now, question, client);
     if (!records) return undefined;
     // RFC 6891 section 6.1.3.
     if (edns && edns.version !== 0) return answer(query, DNS_RCODE.badVers);
@@ -211,7 +239,11 @@ export class DnsResolver {
       : answer(query, DNS_RCODE.noError, records);
   }
 
-  #ownRecords(now: number, question: DnsQuestion): OwnRecord[] | 'unknown-here' | undefined {
+  #ownRecords(
+    now: number,
+    question: DnsQuestion,
+    client: DnsClient,
+  ): OwnRecord[] | 'unknown-here' | undefined {
     const { name, type } = question;
     const record = (recordType: number, data: Uint8Array | undefined): OwnRecord[] =>
       data ? [{ type: recordType, ttlSeconds: OWN_TTL_S, data }] : [];
@@ -221,7 +253,10 @@ export class DnsResolver {
       const isAsked = type === DNS_TYPE.ptr || type === DNS_TYPE.any;
       return isAsked ? reverse.flatMap((target) => record(DNS_TYPE.ptr, nameBytes(target))) : [];
     }
-    const known = this.#names.lookup(now, name, type);
+    const own = this.#clients.get(client.id)?.names.get(canonicalName(name));
+    const all = this.#names.lookup(now, name, type);
+    // A name that this network has is this network's; the client's other networks come after.
+    const known = (!all || all === 'unknown-here') && own ? { addresses: own } : all;
     if (!known || known === 'unknown-here') return known;
     // A known name without this type: NOERROR and no records (RFC 2308 section 2.2).
     return [DNS_TYPE.a, DNS_TYPE.aaaa]
@@ -233,7 +268,9 @@ export class DnsResolver {
 
   #forward(now: number, query: Query): void {
     const { buf, off, question, edns, client } = query;
-    const key = query.isPlain ? cacheKey(question, edns?.dnssecOk ?? false) : undefined;
+    const upstreams = this.#clients.get(client.id)?.upstreams;
+    // Others get no answers of servers that are not theirs.
+    const key = query.isPlain && !upstreams ? cacheKey(question, edns?.dnssecOk ?? false) : undefined;
     const cached = key === undefined ? undefined : this.#cache.answer(now, key, buf, off, question);
     if (cached) {
       const whole = edns ? withEdns(cached, 0, edns.dnssecOk) : cached;
@@ -241,7 +278,7 @@ export class DnsResolver {
       return;
     }
     const waiter = { client, id: question.id };
-    const pendingKey = `${client.transport} ${latin1(buf, off + 2, query.end)}`;
+    const pendingKey = `${upstreams ? client.id : ''} ${client.transport} ${latin1(buf, off + 2, query.end)}`;
     const same = this.#pending.get(pendingKey);
     const waiting = this.#perClient.get(client.id) ?? 0;
     if (
@@ -266,6 +303,7 @@ export class DnsResolver {
       waiters: [waiter],
       attempts: new Set(),
       asked: 0,
+      upstreams: upstreams ?? this.#upstreams,
       retryAt: now,
       deadlineAt: now + QUERY_MS,
       fallback: undefined,
@@ -277,7 +315,7 @@ export class DnsResolver {
 
   /** Asks the next server, or ends the query when there is none to wait for. */
   #askNext(now: number, pending: Pending): void {
-    const servers = this.#upstreams.choose(now, pending.question.name);
+    const servers = pending.upstreams.choose(now, pending.question.name);
     const busy = new Set([...pending.attempts].map((attempt) => attempt.upstream));
     const server =
       pending.asked < ATTEMPTS_MAX && servers.length > 0
@@ -343,12 +381,12 @@ export class DnsResolver {
       return;
     }
     if (rcode === DNS_RCODE.servFail || rcode === DNS_RCODE.refused || rcode === DNS_RCODE.notImp) {
-      this.#upstreams.failed(now, upstream);
+      pending.upstreams.failed(now, upstream);
       pending.fallback ??= message;
       this.#askOther(now, pending);
       return;
     }
-    this.#upstreams.succeeded(upstream);
+    pending.upstreams.succeeded(upstream);
     this.#finish(now, pending, message);
   }
 
@@ -357,14 +395,14 @@ export class DnsResolver {
     const attempt = this.#attempts.get(exchangeId);
     if (!attempt) return;
     this.#count('dns_upstream_failures');
-    this.#upstreams.failed(now, attempt.upstream);
+    attempt.pending.upstreams.failed(now, attempt.upstream);
     this.#closeAttempt(attempt);
     this.#askOther(now, attempt.pending);
   }
 
   /** A server has said that it cannot: asks the others now, each once. */
   #askOther(now: number, pending: Pending): void {
-    if (pending.asked < this.#upstreams.choose(now, pending.question.name).length)
+    if (pending.asked < pending.upstreams.choose(now, pending.question.name).length)
       this.#askNext(now, pending);
     else if (pending.attempts.size === 0) this.#finish(now, pending, undefined);
   }
@@ -415,10 +453,10 @@ export class DnsResolver {
   poll(now: number): void {
     for (const pending of [...this.#pending.values()]) {
       if (pending.deadlineAt <= now) {
-        for (const { upstream } of pending.attempts) this.#upstreams.failed(now, upstream);
+        for (const { upstream } of pending.attempts) pending.upstreams.failed(now, upstream);
         this.#finish(now, pending, undefined);
       } else if (pending.retryAt <= now) {
-        for (const { upstream } of pending.attempts) this.#upstreams.failed(now, upstream);
+        for (const { upstream } of pending.attempts) pending.upstreams.failed(now, upstream);
         this.#askNext(now, pending);
       }
     }
@@ -451,30 +489,6 @@ function asQuery(pending: Pending): Query {
     isPlain: pending.cacheKey !== undefined,
     client: waiters[0]!.client,
   };
-}
-
-/** A message that cannot be cut soundly: its header alone, with TC. */
-function refuseTooLong(message: Uint8Array): Uint8Array {
-  const question = parseQuestion(message, 0, message.length);
-  const cut = message.slice(0, question?.end ?? 12);
-  cut.fill(0, 6, 12);
-  if (!question) cut.fill(0, 4, 6);
-  setFlags(cut, flagsOf(cut) | DNS_FLAG.truncated);
-  return cut;
-}
-
-/** The response code of an answer to `sent`, or undefined when it is none (RFC 5452 section 9.1). */
-function acceptableRcode(message: Uint8Array, sent: Uint8Array, asked: DnsQuestion): number | undefined {
-  if (message.length < 12 || message[0] !== sent[0] || message[1] !== sent[1]) return undefined;
-  const flags = flagsOf(message);
-  if (!(flags & DNS_FLAG.response)) return undefined;
-  const rcode = flags & 0xf;
-  if (hasNoQuestion(message, 0, message.length))
-    return rcode === DNS_RCODE.noError || rcode === DNS_RCODE.nxDomain ? undefined : rcode;
-  const question = parseQuestion(message, 0, message.length);
-  if (question?.name !== asked.name || question.type !== asked.type || question.class !== asked.class)
-    return undefined;
-  return rcode;
 }
 
 function latin1(buf: Uint8Array, off: number, end: number): string {

@@ -12,6 +12,7 @@ import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
 import type {
   Attachment,
   AttachOptions,
+  GuestResolving,
   Network,
   NetworkOptions,
   PublishedPort,
@@ -295,6 +296,8 @@ export class FakeRoots {
 /** One host's worth of networks: ports are taken across all of them, as on a real host. */
 export class FakeNetworks {
   readonly attached: AttachOptions[] = [];
+  /** What a guest was told last on each of its networks, by the process of its namespace. */
+  readonly resolving: Map<number, GuestResolving[]> = new Map();
   readonly ports: Set<string> = new Set();
   guests = 0;
   open = 0;
@@ -311,6 +314,9 @@ export class FakeNetworks {
       attach: async (wish) => {
         this.attached.push(wish);
         this.guests++;
+        const told = this.resolving.get(wish.pid ?? 0) ?? [];
+        this.resolving.set(wish.pid ?? 0, told);
+        const index = told.push({}) - 1;
         const attachment: Attachment = {
           interfaceName: wish.interfaceName,
           address: wish.address ?? `${base}.${next++}`,
@@ -318,6 +324,9 @@ export class FakeNetworks {
           gateway: `${base}.1`,
           mac: wish.mac ?? '02:42:ac:11:00:02',
           setNames: async () => {},
+          setResolving: async (view) => {
+            told[index] = view;
+          },
           detach: async () => {
             this.guests--;
           },

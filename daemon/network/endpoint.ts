@@ -1,0 +1,67 @@
+/** A container on a network: what may be asked for it, and what it is called there. */
+import { isIPv4, isIPv6 } from 'node:net';
+import { DrydockError } from '#common/errors';
+import type { Attachment } from '#netstack';
+import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
+import { endpointOptions } from './options.ts';
+import type { NetworkRecord, SubnetConfig } from './record.ts';
+import { contains, parseAddress, parseSubnet } from './subnets.ts';
+import { contains6 } from './subnets6.ts';
+
+/** A container on a network while it runs. */
+export interface Endpoint {
+  attachment: Attachment;
+  settings: EndpointSettings;
+  containerName: string;
+  /** Of its default route: the lowest one of a container is used. */
+  metric: number;
+}
+
+/** Names by which others on the network find a container: its name, its aliases, its short id. */
+export function dnsNames(record: ContainerRecord, asked: EndpointSettings): string[] {
+  return [
+    ...new Set([record.name, ...(asked.Aliases ?? []), record.id.slice(0, 12), record.config.Hostname ?? '']),
+  ].filter((name) => name !== '');
+}
+
+/** A network's subnet of one family. */
+export function configOf(network: NetworkRecord, family: 4 | 6): SubnetConfig | undefined {
+  return network.ipam.Config.find((config) => config.Subnet.includes(':') === (family === 6));
+}
+
+/** Whether an address is in one of a network's subnets. */
+export function isOn(network: NetworkRecord, address: string): boolean {
+  const config = configOf(network, isIPv4(address) ? 4 : 6);
+  if (!config) return false;
+  return isIPv4(address)
+    ? contains(parseSubnet(config.Subnet), parseAddress(address)!)
+    : contains6(config.Subnet, address);
+}
+
+/** Refuses fixed addresses where docker does. */
+export function checkAddress(network: NetworkRecord, asked: EndpointSettings): void {
+  const { IPv4Address: address = '', IPv6Address: address6 = '' } = asked.IPAMConfig ?? {};
+  const bad = (text: string): DrydockError =>
+    new DrydockError('ERR_BAD_PARAMETER', `invalid endpoint settings: ${text}`);
+  if (address === '' && address6 === '') return;
+  if (address !== '' && !isIPv4(address)) throw bad(`invalid IPv4 address: ${address}`);
+  if (address6 !== '' && !isIPv6(address6)) throw bad(`invalid IPv6 address: ${address6}`);
+  if (network.predefined) throw bad('user specified IP address is supported on user defined networks only');
+  if (!network.userSubnet)
+    throw bad(
+      'user specified IP address is supported only when connecting to networks with user configured subnets',
+    );
+  for (const text of [address, address6])
+    if (text !== '' && !isOn(network, text)) throw bad(`no configured subnet contains IP address ${text}`);
+}
+
+/** Checks what does not depend on the network. @throws ERR_BAD_PARAMETER */
+export function checkEndpoint(asked: EndpointSettings): void {
+  endpointOptions(asked);
+  for (const address of asked.IPAMConfig?.LinkLocalIPs ?? [])
+    if (!isIPv4(address) || !address.startsWith('169.254.'))
+      throw new DrydockError(
+        'ERR_BAD_PARAMETER',
+        `invalid link local IP address: ${address}: one of 169.254.0.0/16 is needed`,
+      );
+}
