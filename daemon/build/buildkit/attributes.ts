@@ -32,7 +32,6 @@ const IDLE = new Set([
   'build-arg-order',
   'image-resolve-mode',
   'sharedkey',
-  'hostname',
 ]);
 const KNOWN = new Set([
   'filename',

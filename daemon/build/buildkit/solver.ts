@@ -179,6 +179,8 @@ export class Solver {
     // Of its own: a client may build several things in one job.
     const shared = { builds, session, trace, signal };
     const contexts = new Map<string, NamedContext>();
+    if (wishes.options.buildArgs.has('SOURCE_DATE_EPOCH'))
+      trace.begin('[warning] SOURCE_DATE_EPOCH is not supported: times stay what they are').end();
     return builds.build({
       options: { ...wishes.options, namedContexts: contexts, entitlements: job.entitlements },
       source: async (scratchPath) => {
