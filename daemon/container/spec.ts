@@ -85,6 +85,7 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
     sysctls: { ...(ownNetwork && DEFAULT_NETWORK_SYSCTLS), ...host.Sysctls },
     limits: jailLimits(host),
     ...(host.CgroupParent && { cgroupParent: host.CgroupParent }),
+    ...(host.Annotations && { annotations: host.Annotations }),
     ...(privileged || security.seccomp === 'unconfined'
       ? { seccomp: 'unconfined' as const }
       : security.seccomp && { seccomp: security.seccomp }),

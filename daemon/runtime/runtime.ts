@@ -208,6 +208,8 @@ export interface JailSpec {
   limits: JailLimits;
   /** The control group below which the jail's is made (HostConfig.CgroupParent); the daemon's own when undefined. */
   cgroupParent?: string;
+  /** What an OCI runtime is told besides (HostConfig.Annotations); our own has no use for any. */
+  annotations?: Record<string, string>;
   /** Run a reaping init as process 1 (HostConfig.Init). */
   init: boolean;
   process: ProcessSpec;

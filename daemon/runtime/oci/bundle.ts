@@ -36,6 +36,7 @@ export function ociConfig(spec: JailSpec, context: BundleContext): object {
     root: { path: spec.rootPath, readonly: spec.readOnlyRoot },
     hostname: spec.namespaces.uts === 'private' ? spec.hostname : undefined,
     mounts: spec.mounts.map(ociMount),
+    annotations: spec.annotations,
     linux: {
       namespaces: ociNamespaces(spec, context.networkPath),
       devices: spec.devices.map(ociDevice),
