@@ -150,16 +150,44 @@ export async function writeArchive(
     if (first!.type === 'failed') throw failure(first);
     return first!;
   };
+  let unanswered = 0;
+  const send = async (bytes: Uint8Array<ArrayBuffer>): Promise<void> => {
+    worker.postMessage({ type: 'chunk', bytes } satisfies ToArchive, [bytes.buffer]);
+    if (++unanswered < BATCHES_UNDER_WAY) return;
+    await answer();
+    unanswered--;
+  };
   try {
-    for await (const bytes of archive) {
-      worker.postMessage({ type: 'chunk', bytes } satisfies ToArchive);
-      await answer();
-    }
+    for await (const batch of batches(archive)) await send(batch);
+    for (; unanswered > 0; unanswered--) await answer();
     worker.postMessage({ type: 'end' } satisfies ToArchive);
     await answer();
   } finally {
     await worker.terminate();
   }
+}
+
+/** A message to the thread costs as much as many kilobytes: what comes from the network is gathered. */
+const BATCH_BYTES = 1 << 20;
+/** While one is written to disk the next one is gathered. */
+const BATCHES_UNDER_WAY = 2;
+
+/** The bytes of a stream in pieces of {@link BATCH_BYTES}, each in memory of its own, which can be given away. */
+async function* batches(stream: Readable): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  let batch = new Uint8Array(BATCH_BYTES);
+  let used = 0;
+  for await (const chunk of stream as AsyncIterable<Buffer>)
+    for (let off = 0; off < chunk.length; ) {
+      const taken = Math.min(chunk.length - off, BATCH_BYTES - used);
+      batch.set(chunk.subarray(off, off + taken), used);
+      off += taken;
+      used += taken;
+      if (used < BATCH_BYTES) continue;
+      yield batch;
+      batch = new Uint8Array(BATCH_BYTES);
+      used = 0;
+    }
+  if (used > 0) yield batch.slice(0, used);
 }
 
 function start(job: ArchiveJob): Worker {

@@ -69,7 +69,7 @@ function effects(request: CreateRequest): Record<string, string> {
  * Where a field is seen: a name of {@link effects}; `refused` with an error; `kept` where it is used only while the
  * container lives, or by clients, and inspect shows it.
  */
-type Row = [value: unknown, seen: string, with?: CreateRequest];
+type Row = [value: unknown, seen: string, together?: CreateRequest];
 
 const HEALTH = { Test: ['CMD-SHELL', 'true'] };
 
