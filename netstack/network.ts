@@ -46,6 +46,7 @@ import {
   requireGroups,
   requireIpv4,
   requireMac,
+  requireUpstream,
 } from './plan.ts';
 import { publishError } from './publish/publish-error.ts';
 import type { Zone } from './service/dns/names.ts';

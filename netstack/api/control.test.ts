@@ -14,7 +14,7 @@ import type { Zone } from '../service/dns/names.ts';
 import { CaptureControl, LIVE_CAPTURES_MAX } from './capture-control.ts';
 import { BODY_BYTES_MAX, type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
-import { Forwarder, parseEndpoint } from './forwarder.ts';
+import { Forwarder, PORT_RANGE_MAX, parseEndpoint, parseSshTarget } from './forwarder.ts';
 import { ProxyControl } from './vpnkit-http.ts';
 
 let folder: string;
@@ -504,6 +504,55 @@ describe('unix sockets', () => {
       expect.objectContaining({ code: 'ERR_ENDPOINT_INVALID' }),
     );
   });
+});
+
+describe('ranges of ports', () => {
+  test('are published port by port, as one row', async () => {
+    const range = { local: '127.0.0.1:8000-8002', remote: '192.168.127.2:80-82', protocol: 'udp' } as const;
+    expect(await forwarder.expose(range)).toEqual(range);
+    expect(published.map(({ hostPort, guestPort }) => [hostPort, guestPort])).toEqual([
+      [8000, 80],
+      [8001, 81],
+      [8002, 82],
+    ]);
+    await forwarder.unexpose('udp', range.local);
+    expect(published.every(({ close }) => vi.mocked(close).mock.calls.length === 1)).toBe(true);
+  });
+
+  test('of which one port cannot be had leave nothing', async () => {
+    const range = { local: ':1-2', remote: '192.168.127.2:80-81', protocol: 'tcp' } as const;
+    await expect(forwarder.expose({ ...range, local: '127.0.0.1:1-2' })).rejects.toThrow(/use sudo/);
+    published.length = 0;
+    expect(forwarder.all()).toEqual([]);
+  });
+
+  test.each([
+    ['127.0.0.1:8000-8002', '192.168.127.2:80', /8002 are 3 ports and .* are 1/],
+    [`127.0.0.1:8000-${8000 + PORT_RANGE_MAX}`, `192.168.127.2:1-${1 + PORT_RANGE_MAX}`, /1024 at most/],
+    ['127.0.0.1:8002-8000', '192.168.127.2:80-82', /no address and port/],
+    ['127.0.0.1:0-2', '192.168.127.2:80-82', /no address and port/],
+  ])('%s to %s is refused', async (local, remote, reason) => {
+    await expect(forwarder.expose({ local, remote, protocol: 'tcp' })).rejects.toThrow(reason);
+    expect(published).toEqual([]);
+  });
+});
+
+test("gvproxy's remote over SSH is read, and one that cannot be kept is refused without its secret", () => {
+  expect(parseSshTarget('ssh-tunnel://core@192.168.127.2:2222/run/podman/podman.sock?key=/k/id')).toEqual({
+    address: '192.168.127.2',
+    port: 2222,
+    user: 'core',
+    identity: '/k/id',
+    dest: '/run/podman/podman.sock',
+  });
+  for (const text of [
+    'ssh-tunnel://192.168.127.2/x?key=/k',
+    'ssh-tunnel://u@host/x?key=/k',
+    'ssh-tunnel://u@1.2.3.4/x',
+  ])
+    expect(() => parseSshTarget(text)).toThrow(/Give one like ssh-tunnel/);
+  const secret = 'ssh-tunnel://u@1.2.3.4/x?key=/k&passphrase=secret';
+  expect(() => parseSshTarget(secret)).toThrow(/^(?!.*secret).*passphrase.*agent/s);
 });
 
 test.each([

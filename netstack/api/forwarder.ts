@@ -10,8 +10,10 @@ import { DrydockError, errorCode } from '#common/errors';
 import type { Network, PublishedPort } from '../index.ts';
 import { formatAddress, parseAddress } from '../wire/address.ts';
 
-/** Most exposed ports and sockets at once. */
+/** Most exposed ports, ranges of them and sockets at once. */
 export const EXPOSED_MAX = 4096;
+/** Most ports of one range. */
+export const PORT_RANGE_MAX = 1024;
 
 export type ExposeProtocol = 'tcp' | 'udp' | 'unix';
 
@@ -34,14 +36,62 @@ function invalid(message: string): DrydockError {
 }
 
 /** Reads `address:port`, `[address]:port` or `:port`; an empty address is every one of the host, or the one given. */
-export function parseEndpoint(text: string, anyAddress = '0.0.0.0'): { address: string; port: number } {
-  const match = /^(?:\[(?<v6>[^\]]*)\]|(?<v4>[^:]*)):(?<port>\d{1,5})$/.exec(text);
+export function parseEndpoint(text: string, anyAddress?: string): { address: string; port: number } {
+  const { address, port, count } = parsePorts(text, anyAddress);
+  if (count > 1) throw invalid(`"${text}" names several ports, where one is wanted.`);
+  return { address, port };
+}
+
+/** The same, and `address:first-last`. */
+function parsePorts(text: string, anyAddress = '0.0.0.0'): { address: string; port: number; count: number } {
+  const match = /^(?:\[(?<v6>[^\]]*)\]|(?<v4>[^:]*)):(?<port>\d{1,5})(?:-(?<last>\d{1,5}))?$/.exec(text);
   const host = match?.groups?.v6 ?? match?.groups?.v4 ?? '';
   const address = host === '' ? anyAddress : host === 'localhost' ? '127.0.0.1' : host;
   const port = Number(match?.groups?.port);
-  if (!match || port > 65535 || !parseAddress(address))
-    throw invalid(`"${text}" is no address and port. Give one like 127.0.0.1:8080 or :8080.`);
-  return { address, port };
+  const last = Number(match?.groups?.last ?? port);
+  if (!match || last > 65535 || last < port || (last > port && port === 0) || !parseAddress(address))
+    throw invalid(
+      `"${text}" is no address and port. Give one like 127.0.0.1:8080 or :8080, or a range like 127.0.0.1:8080-8090.`,
+    );
+  return { address, port, count: last - port + 1 };
+}
+
+/** A socket in a machine, and who may go there by SSH. */
+export interface SshTarget {
+  address: string;
+  port: number;
+  user: string;
+  /** File of the user's key. */
+  identity: string;
+  /** The socket's path there. */
+  dest: string;
+}
+
+/** Leads a unix socket of the host to one in a machine over SSH; returns its end. */
+export type SshTunnel = (socket: string, target: SshTarget) => Promise<() => Promise<void>>;
+
+/** Reads gvproxy's `ssh-tunnel://user@address:port/path?key=FILE`. */
+export function parseSshTarget(text: string): SshTarget {
+  const wrong = (why: string): DrydockError =>
+    invalid(
+      `"${text.replace(/(passphrase=)[^&]*/, '$1…')}" ${why}. Give one like ` +
+        'ssh-tunnel://user@192.168.127.2:22/run/podman/podman.sock?key=/path/of/the/key.',
+    );
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const address = url?.hostname.replace(/^\[|\]$/g, '') ?? '';
+  const identity = url?.searchParams.get('key') ?? '';
+  if (url?.protocol !== 'ssh-tunnel:' || url.username === '' || url.pathname.length < 2 || identity === '')
+    throw wrong('is no remote over SSH');
+  if (!parseAddress(address)) throw wrong("does not name the machine's address");
+  if (url.searchParams.has('passphrase'))
+    throw wrong('has a passphrase, which ssh takes from an agent only: use a key without one');
+  return {
+    address,
+    port: Number(url.port || 22),
+    user: decodeURIComponent(url.username),
+    identity,
+    dest: decodeURIComponent(url.pathname),
+  };
 }
 
 /** What is exposed of one network. */
@@ -49,12 +99,14 @@ export class Forwarder {
   readonly #network: Network;
   readonly #dial: Dial;
   readonly #bindAddresses: ReadonlySet<string> | undefined;
+  readonly #tunnel: SshTunnel | undefined;
   readonly #rows = new Map<string, Row>();
 
-  /** @param bindAddresses host addresses at which ports may be published; undefined: all */
-  constructor(network: Network, dial: Dial, bindAddresses?: readonly string[]) {
+  /** @param bindAddresses host addresses at which ports may be published; undefined: all. @param tunnel undefined: no SSH */
+  constructor(network: Network, dial: Dial, bindAddresses?: readonly string[], tunnel?: SshTunnel) {
     this.#network = network;
     this.#dial = dial;
+    this.#tunnel = tunnel;
     this.#bindAddresses = bindAddresses && new Set(bindAddresses);
   }
 
@@ -104,8 +156,12 @@ export class Forwarder {
 
   /** As gvproxy has it, an empty address is every one of the host, of both families. */
   async #exposePort(row: Row, protocol: 'tcp' | 'udp', caller?: string): Promise<void> {
-    const local = parseEndpoint(row.local);
-    const remote = parseEndpoint(row.remote, caller ?? '');
+    const local = parsePorts(row.local);
+    const remote = parsePorts(row.remote, caller ?? '');
+    if (local.count !== remote.count || local.count > PORT_RANGE_MAX)
+      throw invalid(
+        `${row.local} are ${local.count} ports and ${row.remote} are ${remote.count}. Both must be as many, and ${PORT_RANGE_MAX} at most.`,
+      );
     const isAny = row.local.startsWith(':');
     const addresses = isAny ? ['0.0.0.0', '::'] : [local.address];
     for (const address of addresses) this.#checkBind(address);
@@ -115,18 +171,19 @@ export class Forwarder {
     };
     try {
       for (const hostAddress of addresses)
-        ports.push(
-          await this.#network.publish({
-            protocol,
-            hostAddress,
-            hostPort: ports[0]?.hostPort ?? local.port,
-            guestAddress: remote.address,
-            guestPort: remote.port,
-          }),
-        );
+        for (let i = 0; i < local.count; i++)
+          ports.push(
+            await this.#network.publish({
+              protocol,
+              hostAddress,
+              hostPort: ports[i]?.hostPort ?? local.port + i,
+              guestAddress: remote.address,
+              guestPort: remote.port + i,
+            }),
+          );
     } catch (error) {
       // A host without IPv6 has one family to listen on.
-      const hasNoIpv6 = ports.length === 1 && errorCode(error) === 'ERR_ADDRESS_NOT_AVAILABLE';
+      const hasNoIpv6 = ports.length === local.count && errorCode(error) === 'ERR_ADDRESS_NOT_AVAILABLE';
       if (!hasNoIpv6) {
         await close();
         throw error;
@@ -149,6 +206,8 @@ export class Forwarder {
   }
 
   async #exposeSocket(wish: Exposed): Promise<() => Promise<void>> {
+    if (this.#tunnel && wish.remote.startsWith('ssh-tunnel://'))
+      return this.#tunnel(wish.local, parseSshTarget(wish.remote));
     if (!wish.remote.startsWith('tcp://'))
       throw invalid(`"${wish.remote}" is no remote for a unix socket. Give one like tcp://192.168.127.2:80.`);
     const remote = parseEndpoint(wish.remote.slice('tcp://'.length));

@@ -77,6 +77,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
       network,
       (address, port) => network.dial(address, port),
       config.allowedBindAddresses,
+      (socket, target) => forwardOverSsh(network, socket, target, log),
     ),
   };
   try {
@@ -89,8 +90,10 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     const gone = config.stdio ? plugStdio(network) : undefined;
     await serve(running, config, log);
     await serveVpnkit(running, config, log, running.closers);
-    for (const forward of config.sshForwards)
-      running.closers.push(await forwardOverSsh(network, config.machineIp, forward, log));
+    for (const { socket, ...target } of config.sshForwards)
+      running.closers.push(
+        await forwardOverSsh(network, socket, { address: config.machineIp, port: 22, ...target }, log),
+      );
     if (config.pidFile !== undefined) await writeFile(config.pidFile, `${process.pid}\n`);
     notifier?.send({ notification_type: 'ready' });
     log.info({ subnet: network.subnet, gateway: network.gateway }, 'the network is ready');

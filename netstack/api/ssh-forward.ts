@@ -7,28 +7,28 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import type { Log } from '#common/log';
-import type { SshForwardConfig } from '../config.ts';
 import type { Network } from '../index.ts';
+import type { SshTarget } from './forwarder.ts';
 
 /** How long until ssh is started again. */
 const RETRY_MS = 1000;
 
 /**
- * Begins to forward, by the machine at `machine`.
+ * Begins to forward a socket of the host to one in a machine.
  * @returns ends it
  */
 export async function forwardOverSsh(
   network: Network,
-  machine: string,
-  { socket, dest, user, identity }: SshForwardConfig,
+  socket: string,
+  { address, port: sshPort, dest, user, identity }: SshTarget,
   log: Log,
 ): Promise<() => Promise<void>> {
   const port = await network.publish({
     protocol: 'tcp',
     hostAddress: '127.0.0.1',
     hostPort: 0,
-    guestAddress: machine,
-    guestPort: 22,
+    guestAddress: address,
+    guestPort: sshPort,
   });
   let child: ChildProcess | undefined;
   let retry: NodeJS.Timeout | undefined;
@@ -41,7 +41,7 @@ export async function forwardOverSsh(
   ].flatMap((option) => ['-o', option]);
   const start = (): void => {
     const args = ['-F', 'none', '-N', '-T', '-i', identity, ...options, '-L', `${socket}:${dest}`];
-    child = spawn('ssh', [...args, '-p', String(port.hostPort), `${user}@127.0.0.1`], {
+    child = spawn('ssh', [...args, '-p', String(port.hostPort), '--', `${user}@127.0.0.1`], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     child.stderr!.on('data', (text: Buffer) => log.debug({ socket }, text.toString().trim()));

@@ -1,7 +1,7 @@
 /**
  * What the stack asks of the world outside: native sockets. The core knows only this interface; its implementations are
- * the native one (epoll or kqueue in a worker's blocking loop), the portable one (node:net, node:dgram) and a scripted
- * one for simulation.
+ * the native one (epoll in a worker's blocking loop) and a scripted one for simulation. One on node:net and node:dgram could not
+ * keep it: there binding tells of a conflict later, errors of datagrams and TTLs are not to be had, and nothing pings.
  *
  * Everything is synchronous and non-blocking, in the manner of a non-blocking socket: the core pulls when it has room and
  * pushes when it has data, so back-pressure needs no queue of its own. A sink's methods are called from the host's loop, never

@@ -89,8 +89,9 @@ describe.skipIf(
     execFileSync('ip', ['-n', machine.name, 'link', 'set', 'dev', 'eth0', 'address', MACHINE_MAC]);
   });
   afterAll(async () => {
-    await machine?.remove();
+    // The command first: its ssh holds a session of the machine's sshd, and that the pipe of its output.
     await edge?.remove();
+    await machine?.remove();
     rmSync(folder, { recursive: true });
   });
 
@@ -280,6 +281,19 @@ describe.skipIf(
     let heard = '';
     for await (const chunk of net.connect(forwarded)) heard += chunk;
     expect(heard).toBe('inner');
+    // The same by the control API, as crc asks for it.
+    const local = join(folder, 'tunnel.sock');
+    const remote = `ssh-tunnel://root@${MACHINE}:22${folder}/inner.sock?key=${folder}/user`;
+    expect(await call('POST', '/services/forwarder/expose', { local, remote, protocol: 'unix' })).toEqual({
+      status: 200,
+      text: '',
+    });
+    await vi.waitFor(() => expect(existsSync(local)).toBe(true), 30_000);
+    heard = '';
+    for await (const chunk of net.connect(local)) heard += chunk;
+    expect(heard).toBe('inner');
+    await call('POST', '/services/forwarder/unexpose', { local, protocol: 'unix' });
+    expect(existsSync(local)).toBe(false);
     inner.kill();
     sshd.kill();
   });
