@@ -56,9 +56,17 @@ export class Neighbours {
     return etcPaths(this.#deps.folderOf(this.#owner(container).id));
   }
 
-  /** Writes the files of a container that is about to start; its addresses are not known yet. */
+  /**
+   * Writes the files of a container that is about to start; its addresses are not known yet. One in another's network has that
+   * one's files and host name, as in docker.
+   */
   async prepare(container: Container): Promise<void> {
-    if (!this.#ownsFiles(container)) return;
+    const owner = this.#owner(container);
+    if (owner !== container) {
+      const { Hostname = '', Domainname = '' } = owner.record.config;
+      Object.assign(container.record.config, { Hostname, Domainname });
+      return;
+    }
     const { dns, folderOf, userMaps } = this.#deps;
     await writeEtcFiles(folderOf(container.id), container.record, this.#servers(container), dns);
     if (!userMaps) return;
