@@ -16,7 +16,6 @@ const bindCall = cFunction('bind', 'int', ['int', 'int64', 'int']);
 const listenCall = cFunction('listen', 'int', ['int', 'int']);
 const accept4 = cFunction('accept4', 'int', ['int', 'int64', 'int64', 'int']);
 const getsockname = cFunction('getsockname', 'int', ['int', 'int64', 'int64']);
-const setsockopt = cFunction('setsockopt', 'int', ['int', 'int', 'int', 'int64', 'int']);
 const getsockopt = cFunction('getsockopt', 'int', ['int', 'int', 'int', 'int64', 'int64']);
 const shutdownCall = cFunction('shutdown', 'int', ['int', 'int']);
 const closeCall = cFunction('close', 'int', ['int']);
@@ -41,20 +40,8 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_ERRQUEUE = 0x2000;
 const SOL_IP = 0;
 const SOL_SOCKET = 1;
-const SOL_TCP = 6;
 const SOL_IPV6 = 41;
-const SOL_ICMPV6 = 58;
-const SOL_RAW = 255;
-const SO_REUSEADDR = 2;
 const SO_ERROR = 4;
-const SO_BROADCAST = 6;
-const SO_SNDBUF = 7;
-const SO_RCVBUF = 8;
-const SO_LINGER = 13;
-const SO_ATTACH_FILTER = 26;
-const SO_BINDTODEVICE = 25;
-const SO_SNDBUFFORCE = 32;
-const SO_RCVBUFFORCE = 33;
 const F_GETFL = 3;
 const F_DUPFD_CLOEXEC = 1030;
 const F_SETFL = 4;
@@ -62,27 +49,9 @@ const O_NONBLOCK = 0o4000;
 const IP_TOS = 1;
 const IP_TTL = 2;
 const IP_RECVERR = 11;
-const IP_RECVTTL = 12;
-const IP_RECVTOS = 13;
-const IP_MULTICAST_IF = 32;
-const IP_ADD_MEMBERSHIP = 35;
-const IPV6_UNICAST_HOPS = 16;
-const IPV6_MULTICAST_IF = 17;
-const IPV6_JOIN_GROUP = 20;
 const IPV6_RECVERR = 25;
-const IPV6_V6ONLY = 26;
-const IPV6_RECVHOPLIMIT = 51;
 const IPV6_HOPLIMIT = 52;
-const IPV6_RECVTCLASS = 66;
 const IPV6_TCLASS = 67;
-const TCP_NODELAY = 1;
-const TCP_CONGESTION = 13;
-const ICMP_FILTER = 1;
-const ICMPV6_FILTER = 1;
-const IPPROTO_ICMP = 1;
-const IPPROTO_ICMPV6 = 58;
-const ICMP_ECHO_REPLY = 0;
-const ICMPV6_ECHO_REPLY = 129;
 
 const SOCKET_TYPES = { stream: 1, datagram: 2, raw: 3, seqpacket: 5 } as const;
 
@@ -150,15 +119,10 @@ function takeSockaddr(at: number, addr: Uint8Array, off: number): number {
   return view.getUint16(at + 2);
 }
 
-function setInt(fd: number, level: number, option: number, value: number): number {
-  view.setInt32(OPTION_OFF, value, true);
-  return setsockopt(fd, level, option, base + OPTION_OFF, 4);
-}
-
 /** Opens a non-blocking, close-on-exec internet socket. @throws SyscallError */
-export function openSocket(family: Family, type: SocketType): number {
+export function openSocket(family: Family, type: SocketType, protocol = 0): number {
   const domain = family === 4 ? AF_INET : AF_INET6;
-  return check(socketCall(domain, SOCKET_TYPES[type] | SOCK_CLOEXEC_NONBLOCK, 0), 'socket', type);
+  return check(socketCall(domain, SOCKET_TYPES[type] | SOCK_CLOEXEC_NONBLOCK, protocol), 'socket', type);
 }
 
 /** Begins to connect; 0 when it is done at once, -1 with EINPROGRESS when it goes on. */
@@ -276,110 +240,12 @@ export function close(fd: number): void {
   closeCall(fd);
 }
 
-/** Makes the next close of a stream send a RST and drop what is queued (SO_LINGER with no time). */
-export function resetOnClose(fd: number): void {
-  view.setInt32(OPTION_OFF, 1, true);
-  view.setInt32(OPTION_OFF + 4, 0, true);
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, base + OPTION_OFF, 8);
-}
-
 /** Takes the pending error of a socket: an errno, or 0. */
 export function pendingError(fd: number): number {
   view.setUint32(LENGTH_OFF, 4, true);
   view.setInt32(OPTION_OFF, 0, true);
   getsockopt(fd, SOL_SOCKET, SO_ERROR, base + OPTION_OFF, base + LENGTH_OFF);
   return view.getInt32(OPTION_OFF, true);
-}
-
-/** Sends small writes at once: the guest's stack has done Nagle's work already. */
-export function setNoDelay(fd: number): void {
-  setInt(fd, SOL_TCP, TCP_NODELAY, 1);
-}
-
-/** Chooses the congestion control of a stream, if the kernel has one of this name. */
-export function setCongestionControl(fd: number, name: string): void {
-  scratch.cString(OPTION_OFF, name);
-  setsockopt(fd, SOL_TCP, TCP_CONGESTION, base + OPTION_OFF, name.length);
-}
-
-/** Lets a listener take a port whose old connections linger in TIME_WAIT. */
-export function setReuseAddress(fd: number): void {
-  setInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-}
-
-/** Keeps an IPv6 socket from also taking the port of IPv4. */
-export function setIpv6Only(fd: number): void {
-  setInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
-}
-
-/** Sends and receives by one interface alone (socket(7), SO_BINDTODEVICE). */
-export function bindToDevice(fd: number, name: string): void {
-  scratch.cString(OPTION_OFF, name);
-  check(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, base + OPTION_OFF, name.length), 'bind to device', name);
-}
-
-/** Prepares a datagram or raw socket: ICMP errors, TTLs and traffic classes are told, broadcasts may be sent. */
-export function setDatagramOptions(fd: number, family: Family): void {
-  if (family === 4) {
-    setInt(fd, SOL_IP, IP_RECVERR, 1);
-    setInt(fd, SOL_IP, IP_RECVTTL, 1);
-    setInt(fd, SOL_IP, IP_RECVTOS, 1);
-    setInt(fd, SOL_SOCKET, SO_BROADCAST, 1);
-  } else {
-    setInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
-    setInt(fd, SOL_IPV6, IPV6_RECVERR, 1);
-    setInt(fd, SOL_IPV6, IPV6_RECVHOPLIMIT, 1);
-    setInt(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);
-  }
-}
-
-/**
- * Tells ICMP errors of a stream at once instead of after the last retry, and queues them for {@link receiveError}. Wanted
- * while connecting only: an established connection must survive such errors (RFC 1122 section 4.2.3.9).
- */
-export function setErrorQueue(fd: number, family: Family, on: boolean): void {
-  if (family === 4) setInt(fd, SOL_IP, IP_RECVERR, on ? 1 : 0);
-  else setInt(fd, SOL_IPV6, IPV6_RECVERR, on ? 1 : 0);
-}
-
-/** Sets the TTL or hop limit of what is sent from now on; -1 takes the host's default. */
-export function setTtl(fd: number, family: Family, ttl: number): void {
-  if (family === 4) setInt(fd, SOL_IP, IP_TTL, ttl);
-  else setInt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, ttl);
-}
-
-/**
- * Sets differentiated services and ECN (RFC 2474, RFC 3168) of what is sent from now on. A stream's ECN bits stay the
- * kernel's own.
- */
-export function setTrafficClass(fd: number, family: Family, trafficClass: number): void {
-  if (family === 4) setInt(fd, SOL_IP, IP_TOS, trafficClass);
-  else setInt(fd, SOL_IPV6, IPV6_TCLASS, trafficClass);
-}
-
-/**
- * Joins a multicast group on one interface: the one with this IPv4 address, or with this index for IPv6. False when it
- * cannot be (no multicast there, the system's limit of memberships).
- */
-export function joinGroup(fd: number, group: Uint8Array, address: Uint8Array, index: number): boolean {
-  if (isMapped(group, 0)) {
-    bytes.set(group.subarray(12), OPTION_OFF);
-    bytes.set(address.subarray(12), OPTION_OFF + 4);
-    return setsockopt(fd, SOL_IP, IP_ADD_MEMBERSHIP, base + OPTION_OFF, 8) === 0;
-  }
-  bytes.set(group, OPTION_OFF);
-  view.setUint32(OPTION_OFF + 16, index, true);
-  return setsockopt(fd, SOL_IPV6, IPV6_JOIN_GROUP, base + OPTION_OFF, 20) === 0;
-}
-
-/** Chooses the interface by which multicast goes out from now on, as in {@link joinGroup}. */
-export function setGroupInterface(fd: number, family: Family, address: Uint8Array, index: number): void {
-  if (family === 6) {
-    setInt(fd, SOL_IPV6, IPV6_MULTICAST_IF, index);
-    return;
-  }
-  bytes.set(address.subarray(12), OPTION_OFF);
-  setsockopt(fd, SOL_IP, IP_MULTICAST_IF, base + OPTION_OFF, 4);
 }
 
 /** What {@link receiveFrom} and {@link receiveError} tell besides the bytes. One object is reused. */
@@ -480,70 +346,6 @@ export function receiveError(
   return count;
 }
 
-/** How an ICMP echo socket was opened. */
-export interface EchoSocket {
-  readonly fd: number;
-  /** True for SOCK_RAW: identifier and checksum are ours, and IPv4 packets arrive with their IP header. */
-  readonly raw: boolean;
-}
-
-/**
- * Opens a socket that sends echo requests and receives their replies: an unprivileged ping socket where
- * net.ipv4.ping_group_range allows it, else a raw one that a filter confines to replies with `ident`.
- *
- * @throws SyscallError EACCES or EPERM when neither is allowed.
- */
-export function openEchoSocket(family: Family, ident: number): EchoSocket {
-  const domain = family === 4 ? AF_INET : AF_INET6;
-  const protocol = family === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
-  const ping = socketCall(domain, SOCKET_TYPES.datagram | SOCK_CLOEXEC_NONBLOCK, protocol);
-  if (ping >= 0) return { fd: ping, raw: false };
-  const fd = check(socketCall(domain, SOCKET_TYPES.raw | SOCK_CLOEXEC_NONBLOCK, protocol), 'socket', 'icmp');
-  if (family === 4) {
-    // A set bit blocks the type (raw(7), ICMP_FILTER).
-    setInt(fd, SOL_RAW, ICMP_FILTER, ~(1 << ICMP_ECHO_REPLY));
-  } else {
-    for (let i = 0; i < 8; i++) view.setUint32(OPTION_OFF + 4 * i, 0xffffffff, true);
-    const word = OPTION_OFF + 4 * (ICMPV6_ECHO_REPLY >> 5);
-    view.setUint32(word, ~(1 << (ICMPV6_ECHO_REPLY & 31)) >>> 0, true);
-    setsockopt(fd, SOL_ICMPV6, ICMPV6_FILTER, base + OPTION_OFF, 32);
-  }
-  attachIdentFilter(fd, family, ident);
-  return { fd, raw: true };
-}
-
-/** A classic BPF program (struct sock_filter) that passes only packets whose ICMP identifier is `ident`. */
-function attachIdentFilter(fd: number, family: Family, ident: number): void {
-  const LDX_IP_HEADER = 0xb1; // ldxb 4*([0]&0xf)
-  const LD_HALF_INDEXED = 0x48; // ldh [x + k]
-  const LD_HALF_ABSOLUTE = 0x28; // ldh [k]
-  const JUMP_EQUAL = 0x15;
-  const RETURN = 0x06;
-  const program: [number, number, number, number][] =
-    family === 4
-      ? [
-          [LDX_IP_HEADER, 0, 0, 0],
-          [LD_HALF_INDEXED, 0, 0, 4],
-        ]
-      : [[LD_HALF_ABSOLUTE, 0, 0, 4]];
-  program.push([JUMP_EQUAL, 0, 1, ident], [RETURN, 0, 0, 0xffffffff], [RETURN, 0, 0, 0]);
-  const code = CONTROL_OFF;
-  program.forEach(([operation, jumpTrue, jumpFalse, k], index) => {
-    const at = code + 8 * index;
-    view.setUint16(at, operation, true);
-    bytes[at + 2] = jumpTrue;
-    bytes[at + 3] = jumpFalse;
-    view.setUint32(at + 4, k >>> 0, true);
-  });
-  view.setUint16(OPTION_OFF, program.length, true);
-  scratch.setPointer(OPTION_OFF + 8, base + code);
-  check(
-    setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, base + OPTION_OFF, 16),
-    'setsockopt',
-    'SO_ATTACH_FILTER',
-  );
-}
-
 function putUnixAddress(path: string): number {
   const length = Buffer.byteLength(path);
   if (length >= UNIX_PATH_MAX)
@@ -614,13 +416,6 @@ export function socketPair(): [number, number] {
     'socketpair',
   );
   return [view.getInt32(OPTION_OFF, true), view.getInt32(OPTION_OFF + 4, true)];
-}
-
-/** Asks for socket buffers of these sizes; the kernel's maximum holds (SO_SNDBUFFORCE passes it for root). */
-export function setBuffers(fd: number, sendBytes: number, receiveBytes: number): void {
-  if (setInt(fd, SOL_SOCKET, SO_SNDBUFFORCE, sendBytes) < 0) setInt(fd, SOL_SOCKET, SO_SNDBUF, sendBytes);
-  if (setInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, receiveBytes) < 0)
-    setInt(fd, SOL_SOCKET, SO_RCVBUF, receiveBytes);
 }
 
 /** A close-on-exec copy of an inherited descriptor, made non-blocking (which the original becomes too). @throws SyscallError */

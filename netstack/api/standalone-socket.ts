@@ -3,6 +3,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { DrydockError, errorCode } from '#common/errors';
 import * as native from '#common/native/socket';
+import { bindToDevice } from '#common/native/socket-options';
 import { parseAddress } from '../wire/address.ts';
 
 /** A service that runs. */
@@ -45,7 +46,7 @@ export async function bindUdp(what: string, address: string, port: number, devic
 function openOnDevice(address: string, port: number, device: string): number {
   const fd = native.openSocket(4, 'datagram');
   try {
-    native.bindToDevice(fd, device);
+    bindToDevice(fd, device);
     native.bind(fd, parseAddress(address)!, 0, port);
     return fd;
   } catch (error) {

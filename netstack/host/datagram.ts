@@ -7,6 +7,7 @@ import { SyscallError } from '#common/errors';
 import { EPOLLERR, EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
+import * as socketOptions from '#common/native/socket-options';
 import type { DatagramSink, HostDatagram, HostError } from '../flow/host.ts';
 import { get32, isMapped, isMulticastIpv4, isMulticastIpv6 } from '../wire/address.ts';
 import { hostError, hostIcmpError } from './errors.ts';
@@ -62,7 +63,7 @@ export function openNativeDatagram(
   let fd = -1;
   try {
     fd = socket.openSocket(family, 'datagram');
-    socket.setDatagramOptions(fd, family);
+    socketOptions.setDatagramOptions(fd, family);
     socket.bind(fd, addr ?? (family === 4 ? ANY_V4 : ANY_V6), addr ? addrOff : 0, port);
     const datagram = new NativeDatagram(fd, family, socket.localPort(fd), poller, networks, sink);
     poller.watch(fd, EPOLLIN, (mask) => datagram.events(mask));
@@ -146,11 +147,11 @@ class NativeDatagram implements HostDatagram {
   ): HostError | undefined {
     if (this.#fd < 0) return 'EPIPE';
     if (ttl !== this.#ttl) {
-      socket.setTtl(this.#fd, this.#family, ttl === 0 ? -1 : ttl);
+      socketOptions.setTtl(this.#fd, this.#family, ttl === 0 ? -1 : ttl);
       this.#ttl = ttl;
     }
     if (trafficClass !== this.#trafficClass) {
-      socket.setTrafficClass(this.#fd, this.#family, trafficClass);
+      socketOptions.setTrafficClass(this.#fd, this.#family, trafficClass);
       this.#trafficClass = trafficClass;
     }
     if (isGroup(addr, addrOff)) return this.#sendToGroup(buf, off, len, addr, addrOff, port);
@@ -172,7 +173,7 @@ class NativeDatagram implements HostDatagram {
     let error: HostError | undefined;
     let sent = false;
     for (const { address, index } of interfaces) {
-      socket.setGroupInterface(this.#fd, this.#family, address, index);
+      socketOptions.setGroupInterface(this.#fd, this.#family, address, index);
       error = this.#sendOne(buf, off, len, addr, addrOff, port);
       if (!error) sent = true;
     }

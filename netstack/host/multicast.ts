@@ -11,6 +11,7 @@ import { SyscallError } from '#common/errors';
 import { EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
+import * as socketOptions from '#common/native/socket-options';
 import type { DatagramSink, HostError, HostGroup } from '../flow/host.ts';
 import { formatAddress, isMapped, parseAddress } from '../wire/address.ts';
 import { hostError } from './errors.ts';
@@ -138,15 +139,16 @@ class NativeGroup implements HostGroup {
     for (const name of this.#joined) if (!there.has(name)) this.#joined.delete(name);
     for (const [name, { address, index }] of there) {
       const fd = this.#sockets.get(index) ?? this.#open(index);
-      if (!this.#joined.has(name) && socket.joinGroup(fd, this.#addr, address, index)) this.#joined.add(name);
+      if (!this.#joined.has(name) && socketOptions.joinGroup(fd, this.#addr, address, index))
+        this.#joined.add(name);
     }
   }
 
   #open(index: number): number {
     const fd = socket.openSocket(this.#family, 'datagram');
     try {
-      socket.setDatagramOptions(fd, this.#family);
-      socket.setReuseAddress(fd);
+      socketOptions.setDatagramOptions(fd, this.#family);
+      socketOptions.setReuseAddress(fd);
       socket.bind(fd, this.#addr, 0, this.#port, index);
       this.#poller.watch(fd, EPOLLIN, () => this.#read(fd));
     } catch (error) {

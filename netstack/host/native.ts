@@ -14,6 +14,7 @@ import type { Log } from '#common/log';
 import { EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
+import * as socketOptions from '#common/native/socket-options';
 import type {
   Closable,
   DatagramSink,
@@ -75,9 +76,9 @@ export class NativeHost implements Host {
     } catch (error) {
       return hostError((error as SyscallError).code);
     }
-    if (!local) socket.setErrorQueue(fd, family, true);
-    if (ttl !== 0) socket.setTtl(fd, family, ttl);
-    if (trafficClass !== 0) socket.setTrafficClass(fd, family, trafficClass);
+    if (!local) socketOptions.setErrorQueue(fd, family, true);
+    if (ttl !== 0) socketOptions.setTtl(fd, family, ttl);
+    if (trafficClass !== 0) socketOptions.setTrafficClass(fd, family, trafficClass);
     const result = socket.connect(fd, addr, addrOff, port);
     if (result < 0) {
       const code = errnoName(socket.socketErrno());
@@ -87,8 +88,8 @@ export class NativeHost implements Host {
       }
     }
     const restore = (connected: number): void => {
-      if (!local) socket.setErrorQueue(connected, family, false);
-      if (ttl !== 0) socket.setTtl(connected, family, -1);
+      if (!local) socketOptions.setErrorQueue(connected, family, false);
+      if (ttl !== 0) socketOptions.setTtl(connected, family, -1);
     };
     const stream = new NativeStream(fd, family, this.#poller, local, restore);
     stream.sink = sink;
@@ -111,8 +112,8 @@ export class NativeHost implements Host {
     try {
       const family = socket.isMapped(addr, addrOff) ? 4 : 6;
       fd = socket.openSocket(family, 'stream');
-      socket.setReuseAddress(fd);
-      if (family === 6) socket.setIpv6Only(fd);
+      socketOptions.setReuseAddress(fd);
+      if (family === 6) socketOptions.setIpv6Only(fd);
       socket.bind(fd, addr, addrOff, port);
       socket.listen(fd, LISTEN_BACKLOG);
       const listener = new Listener(fd, socket.localPort(fd), this.#poller, (accepted, peer, peerPort) =>

@@ -4,9 +4,11 @@
  */
 import { randomInt } from 'node:crypto';
 import { SyscallError } from '#common/errors';
+import { openEchoSocket } from '#common/native/echo-socket';
 import { EPOLLERR, EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
+import * as socketOptions from '#common/native/socket-options';
 import type { HostError, HostPing, PingSink } from '../flow/host.ts';
 import { get16, put16 } from '../wire/address.ts';
 import { complement, sum } from '../wire/checksum.ts';
@@ -30,9 +32,9 @@ export function openNativePing(poller: Poller, family: 4 | 6, sink: PingSink): H
   const ident = randomInt(1, 0x10000);
   let fd = -1;
   try {
-    const opened = socket.openEchoSocket(family, ident);
+    const opened = openEchoSocket(family, ident);
     fd = opened.fd;
-    socket.setDatagramOptions(fd, family);
+    socketOptions.setDatagramOptions(fd, family);
     const ping = new NativePing(fd, opened.raw, ident, family, poller, sink);
     poller.watch(fd, EPOLLIN, (mask) => ping.events(mask));
     return ping;
@@ -74,7 +76,7 @@ class NativePing implements HostPing {
     const end = ECHO_HEADER_LEN + len;
     if (end > PACKET_BYTES_MAX) return 'EMSGSIZE';
     if (ttl !== this.#ttl) {
-      socket.setTtl(this.#fd, this.#family, ttl === 0 ? -1 : ttl);
+      socketOptions.setTtl(this.#fd, this.#family, ttl === 0 ? -1 : ttl);
       this.#ttl = ttl;
     }
     buffer[0] = ECHO_REQUEST[this.#family];

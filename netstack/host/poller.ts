@@ -23,12 +23,13 @@ const BURST_MAX = 64;
 /**
  * How many things to read from a level-triggered descriptor before the kernel must be asked whether there are more. To read
  * on until it says no costs one call in vain each time; where one thing comes at a time, as in a conversation, that is every
- * second call. So as many are read as came last time; if the very next look finds more, the number grows.
+ * second call. So as many are read as came last time, and more if that was all that were asked for: of several at once, and of one at a
+ * time when the very next look finds another.
  */
 export class Burst {
   readonly #poller: Poller;
   #expected = 1;
-  /** The turn in which all that was expected came. */
+  /** The turn in which all that was expected came; -1 when it did not, last time. */
   #metAt = -1;
 
   constructor(poller: Poller) {
@@ -37,14 +38,15 @@ export class Burst {
 
   /** How many to read now. */
   expected(): number {
-    if (this.#metAt === this.#poller.turn - 1) this.#expected = Math.min(BURST_MAX, this.#expected * 2);
+    const met = this.#metAt >= 0 && (this.#expected > 1 || this.#metAt === this.#poller.turn - 1);
+    if (met) this.#expected = Math.min(BURST_MAX, this.#expected * 2);
     return this.#expected;
   }
 
   /** That many came; fewer than were expected: there are no more. */
   came(count: number): void {
+    this.#metAt = count < this.#expected ? -1 : this.#poller.turn;
     if (count < this.#expected) this.#expected = Math.max(1, count);
-    else this.#metAt = this.#poller.turn;
   }
 
   /** Calls `readOne` until it returns false, which means that there is nothing more, or as often as seems good. */

@@ -9,6 +9,7 @@
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
+import * as socketOptions from '#common/native/socket-options';
 import type { HostError, HostIcmpError, HostStream, StreamSink } from '../flow/host.ts';
 import { drainErrors } from './datagram.ts';
 import { CONNECT_ERRORS, hostError } from './errors.ts';
@@ -249,7 +250,7 @@ export class NativeStream implements HostStream, Gatherer {
     if (!this.#hasWritten) this.#hasWritten = true;
     else if (!this.#noDelay) {
       this.#noDelay = true;
-      socket.setNoDelay(this.#fd);
+      socketOptions.setNoDelay(this.#fd);
     }
     if (this.#untuned === Number.POSITIVE_INFINITY) return;
     this.#untuned -= len;
@@ -257,7 +258,7 @@ export class NativeStream implements HostStream, Gatherer {
     this.#untuned = Number.POSITIVE_INFINITY;
     // A control that probes for bandwidth (BBR, the default of some hosts) halves the speed of loopback. Where there is
     // no cubic, the host's choice stands.
-    socket.setCongestionControl(this.#fd, 'cubic');
+    socketOptions.setCongestionControl(this.#fd, 'cubic');
   }
 
   shutdown(): void {
@@ -273,12 +274,12 @@ export class NativeStream implements HostStream, Gatherer {
   }
 
   setTrafficClass(trafficClass: number): void {
-    if (this.#fd >= 0 && this.#family) socket.setTrafficClass(this.#fd, this.#family, trafficClass);
+    if (this.#fd >= 0 && this.#family) socketOptions.setTrafficClass(this.#fd, this.#family, trafficClass);
   }
 
   reset(): void {
     if (this.#fd < 0) return;
-    socket.resetOnClose(this.#fd);
+    socketOptions.resetOnClose(this.#fd);
     this.#closeNow();
   }
 

@@ -8,6 +8,7 @@ import type { Log } from '#common/log';
 import { EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
+import * as socketOptions from '#common/native/socket-options';
 import type { Closable } from '../flow/host.ts';
 import { hostError } from '../host/errors.ts';
 import { ACCEPT_REST_MS } from '../host/native.ts';
@@ -103,7 +104,7 @@ export class LinkListeners {
         }
         return;
       }
-      if (!('path' in endpoint)) socket.setNoDelay(accepted);
+      if (!('path' in endpoint)) socketOptions.setNoDelay(accepted);
       if (protocol === 'bess') this.#plugPackets(accepted, true, () => {});
       else this.#plugStream(protocol, accepted, accepted, () => {});
     };
@@ -252,7 +253,7 @@ function openListener(type: 'stream' | 'seqpacket' | 'datagram', endpoint: LinkE
     throw new DrydockError('ERR_ADDRESS_INVALID', `"${endpoint.address}" is no IP address to listen at.`);
   const fd = socket.openSocket(socket.isMapped(addr, 0) ? 4 : 6, 'stream');
   try {
-    socket.setReuseAddress(fd);
+    socketOptions.setReuseAddress(fd);
     socket.bind(fd, addr, 0, endpoint.port);
     socket.listen(fd, BACKLOG);
     return fd;

@@ -7,6 +7,7 @@
 import { EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
+import * as socketOptions from '#common/native/socket-options';
 import { writeFrame } from '#common/native/tap';
 import type { Poller } from '../host/poller.ts';
 import { FRAME_BYTES_MAX, type FrameSink, type Link, VNET_HDR_LEN } from './link.ts';
@@ -51,7 +52,7 @@ export class PacketLink implements Link {
     this.mtuBytes = options.mtuBytes;
     this.#connectionOriented = options.connectionOriented;
     this.#ended = options.ended;
-    socket.setBuffers(this.#fd, SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES);
+    socketOptions.setBuffers(this.#fd, SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES);
   }
 
   start(sink: FrameSink): void {
