@@ -46,7 +46,6 @@ import {
   requireGroups,
   requireIpv4,
   requireMac,
-  requireUpstream,
 } from './plan.ts';
 import { publishError } from './publish/publish-error.ts';
 import type { Zone } from './service/dns/names.ts';

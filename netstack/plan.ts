@@ -5,7 +5,6 @@
 import { DrydockError } from '#common/errors';
 import type { MulticastGroup } from './flow/inside.ts';
 import type { NetworkOptions } from './index.ts';
-import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
 import {
   ADDRESS_LEN,
   formatIpv4,
@@ -196,11 +195,4 @@ export function requireMac(text: string): number {
       `"${text}" is no MAC address of a single interface. Give one like 02:42:ac:11:00:02.`,
     );
   return mac;
-}
-
-/** @throws DrydockError ERR_ADDRESS_INVALID */
-export function requireUpstream(text: string): Upstream {
-  const upstream = parseUpstream(text);
-  if (!upstream) throw invalidAddress(`"${text}" is no DNS server. Give one like 10.0.0.1 or 10.0.0.1#5353.`);
-  return upstream;
 }
