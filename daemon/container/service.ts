@@ -10,7 +10,7 @@ import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
 import type { EventBus } from '../events/bus.ts';
 import type { Image, ImageStore, RootStore } from '../image/store.ts';
-import { collectMounts } from '../mounts/parse.ts';
+import { collectMounts, inheritedMounts } from '../mounts/parse.ts';
 import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
 import type { Runtime } from '../runtime/runtime.ts';
@@ -288,7 +288,7 @@ export class ContainerService {
     const points = collectMounts(
       record.hostConfig,
       record.config.Volumes,
-      this.#inherited(record.hostConfig),
+      inheritedMounts(record.hostConfig, (reference) => this.find(reference).record.mounts),
       own,
     );
     record.mounts = points;
@@ -339,17 +339,6 @@ export class ContainerService {
       .report(spec)
       .filter((row) => row.got !== 'full' && row.asked !== 'none')
       .map((row) => `${row.feature}: asked ${row.asked}, got ${row.got}: ${row.how}`);
-  }
-
-  #inherited(host: HostConfig): MountPoint[] {
-    return (host.VolumesFrom ?? []).flatMap((entry) => {
-      const [reference = '', mode = ''] = entry.split(':');
-      if (!['', 'ro', 'rw', 'z', 'Z'].includes(mode))
-        throw new DrydockError('ERR_BAD_PARAMETER', `invalid mode for volumes-from: ${mode}`);
-      return this.find(reference)
-        .record.mounts.filter((point) => point.Type === 'bind' || point.Type === 'volume')
-        .map((point) => ({ ...point, RW: mode === 'ro' ? false : point.RW, anonymous: false, noCopy: true }));
-    });
   }
 
   /** Makes all that a container has on disk; on failure nothing is left. */

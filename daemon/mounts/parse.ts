@@ -289,6 +289,23 @@ function mergeTmpfsOptions(text: string): { options: string[]; readOnly: boolean
 }
 
 /**
+ * Mounts that a container takes over from others (VolumesFrom).
+ * @param mountsOf those of another container
+ */
+export function inheritedMounts(
+  host: HostConfig,
+  mountsOf: (reference: string) => MountPoint[],
+): MountPoint[] {
+  return (host.VolumesFrom ?? []).flatMap((entry) => {
+    const [reference = '', mode = ''] = entry.split(':');
+    if (!['', 'ro', 'rw', 'z', 'Z'].includes(mode)) throw invalid(`invalid mode for volumes-from: ${mode}`);
+    return mountsOf(reference)
+      .filter((point) => point.Type === 'bind' || point.Type === 'volume')
+      .map((point) => ({ ...point, RW: mode === 'ro' ? false : point.RW, anonymous: false, noCopy: true }));
+  });
+}
+
+/**
  * All mounts of a container, one per destination: Binds and Mounts may not share one; both go before the mounts taken
  * over from other containers, these before the image's volumes.
  *

@@ -5,7 +5,7 @@ import type { Attachment } from '#netstack';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import { endpointOptions } from './options.ts';
 import type { NetworkRecord, SubnetConfig } from './record.ts';
-import { contains, parseAddress, parseSubnet } from './subnets.ts';
+import { addressesOf, contains, formatAddress, parseAddress, parseRange, parseSubnet } from './subnets.ts';
 import { contains6 } from './subnets6.ts';
 
 /** A container on a network while it runs. */
@@ -36,6 +36,25 @@ export function isOn(network: NetworkRecord, address: string): boolean {
   return isIPv4(address)
     ? contains(parseSubnet(config.Subnet), parseAddress(address)!)
     : contains6(config.Subnet, address);
+}
+
+/**
+ * The next address of a network with --ip-range or --aux-address; undefined without them: the stack chooses.
+ * @throws ERR_FORBIDDEN when there is none left
+ */
+export function restrictedAddress(network: NetworkRecord, others: readonly string[]): string | undefined {
+  const { Subnet, Gateway, IPRange, AuxiliaryAddresses } = configOf(network, 4)!;
+  if (!IPRange && !AuxiliaryAddresses) return undefined;
+  const subnet = parseSubnet(Subnet);
+  const last = formatAddress(subnet.base + 2 ** (32 - subnet.prefix) - 1);
+  const reserved = Object.values(AuxiliaryAddresses ?? {});
+  const taken = new Set([formatAddress(subnet.base), last, Gateway, ...reserved, ...others]);
+  for (const address of addressesOf(IPRange ? parseRange(IPRange) : subnet))
+    if (!taken.has(address)) return address;
+  throw new DrydockError(
+    'ERR_FORBIDDEN',
+    `no available IPv4 addresses on this network's address pools: ${network.name}`,
+  );
 }
 
 /** Refuses fixed addresses where docker does. */

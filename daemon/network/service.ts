@@ -13,7 +13,7 @@ import { newId } from '../container/names.ts';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import type { EventBus } from '../events/bus.ts';
 import type { RecordFolder } from '../store/record-folder.ts';
-import { checkAddress, configOf, dnsNames, type Endpoint, isOn } from './endpoint.ts';
+import { checkAddress, configOf, dnsNames, type Endpoint, isOn, restrictedAddress } from './endpoint.ts';
 import { bridgeOptions, endpointOptions } from './options.ts';
 import { formatGuestPort, portWishes } from './ports.ts';
 import { type OpenPort, openPort } from './publish.ts';
@@ -24,7 +24,7 @@ import {
   newNetwork,
   PREDEFINED,
 } from './record.ts';
-import { addressesOf, formatAddress, parseRange, parseSubnet, type Subnet } from './subnets.ts';
+import { parseSubnet, type Subnet } from './subnets.ts';
 import { chooseSubnet6, randomSubnet6 } from './subnets6.ts';
 
 /** What the service works with. */
@@ -398,24 +398,8 @@ export class NetworkService {
 
   /** The next address of a network with --ip-range or --aux-address; without them the stack chooses. */
   #restrictedAddress(network: NetworkRecord, live: Live): string | undefined {
-    const config = configOf(network, 4)!;
-    if (!config.IPRange && !config.AuxiliaryAddresses) return undefined;
-    const subnet = parseSubnet(config.Subnet);
-    const last = formatAddress(subnet.base + 2 ** (32 - subnet.prefix) - 1);
-    const taken = new Set([
-      formatAddress(subnet.base),
-      last,
-      config.Gateway,
-      ...Object.values(config.AuxiliaryAddresses ?? {}),
-      ...live.reserved,
-      ...[...live.endpoints.values()].map((e) => e.attachment.address),
-    ]);
-    for (const address of addressesOf(config.IPRange ? parseRange(config.IPRange) : subnet))
-      if (!taken.has(address)) return address;
-    throw new DrydockError(
-      'ERR_FORBIDDEN',
-      `no available IPv4 addresses on this network's address pools: ${network.name}`,
-    );
+    const taken = [...live.reserved, ...[...live.endpoints.values()].map((e) => e.attachment.address)];
+    return restrictedAddress(network, taken);
   }
 
   /** Endpoints of a running container, on all its networks. */
