@@ -46,6 +46,7 @@ export function plot({ results, machine }) {
   }
   const caption = `${machine.cpus} x ${machine.model}, Linux ${machine.kernel}, Node ${machine.node}; medians, the line is the spread`;
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${y}" font-family="sans-serif" font-size="10">
+<title>The network bench: medians and their spread</title>
 <rect width="100%" height="100%" fill="#fff"/>
 ${text(8, 20, caption, 'fill="#57606a"')}
 ${parts.join('\n')}
