@@ -82,6 +82,18 @@ ${records.map(([name, value]) => `  {"${name}", (long long)(${value})},`).join('
 `;
 }
 
+/** Of the numbers of an earlier run those that the kernel's headers gave. */
+function kernelNumbers(numbers) {
+  const names = new Set();
+  for (const [header, constants] of Object.entries(CONSTANTS))
+    if (header.startsWith('xnu/')) for (const name of Object.keys(constants)) names.add(name);
+  for (const [name, { header, fields }] of Object.entries(STRUCTS))
+    if (header.startsWith('xnu/'))
+      for (const key of [`sizeof ${name}`, ...Object.keys(fields).map((field) => `${name} ${field}`)])
+        names.add(key);
+  return Object.fromEntries(Object.entries(numbers).filter(([name]) => names.has(name)));
+}
+
 /** Assigns every function to a pointer of the type that is declared for koffi. */
 function prototypeProgram() {
   const lines = [];
@@ -142,7 +154,7 @@ try {
   const functions = Object.values(PROTOTYPES).flat().toSorted();
   const before = existsSync(golden) ? JSON.parse(readFileSync(golden, 'utf8')) : { numbers: {} };
   // Without the kernel's headers their numbers are taken over from the last time.
-  const numbers = { ...before.numbers, ...found[TARGETS[0]] };
+  const numbers = { ...kernelNumbers(before.numbers), ...found[TARGETS[0]] };
   const sorted = Object.fromEntries(Object.entries(numbers).toSorted(([a], [b]) => (a < b ? -1 : 1)));
   const result = { targets: TARGETS, numbers: sorted, functions };
   if (options.check) {

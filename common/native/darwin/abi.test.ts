@@ -45,7 +45,7 @@ describe('the table of Darwin’s binary interface', () => {
 
 describe('a prototype', () => {
   it.each([
-    ['int kqueue(void)', 'kqueue', 'int32', []],
+    ['int nothing(void)', 'nothing', 'int32', []],
     ['int fcntl(int fd, int command, ...)', 'fcntl', 'int32', ['int32', 'int32', '...']],
     ['void *dlopen(const char *path, int mode)', 'dlopen', 'void *', ['str', 'int32']],
     ['int mknod(const char *path, mode_t mode, dev_t device)', 'mknod', 'int32', ['str', 'uint16', 'int32']],

@@ -1,0 +1,35 @@
+/** Darwin's C library by the table of abi.ts. Tests give another of the same shape, which records what is asked. */
+import { cFunction, errno, type NativeFunction } from '../libc.ts';
+import { PROTOTYPES, parsePrototype } from './abi.ts';
+
+/** See the module's head. */
+export interface DarwinLibrary {
+  /** A function of the table. @throws Error for one that is not in it, or not on this system. */
+  function(name: string): NativeFunction;
+  /** The calling thread's, straight after a call. */
+  errno(): number;
+}
+
+const declarations = new Map(
+  Object.values(PROTOTYPES)
+    .flat()
+    .map((text) => [parsePrototype(text).name, parsePrototype(text)]),
+);
+
+/** The one of this system, looked up at the first use of each function. */
+export function systemLibrary(): DarwinLibrary {
+  const found = new Map<string, NativeFunction>();
+  return {
+    function(name) {
+      let native = found.get(name);
+      if (native === undefined) {
+        const declared = declarations.get(name);
+        if (!declared) throw new Error(`${name} is not in the table of Darwin's functions`);
+        native = cFunction(name, declared.result, declared.parameters);
+        found.set(name, native);
+      }
+      return native;
+    },
+    errno,
+  };
+}
