@@ -117,11 +117,11 @@ function findGroup(wish: string, group: GroupEntry[]): number {
 }
 
 /** Looks a user up in the files of the current root. */
-export function lookUpIdentity(wish: string, extraGroups: string[]): Identity {
+export function lookUpIdentity(wish: string, extraGroups: string[], root = ''): Identity {
   const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
   const read = (path: string): string => readRegularFile(path, () => openSync(path, flags));
-  const passwd = parsePasswd(read('/etc/passwd'));
-  const group = parseGroup(read('/etc/group'));
+  const passwd = parsePasswd(read(`${root}/etc/passwd`));
+  const group = parseGroup(read(`${root}/etc/group`));
   return resolveIdentity(wish, extraGroups, passwd, group);
 }
 

@@ -1,5 +1,5 @@
 /** What a container gets unless told otherwise: the choices of dockerd (moby/oci/defaults.go, oci/caps/defaults.go). */
-import { CAPABILITIES } from '#common/native/process';
+import { CAPABILITIES } from '#common/native/capabilities';
 import type { JailDevice, JailMount } from './runtime.ts';
 
 /** Capabilities of a container's root. */

@@ -1,6 +1,7 @@
 /** The daemon's end of a launcher's channel. See daemon/launch/protocol.ts for what is said. */
 import type { Socket } from 'node:net';
 import { assert, DrydockError, errorMessage } from '#common/errors';
+import type { ToDarwinLauncher } from '../launch/darwin.ts';
 import type { FromLauncher, ToLauncher } from '../launch/protocol.ts';
 
 /** A launcher says a few hundred bytes at a time; what is longer is not one of ours. */
@@ -37,7 +38,7 @@ export class LauncherChannel {
     this.#socket.ref();
   }
 
-  send(message: ToLauncher): void {
+  send(message: ToLauncher | ToDarwinLauncher): void {
     this.#socket.write(`${JSON.stringify(message)}\n`);
   }
 

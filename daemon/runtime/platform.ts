@@ -33,6 +33,13 @@ export interface OciCommand {
 
 const linux = process.platform === 'linux' ? await import('./linux/linux-runtime.ts') : undefined;
 const oci = process.platform === 'linux' ? await import('./oci/oci-runtime.ts') : undefined;
+const darwin =
+  process.platform === 'darwin'
+    ? {
+        ...(await import('./darwin/darwin-runtime.ts')),
+        ...(await import('#common/native/darwin/calls')),
+      }
+    : undefined;
 const plain = process.platform === 'linux' ? await import('./plain/plain-runtime.ts') : undefined;
 /** The name of the runtime without namespaces; a configured one of that name comes first. */
 const PLAIN = 'plain';
@@ -49,6 +56,16 @@ export function createRuntime(options: RuntimeOptions): RuntimeSet {
       new Map([[PLAIN, new plain.PlainRuntime(options)]]),
       (name, { path, runtimeArgs = [] }) =>
         new oci.OciRuntime({ name, command: path, args: runtimeArgs }, options),
+      options.runtimes ?? {},
+      options.defaultRuntime ?? '',
+    );
+  if (darwin)
+    return new RuntimeSet(
+      new darwin.DarwinRuntime(options, darwin.thisDarwin(new darwin.DarwinCalls())),
+      new Map(),
+      (name) => {
+        throw new DrydockError('ERR_PLATFORM', `OCI runtimes such as ${name} are for Linux so far.`);
+      },
       options.runtimes ?? {},
       options.defaultRuntime ?? '',
     );

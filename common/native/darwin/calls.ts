@@ -84,6 +84,10 @@ export class DarwinCalls {
     this.#call('chdir', '/');
   }
 
+  changeFolder(path: string): void {
+    this.#call('chdir', path);
+  }
+
   /** Groups first, since without root nothing more can be changed; then makes sure that there is no way back. */
   becomeUser(id: number): void {
     const groups = Buffer.alloc(4);

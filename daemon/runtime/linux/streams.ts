@@ -47,7 +47,17 @@ export class PipeSet {
 
   constructor(system: StreamSystem) {
     this.#system = system;
-    this.#ends = [system.pipe(), system.pipe(), system.pipe()];
+    const made: End[] = [];
+    try {
+      this.#ends = [add(system.pipe()), add(system.pipe()), add(system.pipe())];
+    } catch (error) {
+      for (const { read, write } of made) for (const fd of [read, write]) closeSync(fd);
+      throw error;
+    }
+    function add(end: End): End {
+      made.push(end);
+      return end;
+    }
   }
 
   /** The ends for descriptors 0 to 2 of the process. */

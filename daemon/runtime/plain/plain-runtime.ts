@@ -6,13 +6,11 @@
  * the exec root says which user and which mount a jail has, for the daemon that comes after one that was killed.
  */
 import { closeSync } from 'node:fs';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DrydockError, errorMessage } from '#common/errors';
 import { landlockVersion } from '#common/native/landlock';
 import { mountRoot } from '../../launch/root.ts';
 import { linuxSystem } from '../../launch/system.ts';
-import { writeJson } from '../../store/durable.ts';
 import { launchError } from '../launcher-channel.ts';
 import { processStartTime } from '../linux/jail.ts';
 import { LauncherProgram } from '../linux/launcher.ts';
@@ -22,36 +20,30 @@ import { openTerminalStreams, type ProcessStreams } from '../linux/streams.ts';
 import type { RuntimeOptions } from '../platform.ts';
 import type { Jail, JailReportRow, JailSpec, ProcessSpec, Runtime } from '../runtime.ts';
 import { jailPolicy } from '../spec/policy.ts';
-import { confinement, plainProcess, plainReport, plainSpec } from './plan-linux.ts';
-import { checkPromises, jailOwner } from './promises.ts';
+import { JailNotes } from './notes.ts';
+import { confinement, plainReport, plainSpec } from './plan-linux.ts';
+import { checkPromises, jailOwner, plainProcess } from './promises.ts';
 import { type JailHost, killAll, type PreparedProcess, UserJail } from './user-jail.ts';
 import { linuxUserProcesses } from './user-processes-linux.ts';
 
 const CREATE_PREFIX = 'failed to create task for container';
 const EXEC_PREFIX = 'exec failed: unable to start container process';
-const CONTAINER_ID = /^[0-9a-f]{64}$/;
-
-/** What a killed daemon's successor must know. */
-interface Note {
-  owner: number;
-  rootPath: string;
-}
 
 /** See {@link Runtime}. */
 export class PlainRuntime implements Runtime {
   readonly name = 'plain';
   readonly #options: RuntimeOptions;
-  readonly #folder: string;
+  readonly #notes: JailNotes;
   readonly #jails = new Map<string, UserJail>();
   #program: LauncherProgram | undefined;
 
   constructor(options: RuntimeOptions) {
     this.#options = options;
-    this.#folder = join(options.execRoot, 'plain');
+    this.#notes = new JailNotes(join(options.execRoot, 'plain'));
   }
 
   async open(): Promise<void> {
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    await this.#notes.open();
     // Every launcher is born where the daemon is: there is no pid namespace to come back from.
     this.#program = new LauncherProgram(-1);
   }
@@ -62,14 +54,13 @@ export class PlainRuntime implements Runtime {
     const owner = jailOwner(spec.id);
     if (linuxUserProcesses.list(owner).length > 0)
       throw new DrydockError('ERR_JAIL', `User ${owner} of container ${spec.id} has processes already.`);
-    const note = join(this.#folder, spec.id);
-    await writeJson(note, { owner, rootPath: spec.rootPath } satisfies Note);
-    let release = async (): Promise<void> => rm(note);
+    await this.#notes.write(spec.id, { owner, rootPath: spec.rootPath });
+    let release = (): Promise<void> => this.#notes.remove(spec.id);
     try {
       closeSync(mountRoot(linuxSystem, spec.rootPath));
       release = async () => {
         linuxSystem.detachMount(spec.rootPath);
-        await rm(note);
+        await this.#notes.remove(spec.id);
         this.#jails.delete(spec.id);
       };
       const first = await this.#prepare(spec, owner, spec.process, true);
@@ -119,22 +110,14 @@ export class PlainRuntime implements Runtime {
 
   async sweep(): Promise<string[]> {
     const done: string[] = [];
-    for (const id of await readdir(this.#folder).catch(() => [])) {
-      if (this.#jails.has(id)) continue;
-      const path = join(this.#folder, id);
-      if (!CONTAINER_ID.test(id)) {
-        // A note that was being written: its jail was not made yet.
-        await rm(path);
-        continue;
-      }
-      const { owner, rootPath } = JSON.parse(await readFile(path, 'utf8')) as Note;
+    for (const [id, { owner, rootPath }] of await this.#notes.left((id) => this.#jails.has(id))) {
       await killAll(linuxUserProcesses, owner, this.#options.clock, id);
       try {
         linuxSystem.detachMount(rootPath);
       } catch (error) {
         this.#options.log.warn({ rootPath, error: errorMessage(error) }, 'no mount of a jail was left');
       }
-      await rm(path);
+      await this.#notes.remove(id);
       done.push(`ended what was left of container ${id.slice(0, 12)} and its mounts`);
     }
     return done;
@@ -143,7 +126,7 @@ export class PlainRuntime implements Runtime {
   async close(): Promise<void> {
     await Promise.all([...this.#jails.values()].map((jail) => jail.destroy()));
     this.#program?.close();
-    await rm(this.#folder, { recursive: true, force: true });
+    await this.#notes.close();
   }
 
   async #prepare(

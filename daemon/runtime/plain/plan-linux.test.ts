@@ -3,7 +3,8 @@ import { type ExampleChanges, exampleSpec } from '../../../test/support/jail-spe
 import { DEFAULT_MASKED_PATHS, DEFAULT_SHM_BYTES, defaultMounts } from '../defaults.ts';
 import type { JailMount, JailSpec, SeccompProfile } from '../runtime.ts';
 import { jailPolicy } from '../spec/policy.ts';
-import { landlockRules, plainProcess, plainReport, plainSpec } from './plan-linux.ts';
+import { landlockRules, plainReport, plainSpec } from './plan-linux.ts';
+import { plainProcess } from './promises.ts';
 
 const mounts = defaultMounts({ privileged: false, shmBytes: DEFAULT_SHM_BYTES, ipc: 'private' });
 const spec = (changes: ExampleChanges = {}): JailSpec =>

@@ -1,9 +1,9 @@
 /** From a specification to what the launcher of a jail without namespaces does on Linux. Pure. */
 import type { Confinement, LandlockRules } from '../../launch/protocol.ts';
 import { profileOf } from '../linux/seccomp/filter.ts';
-import type { JailReportRow, JailSpec, ProcessSpec, SeccompProfile, SeccompRule } from '../runtime.ts';
+import type { JailReportRow, JailSpec, SeccompProfile, SeccompRule } from '../runtime.ts';
 import { type JailPolicy, jailPolicy } from '../spec/policy.ts';
-import { commonRows } from './promises.ts';
+import { commonRows, plainProcess } from './promises.ts';
 
 /** File systems that would show or change the host. */
 const LEFT_OUT: ReadonlySet<string> = new Set(['sysfs', 'cgroup', 'mqueue']);
@@ -32,18 +32,6 @@ export function plainSpec(spec: JailSpec): JailSpec {
     mounts,
     process: plainProcess(spec, spec.process),
     seccomp: plainSeccomp(spec, jailPolicy(spec)),
-  };
-}
-
-/** A process without capabilities, under the jail's limit of processes. */
-export function plainProcess(spec: JailSpec, process: ProcessSpec): ProcessSpec {
-  const { pids } = spec.limits;
-  const limit = pids ? [{ name: 'nproc', soft: pids, hard: pids }] : [];
-  return {
-    ...process,
-    capabilities: [],
-    noNewPrivileges: true,
-    rlimits: [...process.rlimits.filter(({ name }) => !pids || name !== 'nproc'), ...limit],
   };
 }
 

@@ -7,7 +7,7 @@
 import { createHash } from 'node:crypto';
 import { DrydockError } from '#common/errors';
 import { DEFAULT_CAPABILITIES, DEFAULT_NETWORK_SYSCTLS } from '../defaults.ts';
-import type { JailReportRow, JailSpec } from '../runtime.ts';
+import type { JailReportRow, JailSpec, ProcessSpec } from '../runtime.ts';
 import type { JailPolicy } from '../spec/policy.ts';
 
 /** Users of jails: above everything that systems give away, below what a signed 32-bit number holds. */
@@ -50,6 +50,18 @@ function brokenPromises(spec: JailSpec, policy: JailPolicy): [boolean, string][]
       `cannot set sysctls (${settings.map(([name]) => name).join(', ')}): they would be the host’s`,
     ],
   ];
+}
+
+/** A process without capabilities, under the jail's limit of processes. */
+export function plainProcess(spec: JailSpec, process: ProcessSpec): ProcessSpec {
+  const { pids } = spec.limits;
+  const limit = pids ? [{ name: 'nproc', soft: pids, hard: pids }] : [];
+  return {
+    ...process,
+    capabilities: [],
+    noNewPrivileges: true,
+    rlimits: [...process.rlimits.filter(({ name }) => !pids || name !== 'nproc'), ...limit],
+  };
 }
 
 /** Rows that hold on every platform. */

@@ -87,8 +87,9 @@ export class UserJail implements Jail {
     assert(this.#state === 'ready', 'a jail starts once');
     this.#state = 'running';
     const running = await this.#runOrAbandon(this.#first);
+    const process = this.#track(this.#first.pid, running, this.#spec.process, true);
     this.#watchMemory();
-    return this.#track(this.#first.pid, running, this.#spec.process, true);
+    return process;
   }
 
   async exec(process: ProcessSpec): Promise<JailProcess> {
@@ -192,19 +193,31 @@ export class UserJail implements Jail {
     await this.#host.processes.signalAll(this.#owner, 'KILL');
   }
 
-  /** Looks at the memory of all, for as long as there is a limit and a program. */
+  /** Looks at the memory of all, now and for as long as there is a limit and a program. */
   #watchMemory(): void {
     this.#look?.cancel();
     const { memoryBytes } = this.#limits;
     if (!memoryBytes) return;
-    this.#look = this.#clock.arm(this.#clock.now() + MEMORY_LOOK_MS, () => {
-      const usage = totalUsage(this.#host.processes, this.#owner);
+    if (this.#isOverMemory(memoryBytes)) {
+      this.#overLimit = true;
+      void this.#host.processes.signalAll(this.#owner, 'KILL');
+      return;
+    }
+    this.#look = this.#clock.arm(this.#clock.now() + MEMORY_LOOK_MS, () => this.#watchMemory());
+  }
+
+  #isOverMemory(memoryBytes: number): boolean {
+    const { processes } = this.#host;
+    try {
+      if (processes.limitMemory)
+        for (const pid of processes.list(this.#owner)) processes.limitMemory(pid, memoryBytes);
+      const usage = totalUsage(processes, this.#owner);
       this.#memoryMaxBytes = Math.max(this.#memoryMaxBytes, usage.memoryBytes);
-      if (usage.memoryBytes > memoryBytes) {
-        this.#overLimit = true;
-        void this.#host.processes.signalAll(this.#owner, 'KILL');
-      } else this.#watchMemory();
-    });
+      return usage.memoryBytes > memoryBytes;
+    } catch {
+      // A system that does not answer now may at the next look.
+      return false;
+    }
   }
 }
 

@@ -1,7 +1,6 @@
 /** The processes of a user on Linux, from /proc. */
-import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import type { ProcessUsage, UserProcesses } from './user-processes.ts';
+import { type ProcessUsage, signalAllOf, type UserProcesses } from './user-processes.ts';
 
 /** sysconf(_SC_CLK_TCK) is 100 on every Linux that Node runs on. */
 const TICK_NS = 10_000_000;
@@ -49,17 +48,5 @@ export const linuxUserProcesses: UserProcesses = {
     };
   },
 
-  signalAll(owner, signal) {
-    // kill(-1) as that user reaches all that it may signal but itself: its own processes, and no others.
-    return new Promise((resolve) => {
-      execFile(
-        '/bin/sh',
-        ['-c', `kill -s ${signal} -- -1`],
-        { uid: owner, gid: owner, cwd: '/', env: {} },
-        () =>
-          // It fails when there is nobody to signal; what is left is for the caller to see.
-          resolve(),
-      );
-    });
-  },
+  signalAll: signalAllOf,
 };

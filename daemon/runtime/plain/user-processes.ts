@@ -2,6 +2,7 @@
  * Who belongs to a jail, where there is no namespace and no control group to ask: the processes of its user. The user is
  * nobody else's and can't be changed from inside, so that membership has no races.
  */
+import { execFile } from 'node:child_process';
 import type { JailStats } from '../runtime.ts';
 
 /** What processes have used so far. */
@@ -22,6 +23,22 @@ export interface UserProcesses {
   usage(pid: number): ProcessUsage | undefined;
   /** Sends a signal to all processes of a user at once, so that none can be born meanwhile (kill(2) with -1). */
   signalAll(owner: number, signal: string): Promise<void>;
+  /** Has the kernel hold one process to a limit, where it can. @returns whether it does */
+  limitMemory?(pid: number, bytes: number): boolean;
+}
+
+/** See {@link UserProcesses.signalAll}: by a shell that is that user for a moment. */
+export function signalAllOf(owner: number, signal: string): Promise<void> {
+  // It reaches all that it may signal but itself: its own processes, and no others.
+  return new Promise((resolve) => {
+    execFile(
+      '/bin/sh',
+      ['-c', `kill -s ${signal} -- -1`],
+      { uid: owner, gid: owner, cwd: '/', env: {} },
+      // It fails when there is nobody to signal; what is left is for the caller to see.
+      () => resolve(),
+    );
+  });
 }
 
 const NOTHING: ProcessUsage = { cpuUserNs: 0, cpuSystemNs: 0, memoryBytes: 0, readBytes: 0, writeBytes: 0 };

@@ -1,0 +1,288 @@
+/**
+ * Jails on Darwin: a user for each, limits of that user, a seatbelt profile, and a chroot where System Integrity
+ * Protection lets programs run there. See profile.ts for what the profile says and docs/macos.md for what was never tried.
+ *
+ * All that is asked of the system goes through {@link DarwinHost}, so that tests see every request and fail each.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, constants as files, openSync, statSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { compiledEntry } from '#common/entry';
+import { DrydockError } from '#common/errors';
+import type { DarwinCalls } from '#common/native/darwin/calls';
+import { LauncherChannel, launchError } from '../launcher-channel.ts';
+import { openTerminalStreams, PipeSet, type ProcessStreams } from '../linux/streams.ts';
+import { JailNotes } from '../plain/notes.ts';
+import { checkPromises, jailOwner } from '../plain/promises.ts';
+import { killAll, type PreparedProcess, UserJail } from '../plain/user-jail.ts';
+import { signalAllOf, type UserProcesses } from '../plain/user-processes.ts';
+import type { RuntimeOptions } from '../platform.ts';
+import type { Jail, JailReportRow, JailSpec, ProcessSpec, Runtime } from '../runtime.ts';
+import { jailPolicy } from '../spec/policy.ts';
+import { darwinPlan, darwinReport } from './plan.ts';
+import type { RootMode } from './profile.ts';
+
+const CREATE_PREFIX = 'failed to create task for container';
+const EXEC_PREFIX = 'exec failed: unable to start container process';
+
+/** A launcher that was started. */
+export interface DarwinLauncher {
+  readonly pid: number;
+  readonly channel: Pick<LauncherChannel, 'send' | 'expect' | 'gone' | 'destroy'>;
+  readonly exited: Promise<{ code: number | null; signal: number | null }>;
+}
+
+/** What the runtime asks of the machine. */
+export interface DarwinHost {
+  readonly calls: DarwinCalls;
+  /** Starts a launcher with these as its descriptors 0 to 2. */
+  launch(stdio: [number, number, number]): DarwinLauncher;
+  signalAll: UserProcesses['signalAll'];
+}
+
+/** The machine itself. */
+export function thisDarwin(calls: DarwinCalls): DarwinHost {
+  return { calls, launch, signalAll: signalAllOf };
+}
+
+function launch(stdio: [number, number, number]): DarwinLauncher {
+  const child: ChildProcess = spawn(
+    process.execPath,
+    ['--no-warnings', compiledEntry('daemon/launch/darwin-main')],
+    // Its own session, which a terminal can then belong to.
+    { argv0: 'drydock-launch', cwd: '/', env: {}, detached: true, stdio: [...stdio, 'pipe'] },
+  );
+  child.on('error', () => {});
+  if (child.pid === undefined) throw new DrydockError('ERR_JAIL', 'The launcher cannot be started.');
+  const exited = new Promise<{ code: number | null; signal: number | null }>((resolve) => {
+    child.once('exit', (code, signal) =>
+      resolve({ code, signal: signal === null ? null : constants.signals[signal] }),
+    );
+  });
+  const died = async (): Promise<DrydockError> => {
+    const { code, signal } = await exited;
+    return new DrydockError('ERR_JAIL', `The launcher ended before its time (${signal ?? code}).`);
+  };
+  return { pid: child.pid, channel: new LauncherChannel(child.stdio[3] as Socket, died), exited };
+}
+
+/** See {@link Runtime}. */
+export class DarwinRuntime implements Runtime {
+  readonly name = 'darwin';
+  readonly #options: RuntimeOptions;
+  readonly #host: DarwinHost;
+  readonly #notes: JailNotes;
+  readonly #jails = new Map<string, UserJail>();
+  readonly #processes: UserProcesses;
+
+  constructor(options: RuntimeOptions, host: DarwinHost) {
+    const { calls, signalAll } = host;
+    this.#options = options;
+    this.#host = host;
+    this.#notes = new JailNotes(join(options.execRoot, 'darwin'));
+    this.#processes = {
+      list: (owner) => calls.processesOf(owner),
+      usage: (pid) => calls.usage(pid),
+      limitMemory: (pid, bytes) => calls.limitMemory(pid, bytes),
+      signalAll,
+    };
+  }
+
+  open(): Promise<void> {
+    return this.#notes.open();
+  }
+
+  async create(spec: JailSpec): Promise<Jail> {
+    checkPromises(spec, jailPolicy(spec));
+    const owner = jailOwner(spec.id);
+    await this.#notes.write(spec.id, { owner, rootPath: spec.rootPath });
+    try {
+      if (this.#processes.list(owner).length > 0)
+        throw new DrydockError('ERR_JAIL', `User ${owner} of container ${spec.id} has processes already.`);
+      const first = await this.#prepare(spec, owner, spec.process, true);
+      const jail = new UserJail(
+        spec,
+        owner,
+        first,
+        {
+          processes: this.#processes,
+          startTime: (pid) => this.#host.calls.startTime(pid),
+          prepare: (process) => this.#prepare(spec, owner, process, false),
+          release: async () => {
+            await this.#notes.remove(spec.id);
+            this.#jails.delete(spec.id);
+          },
+        },
+        this.#options.clock,
+      );
+      this.#jails.set(spec.id, jail);
+      return jail;
+    } catch (error) {
+      await this.#notes.remove(spec.id);
+      throw launchError(error, CREATE_PREFIX);
+    }
+  }
+
+  report(spec: JailSpec): JailReportRow[] {
+    return darwinReport(spec, jailOwner(spec.id), this.#mode());
+  }
+
+  info(): ReturnType<Runtime['info']> {
+    return {
+      cgroupVersion: '2',
+      cgroupDriver: 'none',
+      securityOptions: ['name=seatbelt,profile=default'],
+      warnings: [
+        'WARNING: No CPU quota, CPU set or memory reservation support',
+        ...(this.#mode() === 'confine'
+          ? [
+              'WARNING: System Integrity Protection: images are confined in place, without a root of their own',
+            ]
+          : []),
+      ],
+      runtimes: {},
+      defaultRuntime: this.name,
+      limits: {
+        memoryBytes: false,
+        memorySwapBytes: false,
+        memoryReservationBytes: false,
+        cpuQuotaUs: false,
+        cpuShares: false,
+        cpusetCpus: false,
+        cpusetMems: false,
+        pids: true,
+        blkioWeight: false,
+        oomKillDisable: false,
+      },
+    };
+  }
+
+  async sweep(): Promise<string[]> {
+    const done: string[] = [];
+    for (const [id, { owner }] of await this.#notes.left((id) => this.#jails.has(id))) {
+      await killAll(this.#processes, owner, this.#options.clock, id);
+      await this.#notes.remove(id);
+      done.push(`ended what was left of container ${id.slice(0, 12)}`);
+    }
+    return done;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#jails.values()].map((jail) => jail.destroy()));
+    await this.#notes.close();
+  }
+
+  /** A system that does not tell is taken for one that protects itself. */
+  #mode(): RootMode {
+    try {
+      return this.#host.calls.allowsOwnRoots() ? 'chroot' : 'confine';
+    } catch {
+      return 'confine';
+    }
+  }
+
+  async #prepare(
+    spec: JailSpec,
+    owner: number,
+    process: ProcessSpec,
+    first: boolean,
+  ): Promise<PreparedProcess> {
+    const { calls } = this.#host;
+    const streams = process.terminal ? this.#openTerminal() : this.#openPipes(process.stdin);
+    let launcher: DarwinLauncher | undefined;
+    const abandon = async (): Promise<void> => {
+      if (launcher) {
+        try {
+          calls.signal(launcher.pid, constants.signals.SIGKILL);
+        } catch {
+          // It has ended.
+        }
+        await launcher.exited;
+        launcher.channel.destroy();
+      }
+      streams.close();
+    };
+    try {
+      const { terminalPath } = streams;
+      const place = { mode: this.#mode(), owner, first, ...(terminalPath !== undefined && { terminalPath }) };
+      const plan = darwinPlan(spec, process, place, (path) => statSync(path).isFile());
+      launcher = this.#host.launch(streams.childEnds);
+      streams.closeChildEnds();
+      const { channel, pid, exited } = launcher;
+      channel.send({ type: 'seatbelt', process, plan });
+      await channel.expect('ready');
+      return {
+        pid,
+        abandon,
+        run: async () => {
+          try {
+            channel.send({ type: 'run' });
+            await channel.expect('executing');
+            await channel.gone();
+          } catch (error) {
+            throw launchError(error, first ? CREATE_PREFIX : EXEC_PREFIX);
+          }
+          return {
+            streams: streams.open(),
+            exited,
+            signal: (number) => calls.signal(pid, number),
+            close: () => channel.destroy(),
+          };
+        },
+      };
+    } catch (error) {
+      streams.closeChildEnds();
+      await abandon();
+      throw launchError(error, first ? CREATE_PREFIX : EXEC_PREFIX);
+    }
+  }
+
+  #openTerminal(): Streams {
+    const { calls } = this.#host;
+    const { master, slavePath } = calls.openTerminal();
+    let slave: number;
+    try {
+      slave = openSync(slavePath, files.O_RDWR | files.O_NOCTTY);
+    } catch (error) {
+      calls.close(master);
+      throw error;
+    }
+    return {
+      terminalPath: slavePath,
+      childEnds: [slave, slave, slave],
+      closeChildEnds: once(() => closeSync(slave)),
+      close: once(() => calls.close(master)),
+      open: () => openTerminalStreams(master, this.#options.clock, calls),
+    };
+  }
+
+  #openPipes(wantsStdin: boolean): Streams {
+    const pipes = new PipeSet(this.#host.calls);
+    return {
+      childEnds: pipes.childEnds,
+      closeChildEnds: once(() => pipes.closeChildEnds()),
+      close: once(() => pipes.closeOwnEnds()),
+      open: () => pipes.open(wantsStdin),
+    };
+  }
+}
+
+/** Standard streams of a process that is being started. */
+interface Streams {
+  terminalPath?: string;
+  childEnds: [number, number, number];
+  closeChildEnds(): void;
+  close(): void;
+  open(): ProcessStreams;
+}
+
+function once(action: () => void): () => void {
+  let done = false;
+  return () => {
+    if (done) return;
+    done = true;
+    action();
+  };
+}

@@ -1,0 +1,365 @@
+/**
+ * The runtime for Darwin against a double of its C library: what it asks for and in which order, and that it leaves
+ * nothing when any one request fails. None of this ran on a Mac.
+ */
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { systemClock } from '#common/clock';
+import { errorMessage } from '#common/errors';
+import { nullLog } from '#common/log';
+import { DarwinCalls } from '#common/native/darwin/calls';
+import { becomeSeatbelted, furnishRoot, type ToDarwinLauncher } from '../../daemon/launch/darwin.ts';
+import { LaunchFailure } from '../../daemon/launch/failure.ts';
+import type { FromLauncher } from '../../daemon/launch/protocol.ts';
+import {
+  type DarwinHost,
+  type DarwinLauncher,
+  DarwinRuntime,
+} from '../../daemon/runtime/darwin/darwin-runtime.ts';
+import { LauncherFailed } from '../../daemon/runtime/launcher-channel.ts';
+import { jailOwner } from '../../daemon/runtime/plain/promises.ts';
+import type { Jail, JailSpec } from '../../daemon/runtime/runtime.ts';
+import { DarwinDouble } from '../support/darwin-library.ts';
+import { type ExampleChanges, exampleSpec } from '../support/jail-spec.ts';
+
+const PID = 4242;
+let folder: string;
+let rootPath: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'drydock-darwin-'));
+  rootPath = join(folder, 'root');
+  mkdirSync(join(rootPath, 'bin'), { recursive: true });
+  for (const name of ['app', 'sh']) {
+    writeFileSync(join(rootPath, 'bin', name), '');
+    chmodSync(join(rootPath, 'bin', name), 0o755);
+  }
+  writeFileSync(join(folder, 'hosts'), '127.0.0.1 localhost\n');
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const spec = (changes: ExampleChanges = {}): JailSpec =>
+  exampleSpec({
+    rootPath,
+    network: { attached: false, ports: [] },
+    mounts: [
+      { kind: 'proc', target: '/proc', readOnly: false, options: [] },
+      { kind: 'tmpfs', target: '/tmp', readOnly: false, options: [] },
+      { kind: 'bind', source: join(folder, 'hosts'), target: '/etc/hosts', readOnly: false, options: [] },
+    ],
+    devices: [{ hostPath: '/dev/null', path: '/dev/null', access: 'rwm' }],
+    ...changes,
+    process: {
+      args: ['/bin/sh'],
+      env: ['PATH=/usr/bin:/bin'],
+      stdin: true,
+      rlimits: [{ name: 'nofile', soft: 10, hard: -1 }],
+      ...changes.process,
+    },
+  });
+
+/** A launcher whose steps happen here, so that the same double sees them. */
+class LauncherInside implements DarwinLauncher {
+  readonly pid = PID;
+  readonly exited: DarwinLauncher['exited'];
+  end!: (end: { code: number | null; signal: number | null }) => void;
+  #last: FromLauncher = { type: 'ready' };
+  #told: (ToDarwinLauncher & { type: 'seatbelt' }) | undefined;
+  readonly channel: DarwinLauncher['channel'];
+
+  constructor(calls: DarwinCalls, started: (owner: number) => void) {
+    this.exited = new Promise((resolve) => {
+      this.end = resolve;
+    });
+    this.channel = {
+      send: (message) => {
+        try {
+          if (message.type === 'seatbelt') {
+            this.#told = message;
+            furnishRoot(calls, message.plan);
+            this.#last = { type: 'ready' };
+            return;
+          }
+          const { process, plan } = this.#told!;
+          const { path, args, env } = becomeSeatbelted(calls, process, plan, [0, 1, 2, 3, 9]);
+          this.#last = { type: 'executing' };
+          started(plan.owner);
+          try {
+            calls.execve(path, args, env);
+          } catch {
+            // The double returns from it.
+          }
+        } catch (error) {
+          const failure =
+            error instanceof LaunchFailure ? error : new LaunchFailure('step', '', '', errorMessage(error));
+          const { kind, step, code, message } = failure;
+          this.#last = { type: 'failed', kind, step, code, message };
+        }
+      },
+      expect: async (type) => {
+        if (this.#last.type === 'failed') throw new LauncherFailed(this.#last);
+        expect(this.#last.type).toBe(type);
+        return this.#last as never;
+      },
+      gone: async () => {},
+      destroy: () => {},
+    };
+  }
+}
+
+interface World {
+  double: DarwinDouble;
+  runtime: DarwinRuntime;
+}
+
+function world(change: (double: DarwinDouble) => void = () => {}): World {
+  const double = new DarwinDouble();
+  change(double);
+  const calls = new DarwinCalls(double);
+  let launcher: LauncherInside | undefined;
+  const kill = (): void => {
+    double.processes.delete(PID);
+    launcher?.end({ code: null, signal: 9 });
+  };
+  double.killed = kill;
+  const host: DarwinHost = {
+    calls,
+    launch: () => {
+      double.calls.push('launch');
+      launcher = new LauncherInside(calls, (uid) =>
+        double.processes.set(PID, { uid, footprintBytes: 1 << 20 }),
+      );
+      return launcher;
+    },
+    signalAll: async (_owner, signal) => {
+      double.calls.push(`signal all ${signal}`);
+      if (signal === 'KILL') kill();
+    },
+  };
+  const options = { instance: 'test', execRoot: join(folder, 'exec'), log: nullLog, clock: systemClock };
+  return { double, runtime: new DarwinRuntime(options, host) };
+}
+
+/** All that a container's start does. */
+async function startOne({ runtime }: World, wish: JailSpec): Promise<void> {
+  await runtime.open();
+  const jail = await runtime.create(wish);
+  try {
+    await jail.start();
+    await jail.stats();
+  } finally {
+    await jail.destroy();
+  }
+}
+
+const names = (calls: string[]): string[] => calls.map((call) => call.split(' ')[0]!);
+const openDescriptors = (): number => readdirSync('/proc/self/fd').length;
+const notes = (): string[] =>
+  existsSync(join(folder, 'exec')) ? readdirSync(join(folder, 'exec/darwin')) : [];
+
+describe('a container on Darwin', () => {
+  it('is made in the one order that is safe, in a root of its own', async () => {
+    const all = world();
+    await startOne(
+      all,
+      spec({ limits: { memoryBytes: 64 << 20, pids: 7, cpuShares: 100, blkioWeight: 10 } }),
+    );
+    const { calls } = all.double;
+    const steps = names(calls).filter((name) => !['sigaction', 'fcntl'].includes(name));
+    expect(steps).toMatchInlineSnapshot(`
+      [
+        "proc_listpids",
+        "pipe",
+        "pipe",
+        "pipe",
+        "csr_get_active_config",
+        "launch",
+        "mknod",
+        "proc_pidinfo",
+        "sigprocmask",
+        "setpriority",
+        "setiopolicy_np",
+        "setrlimit",
+        "setrlimit",
+        "dlopen",
+        "chroot",
+        "chdir",
+        "setgroups",
+        "setgid",
+        "setuid",
+        "setuid",
+        "chdir",
+        "sandbox_init_with_parameters",
+        "execve",
+        "proc_listpids",
+        "proc_pidinfo",
+        "memorystatus_control",
+        "memorystatus_control",
+        "proc_listpids",
+        "proc_pidinfo",
+        "proc_pid_rusage",
+        "mach_timebase_info",
+        "proc_listpids",
+        "proc_pidinfo",
+        "proc_pid_rusage",
+        "proc_listpids",
+        "proc_pidinfo",
+        "signal",
+        "signal",
+        "proc_listpids",
+      ]
+    `);
+    const owner = jailOwner('a'.repeat(64));
+    expect(calls).toContain(`chroot ${rootPath}`);
+    expect(calls).toContain(`setuid ${owner}`);
+    expect(calls).toContain('execve /bin/sh [/bin/sh ] [PATH=/usr/bin:/bin HOME=/root ]');
+    // RLIMIT_NPROC is 7; the limit is two 64-bit numbers.
+    expect(calls).toContain('setrlimit 7 <07000000000000000700000000000000>');
+    expect(calls).toContain('setrlimit 8 <0a00000000000000ffffffffffffff7f>');
+    // SET_MEMLIMIT_PROPERTIES: 64 MiB, fatal, active and inactive.
+    expect(calls).toContain(`memorystatus_control 7 ${PID} 0 <40000000010000004000000001000000> 16`);
+  });
+
+  it('is confined in place where System Integrity Protection is on', async () => {
+    const all = world((double) => {
+      double.ownRoots = false;
+    });
+    await startOne(all, spec({ process: { args: ['/bin/app'] } }));
+    const { calls } = all.double;
+    expect(names(calls)).not.toContain('chroot');
+    expect(names(calls)).not.toContain('mknod');
+    expect(calls).toContain(`chdir ${rootPath}`);
+    expect(calls.find((call) => call.startsWith('execve'))).toBe(
+      `execve ${rootPath}/bin/app [/bin/app ] [PATH=${rootPath}/usr/bin:${rootPath}/bin HOME=${rootPath} ]`,
+    );
+    const profile = calls.find((call) => call.startsWith('sandbox_init_with_parameters'));
+    expect(profile).toContain('(deny default)');
+    expect(profile).toContain(rootPath);
+  });
+
+  it('has its files put into the image, and follows no link of it', async () => {
+    symlinkSync('/', join(rootPath, 'tmp'));
+    const all = world();
+    await expect(startOne(all, spec())).rejects.toThrow(/\/tmp in the image is reached by what is no folder/);
+    rmSync(join(rootPath, 'tmp'));
+    mkdirSync(join(rootPath, 'etc'));
+    symlinkSync(join(folder, 'victim'), join(rootPath, 'etc/hosts'));
+    await startOne(world(), spec());
+    expect(existsSync(join(folder, 'victim'))).toBe(false);
+    expect(readFileSync(join(rootPath, 'etc/hosts'), 'utf8')).toBe('127.0.0.1 localhost\n');
+    expect(lstatSync(join(rootPath, 'bin/app')).uid).toBe(jailOwner('a'.repeat(64)));
+  });
+
+  it.each([
+    [
+      'pipes',
+      false,
+      ['execve', 'mach_timebase_info', 'memorystatus_control', 'proc_listpids', 'proc_pid_rusage', 'setuid'],
+    ],
+    ['a terminal', true, []],
+  ])('leaves nothing, whichever request fails (%s)', async (_what, terminal, expected) => {
+    const wish = spec({ limits: { memoryBytes: 64 << 20 }, process: { terminal } });
+    /** @returns what failed, and how many requests there were before the jail was destroyed. */
+    const run = async (all: World): Promise<{ error?: unknown; requests: number }> => {
+      let jail: Jail | undefined;
+      let error: unknown;
+      await all.runtime.open();
+      try {
+        jail = await all.runtime.create(wish);
+        // A terminal of the double cannot be read.
+        if (!terminal) await jail.start();
+      } catch (thrown) {
+        error = thrown;
+      }
+      const requests = all.double.calls.length;
+      await jail?.destroy();
+      return { error, requests };
+    };
+    const whole = world();
+    const { error, requests } = await run(whole);
+    expect(error).toBeUndefined();
+    const before = openDescriptors();
+    const unnoticed = new Set<string>();
+    for (let failing = 0; failing < requests; failing++) {
+      const call = whole.double.calls[failing]!;
+      if (/^(launch|close)/.test(call)) continue;
+      const all = world((double) => {
+        double.failing = failing;
+      });
+      const { error } = await run(all);
+      const [name] = call.split(' ');
+      if (error === undefined) unnoticed.add(name!);
+      else expect(errorMessage(error), name).toMatch(/EPERM|refused|cannot be loaded/);
+      expect(notes(), name).toEqual([]);
+      expect(all.double.processes.size, name).toBe(0);
+      await all.runtime.close();
+    }
+    expect(openDescriptors()).toBe(before);
+    // A double returns from execve; that root cannot be had back is what is hoped for; the others are asked again.
+    expect([...unnoticed].toSorted()).toEqual(
+      ['csr_get_active_config', ...expected, 'proc_pidinfo'].toSorted(),
+    );
+  });
+
+  it('is ended by the next daemon when its own was killed', async () => {
+    const all = world();
+    await all.runtime.open();
+    await (await all.runtime.create(spec())).start();
+    const next = world((double) =>
+      double.processes.set(PID, { uid: jailOwner('a'.repeat(64)), footprintBytes: 1 }),
+    );
+    await next.runtime.open();
+    expect(await next.runtime.sweep()).toEqual([`ended what was left of container ${'a'.repeat(12)}`]);
+    expect(next.double.processes.size).toBe(0);
+    expect(notes()).toEqual([]);
+  });
+
+  it('refuses what it cannot promise, and tells what is only partly there', async () => {
+    const { runtime } = world();
+    expect(() => runtime.report(spec({ network: { attached: true, ports: [] } }))).toThrow(
+      /no network of its own/,
+    );
+    const rows = Object.fromEntries(
+      runtime.report(spec({ limits: { memoryBytes: 5, cpuShares: 1 } })).map((row) => [row.feature, row.got]),
+    );
+    expect(rows).toMatchObject({
+      'root file system': 'full',
+      'system calls': 'none',
+      memory: 'partial',
+      'CPU shares': 'partial',
+    });
+    const mounts = [{ kind: 'bind' as const, source: folder, target: '/data', readOnly: false, options: [] }];
+    await runtime.open();
+    await expect(runtime.create(spec({ mounts }))).rejects.toMatchObject({ code: 'ERR_JAIL_PROMISE' });
+    expect(runtime.info()).toMatchObject({ securityOptions: ['name=seatbelt,profile=default'] });
+  });
+});
+
+describe('a utun interface', () => {
+  it('is asked for by name and number, and closed when a step fails', () => {
+    const double = new DarwinDouble();
+    const { name, fd } = new DarwinCalls(double).openUtun();
+    expect(name).toBe('utun5');
+    expect(double.calls).toContain(`connect ${fd} <20200200070000000000000000000000${'00'.repeat(16)}> 32`);
+    new DarwinCalls(double).close(fd);
+    const before = openDescriptors();
+    for (let failing = 0; failing < 5; failing++) {
+      const broken = new DarwinDouble();
+      broken.failing = failing;
+      expect(() => new DarwinCalls(broken).openUtun()).toThrow('EPERM');
+    }
+    expect(openDescriptors()).toBe(before);
+  });
+});
