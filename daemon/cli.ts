@@ -84,6 +84,10 @@ async function runDaemon(command: Command, version: string): Promise<void> {
     console.log('configuration OK');
     return;
   }
+  if (process.platform === 'linux' && process.getuid?.() !== 0) {
+    const { runInUserNamespace } = await import('./rootless.ts');
+    await runInUserNamespace((text) => console.error(`drydock: ${text}`));
+  }
   const log =
     config.logFormat === 'json'
       ? await jsonLog(config.logLevel)

@@ -37,6 +37,8 @@ export interface DaemonConfig {
   mtu: number;
   /** Whose subordinate numbers the users of containers have: `default`, `user`, `user:group`; empty for the machine's own. */
   usernsRemap: string;
+  /** Whose subordinate numbers the users of containers have: `default`, `user`, `user:group`; empty for the machine's own. */
+  usernsRemap: string;
   /** Limits of processes by name. */
   ulimits: Record<string, Ulimit>;
   shmBytes: number;
@@ -122,6 +124,7 @@ export const DEFAULTS: DaemonConfig = {
   dnsOpts: [],
   hostGateways: [],
   mtu: 0,
+  usernsRemap: '',
   usernsRemap: '',
   ulimits: {},
   shmBytes: 64 * 1024 * 1024,
@@ -316,6 +319,13 @@ export const OPTIONS: readonly DaemonOption[] = [
     'dashboard',
     'text',
     'serve a web page of containers, flows and file operations on the loopback; the log tells its secret URL',
+  ),
+  option(
+    '--userns-remap <user[:group]>',
+    'userns-remap',
+    'usernsRemap',
+    'text',
+    'run containers in a user namespace, with the numbers of this user in /etc/subuid and /etc/subgid; default: those of dockremap',
   ),
   option(
     '--file-sharing <folder>',

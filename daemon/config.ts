@@ -5,14 +5,320 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
-import { API_MINOR_MAX, API_MINOR_MIN } from './api/versions.ts';
-import { type DaemonConfig, DEFAULTS, KEY_GROUPS, OPTIONS } from './config-options.ts';
-import { valueOfFile } from './config-values.ts';
-import { ULIMITS } from './container/ulimits.ts';
-import { FOREIGN_OPTIONS, type ForeignUse, judgeForeign } from './foreign-options.ts';
+import { inUserNamespace, outsideRoot } from '#common/user-namespace';
+import { FOREIGN_OPTIONS, type ForeignOption, judgeForeign } from './foreign-options.ts';
+import { SHUTDOWN_TIMEOUT_S } from './limits.ts';
 import { LOG_LEVELS } from './log.ts';
-import { defaultNetwork } from './network/defaults.ts';
+
+/** Effective options. */
+export interface DaemonConfig {
+  hosts: string[];
+  dataRoot: string;
+  execRoot: string;
+  pidfile: string;
+  group: string;
+  debug: boolean;
+  logLevel: string;
+  logFormat: string;
+  storageDriver: string;
+  labels: string[];
+  logDriver: string;
+  logOpts: Record<string, string>;
+  /** OCI runtimes by name: a path, or a name in PATH. */
+  runtimes: Record<string, string>;
+  defaultRuntime: string;
+  shutdownTimeoutS: number;
+  registryMirrors: string[];
+  insecureRegistries: string[];
+  dns: string[];
+  dnsSearch: string[];
+  dnsOpts: string[];
+  mtu: number;
+  /** Whose subordinate numbers the users of containers have: `default`, `user`, `user:group`; empty for the machine's own. */
+  usernsRemap: string;
+  /** Folders of the host that containers may mount; none: all. */
+  fileSharing: string[];
+  /** Where metrics are served, `address:port`; empty for nowhere. */
+  metricsAddr: string;
+  tls: boolean;
+  tlsVerify: boolean;
+  tlsCaCert: string;
+  tlsCert: string;
+  tlsKey: string;
+}
+
+/** One option. */
+export interface DaemonOption {
+  /** As commander writes it. */
+  flags: string;
+  /** Key in daemon.json. */
+  key: string;
+  field: keyof DaemonConfig;
+  kind: 'text' | 'list' | 'map' | 'programs' | 'flag' | 'number';
+  help: string;
+  /** Applied again on SIGHUP. */
+  reload?: true;
+}
+
+/** Where an ordinary user's daemon has its things (the XDG base directories). */
+function usersPlaces(uid: number): { data: string; run: string; config: string } {
+  const { XDG_DATA_HOME, XDG_RUNTIME_DIR, XDG_CONFIG_HOME } = process.env;
+  return {
+    data: join(XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'drydock'),
+    run: XDG_RUNTIME_DIR ? join(XDG_RUNTIME_DIR, 'drydock') : `/tmp/drydock-${uid}`,
+    config: join(XDG_CONFIG_HOME || join(homedir(), '.config'), 'drydock'),
+  };
+}
+
+const ownUid = process.getuid?.() ?? 0;
+const places =
+  process.platform === 'linux' && (ownUid !== 0 || inUserNamespace)
+    ? usersPlaces(ownUid || outsideRoot())
+    : { data: '/var/lib/drydock', run: '/run/drydock', config: '/etc/drydock' };
+
+/** Where things are unless told otherwise. */
+export const DEFAULTS: DaemonConfig = {
+  hosts: [`unix://${places.run}/docker.sock`],
+  dataRoot: places.data,
+  execRoot: places.run,
+  pidfile: '',
+  group: '',
+  debug: false,
+  logLevel: 'info',
+  logFormat: 'text',
+  storageDriver: '',
+  labels: [],
+  logDriver: 'json-file',
+  logOpts: {},
+  runtimes: {},
+  defaultRuntime: '',
+  shutdownTimeoutS: SHUTDOWN_TIMEOUT_S,
+  registryMirrors: [],
+  insecureRegistries: [],
+  dns: [],
+  dnsSearch: [],
+  dnsOpts: [],
+  mtu: 0,
+  usernsRemap: '',
+  fileSharing: [],
+  metricsAddr: '',
+  tls: false,
+  tlsVerify: false,
+  tlsCaCert: '',
+  tlsCert: '',
+  tlsKey: '',
+};
+
+/** Read when it is there; one that is named on the command line must be there. */
+export const CONFIG_FILE_DEFAULT: string = join(places.config, 'daemon.json');
+
+/** All options, with dockerd's names. */
+export const OPTIONS: readonly DaemonOption[] = [
+  {
+    flags: '-H, --host <address>',
+    key: 'hosts',
+    field: 'hosts',
+    kind: 'list',
+    help: `listen here, unix://PATH, tcp://ADDRESS:PORT or fd:// (systemd's sockets); repeatable (default ${DEFAULTS.hosts[0]})`,
+  },
+  {
+    flags: '--data-root <folder>',
+    key: 'data-root',
+    field: 'dataRoot',
+    kind: 'text',
+    help: `state that stays: images, containers, volumes (default ${DEFAULTS.dataRoot})`,
+  },
+  {
+    flags: '--exec-root <folder>',
+    key: 'exec-root',
+    field: 'execRoot',
+    kind: 'text',
+    help: `state of running containers (default ${DEFAULTS.execRoot})`,
+  },
+  {
+    flags: '-p, --pidfile <file>',
+    key: 'pidfile',
+    field: 'pidfile',
+    kind: 'text',
+    help: 'write the process id here',
+  },
+  {
+    flags: '-G, --group <group>',
+    key: 'group',
+    field: 'group',
+    kind: 'text',
+    help: 'group that may use the unix sockets (default: the group of the daemon)',
+  },
+  {
+    flags: '-D, --debug',
+    key: 'debug',
+    field: 'debug',
+    kind: 'flag',
+    help: 'same as --log-level debug',
+    reload: true,
+  },
+  {
+    flags: '-l, --log-level <level>',
+    key: 'log-level',
+    field: 'logLevel',
+    kind: 'text',
+    help: `${LOG_LEVELS.join(', ')} (default info)`,
+    reload: true,
+  },
+  {
+    flags: '--log-format <format>',
+    key: 'log-format',
+    field: 'logFormat',
+    kind: 'text',
+    help: 'text or json (default text)',
+  },
+  {
+    flags: '-s, --storage-driver <name>',
+    key: 'storage-driver',
+    field: 'storageDriver',
+    kind: 'text',
+    help: 'overlay2 or vfs (default: overlay2 where it works)',
+  },
+  {
+    flags: '--label <key=value>',
+    key: 'labels',
+    field: 'labels',
+    kind: 'list',
+    help: 'label of this daemon in docker info; repeatable',
+    reload: true,
+  },
+  {
+    flags: '--log-driver <name>',
+    key: 'log-driver',
+    field: 'logDriver',
+    kind: 'text',
+    help: 'log driver of containers: json-file, local, none (default json-file)',
+  },
+  {
+    flags: '--log-opt <key=value>',
+    key: 'log-opts',
+    field: 'logOpts',
+    kind: 'map',
+    help: 'option of the log driver; repeatable',
+  },
+  {
+    flags: '--add-runtime <name=path>',
+    key: 'runtimes',
+    field: 'runtimes',
+    kind: 'programs',
+    help: 'an OCI runtime (runc, crun, runsc) for docker run --runtime NAME; repeatable',
+  },
+  {
+    flags: '--default-runtime <name>',
+    key: 'default-runtime',
+    field: 'defaultRuntime',
+    kind: 'text',
+    help: 'runtime of containers that name none (default drydock)',
+  },
+  {
+    flags: '--shutdown-timeout <seconds>',
+    key: 'shutdown-timeout',
+    field: 'shutdownTimeoutS',
+    kind: 'number',
+    help: `time for containers to stop when the daemon ends (default ${SHUTDOWN_TIMEOUT_S})`,
+    reload: true,
+  },
+  {
+    flags: '--registry-mirror <url>',
+    key: 'registry-mirrors',
+    field: 'registryMirrors',
+    kind: 'list',
+    help: 'ask this registry first for images of Docker Hub; repeatable',
+  },
+  {
+    flags: '--insecure-registry <host>',
+    key: 'insecure-registries',
+    field: 'insecureRegistries',
+    kind: 'list',
+    help: 'registry (host[:port] or CIDR) that may be spoken to without TLS; repeatable',
+  },
+  {
+    flags: '--dns <address>',
+    key: 'dns',
+    field: 'dns',
+    kind: 'list',
+    help: "name server for containers instead of the host's; repeatable",
+  },
+  {
+    flags: '--dns-search <domain>',
+    key: 'dns-search',
+    field: 'dnsSearch',
+    kind: 'list',
+    help: 'search domain for containers; repeatable',
+  },
+  {
+    flags: '--dns-opt <option>',
+    key: 'dns-opts',
+    field: 'dnsOpts',
+    kind: 'list',
+    help: 'resolver option for containers; repeatable',
+  },
+  {
+    flags: '--mtu <bytes>',
+    key: 'mtu',
+    field: 'mtu',
+    kind: 'number',
+    help: 'largest IP packet on container networks (default 65520)',
+  },
+  {
+    flags: '--metrics-addr <address:port>',
+    key: 'metrics-addr',
+    field: 'metricsAddr',
+    kind: 'text',
+    help: 'serve metrics for Prometheus on http://ADDRESS:PORT/metrics',
+  },
+  {
+    flags: '--userns-remap <user[:group]>',
+    key: 'userns-remap',
+    field: 'usernsRemap',
+    kind: 'text',
+    help: 'run containers in a user namespace, with the numbers of this user in /etc/subuid and /etc/subgid; default: those of dockremap',
+  },
+  {
+    flags: '--file-sharing <folder>',
+    key: 'file-sharing',
+    field: 'fileSharing',
+    kind: 'list',
+    help: 'folder of the host that containers may mount, with what is below it; repeatable (default: all)',
+  },
+  {
+    flags: '--tls',
+    key: 'tls',
+    field: 'tls',
+    kind: 'flag',
+    help: 'use TLS on tcp:// listeners; implied by --tlsverify',
+  },
+  {
+    flags: '--tlsverify',
+    key: 'tlsverify',
+    field: 'tlsVerify',
+    kind: 'flag',
+    help: 'use TLS and let in only clients with a certificate of the CA',
+  },
+  {
+    flags: '--tlscacert <file>',
+    key: 'tlscacert',
+    field: 'tlsCaCert',
+    kind: 'text',
+    help: 'certificates of the CA that clients must have',
+  },
+  {
+    flags: '--tlscert <file>',
+    key: 'tlscert',
+    field: 'tlsCert',
+    kind: 'text',
+    help: "the daemon's certificate",
+  },
+  { flags: '--tlskey <file>', key: 'tlskey', field: 'tlsKey', kind: 'text', help: "the daemon's key" },
+];
 
 /** Values by field, as far as a source sets them. */
 export type PartialConfig = Partial<Record<keyof DaemonConfig, unknown>>;

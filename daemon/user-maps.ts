@@ -34,13 +34,14 @@ export function readIdFiles(): IdFiles {
   };
 }
 
-interface Named {
+/** An account of /etc/passwd or /etc/group. */
+export interface Named {
   name: string;
   id: string;
 }
 
 /** The entry of a file such as /etc/passwd by name or number. */
-function findNamed(text: string, wish: string): Named | undefined {
+export function findNamed(text: string, wish: string): Named | undefined {
   const entries = text.split('\n').map((line) => line.split(':'));
   const found =
     entries.find(([name]) => name === wish) ??

@@ -3,10 +3,10 @@
  * attachment takes is given back when a step of it fails.
  */
 import { DrydockError, errorCode } from '#common/errors';
-import { configureInterface, inNetworkNamespace } from '#common/native/ifconfig';
-import { close } from '#common/native/socket';
-import { openTap, type Tap } from '#common/native/tap';
+import type { InterfaceConfig } from '#common/native/ifconfig';
+import type { Tap } from '#common/native/tap';
 import type { Poller } from './host/poller.ts';
+import { makeTapIn } from './interface.ts';
 import { type Link, VNET_HDR_LEN } from './link/link.ts';
 import type { Switch, SwitchPort } from './link/switch.ts';
 import { TapLink } from './link/tap.ts';
@@ -138,38 +138,34 @@ function makeInterface(
   mac: Uint8Array,
   settings: WorkerSettings,
 ): Tap {
-  let tap: Tap | undefined;
+  const config: InterfaceConfig = {
+    name,
+    mac,
+    mtuBytes: settings.mtuBytes,
+    txQueueLen: TX_QUEUE_LEN,
+    linkLocal: linkLocal.map(formatIpv4),
+    ...(metric !== undefined && { metric }),
+    ...(kernel && { settings: kernel }),
+    ipv4: {
+      address: formatIpv4(address),
+      prefixLength: settings.prefixLength,
+      gateway: settings.internal ? undefined : formatIpv4(settings.gateway),
+    },
+    ...(settings.ipv6 && address6
+      ? {
+          ipv6: {
+            address: address6,
+            prefixLength: settings.ipv6.prefixLength,
+            gateway: settings.internal ? undefined : settings.ipv6.address,
+          },
+        }
+      : {}),
+  };
   try {
-    return inNetworkNamespace(namespacePath, () => {
-      // A bad wire damages frames, so it must carry real checksums.
-      tap = openTap(name, VNET_HDR_LEN, settings.faults === undefined);
-      configureInterface({
-        name,
-        mac,
-        mtuBytes: settings.mtuBytes,
-        txQueueLen: TX_QUEUE_LEN,
-        linkLocal: linkLocal.map(formatIpv4),
-        ...(metric !== undefined && { metric }),
-        ...(kernel && { settings: kernel }),
-        ipv4: {
-          address: formatIpv4(address),
-          prefixLength: settings.prefixLength,
-          gateway: settings.internal ? undefined : formatIpv4(settings.gateway),
-        },
-        ...(settings.ipv6 && address6
-          ? {
-              ipv6: {
-                address: address6,
-                prefixLength: settings.ipv6.prefixLength,
-                gateway: settings.internal ? undefined : settings.ipv6.address,
-              },
-            }
-          : {}),
-      });
-      return tap;
-    });
+    // A bad wire damages frames, so it must carry real checksums.
+    const offload = settings.faults === undefined;
+    return makeTapIn({ namespacePath, config, headerBytes: VNET_HDR_LEN, offload });
   } catch (error) {
-    if (tap) close(tap.fd);
     throw explain(error, namespacePath, name);
   }
 }

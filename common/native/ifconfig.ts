@@ -3,6 +3,7 @@
  * no parser and does all that a container's one interface wants).
  */
 import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { inUserNamespace } from '../user-namespace.ts';
 import { cFunction, check } from './libc.ts';
 import { NativeMemory } from './memory.ts';
 
@@ -44,6 +45,16 @@ function comeBack(home: number): void {
   if (setns(home, CLONE_NEWNET) < 0) throw new NamespaceLostError();
 }
 
+/** Moves the calling thread into the network namespace of a file, for good. @throws SyscallError as inNetworkNamespace */
+export function enterNetworkNamespace(path: string): void {
+  const target = openSync(path, 'r');
+  try {
+    check(setns(target, CLONE_NEWNET), 'setns', path);
+  } finally {
+    closeSync(target);
+  }
+}
+
 /**
  * Runs `action` with the calling thread in the network namespace of the file `path` (`/proc/PID/ns/net`,
  * `/run/netns/NAME`). `action` must be synchronous.
@@ -54,12 +65,7 @@ function comeBack(home: number): void {
 export function inNetworkNamespace<T>(path: string, action: () => T): T {
   const home = openSync('/proc/thread-self/ns/net', 'r');
   try {
-    const target = openSync(path, 'r');
-    try {
-      check(setns(target, CLONE_NEWNET), 'setns', path);
-    } finally {
-      closeSync(target);
-    }
+    enterNetworkNamespace(path);
     try {
       return action();
     } finally {
@@ -153,7 +159,9 @@ export function configureInterface(config: InterfaceConfig): void {
       bytes.set(config.mac.subarray(0, 6), IFREQ_VALUE + 2);
     });
     set(SIOCSIFMTU, 'SIOCSIFMTU', ({ view }) => view.setInt32(IFREQ_VALUE, config.mtuBytes, true));
-    set(SIOCSIFTXQLEN, 'SIOCSIFTXQLEN', ({ view }) => view.setInt32(IFREQ_VALUE, config.txQueueLen, true));
+    // For the machine's root only (net/core/dev_ioctl.c); others have the kernel's own length.
+    if (!inUserNamespace)
+      set(SIOCSIFTXQLEN, 'SIOCSIFTXQLEN', ({ view }) => view.setInt32(IFREQ_VALUE, config.txQueueLen, true));
     set(SIOCSIFADDR, 'SIOCSIFADDR', (memory) => putIpv4(memory, IFREQ_VALUE, ipv4.address));
     set(SIOCSIFNETMASK, 'SIOCSIFNETMASK', (memory) =>
       putIpv4(memory, IFREQ_VALUE, prefixToMask(ipv4.prefixLength)),

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { type Instruction, machineProgram, thisMachine } from './machine-code.ts';
@@ -65,6 +65,23 @@ describe.skipIf(process.platform !== 'linux')('a program of system calls', () =>
     expect(execute('/bin/sh/x')).toMatchObject({ stderr: 'something else', stdout: '', status: 5 });
   });
 
+  it('starts a child that goes on, and ends as the child has ended', () => {
+    const child = (script: string): ReturnType<typeof spawnSync> =>
+      run(
+        [
+          {
+            call: 'clone',
+            operands: [constants.signals.SIGCHLD, 0, 0, 0, 0],
+            parent: [{ call: 'write', operands: [2, text('parent'), 6] }],
+          },
+          { call: 'execve', operands: [text('/bin/sh'), 'argv', 'envp'] },
+        ],
+        ['-c', script],
+      );
+    expect(child('echo child; exit 7')).toMatchObject({ stdout: 'child\n', stderr: 'parent', status: 7 });
+    expect(child('kill -9 $$')).toMatchObject({ stderr: 'parent', status: 9 });
+  });
+
   it('goes on when a call succeeds whose failure would end it', () => {
     const failures = [{ fd: 2, text: 'failed', status: 3 }];
     const result = run([
@@ -88,6 +105,7 @@ it('has the instructions that an assembler would make for arm64', () => {
           { fd: 2, text: 'y', status: 5 },
         ],
       },
+      { call: 'clone', operands: [17], parent: [{ call: 'write', operands: [1] }] },
       { call: 'ppoll', operands: [0, 'scratch'] },
     ],
     true,
@@ -117,7 +135,7 @@ it('has the instructions that an assembler would make for arm64', () => {
       "f2a00000",
       "f2c00000",
       "f2e00000",
-      "d2803801",
+      "d2804f01",
       "f2a00801",
       "f2c00001",
       "f2e00001",
@@ -144,7 +162,7 @@ it('has the instructions that an assembler would make for arm64', () => {
       "f2a00000",
       "f2c00000",
       "f2e00000",
-      "d2803901",
+      "d2805001",
       "f2a00801",
       "f2c00001",
       "f2e00001",
@@ -161,6 +179,52 @@ it('has the instructions that an assembler would make for arm64', () => {
       "f2a00000",
       "f2c00000",
       "f2e00000",
+      "d2800bc8",
+      "f2a00008",
+      "f2c00008",
+      "f2e00008",
+      "d4000001",
+      "d2800220",
+      "f2a00000",
+      "f2c00000",
+      "f2e00000",
+      "d2801b88",
+      "f2a00008",
+      "f2c00008",
+      "f2e00008",
+      "d4000001",
+      "b40004a0",
+      "d2800020",
+      "f2a00000",
+      "f2c00000",
+      "f2e00000",
+      "d2800808",
+      "f2a00008",
+      "f2c00008",
+      "f2e00008",
+      "d4000001",
+      "d29fffe0",
+      "f2bfffe0",
+      "f2dfffe0",
+      "f2ffffe0",
+      "aa1503e1",
+      "d2800002",
+      "f2a00002",
+      "f2c00002",
+      "f2e00002",
+      "d2800003",
+      "f2a00003",
+      "f2c00003",
+      "f2e00003",
+      "d2802088",
+      "f2a00008",
+      "f2c00008",
+      "f2e00008",
+      "d4000001",
+      "b94002a9",
+      "53087d20",
+      "12001929",
+      "2a090000",
       "d2800bc8",
       "f2a00008",
       "f2c00008",

@@ -42,6 +42,8 @@ export interface Instruction {
   call: SystemCallName;
   operands: readonly Operand[];
   failures?: readonly OnFailure[];
+  /** For `clone`: what the parent does, while the child goes on; then it ends as the child has ended. */
+  parent?: readonly Instruction[];
 }
 
 const HEADER_BYTES = 64;
@@ -66,6 +68,10 @@ interface Assembler {
   unlessFailed(bytes: number): number[];
   /** Skips so many bytes unless the result is `-errno`. */
   unlessErrno(errno: number, bytes: number): number[];
+  /** Skips so many bytes if the result is 0. */
+  ifZero(bytes: number): number[];
+  /** Makes the first operand of what wait4(2) has put into scratch memory: the exit status, or the signal's number. */
+  loadEnd: number[];
   /** Goes so many bytes back, from its own start. */
   back(bytes: number): number[];
 }
@@ -102,6 +108,14 @@ const X64: Assembler = {
   enter: [0x0f, 0x05],
   unlessFailed: (bytes) => [0x48, 0x85, 0xc0, 0x0f, 0x89, ...little(bytes, 4)], // test rax, rax; jns
   unlessErrno: (errno, bytes) => [0x48, 0x3d, ...little(-errno, 4), 0x0f, 0x85, ...little(bytes, 4)], // cmp; jne
+  ifZero: (bytes) => [0x48, 0x85, 0xc0, 0x0f, 0x84, ...little(bytes, 4)], // test rax, rax; je
+  loadEnd: [
+    [0x41, 0x8b, 0x07], // mov eax, [r15]
+    [0x89, 0xc7], // mov edi, eax
+    [0xc1, 0xef, 0x08], // shr edi, 8
+    [0x83, 0xe0, 0x7f], // and eax, 127
+    [0x09, 0xc7], // or edi, eax
+  ].flat(),
   back: (bytes) => [0xe9, ...little(-bytes - 5, 4)],
 };
 
@@ -133,6 +147,13 @@ const ARM64: Assembler = {
     ...word(0xb100001f + errno * 0x400), // cmn x0, #errno
     ...word(0x54000001 + ((bytes + 4) / 4) * 32), // b.ne
   ],
+  ifZero: (bytes) => word(0xb4000000 + ((bytes + 4) / 4) * 32), // cbz x0
+  loadEnd: [
+    0xb94002a9, // ldr w9, [x21]
+    0x53087d20, // lsr w0, w9, #8
+    0x12001929, // and w9, w9, #127
+    0x2a090000, // orr w0, w0, w9
+  ].flatMap(word),
   back: (bytes) => word(0x14000000 | ((-bytes / 4) & 0x3ffffff)),
 };
 
@@ -185,8 +206,7 @@ function assemble(
     const bytes = Buffer.from(text);
     return [...call('write', [fd, bytes, bytes.length]), ...call('exit_group', [status])];
   };
-  for (const [index, { call: name, operands, failures = [] }] of instructions.entries()) {
-    const start = code.length;
+  const emit = ({ call: name, operands, failures = [], parent }: Instruction): void => {
     code.push(...call(name, operands));
     for (const wanted of failures) {
       const block = failure(wanted);
@@ -197,6 +217,21 @@ function assemble(
         ...block,
       );
     }
+    if (!parent) return;
+    const before = code.splice(0);
+    for (const instruction of parent) emit(instruction);
+    const ending = [
+      ...call('wait4', [-1, 'scratch', 0, 0]),
+      ...assembler.loadEnd,
+      ...assembler.load(-1, BigInt(callNumber('exit_group', machine))),
+      ...assembler.enter,
+    ];
+    const block = [...code.splice(0), ...ending];
+    code.push(...before, ...assembler.ifZero(block.length), ...block);
+  };
+  for (const [index, instruction] of instructions.entries()) {
+    const start = code.length;
+    emit(instruction);
     if (forever && index === instructions.length - 1) code.push(...assembler.back(code.length - start));
   }
   if (!forever) code.push(...call('exit_group', [0]));

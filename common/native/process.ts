@@ -4,6 +4,7 @@
  */
 import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
+import { isSingleUser } from '../user-namespace.ts';
 import { cFunction, check } from './libc.ts';
 import { systemCall } from './syscall.ts';
 
@@ -165,7 +166,9 @@ export function setUndumpable(): void {
 
 /** Sets real, effective and saved ids and the supplementary groups. */
 export function setIdentity(uid: number, gid: number, groups: number[]): void {
-  rawSetgroups(groups.length, new Uint8Array(new Uint32Array(groups).buffer));
+  // A user namespace with one user has no right to change groups; having none is then not to be had.
+  if (groups.length > 0 || !isSingleUser())
+    rawSetgroups(groups.length, new Uint8Array(new Uint32Array(groups).buffer));
   rawSetresgid(gid, gid, gid);
   rawSetresuid(uid, uid, uid);
 }

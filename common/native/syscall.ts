@@ -49,6 +49,10 @@ export type SystemCallName =
   | 'ppoll'
   | 'prctl'
   | 'execve'
+  | 'clone'
+  | 'wait4'
+  | 'mount'
+  | 'rt_sigaction'
   | 'exit_group';
 
 /** Numbers on x86-64 and arm64 (arch/x86/entry/syscalls/syscall_64.tbl, asm-generic/unistd.h). */
@@ -90,6 +94,10 @@ const NUMBERS: Record<SystemCallName, [x64: number, arm64: number]> = {
   ppoll: [271, 73],
   prctl: [157, 167],
   execve: [59, 221],
+  clone: [56, 220],
+  wait4: [61, 260],
+  mount: [165, 40],
+  rt_sigaction: [13, 134],
   exit_group: [231, 94],
 };
 

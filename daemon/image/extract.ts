@@ -16,6 +16,7 @@ import { DrydockError, errorCode } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import * as native from '#common/native/layer-fs';
 import { errnoName } from '#common/native/libc';
+import { inUserNamespace } from '#common/user-namespace';
 import { entryComponents, printable } from './entry-path.ts';
 import { headerOnDisk, ownerOnDisk } from './owners.ts';
 import type { TarHeader } from './tar/header.ts';
@@ -31,7 +32,7 @@ export type WhiteoutForm = 'overlay' | 'files' | 'none';
 
 export const WHITEOUT_PREFIX = '.wh.';
 export const OPAQUE_NAME = '.wh..wh..opq';
-export const OPAQUE_XATTR = 'trusted.overlay.opaque';
+export const OPAQUE_XATTR: string = inUserNamespace ? 'user.overlay.opaque' : 'trusted.overlay.opaque';
 
 /** Bytes that one layer may hold when unpacked: far above real layers, far below what fills a disk by surprise. */
 export const LAYER_BYTES_MAX: number = 64 * 2 ** 30;
@@ -97,6 +98,8 @@ export class LayerExtractor implements TarSink {
   entry(archived: TarHeader): void {
     const header = headerOnDisk(archived, this.#options.maps);
     this.#entries++;
+    // As dockerd's without root: a user namespace has no devices of its own.
+    if (inUserNamespace && (header.type === 'char' || header.type === 'block')) return;
     this.#bytes += header.size;
     if (header.size < 0 || this.#bytes > this.#bytesMax)
       throw badArchive(`it unpacks to more than ${this.#bytesMax} bytes`);

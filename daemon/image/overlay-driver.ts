@@ -9,6 +9,7 @@ import { errorCode, errorMessage } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { detachMount } from '#common/native/mount';
 import { mountOverlay } from '#common/native/overlay';
+import { inUserNamespace } from '#common/user-namespace';
 import { compareTrees, type TreeChange } from './changes-of-tree.ts';
 import type { LayerStore } from './layers.ts';
 import { ownerOnDisk, ROOT } from './owners.ts';
@@ -20,7 +21,11 @@ import type { RootDriver } from './roots.ts';
  * Off, whatever the distribution's default: with them the writable layer holds references (redirects, hashes) that
  * only this very stack of layers can resolve, and could not be committed.
  */
-const PLAIN_OPTIONS = ['index=off', 'redirect_dir=off', 'metacopy=off'];
+const PLAIN_OPTIONS = [
+  'index=off',
+  // Root of a user namespace keeps its notes in attributes that it may write, which puts the others off.
+  ...(inUserNamespace ? ['userxattr'] : ['redirect_dir=off', 'metacopy=off']),
+];
 
 /** Paths of the mounts at or below `folder`, as /proc/self/mountinfo has them. */
 export async function mountsBelow(folder: string): Promise<string[]> {

@@ -6,9 +6,12 @@
  * name none, which means the machine's own (capabilities(7), "Namespaced file capabilities").
  */
 import { insideId, outsideId, type UserMaps } from '#common/id-map';
+import { isSingleUser } from '#common/user-namespace';
 import type { TarHeader } from './tar/header.ts';
 import { badArchive } from './tar/reader.ts';
 
+/** Nothing can belong to others than root here (newuidmap is missing, or the user has no numbers). */
+const SINGLE_USER = isSingleUser();
 const CAPABILITY = 'security.capability';
 /** struct vfs_ns_cap_data: the revision in the highest byte of the first word, and at 20 the root's uid. */
 const REVISION_AT = 3;
@@ -28,6 +31,7 @@ export interface Owner {
 
 /** The owner on disk. @throws ERR_BAD_ARCHIVE for one that containers do not have */
 export function ownerOnDisk({ uid, gid }: Owner, maps: UserMaps | undefined): Owner {
+  if (SINGLE_USER) return ROOT;
   const owner = { uid: outsideId(maps?.uids, uid), gid: outsideId(maps?.gids, gid) };
   if (owner.uid === undefined || owner.gid === undefined)
     throw badArchive(`it has files of ${uid}:${gid}, which is not among the mapped users (userns-remap)`);
@@ -36,7 +40,7 @@ export function ownerOnDisk({ uid, gid }: Owner, maps: UserMaps | undefined): Ow
 
 /** A header of an archive, with owner and capabilities as on disk. */
 export function headerOnDisk(header: TarHeader, maps: UserMaps | undefined): TarHeader {
-  if (!maps) return header;
+  if (!maps && !SINGLE_USER) return header;
   const root = ownerOnDisk(ROOT, maps).uid;
   return {
     ...header,

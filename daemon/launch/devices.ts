@@ -54,10 +54,24 @@ function makeDevice(system: System, rootFd: number, device: JailDevice, maps: Us
     const gid = outsideId(maps?.gids, stat.gid) ?? stat.gid;
     system.changeOwnerAt(dirFd, name, uid, gid);
   } catch (error) {
+    // Root of a user namespace may make no devices: it gets the machine's own ones, as far as it may use them.
+    if (isErrno(error, 'EPERM')) bindDevice(system, rootFd, device);
     // A node may be listed twice, by default and by wish.
-    if (!isErrno(error, 'EEXIST')) throw error;
+    else if (!isErrno(error, 'EEXIST')) throw error;
   } finally {
     closeSync(dirFd);
+  }
+}
+
+/** Mounts a device of the machine on a file. */
+function bindDevice(system: System, rootFd: number, { hostPath, path }: JailDevice): void {
+  const clone = system.cloneTree(system.AT_FDCWD, hostPath, false);
+  const target = openOrMake(system, rootFd, path, 'file');
+  try {
+    system.attachMount(clone, target);
+  } finally {
+    closeSync(target);
+    closeSync(clone);
   }
 }
 

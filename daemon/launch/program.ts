@@ -11,6 +11,7 @@ import { errorCode } from '#common/errors';
 import { outsideId, type UserMaps } from '#common/id-map';
 import { strerror } from '#common/native/libc';
 import type { PseudoTerminal } from '#common/native/tty';
+import { isSingleUser } from '#common/user-namespace';
 import type { ProcessSpec } from '../runtime/runtime.ts';
 import { type Crossing, crossInto, EXEC_FAILED_STATUS } from './crossing.ts';
 import { LaunchFailure, step } from './failure.ts';
@@ -109,7 +110,7 @@ function takeIdentity(
 function outsideIdentity(identity: Identity, maps: UserMaps | undefined): Omit<Identity, 'home'> {
   const find = (kind: 'uids' | 'gids', id: number): number => {
     const found = outsideId(maps?.[kind], id);
-    if (found === undefined)
+    if (found === undefined || (isSingleUser() && found !== 0))
       throw new Error(`${kind.slice(0, 3)} ${id} is not one of the container's user namespace`);
     return found;
   };

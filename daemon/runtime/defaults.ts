@@ -1,5 +1,6 @@
 /** What a container gets unless told otherwise: the choices of dockerd (moby/oci/defaults.go, oci/caps/defaults.go). */
 import { CAPABILITIES } from '#common/native/capabilities';
+import { inUserNamespace, isSingleUser } from '#common/user-namespace';
 import type { JailDevice, JailMount } from './runtime.ts';
 
 /** Capabilities of a container's root. */
@@ -54,7 +55,8 @@ export const DEFAULT_READONLY_PATHS: readonly string[] = [
 /** Sysctls of a private network namespace that dockerd changes. */
 export const DEFAULT_NETWORK_SYSCTLS: Readonly<Record<string, string>> = {
   'net.ipv4.ip_unprivileged_port_start': '0',
-  'net.ipv4.ping_group_range': '0 2147483647',
+  // In a user namespace most of those groups are nobody's, and the kernel refuses them.
+  ...(!inUserNamespace && { 'net.ipv4.ping_group_range': '0 2147483647' }),
 };
 
 /** Bytes of /dev/shm without HostConfig.ShmSize. */
@@ -82,7 +84,13 @@ export function defaultMounts(options: DefaultMountOptions): JailMount[] {
   const mounts = [
     mount('proc', '/proc', locked),
     mount('tmpfs', '/dev', ['nosuid', 'strictatime', 'mode=755', 'size=65536k']),
-    mount('devpts', '/dev/pts', ['nosuid', 'noexec', 'ptmxmode=0666', 'mode=0620', 'gid=5']),
+    mount('devpts', '/dev/pts', [
+      'nosuid',
+      'noexec',
+      'ptmxmode=0666',
+      'mode=0620',
+      ...(isSingleUser() ? [] : ['gid=5']),
+    ]),
     mount('sysfs', '/sys', locked, !privileged),
     mount('cgroup', '/sys/fs/cgroup', locked, !privileged),
     mount('mqueue', '/dev/mqueue', locked),

@@ -2,7 +2,9 @@
 import { readFileSync } from 'node:fs';
 import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
+import { inUserNamespace } from '#common/user-namespace';
 import { type Cgroups, findHierarchies, readValue } from './cgroup.ts';
+import { NoCgroups } from './cgroup-none.ts';
 import { CgroupsV1 } from './cgroup-v1.ts';
 import { CgroupsV2 } from './cgroup-v2.ts';
 
@@ -13,6 +15,7 @@ import { CgroupsV2 } from './cgroup-v2.ts';
  * @param instance what tells this daemon's groups from those of others.
  */
 export function openCgroups(instance: string, clock: Clock): Cgroups {
+  if (inUserNamespace) return new NoCgroups();
   const hierarchies = findHierarchies(readFileSync('/proc/self/mountinfo', 'utf8'));
   const group = `drydock-${instance}`;
   const unified = hierarchies.find(({ controllers }) => controllers === undefined);

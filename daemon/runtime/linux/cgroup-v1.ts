@@ -37,6 +37,7 @@ const WEIGHTS_OF_DEVICES = ['blkio.weight_device', 'blkio.bfq.weight_device'];
 /** See {@link Cgroups}. */
 export class CgroupsV1 implements Cgroups {
   readonly version = '1';
+  readonly driver = 'cgroupfs';
   readonly #hierarchies: Hierarchy[];
   readonly #unified: string | undefined;
   readonly #group: string;

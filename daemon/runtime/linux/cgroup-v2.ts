@@ -47,6 +47,7 @@ export function blkioToIoWeight(weight: number): number {
 /** See {@link Cgroups}. */
 export class CgroupsV2 implements Cgroups {
   readonly version = '2';
+  readonly driver = 'cgroupfs';
   readonly #root: string;
   readonly #base: string;
   readonly #names: GroupNames;

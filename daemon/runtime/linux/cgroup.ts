@@ -16,6 +16,8 @@ import { splitDevice } from './device-number.ts';
 /** The groups of one daemon. Methods on an id that has no group throw SyscallErrors or Node's errors. */
 export interface Cgroups {
   readonly version: '1' | '2';
+  /** For `docker info`. */
+  readonly driver: 'cgroupfs' | 'none';
   /** Says where a group is, before anything is done with it. @param parent path of another group; undefined: our own. */
   place(id: string, parent: string | undefined): void;
   /** The path of a group from the top of its hierarchy. */

@@ -5,6 +5,7 @@
 import { closeSync, openSync } from 'node:fs';
 import { DrydockError, errorMessage } from '#common/errors';
 import { pidfdOpen, pidfdSignal } from '#common/native/process';
+import { inUserNamespace } from '#common/user-namespace';
 import { launchError } from '../launcher-channel.ts';
 import type { RuntimeOptions } from '../platform.ts';
 import type { Jail, JailReportRow, JailSpec, KnownJail, NamespaceMode, Runtime } from '../runtime.ts';
@@ -116,8 +117,8 @@ export class LinuxRuntime implements Runtime {
   info(): ReturnType<Runtime['info']> {
     return {
       cgroupVersion: this.#requireCgroups().version,
-      cgroupDriver: 'cgroupfs',
-      securityOptions: ['name=seccomp,profile=builtin'],
+      cgroupDriver: this.#requireCgroups().driver,
+      securityOptions: ['name=seccomp,profile=builtin', ...(inUserNamespace ? ['name=rootless'] : [])],
       warnings: limitWarnings(this.#requireCgroups()),
       limits: knownLimits(this.#requireCgroups()),
       runtimes: {},

@@ -8,6 +8,7 @@ import { setPriority } from 'node:os';
 import type { Clock, Timer } from '#common/clock';
 import { errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
+import { inUserNamespace } from '#common/user-namespace';
 import type { Launcher, LauncherProgram } from './launcher.ts';
 
 /** How long the launcher for joining is kept after the last container: scripts start the next one soon. */
@@ -21,6 +22,8 @@ const WAITING_NICENESS = 15;
  * that of the process counts only within the session.
  */
 function setNiceness(pid: number, niceness: number): void {
+  // Nobody but the machine's root may take a niceness back.
+  if (inUserNamespace) return;
   try {
     setPriority(pid, niceness);
     writeFileSync(`/proc/${pid}/autogroup`, String(niceness));

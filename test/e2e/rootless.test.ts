@@ -1,0 +1,156 @@
+/** The daemon of an ordinary user: the README's two commands without root. */
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { type DaemonAddress, IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
+import { litterOf } from '../support/e2e/litter.ts';
+import { describeE2e } from '../support/e2e/session.ts';
+import { lacking } from '../support/requirements.ts';
+
+/** A user that every Debian has. */
+const USER = 'www-data';
+const UID = 33;
+const FIRST = 600_000;
+
+/** Becomes that user, on a machine that has given it the numbers of `text` (subuid(5)). */
+function asUser(folder: string, text: string): string[] {
+  writeFileSync(join(folder, 'ids'), text);
+  chmodSync(folder, 0o755);
+  const binds = ['subuid', 'subgid'].map((name) => `mount --bind ${folder}/ids /etc/${name}`).join(' && ');
+  const user = `env -u XDG_RUNTIME_DIR -u XDG_CONFIG_HOME HOME=${folder}/home setpriv --reuid ${UID} --regid ${UID} --clear-groups`;
+  return ['unshare', '--mount', 'sh', '-c', `${binds} && exec ${user} "$@"`, 'sh'];
+}
+
+/** Places that the user may write to. */
+function usersAddress(): DaemonAddress {
+  const address = TestDaemon.makeAddress();
+  const folder = dirname(address.dataRoot);
+  mkdirSync(address.configFolder, { recursive: true });
+  chownSync(folder, UID, UID);
+  return address;
+}
+
+describeE2e.skipIf(lacking('newuidmap', 'setpriv'))('the daemon of an ordinary user', () => {
+  const address = usersAddress();
+  const folder = mkdtempSync(join(tmpdir(), 'drydock-rootless-'));
+  let daemon: TestDaemon;
+  beforeAll(async () => {
+    daemon = await TestDaemon.launch(address, [], undefined, asUser(folder, `${USER}:${FIRST}:65536\n`));
+  });
+  afterAll(async () => {
+    await daemon.stop('SIGTERM');
+    TestDaemon.forget(address);
+    rmSync(folder, { recursive: true });
+  });
+  const run = (...args: string[]): Promise<string> => daemon.ok(['run', '--rm', ...args]);
+
+  it('runs containers whose root is that user, and whose other users are its subordinate ones', async () => {
+    await daemon.ok(['run', '-d', '--name', 'mine', IMAGE, 'sleep', '1000']);
+    const map = await daemon.ok(['exec', 'mine', 'cat', '/proc/self/uid_map']);
+    expect(map.trim().split(/\s+/).map(Number)).toEqual([0, UID, 1, 1, FIRST, 65_536]);
+    const paths = ['/', '/etc', '/usr/bin/env', '/etc/hosts', '/dev/shm'];
+    const owners = await daemon.ok(['exec', 'mine', 'stat', '-c', '%u:%g', ...paths]);
+    expect(owners.split('\n')).toEqual(paths.map(() => '0:0'));
+    expect(await daemon.ok(['exec', '-u', '1000:1000', 'mine', 'id', '-u'])).toBe('1000');
+    const files = await run(IMAGE, 'sh', '-c', 'touch /f && chown 7:8 /f && stat -c %u:%g /f');
+    expect(files).toBe('7:8');
+    await daemon.ok(['rm', '-f', 'mine']);
+  });
+
+  it('gives them a network, names and published ports', async () => {
+    const serve = 'require("http").createServer((q,r)=>r.end("hello")).listen(80)';
+    await daemon.ok(['network', 'create', 'net']);
+    await daemon.ok([
+      ...['run', '-d', '--name', 'web', '--network', 'net', '-p', '127.0.0.1:0:80'],
+      ...[IMAGE, 'node', '-e', serve],
+    ]);
+    const port = await daemon.ok(['port', 'web', '80']);
+    const get = (url: string): string =>
+      `const go=()=>fetch("${url}").then(r=>r.text()).then(console.log,()=>setTimeout(go,50));go()`;
+    expect(await run('--network', 'net', IMAGE, 'node', '-e', get('http://web'))).toBe('hello');
+    expect(await (await fetch(`http://${port}`)).text()).toBe('hello');
+    await daemon.ok(['rm', '-f', 'web']);
+    await daemon.ok(['network', 'rm', 'net']);
+  });
+
+  it('mounts volumes and folders with the rights of the user', async () => {
+    expect(await run('-v', 'vol:/v', IMAGE, 'sh', '-c', 'touch /v/f && stat -c %u /v/f')).toBe('0');
+    writeFileSync(join(folder, 'secret'), 'x', { mode: 0o600 });
+    writeFileSync(join(folder, 'open'), 'open');
+    const { stdout, stderr } = await daemon.run([
+      'run',
+      '--rm',
+      '-v',
+      `${folder}:/h`,
+      IMAGE,
+      'cat',
+      '/h/open',
+      '/h/secret',
+    ]);
+    expect([stdout, stderr]).toEqual(['open', expect.stringMatching(/secret: Permission denied/)]);
+    await daemon.ok(['volume', 'rm', 'vol']);
+  });
+
+  it('commits images, whose removals hold', async () => {
+    const script = 'rm -r /etc/apt && mkdir /etc/apt && touch /etc/apt/new /made && rm /etc/passwd';
+    await daemon.ok(['run', '--name', 'base', IMAGE, 'sh', '-c', script]);
+    await daemon.ok(['commit', 'base', 'committed']);
+    expect(await run('committed', 'sh', '-c', 'ls /etc/apt /made; ls /etc/passwd 2>&1')).toBe(
+      "/made\n\n/etc/apt:\nnew\nls: cannot access '/etc/passwd': No such file or directory",
+    );
+    await daemon.ok(['rm', 'base']);
+    await daemon.ok(['rmi', 'committed']);
+  });
+
+  it('says what it cannot keep, and what it is', async () => {
+    const { stdout, stderr, code } = await daemon.run([
+      'create',
+      '--name',
+      'big',
+      '-m',
+      '64m',
+      IMAGE,
+      'true',
+    ]);
+    expect([code, stderr]).toEqual([0, expect.stringMatching(/memory limit: asked 67108864, got none/)]);
+    expect(stdout).not.toBe('');
+    await daemon.ok(['rm', 'big']);
+    const info = await daemon.ok(['info', '-f', '{{json .SecurityOptions}} {{.CgroupDriver}}']);
+    expect(info).toMatch(/name=rootless.* none$/);
+  });
+
+  it('stops, pauses and kills', async () => {
+    await daemon.ok(['run', '-d', '--name', 'long', IMAGE, 'sh', '-c', 'sleep 1000 & sleep 1000']);
+    await daemon.ok(['pause', 'long']);
+    const pid = await daemon.ok(['inspect', '-f', '{{.State.Pid}}', 'long']);
+    expect(Number(pid)).toBeGreaterThan(1);
+    await daemon.ok(['unpause', 'long']);
+    await daemon.ok(['kill', 'long']);
+    expect(await daemon.ok(['wait', 'long'])).toBe('137');
+    await daemon.ok(['rm', 'long']);
+  });
+
+  it('leaves nothing', async () => {
+    await daemon.stop('SIGTERM');
+    expect(litterOf(address)).toEqual([]);
+  });
+
+  it('has root as the only user where the user has no numbers, and says so', async () => {
+    const other = usersAddress();
+    daemon = await TestDaemon.launch(other, [], undefined, asUser(folder, ''));
+    try {
+      expect(daemon.log).toMatch(
+        /root as their only user: \/etc\/subuid and \/etc\/subgid have no numbers for www-data/,
+      );
+      const map = await run(IMAGE, 'cat', '/proc/self/uid_map');
+      expect(map.trim().split(/\s+/).map(Number)).toEqual([0, UID, 1]);
+      const { stderr } = await daemon.run(['run', '--rm', '-u', '1000', IMAGE, 'true']);
+      expect(stderr).toMatch(/uid 1000 is not one of the container's user namespace/);
+      expect(readFileSync(join(folder, 'ids'), 'utf8')).toBe('');
+    } finally {
+      await daemon.stop('SIGTERM');
+      TestDaemon.forget(other);
+    }
+  });
+});
