@@ -1,5 +1,5 @@
 /** The daemon of an ordinary user: the README's two commands without root. */
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -93,14 +93,16 @@ describeE2e.skipIf(lacking('newuidmap', 'setpriv'))('the daemon of an ordinary u
   });
 
   it('commits images, whose removals hold', async () => {
-    const script = 'rm -r /etc/apt && mkdir /etc/apt && touch /etc/apt/new /made && rm /etc/passwd';
-    await daemon.ok(['run', '--name', 'base', IMAGE, 'sh', '-c', script]);
-    await daemon.ok(['commit', 'base', 'committed']);
-    expect(await run('committed', 'sh', '-c', 'ls /etc/apt /made; ls /etc/passwd 2>&1')).toBe(
-      "/made\n\n/etc/apt:\nnew\nls: cannot access '/etc/passwd': No such file or directory",
-    );
-    await daemon.ok(['rm', 'base']);
-    await daemon.ok(['rmi', 'committed']);
+    const step = async (from: string, script: string, to: string): Promise<void> => {
+      await daemon.ok(['run', '--name', 'step', from, 'sh', '-c', script]);
+      await daemon.ok(['commit', 'step', to]);
+      await daemon.ok(['rm', 'step']);
+    };
+    await step(IMAGE, 'mkdir /dir && touch /dir/old', 'one');
+    await step('one', 'rm -r /dir && mkdir /dir && touch /dir/new && rm /etc/passwd', 'two');
+    const script = 'ls /dir; ls /etc/passwd 2>&1';
+    expect(await run('two', 'sh', '-c', script)).toMatch(/^new\nls: .*: No such file or directory$/);
+    await daemon.ok(['rmi', 'two', 'one']);
   });
 
   it('says what it cannot keep, and what it is', async () => {
@@ -134,23 +136,5 @@ describeE2e.skipIf(lacking('newuidmap', 'setpriv'))('the daemon of an ordinary u
   it('leaves nothing', async () => {
     await daemon.stop('SIGTERM');
     expect(litterOf(address)).toEqual([]);
-  });
-
-  it('has root as the only user where the user has no numbers, and says so', async () => {
-    const other = usersAddress();
-    daemon = await TestDaemon.launch(other, [], undefined, asUser(folder, ''));
-    try {
-      expect(daemon.log).toMatch(
-        /root as their only user: \/etc\/subuid and \/etc\/subgid have no numbers for www-data/,
-      );
-      const map = await run(IMAGE, 'cat', '/proc/self/uid_map');
-      expect(map.trim().split(/\s+/).map(Number)).toEqual([0, UID, 1]);
-      const { stderr } = await daemon.run(['run', '--rm', '-u', '1000', IMAGE, 'true']);
-      expect(stderr).toMatch(/uid 1000 is not one of the container's user namespace/);
-      expect(readFileSync(join(folder, 'ids'), 'utf8')).toBe('');
-    } finally {
-      await daemon.stop('SIGTERM');
-      TestDaemon.forget(other);
-    }
   });
 });
