@@ -1,7 +1,9 @@
 /** The daemon's options: the one table that flags, daemon.json and help are made from. */
+import { join } from 'node:path';
 import type { AddressPool, RuntimeProgram, Ulimit, ValueKind } from './config-values.ts';
 import { SHUTDOWN_TIMEOUT_S } from './limits.ts';
 import { LOG_LEVELS } from './log.ts';
+import { PLACES } from './places.ts';
 
 /** Effective options. */
 export interface DaemonConfig {
@@ -35,8 +37,6 @@ export interface DaemonConfig {
   dnsOpts: string[];
   hostGateways: string[];
   mtu: number;
-  /** Whose subordinate numbers the users of containers have: `default`, `user`, `user:group`; empty for the machine's own. */
-  usernsRemap: string;
   /** Whose subordinate numbers the users of containers have: `default`, `user`, `user:group`; empty for the machine's own. */
   usernsRemap: string;
   /** Limits of processes by name. */
@@ -95,9 +95,9 @@ export interface DaemonOption {
 
 /** Where things are unless told otherwise. */
 export const DEFAULTS: DaemonConfig = {
-  hosts: ['unix:///run/drydock/docker.sock'],
-  dataRoot: '/var/lib/drydock',
-  execRoot: '/run/drydock',
+  hosts: [`unix://${PLACES.run}/docker.sock`],
+  dataRoot: PLACES.data,
+  execRoot: PLACES.run,
   pidfile: '',
   group: '',
   debug: false,
@@ -124,7 +124,6 @@ export const DEFAULTS: DaemonConfig = {
   dnsOpts: [],
   hostGateways: [],
   mtu: 0,
-  usernsRemap: '',
   usernsRemap: '',
   ulimits: {},
   shmBytes: 64 * 1024 * 1024,
@@ -159,7 +158,7 @@ export const DEFAULTS: DaemonConfig = {
 };
 
 /** Read when it is there; one that is named on the command line must be there. */
-export const CONFIG_FILE_DEFAULT = '/etc/drydock/daemon.json';
+export const CONFIG_FILE_DEFAULT: string = join(PLACES.config, 'daemon.json');
 
 /** Keys that dockerd's daemon.json holds below another one. */
 export const KEY_GROUPS: Readonly<Record<string, readonly string[]>> = {
@@ -319,13 +318,6 @@ export const OPTIONS: readonly DaemonOption[] = [
     'dashboard',
     'text',
     'serve a web page of containers, flows and file operations on the loopback; the log tells its secret URL',
-  ),
-  option(
-    '--userns-remap <user[:group]>',
-    'userns-remap',
-    'usernsRemap',
-    'text',
-    'run containers in a user namespace, with the numbers of this user in /etc/subuid and /etc/subgid; default: those of dockremap',
   ),
   option(
     '--file-sharing <folder>',

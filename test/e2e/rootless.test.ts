@@ -2,10 +2,10 @@
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type DaemonAddress, IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
 import { litterOf } from '../support/e2e/litter.ts';
-import { describeE2e } from '../support/e2e/session.ts';
+import { E2E_NEEDS } from '../support/e2e/shared-daemon.ts';
 import { lacking } from '../support/requirements.ts';
 
 /** A user that every Debian has. */
@@ -31,12 +31,14 @@ function usersAddress(): DaemonAddress {
   return address;
 }
 
-describeE2e.skipIf(lacking('newuidmap', 'setpriv'))('the daemon of an ordinary user', () => {
+describe.skipIf(lacking(...E2E_NEEDS, 'newuidmap', 'setpriv'))('the daemon of an ordinary user', () => {
   const address = usersAddress();
   const folder = mkdtempSync(join(tmpdir(), 'drydock-rootless-'));
   let daemon: TestDaemon;
   beforeAll(async () => {
-    daemon = await TestDaemon.launch(address, [], undefined, asUser(folder, `${USER}:${FIRST}:65536\n`));
+    daemon = await TestDaemon.launch(address, [], {
+      wrapper: asUser(folder, `${USER}:${FIRST}:65536\n`),
+    });
   });
   afterAll(async () => {
     await daemon.stop('SIGTERM');
