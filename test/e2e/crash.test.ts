@@ -121,17 +121,12 @@ const OPERATIONS: Operation[] = [
   {
     name: 'prune',
     before: [
-      ['create', '--name', 'cc', IMAGE, 'true'],
-      ['load', '-i', '@archive'],
-      ['network', 'create', 'nn'],
+      ['create', '--name', 'cc', '-v', '/anonymous', IMAGE, 'true'],
+      ['create', '--name', 'dd', IMAGE, 'true'],
     ],
-    command: ['system', 'prune', '-af', '--filter', 'label!=never'],
+    command: ['container', 'prune', '-f'],
     shown: ['start', '-a', 'cc'],
     removes: true,
-    after: [
-      ['network', 'rm', 'nn'],
-      ['rmi', 'loaded'],
-    ],
   },
 ];
 

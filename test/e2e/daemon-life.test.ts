@@ -196,11 +196,6 @@ describeE2e('the daemon from start to end', () => {
   };
 
   it.each([
-    [
-      'root',
-      'exec setpriv --reuid=65534 --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override',
-      /needs root.*sudo/,
-    ],
     ['/dev/net/tun', 'mount -t tmpfs none /dev/net; exec', /\/dev\/net\/tun is missing.*modprobe tun/],
     ['/dev/fuse', 'mount -t tmpfs none /dev; exec', /\/dev\/fuse is missing.*modprobe fuse/],
   ])('without %s it says what is missing and how to get it', async (_, prepare, message) => {

@@ -33,8 +33,11 @@ describeE2e('mounts with options', () => {
     cleanUp = [() => rmSync(folder, { recursive: true, force: true })];
   });
   afterEach(async () => {
-    await docker.removeAll();
-    for (const step of cleanUp.reverse()) step();
+    try {
+      await docker.removeAll();
+    } finally {
+      for (const step of cleanUp.reverse()) step();
+    }
   });
 
   it('type=image shows an image or a folder of it, read-only, and keeps the image', async () => {

@@ -5,7 +5,7 @@
  */
 import { closeSync, readFileSync } from 'node:fs';
 import type { Clock } from '#common/clock';
-import { assert, DrydockError, SyscallError } from '#common/errors';
+import { assert, DrydockError, errorCode, SyscallError } from '#common/errors';
 import type { Log } from '#common/log';
 import { terminalNumber } from '#common/native/tty';
 import type { SeccompFilter } from '../../launch/protocol.ts';
@@ -111,10 +111,12 @@ export class LinuxJail implements Jail {
     const { init, process } = this.#spec;
     try {
       // Not earlier: the launcher that becomes this jail's process needs more memory than the smallest limit.
-      this.#context.cgroups.update(this.id, this.#limits);
+      const isLimited = this.#limit();
       this.#first.channel.send({ type: 'run' });
       await this.#first.channel.expect('executing');
       await this.#first.channel.gone();
+      // The launcher's memory went with its program.
+      if (!isLimited) this.#context.cgroups.update(this.id, this.#limits);
     } catch (error) {
       this.#freeStreams();
       throw error;
@@ -126,6 +128,17 @@ export class LinuxJail implements Jail {
     } catch (error) {
       if (this.#terminal !== undefined) closeSync(this.#terminal);
       throw error;
+    }
+  }
+
+  /** Sets the limits, if the launcher fits into them: cgroup v1 takes no memory limit that is below what is used. */
+  #limit(): boolean {
+    try {
+      this.#context.cgroups.update(this.id, this.#limits);
+      return true;
+    } catch (error) {
+      if (errorCode(error) !== 'EBUSY') throw error;
+      return false;
     }
   }
 
