@@ -70,6 +70,8 @@ export const DEVIATIONS: readonly Deviation[] = [
   { operation: /^GET \/(info|containers\/\{id\}\/json)$/, fault: /\/Isolation: must be equal/ },
   // Kept after it left the API with 1.45: docker-compose 1.x speaks the newest version and reads it.
   of('GET /images/{name}/json', /^\/ContainerConfig: is not documented$/),
+  // What dockerd told clients before 1.42 although their descriptions had only its parts, BuildCache.
+  of('GET /system/df', /^\/BuilderSize: is not documented$/),
   // Pointers that point nowhere.
   of(
     'GET /containers/{id}/json',

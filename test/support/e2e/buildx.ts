@@ -233,6 +233,8 @@ export class Buildx {
       for await (const message of this.call('/moby.buildkit.v1.Control/Status', pb([1, ref])))
         addStatus(answer, message);
     })();
+    // It may fail long before it is waited for.
+    status.catch(() => {});
     try {
       const solving = this.unary('/moby.buildkit.v1.Control/Solve', solve, {
         ...(build.signal && { signal: build.signal }),
