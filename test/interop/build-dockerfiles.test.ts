@@ -518,7 +518,7 @@ describeHere('what BuildKit adds to Dockerfiles', () => {
 
   it('a stage that fails ends the others, and is the failure that is told', async () => {
     const text =
-      'FROM host AS a\nRUN sleep 1000\nFROM host AS b\nRUN exit 5\nFROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n';
+      'FROM host AS a\nRUN exec sleep 1000\nFROM host AS b\nRUN exit 5\nFROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n';
     await expect(build(text, { mode: 'buildkit' })).rejects.toThrow(
       "'/bin/sh -c exit 5' returned a non-zero code: 5",
     );
