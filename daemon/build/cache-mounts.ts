@@ -4,12 +4,11 @@
  * Layout: `build-cache/HASH/{cache.json,data}`. A folder that is in use is told by a count here; a daemon that was killed
  * has no users.
  */
-import { randomUUID } from 'node:crypto';
-import { chmod, chown, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { digestOf } from '../image/content.ts';
+import { digestOf, hexOf } from '../image/content.ts';
 import { treeBytes } from '../image/overlay-driver.ts';
-import { readJson, writeJson } from '../store/durable.ts';
+import { RecordFolder } from '../store/record-folder.ts';
 
 /** What is kept of a cache folder. */
 export interface CacheMountRecord {
@@ -49,23 +48,20 @@ interface Use {
 
 /** See the module's head. */
 export class CacheMounts {
-  readonly #folder: string;
+  readonly #folder: RecordFolder<CacheMountRecord>;
   readonly #nowMs: () => number;
-  readonly #records = new Map<string, CacheMountRecord>();
+  #records = new Map<string, CacheMountRecord>();
   readonly #uses = new Map<string, Use>();
 
   constructor(folder: string, nowMs: () => number) {
-    this.#folder = folder;
+    this.#folder = new RecordFolder(folder, 'cache.json');
     this.#nowMs = nowMs;
   }
 
   async open(): Promise<void> {
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    for (const id of await readdir(this.#folder)) {
-      const record = await readJson<CacheMountRecord>(join(this.#folder, id, 'cache.json'));
-      if (record) this.#records.set(id, record);
-      else await rm(join(this.#folder, id), { recursive: true, force: true });
-    }
+    const { records, unfinished, damaged } = await this.#folder.load();
+    this.#records = records;
+    for (const id of [...unfinished, ...damaged]) await this.#folder.remove(id);
   }
 
   /** Gives a folder's path until `release` is called. @throws the signal's reason while it waits for a locked one */
@@ -74,7 +70,7 @@ export class CacheMounts {
     let id = '';
     for (let copy = 0; ; ) {
       signal.throwIfAborted();
-      id = digestOf(`${request.name} ${copy}`).slice('sha256:'.length);
+      id = hexOf(digestOf(`${request.name} ${copy}`));
       const use = this.#uses.get(id);
       if (!use || (sharing === 'shared' && use.users > 0)) break;
       if (sharing === 'private') copy++;
@@ -93,10 +89,9 @@ export class CacheMounts {
   }
 
   async #prepare(id: string, { name, owner, mode, seed }: CacheMountRequest): Promise<string> {
-    const folder = join(this.#folder, id);
+    const data = this.#dataPath(id);
     const record = this.#records.get(id) ?? { name, createdMs: this.#nowMs(), lastUsedMs: 0, uses: 0 };
     if (!this.#records.has(id)) {
-      const data = join(folder, 'data');
       await mkdir(data, { recursive: true });
       await seed?.(data);
       await chown(data, owner.uid, owner.gid);
@@ -104,8 +99,8 @@ export class CacheMounts {
     }
     Object.assign(record, { lastUsedMs: this.#nowMs(), uses: record.uses + 1 });
     this.#records.set(id, record);
-    await writeJson(join(folder, 'cache.json'), record);
-    return join(folder, 'data');
+    await this.#folder.save(id, record);
+    return data;
   }
 
   async #release(id: string, use: Use): Promise<void> {
@@ -119,19 +114,20 @@ export class CacheMounts {
       [...this.#records].map(async ([id, record]) => ({
         ...record,
         id,
-        sizeBytes: await treeBytes(join(this.#folder, id, 'data')),
+        sizeBytes: await treeBytes(this.#dataPath(id)),
         inUse: this.#uses.has(id),
       })),
     );
   }
 
+  #dataPath(id: string): string {
+    return join(this.#folder.pathOf(id), 'data');
+  }
+
   /** Removes a folder that nothing uses. Returns whether it did. */
   async remove(id: string): Promise<boolean> {
     if (this.#uses.has(id) || !this.#records.delete(id)) return false;
-    const doomed = join(this.#folder, `${id}.${randomUUID()}`);
-    await rename(join(this.#folder, id), doomed);
-    await rm(join(doomed, 'cache.json'), { force: true });
-    await rm(doomed, { recursive: true, force: true });
+    await this.#folder.remove(id);
     return true;
   }
 }

@@ -22,6 +22,11 @@ export function digestOf(bytes: Uint8Array | string): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
 
+/** The hexadecimal digits of a digest: what files and folders are called by. */
+export function hexOf(digest: string): string {
+  return digest.slice('sha256:'.length);
+}
+
 /** Maps a full disk to the coded error, and leaves all others. */
 export function storageError(error: unknown): unknown {
   const code = errorCode(error);
@@ -127,7 +132,7 @@ export class ContentStore {
 
   /** Where the blob is, or would be. Digests come from manifests: they must have passed isDigest. */
   path(digest: string): string {
-    return `${this.folder}/${digest.slice('sha256:'.length)}`;
+    return `${this.folder}/${hexOf(digest)}`;
   }
 
   async has(digest: string): Promise<boolean> {
@@ -157,7 +162,7 @@ export class ContentStore {
 
   /** A writer of a blob with a known digest, which goes on where an interrupted one was suspended. */
   async resume(digest: string): Promise<BlobWriter> {
-    const path = `${this.#ingest}/${digest.slice('sha256:'.length)}.part`;
+    const path = `${this.#ingest}/${hexOf(digest)}.part`;
     const flags = constants.O_RDWR | constants.O_CREAT;
     const writer = new BlobWriter(this, await open(path, flags, 0o600), path);
     await writer.adopt();
