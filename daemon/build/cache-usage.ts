@@ -2,6 +2,7 @@
  * What builds have left to be used again: images of steps that have no name, and the folders of RUN --mount=type=cache.
  * As `docker system df`, `docker builder prune` and `docker buildx du` list them; their names of fields are BuildKit's.
  */
+import { hexOf } from '../image/content.ts';
 import type { Images } from '../image/images.ts';
 import type { ImageRecord } from '../image/records.ts';
 import type { ImageUsers } from '../image/store.ts';
@@ -35,8 +36,6 @@ export interface CachePruneOptions {
   keepBytes: number;
   users: ImageUsers;
 }
-
-const hexOf = (id: string): string => id.slice('sha256:'.length);
 
 /** See the module's head. */
 export class BuildCache {

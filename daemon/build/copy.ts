@@ -22,6 +22,7 @@ import { download } from './download.ts';
 import { expandForeign } from './foreign-archive.ts';
 import { fetchGit, parseGitUrl } from './git.ts';
 import type { MountFiles } from './run-mounts.ts';
+import { withRoot } from './scratch-root.ts';
 import { cleanPath, excludedPaths, type FoundSource, parseOwner, planCopy, Tree } from './sources.ts';
 
 /** The image so far, and what a step needs to make a layer on it. */
@@ -76,25 +77,10 @@ interface Archive {
 const latin1 = (text: string): ByteString => Buffer.from(text).toString('latin1');
 const isUrl = (text: string): boolean => /^https?:\/\//i.test(text);
 
-/** Runs `work` with a mounted root over layers, which is gone afterwards. */
-async function withRoot<T>(
-  { roots }: Pick<CopyParts, 'roots'>,
-  layers: readonly LayerRecord[],
-  work: (root: string, id: string) => Promise<T>,
-): Promise<T> {
-  const id = `build-${randomUUID()}`;
-  await roots.createOn(id, '', layers);
-  try {
-    return await work(await roots.mount(id), id);
-  } finally {
-    await roots.remove(id);
-  }
-}
-
 /** The layer of WORKDIR: undefined when the folder is there already. */
 export async function folderLayer(parts: CopyParts, path: string): Promise<LayerRecord | undefined> {
   const { images, roots, layers, lease } = parts;
-  return withRoot(parts, layers, async (root, id) => {
+  return withRoot(roots, layers, async (root, id) => {
     const tree = new Tree(root);
     const folder = latin1(cleanPath(path));
     try {
@@ -179,7 +165,7 @@ async function produce(
   const { workers } = images.library.parts;
   // Names of owners are the image's, also for a layer that does not look at it otherwise.
   const owner = await ownerOf(parts, request);
-  return withRoot(parts, request.link ? [] : parts.layers, async (root, id) => {
+  return withRoot(roots, request.link ? [] : parts.layers, async (root, id) => {
     const tree = new Tree(root);
     try {
       const { items, folders } = planCopy(tree, files, request.destination, request.parents);
@@ -211,7 +197,7 @@ async function ownerOf(
   if (chown === undefined) return { uid: 0, gid: 0 };
   const numbers = /^(\d+)(?::(\d+))?$/.exec(chown);
   if (numbers) return { uid: Number(numbers[1]), gid: Number(numbers[2] ?? numbers[1]) };
-  return withRoot(parts, parts.layers, async (root) => {
+  return withRoot(parts.roots, parts.layers, async (root) => {
     const tree = new Tree(root);
     try {
       return parseOwner(chown, (path) => readText(tree, path));

@@ -274,8 +274,7 @@ export class StageBuilder {
       );
     const workdir = this.#config.WorkingDir || '/';
     const variables = this.#arguments.variables(this.#config.Env ?? []);
-    const from = flag('from');
-    const files = from === undefined ? { folder: this.#options.contextPath } : await this.#filesOf(from);
+    const files = await this.#filesOf(flag('from'));
     return {
       instruction: name as 'ADD' | 'COPY',
       sources: words,

@@ -6,7 +6,7 @@
 import type { Readable } from 'node:stream';
 import { decompressor, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import { DOCUMENT_BYTES_MAX, parseDocument } from './config-file.ts';
-import type { Blob, BlobWriter, ContentStore } from './content.ts';
+import { type Blob, type BlobWriter, type ContentStore, hexOf } from './content.ts';
 import { entryComponents } from './entry-path.ts';
 import type { TarHeader } from './tar/header.ts';
 import { badArchive, TAR_LIMITS, TarReader, type TarSink } from './tar/reader.ts';
@@ -208,7 +208,7 @@ export interface ArchivedImage {
 const blobName = (digest: unknown): string => {
   if (typeof digest !== 'string' || !/^sha256:[a-f0-9]{64}$/.test(digest))
     throw badArchive(`a manifest has the bad digest ${JSON.stringify(digest)}`);
-  return `blobs/sha256/${digest.slice('sha256:'.length)}`;
+  return `blobs/sha256/${hexOf(digest)}`;
 };
 
 /** The images of an archive in docker's or OCI's layout. @throws DrydockError ERR_BAD_ARCHIVE */

@@ -27,7 +27,7 @@ import { DrydockError, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import { readJson, sweepTemporaries, writeJson } from '../store/durable.ts';
 import { type Compression, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
-import type { Blob, ContentStore } from './content.ts';
+import { type Blob, type ContentStore, hexOf } from './content.ts';
 import type { WhiteoutForm } from './extract.ts';
 import { badArchive } from './tar/reader.ts';
 import type { FileWorkers } from './workers.ts';
@@ -170,7 +170,7 @@ export class LayerStore {
   }
 
   #folder(diffId: string): string {
-    return `${this.#root}/layers/${diffId.slice('sha256:'.length)}`;
+    return `${this.#root}/layers/${hexOf(diffId)}`;
   }
 
   async #unpack(blob: Blob, expected: string | undefined): Promise<Layer> {
@@ -235,7 +235,7 @@ export class LayerStore {
   }
 
   #freeShortName(diffId: string): string {
-    const hex = diffId.slice('sha256:'.length);
+    const hex = hexOf(diffId);
     const taken = new Set([...this.#layers.values()].map((layer) => layer.shortName));
     let length = SHORT_NAME_LENGTH;
     while (taken.has(hex.slice(0, length))) length++;
@@ -243,7 +243,7 @@ export class LayerStore {
   }
 
   #linkTarget(layer: LayerFile): string {
-    return `../layers/${layer.diffId.slice('sha256:'.length)}/diff`;
+    return `../layers/${hexOf(layer.diffId)}/diff`;
   }
 
   async #linkIsRight(layer: LayerFile): Promise<boolean> {

@@ -4,12 +4,13 @@
  * The options of mount(2) must fit one page, so layers are named by short symlinks relative to a descriptor of the
  * driver's folder (`/proc/self/fd/N/l/SHORT`): 128 layers fit, whatever the path of the data root.
  */
-import { chown, type FileHandle, lstat, mkdir, open, opendir, readFile, rm, rmdir } from 'node:fs/promises';
+import { chown, type FileHandle, lstat, mkdir, open, opendir, rm, rmdir } from 'node:fs/promises';
 import { errorCode, errorMessage } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { detachMount } from '#common/native/mount';
 import { mountOverlay } from '#common/native/overlay';
 import { inUserNamespace } from '#common/user-namespace';
+import { mountsWithin } from '../mounts/host-mounts.ts';
 import { compareTrees, type TreeChange } from './changes-of-tree.ts';
 import type { LayerStore } from './layers.ts';
 import { ownerOnDisk, ROOT } from './owners.ts';
@@ -27,16 +28,9 @@ const PLAIN_OPTIONS = [
   ...(inUserNamespace ? ['userxattr'] : ['redirect_dir=off', 'metacopy=off']),
 ];
 
-/** Paths of the mounts at or below `folder`, as /proc/self/mountinfo has them. */
-export async function mountsBelow(folder: string): Promise<string[]> {
-  const mounts: string[] = [];
-  for (const line of (await readFile('/proc/self/mountinfo', 'utf8')).split('\n')) {
-    const target = line
-      .split(' ')[4]
-      ?.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
-    if (target === folder || target?.startsWith(`${folder}/`)) mounts.push(target);
-  }
-  return mounts;
+/** Takes away all mounts at or below a folder, the latest first. */
+export async function detachWithin(folder: string): Promise<void> {
+  for (const target of (await mountsWithin(folder)).reverse()) detachMount(target);
 }
 
 /** Bytes of all regular files below a folder, hard links once. */
@@ -95,7 +89,7 @@ export class OverlayDriver implements RootDriver {
 
   async mount(folder: string, layers: readonly LayerRecord[]): Promise<string> {
     const target = `${folder}/merged`;
-    if ((await mountsBelow(target)).includes(target)) return target;
+    if ((await mountsWithin(target)).includes(target)) return target;
     const own = `${this.#base()}/${folder.slice(this.#root.length + 1)}`;
     const lower = this.#lower(layers);
     mountOverlay(target, {
@@ -140,7 +134,7 @@ export class OverlayDriver implements RootDriver {
   }
 
   async unmount(folder: string): Promise<void> {
-    for (const target of (await mountsBelow(folder)).reverse()) detachMount(target);
+    await detachWithin(folder);
   }
 
   async writableBytes(folder: string): Promise<number> {

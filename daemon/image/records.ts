@@ -5,7 +5,7 @@
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { readJson, sweepTemporaries, writeJson } from '../store/durable.ts';
-import type { Blob } from './content.ts';
+import { type Blob, hexOf } from './content.ts';
 import type { Layer } from './layers.ts';
 
 /** A layer of an image, with the blob that it came as. */
@@ -99,7 +99,7 @@ export class ImageRecords {
   }
 
   #path(id: string): string {
-    return `${this.#folder}/${id.slice('sha256:'.length)}.json`;
+    return `${this.#folder}/${hexOf(id)}.json`;
   }
 
   /** One write after the other: the last one written is the last state. */

@@ -6,7 +6,7 @@
 import type { Readable } from 'node:stream';
 import { decompressor, detectCompression, MAGIC_BYTES } from './compression.ts';
 import type { ConfigFile } from './config-file.ts';
-import { type ContentStore, digestOf } from './content.ts';
+import { type ContentStore, digestOf, hexOf } from './content.ts';
 import type { LayerRecord } from './records.ts';
 import { formatNormal, parseReference } from './reference.ts';
 import { emitHeader, makeHeader, padding, trailer } from './tar/header.ts';
@@ -25,7 +25,6 @@ const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
 const OCI_LAYER = 'application/vnd.oci.image.layer.v1.tar';
 
-const hexOf = (digest: string): string => digest.slice('sha256:'.length);
 const blobName = (digest: string): string => `blobs/sha256/${hexOf(digest)}`;
 
 function ociManifest(image: SavedImage): Buffer {

@@ -25,10 +25,14 @@ function isWithin(path: string, folder: string): boolean {
   return folder === '/' || path === folder || path.startsWith(`${folder}/`);
 }
 
+/** Places at or below a folder where something is mounted, the earliest first; once for each mount. */
+export async function mountsWithin(folder: string): Promise<string[]> {
+  return (await hostMounts()).map(({ target }) => target).filter((target) => isWithin(target, folder));
+}
+
 /** Places below a folder where something is mounted, outermost first, each once. */
 export async function mountsBelow(folder: string): Promise<string[]> {
-  const targets = (await hostMounts()).map(({ target }) => target);
-  return [...new Set(targets)].filter((target) => target !== folder && isWithin(target, folder)).sort();
+  return [...new Set(await mountsWithin(folder))].filter((target) => target !== folder).sort();
 }
 
 /**

@@ -11,12 +11,12 @@ import { access, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { errorCode, errorMessage } from '#common/errors';
-import { detachMount } from '#common/native/mount';
 import type { ContainerRecord } from '../container/types.ts';
+import { hexOf } from '../image/content.ts';
 import type { Layer } from '../image/layers.ts';
-import { mountsBelow } from '../image/overlay-driver.ts';
+import { detachWithin } from '../image/overlay-driver.ts';
 import type { ImageRecord, LayerRecord } from '../image/records.ts';
-import { formatFamiliar, parseReference } from '../image/reference.ts';
+import { formatFamiliar, isDigest, parseReference } from '../image/reference.ts';
 import { isTemporary, readJson, writeJson } from './durable.ts';
 import { isDoomed } from './record-folder.ts';
 
@@ -51,7 +51,6 @@ export async function fsck(dataRoot: string): Promise<FsckReport> {
   return { checked, damage, leftovers };
 }
 
-const HEX = /^[0-9a-f]{64}$/;
 const exists = (path: string): Promise<boolean> =>
   access(path).then(
     () => true,
@@ -117,7 +116,7 @@ class Check {
   }
 
   #path(digest: string): string {
-    return join(this.#root, 'image/content/sha256', digest.slice('sha256:'.length));
+    return join(this.#root, 'image/content/sha256', hexOf(digest));
   }
 
   #damage(path: string, text: string, repair: string, mend: () => Promise<void>): void {
@@ -134,7 +133,7 @@ class Check {
       this.#leftover(join(folder, 'ingest', name), 'a blob that was being fetched or made');
     for (const name of await entries(join(folder, 'sha256'))) {
       const path = join(folder, 'sha256', name);
-      if (!HEX.test(name)) {
+      if (!isDigest(`sha256:${name}`)) {
         this.#damage(path, 'a file that is not of the store', 'remove it', () => rm(path));
         continue;
       }
@@ -148,15 +147,13 @@ class Check {
 
   async #readImages(): Promise<void> {
     const folder = join(this.#root, 'image/images');
+    await this.#temporaries(folder);
     for (const name of await entries(folder)) {
+      if (isTemporary(name)) continue;
       const path = join(folder, name);
-      if (isTemporary(name)) {
-        this.#leftover(path, 'the record of an image that was being written');
-        continue;
-      }
       const record = await this.#read<ImageRecord>(path);
       if (record === undefined) continue;
-      if (`${record.id?.slice('sha256:'.length)}.json` !== name || !Array.isArray(record.layers))
+      if (`${record.id && hexOf(record.id)}.json` !== name || !Array.isArray(record.layers))
         this.#damage(path, 'it is not the record of the image that its name tells', 'remove it', () =>
           rm(path),
         );
@@ -197,7 +194,7 @@ class Check {
     for (const layer of record.layers) this.#needed.add(layer.diffId);
     const lost = needs.filter((digest) => !this.#sound.has(digest));
     if (lost.length === 0) return;
-    const path = join(this.#root, 'image/images', `${record.id.slice('sha256:'.length)}.json`);
+    const path = join(this.#root, 'image/images', `${hexOf(record.id)}.json`);
     const names = this.#names.get(record.id) ?? [];
     const title = names.length > 0 ? names.join(', ') : record.id;
     this.#damage(
@@ -247,7 +244,7 @@ class Check {
     if (!root) return;
     for (const { diffId, blob } of root.layers) {
       this.#needed.add(diffId).add(blob.digest);
-      const unpacked = join(driverRoot, 'layers', diffId.slice('sha256:'.length), 'layer.json');
+      const unpacked = join(driverRoot, 'layers', hexOf(diffId), 'layer.json');
       if (!this.#sound.has(blob.digest) && !(await exists(unpacked)))
         this.#lostContainer(id, `its layer ${diffId} is gone, packed and unpacked`);
     }
@@ -265,7 +262,7 @@ class Check {
       join(root, root === this.#root ? 'containers' : 'roots', id),
     );
     for (const folder of folders) {
-      for (const mount of (await mountsBelow(folder)).reverse()) detachMount(mount);
+      await detachWithin(folder);
       await rm(folder, { recursive: true, force: true });
     }
   }
@@ -277,12 +274,12 @@ class Check {
   async #readLayers(driverRoot: string): Promise<void> {
     for (const name of await entries(join(driverRoot, 'layers'))) {
       const path = join(driverRoot, 'layers', name);
-      const layer = HEX.test(name)
+      const layer = isDigest(`sha256:${name}`)
         ? await readJson<Layer>(join(path, 'layer.json')).catch(() => undefined)
         : undefined;
       await this.#temporaries(path);
       this.checked.layers++;
-      if (!HEX.test(name) || layer?.diffId !== `sha256:${name}`)
+      if (!isDigest(`sha256:${name}`) || layer?.diffId !== `sha256:${name}`)
         this.#leftover(path, 'a layer that was being unpacked or removed');
       else if (!this.#needed.has(layer.diffId)) this.#leftover(path, 'a layer that nothing needs');
     }

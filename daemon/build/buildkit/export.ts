@@ -2,11 +2,11 @@
  * What becomes of a build's result besides an image of this daemon: its files or an archive, sent to the client
  * (moby.filesync.v1.FileSend). As `--output type=local`, `tar`, `oci` and `docker`.
  */
-import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { DrydockError } from '#common/errors';
 import { packTree } from '../../image/pack.ts';
 import { saveArchive } from '../../image/save.ts';
+import { withRoot } from '../scratch-root.ts';
 import type { Builds } from '../service.ts';
 import { BytesMessage } from './control-messages.ts';
 import { sendFolder } from './filesend.ts';
@@ -75,27 +75,14 @@ export async function exportResult(builds: Builds, parts: ExportParts): Promise<
       ? 'client tarball'
       : `${output.type} image format`;
   await trace.run(`exporting to ${what}`, async () => {
-    if (isLocal) await withImageRoot(builds, parts.imageId, (root) => sendRoot(builds, parts, root));
+    const layers = builds.images.library.layersOf(parts.imageId);
+    if (isLocal) await withRoot(builds.roots, layers, (root) => sendRoot(builds, parts, root));
     else if (output.type === 'tar')
-      await withImageRoot(builds, parts.imageId, (root) =>
+      await withRoot(builds.roots, layers, (root) =>
         sendBytes(parts, packTree(root, { overlay: false, maps: builds.roots.maps })),
       );
     else await sendBytes(parts, archiveOf(builds, parts));
   });
-}
-
-async function withImageRoot(
-  builds: Builds,
-  imageId: string,
-  work: (root: string) => Promise<void>,
-): Promise<void> {
-  const id = `build-${randomUUID()}`;
-  await builds.roots.createOn(id, '', builds.images.library.layersOf(imageId));
-  try {
-    await work(await builds.roots.mount(id));
-  } finally {
-    await builds.roots.remove(id);
-  }
 }
 
 const metadataOf = ({ output }: ExportParts): Record<string, string> => ({

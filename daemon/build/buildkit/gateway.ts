@@ -2,13 +2,13 @@
  * moby.buildkit.v1.frontend.LLBBridge: the gateway, by which a client runs the frontend of its build itself. buildx does:
  * it asks for the Dockerfile's result by Solve, may look into it, and gives it back by Return.
  */
-import { randomUUID } from 'node:crypto';
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DrydockError } from '#common/errors';
 import { formatNormal, parseReference, parseTagged } from '../../image/reference.ts';
 import { resolveInRoot } from '../../mounts/rootpath.ts';
 import { patternTest } from '../ignore.ts';
+import { withRoot } from '../scratch-root.ts';
 import type { Builds } from '../service.ts';
 import {
   EvaluateRequest,
@@ -176,13 +176,7 @@ async function withTree<T>(
   work: (root: string) => Promise<T>,
 ): Promise<T> {
   if (result.kind === 'folder') return work(result.path);
-  const id = `build-${randomUUID()}`;
-  await builds.roots.createOn(id, '', builds.images.library.layersOf(result.imageId));
-  try {
-    return await work(await builds.roots.mount(id));
-  } finally {
-    await builds.roots.remove(id);
-  }
+  return withRoot(builds.roots, builds.images.library.layersOf(result.imageId), work);
 }
 
 const absent = (path: string): DrydockError =>

@@ -2,8 +2,8 @@
  * BuildKit's graphs (LLB) as far as clients of a Dockerfile send them: one source of files, or the result of another build.
  * Graphs with steps of their own are refused. Pure functions.
  */
-import { createHash } from 'node:crypto';
 import { DrydockError } from '#common/errors';
+import { digestOf } from '../../image/content.ts';
 import { type Definition, Op } from './control-messages.ts';
 
 /** The scheme of our own results in a graph: what follows is an image's id. */
@@ -18,8 +18,6 @@ export interface LlbSource {
   identifier: string;
   attributes: ReadonlyMap<string, string>;
 }
-
-const digestOf = (bytes: Uint8Array): string => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 
 /** Finds the source. @throws ERR_NOT_IMPLEMENTED for a graph that is more than one */
 export function sourceOf({ def }: Definition): LlbSource {
