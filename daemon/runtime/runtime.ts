@@ -86,6 +86,20 @@ export type KnownLimits = Record<
   boolean
 >;
 
+/** A machine that knows none. */
+export const NO_LIMITS: KnownLimits = {
+  memoryBytes: false,
+  memorySwapBytes: false,
+  memoryReservationBytes: false,
+  cpuQuotaUs: false,
+  cpuShares: false,
+  cpusetCpus: false,
+  cpusetMems: false,
+  pids: false,
+  blkioWeight: false,
+  oomKillDisable: false,
+};
+
 /** A device node to make and to allow. */
 export interface JailDevice {
   hostPath: string;

@@ -19,7 +19,14 @@ import { checkPromises, jailOwner } from '../plain/promises.ts';
 import { killAll, type PreparedProcess, UserJail } from '../plain/user-jail.ts';
 import { signalAllOf, type UserProcesses } from '../plain/user-processes.ts';
 import type { RuntimeOptions } from '../platform.ts';
-import type { Jail, JailReportRow, JailSpec, ProcessSpec, Runtime } from '../runtime.ts';
+import {
+  type Jail,
+  type JailReportRow,
+  type JailSpec,
+  NO_LIMITS,
+  type ProcessSpec,
+  type Runtime,
+} from '../runtime.ts';
 import { jailPolicy } from '../spec/policy.ts';
 import { darwinPlan, darwinReport } from './plan.ts';
 import type { RootMode } from './profile.ts';
@@ -144,18 +151,7 @@ export class DarwinRuntime implements Runtime {
       ],
       runtimes: {},
       defaultRuntime: this.name,
-      limits: {
-        memoryBytes: false,
-        memorySwapBytes: false,
-        memoryReservationBytes: false,
-        cpuQuotaUs: false,
-        cpuShares: false,
-        cpusetCpus: false,
-        cpusetMems: false,
-        pids: true,
-        blkioWeight: false,
-        oomKillDisable: false,
-      },
+      limits: { ...NO_LIMITS, pids: true },
     };
   }
 

@@ -2,10 +2,11 @@
  * What there is instead of control groups for the daemon of an ordinary user, who may not make any: the processes of a
  * jail are those of its pid namespace, they are stopped by signals, and nothing is limited, which is told.
  */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
 import type { CgroupMount } from '../../launch/protocol.ts';
 import type { JailLimits, JailReportRow, JailStats } from '../runtime.ts';
 import { type Cgroups, killPids } from './cgroup.ts';
+import { procStat } from './proc-stat.ts';
 
 /** USER_HZ, the same on x86-64 and arm64. */
 const NANOSECONDS_PER_TICK = 10_000_000;
@@ -38,16 +39,6 @@ function pidNamespace(pid: number): string | undefined {
     return readlinkSync(`/proc/${pid}/ns/pid`);
   } catch {
     return undefined;
-  }
-}
-
-/** Fields of /proc/PID/stat from the third on (proc_pid_stat(5)); empty when it is gone. */
-function statFields(pid: number): string[] {
-  try {
-    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return text.slice(text.lastIndexOf(')') + 2).split(' ');
-  } catch {
-    return [];
   }
 }
 
@@ -86,7 +77,7 @@ export class NoCgroups implements Cgroups {
     const members = this.#jails.get(id);
     if (!members) return [];
     const isThere = (pid: number): boolean => {
-      const state = statFields(pid)[0];
+      const state = procStat(pid)?.(3);
       return state !== undefined && state !== 'Z' && state !== 'X';
     };
     return readdirSync('/proc')
@@ -97,10 +88,9 @@ export class NoCgroups implements Cgroups {
   }
 
   stats(id: string): JailStats {
-    const all = this.pids(id).map(statFields);
+    const all = this.pids(id).map(procStat);
     // utime, stime and rss are fields 14, 15 and 24.
-    const sum = (field: number): number =>
-      all.reduce((total, fields) => total + Number(fields[field - 3] ?? 0), 0);
+    const sum = (field: number): number => all.reduce((total, stat) => total + Number(stat?.(field) ?? 0), 0);
     const cpuUserNs = sum(14) * NANOSECONDS_PER_TICK;
     const cpuSystemNs = sum(15) * NANOSECONDS_PER_TICK;
     return {

@@ -3,7 +3,7 @@
  * launchers of their own, born into its pid namespace and joined to the rest through a pidfd, so that no process
  * number is trusted twice. With `init`, process 1 only reaps, and the container's program is such a further process.
  */
-import { closeSync, readFileSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import type { Clock } from '#common/clock';
 import { assert, DrydockError, errorCode, SyscallError } from '#common/errors';
 import type { Log } from '#common/log';
@@ -22,6 +22,7 @@ import type {
 import { Adopted } from './adopted.ts';
 import type { Cgroups } from './cgroup.ts';
 import type { Launcher, LauncherProgram } from './launcher.ts';
+import { processStartTime } from './proc-stat.ts';
 import { signalName, signalNumber } from './signals.ts';
 import { linuxStreams } from './stream-system.ts';
 import { openTerminalStreams, type PipeSet, type ProcessStreams } from './streams.ts';
@@ -46,17 +47,6 @@ export interface JailContext {
   settled(): void;
   /** Called once, when nothing is left of it. */
   destroyed(): void;
-}
-
-/** When a process was started, in clock ticks since boot (field 22 of /proc/PID/stat); '' when it is gone. */
-export function processStartTime(pid: number): string {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The name, in parentheses, may hold anything.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-  } catch {
-    return '';
-  }
 }
 
 /** See {@link Jail}. */

@@ -6,7 +6,7 @@
  * (daemon/launch/crossing.ts).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { DrydockError, errorMessage } from '#common/errors';
 import { mapText, type UserMaps } from '#common/id-map';
 import { type Instruction, machineProgram, thisMachine } from '#common/native/machine-code';
@@ -18,7 +18,7 @@ import {
   CLONE_NEWUSER,
   CLONE_NEWUTS,
 } from '#common/native/namespace';
-import { memoryFile, sealMemory } from '#common/native/process';
+import { fillMemory, memoryFile, sealMemory } from '#common/native/process';
 import type { JailSpec } from '../runtime.ts';
 
 /** Where a keeper finds the user namespace that it is to join. */
@@ -106,7 +106,7 @@ export class Keeper {
     let userFd: number | undefined;
     let keeper: Keeper;
     try {
-      writeSync(program, keeperProgram(flags, target !== undefined));
+      fillMemory(program, keeperProgram(flags, target !== undefined));
       sealMemory(program);
       if (target !== undefined) userFd = openSync(`/proc/${target}/ns/user`, 'r');
       const child = spawn(`/proc/self/fd/${program}`, [], {

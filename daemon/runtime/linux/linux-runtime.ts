@@ -12,10 +12,11 @@ import type { Jail, JailReportRow, JailSpec, KnownJail, NamespaceMode, Runtime }
 import type { Cgroups } from './cgroup.ts';
 import { openCgroups } from './cgroup-open.ts';
 import { deviceRules, hostDevices } from './devices.ts';
-import { LinuxJail, processStartTime } from './jail.ts';
+import { LinuxJail } from './jail.ts';
 import { Keeper } from './keeper.ts';
 import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
 import { effectiveSpec } from './plan.ts';
+import { processStartTime } from './proc-stat.ts';
 import { knownLimits, limitWarnings, reportSpec } from './report.ts';
 import { seccompFilter } from './seccomp/filter.ts';
 import { Spares } from './spares.ts';

@@ -27,9 +27,9 @@ import {
 import type { Cgroups } from '../linux/cgroup.ts';
 import { openCgroups } from '../linux/cgroup-open.ts';
 import { hostDevices } from '../linux/devices.ts';
-import { processStartTime } from '../linux/jail.ts';
 import { type Launcher, LauncherProgram } from '../linux/launcher.ts';
 import { effectiveSpec } from '../linux/plan.ts';
+import { processStartTime } from '../linux/proc-stat.ts';
 import { knownLimits, limitWarnings, reportSpec } from '../linux/report.ts';
 import { compileContext, profileOf } from '../linux/seccomp/filter.ts';
 import { signalNumber } from '../linux/signals.ts';

@@ -12,13 +12,20 @@ import { landlockVersion } from '#common/native/landlock';
 import { mountRoot } from '../../launch/root.ts';
 import { linuxSystem } from '../../launch/system.ts';
 import { launchError } from '../launcher-channel.ts';
-import { processStartTime } from '../linux/jail.ts';
 import { LauncherProgram } from '../linux/launcher.ts';
+import { processStartTime } from '../linux/proc-stat.ts';
 import { seccompFilter } from '../linux/seccomp/filter.ts';
 import { linuxStreams } from '../linux/stream-system.ts';
 import { openTerminalStreams, type ProcessStreams } from '../linux/streams.ts';
 import type { RuntimeOptions } from '../platform.ts';
-import type { Jail, JailReportRow, JailSpec, ProcessSpec, Runtime } from '../runtime.ts';
+import {
+  type Jail,
+  type JailReportRow,
+  type JailSpec,
+  NO_LIMITS,
+  type ProcessSpec,
+  type Runtime,
+} from '../runtime.ts';
 import { jailPolicy } from '../spec/policy.ts';
 import { JailNotes } from './notes.ts';
 import { confinement, plainReport, plainSpec } from './plan-linux.ts';
@@ -93,18 +100,7 @@ export class PlainRuntime implements Runtime {
       runtimes: {},
       defaultRuntime: this.name,
       // Without control groups there are none.
-      limits: {
-        memoryBytes: false,
-        memorySwapBytes: false,
-        memoryReservationBytes: false,
-        cpuQuotaUs: false,
-        cpuShares: false,
-        cpusetCpus: false,
-        cpusetMems: false,
-        pids: false,
-        blkioWeight: false,
-        oomKillDisable: false,
-      },
+      limits: NO_LIMITS,
     };
   }
 

@@ -1,5 +1,6 @@
 /** The processes of a user on Linux, from /proc. */
 import { readdirSync, readFileSync } from 'node:fs';
+import { procStat } from '../linux/proc-stat.ts';
 import { type ProcessUsage, signalAllOf, type UserProcesses } from './user-processes.ts';
 
 /** sysconf(_SC_CLK_TCK) is 100 on every Linux that Node runs on. */
@@ -32,16 +33,15 @@ export const linuxUserProcesses: UserProcesses = {
   },
 
   usage(pid): ProcessUsage | undefined {
-    const stat = read(pid, 'stat');
+    const stat = procStat(pid);
     const status = read(pid, 'status');
-    if (stat === '' || status === '') return undefined;
-    // proc(5): after the name in parentheses, utime is field 14 and stime 15 of the line.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    if (!stat || status === '') return undefined;
     const io = read(pid, 'io');
     const own = ['RssAnon', 'RssShmem'].map((name) => Number(field(status, name)) * KILOBYTE);
     return {
-      cpuUserNs: Number(fields[11]) * TICK_NS,
-      cpuSystemNs: Number(fields[12]) * TICK_NS,
+      // utime and stime
+      cpuUserNs: Number(stat(14)) * TICK_NS,
+      cpuSystemNs: Number(stat(15)) * TICK_NS,
       memoryBytes: own.reduce((sum, bytes) => sum + bytes, 0),
       readBytes: Number(field(io, 'read_bytes')),
       writeBytes: Number(field(io, 'write_bytes')),
