@@ -36,7 +36,7 @@ import { Ipv6Input } from './ip/ipv6-input.ts';
 import { Ndp, type RouterOptions } from './ip/ndp.ts';
 import { Neighbours } from './ip/neighbours.ts';
 import { Output } from './ip/output.ts';
-import { GSO_NONE, Packet } from './ip/packet.ts';
+import { Packet } from './ip/packet.ts';
 import { type Link, VNET_HDR_LEN } from './link/link.ts';
 import type { TcpConfig } from './tcp/config.ts';
 import { Groups } from './udp/groups.ts';
@@ -54,6 +54,7 @@ import {
 import { PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP } from './wire/ipv4.ts';
 import { NEXT_ICMPV6 } from './wire/ipv6.ts';
 import { PROTOCOL_IGMP } from './wire/membership.ts';
+import { GSO_ECN, GSO_NONE, get16le } from './wire/virtio.ts';
 
 /** How a stack is made. */
 export interface StackOptions {
@@ -94,8 +95,6 @@ export interface StackOptions {
 const ALLOW_ALL: EgressPolicy = { allows: () => true };
 /** virtio_net_hdr flags: the checksum is partial, or was verified by the sender's device. */
 const FLAGS_CHECKSUM_GOOD = 1 | 2;
-/** The bit of gso_type that says that the segments carry ECN's CWR. */
-const GSO_ECN = 0x80;
 
 /** What services and publishers use of a stack: tests stand in for it. */
 export type StackSurface = Pick<Stack, keyof Stack>;
@@ -203,7 +202,7 @@ export class Stack {
     packet.group = group;
     packet.trusted = (buf[off]! & FLAGS_CHECKSUM_GOOD) !== 0;
     packet.gsoType = buf[off + 1]! & ~GSO_ECN;
-    packet.gsoSize = packet.gsoType === GSO_NONE ? 0 : buf[off + 4]! | (buf[off + 5]! << 8);
+    packet.gsoSize = packet.gsoType === GSO_NONE ? 0 : get16le(buf, off + 4);
     if (frame.type === ETHERTYPE_IPV4) this.#ipv4.input(packet, end);
     else if (frame.type === ETHERTYPE_IPV6 && this.#context.addressing.hasIpv6) this.#ipv6.input(packet, end);
     else counters.ethernetUnknownType++;

@@ -13,8 +13,8 @@ import { ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from '../
 import { emitIpv4, IPV4_BYTES_MAX, IPV4_LEN, type Ipv4Repr, PROTOCOL_TCP } from '../wire/ipv4.ts';
 import { emitFragment, emitIpv6, FRAGMENT_LEN, IPV6_LEN, NEXT_FRAGMENT } from '../wire/ipv6.ts';
 import { emitTcp, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN_MAX, type TcpSegment } from '../wire/tcp.ts';
+import { GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, put16le } from '../wire/virtio.ts';
 import type { StackCounters } from './counters.ts';
-import { GSO_TCPV4, GSO_TCPV6 } from './packet.ts';
 
 /** TTL and hop limit of what the gateway itself sends (RFC 1700's assigned default). */
 export const TTL_DEFAULT = 64;
@@ -25,7 +25,6 @@ const UPPER_OFF_IPV4 = IP_OFF + IPV4_LEN;
 const UPPER_OFF_IPV6 = IP_OFF + IPV6_LEN;
 /** Enough for all headers; also for ARP. */
 const HEAD_BYTES = UPPER_OFF_IPV6 + FRAGMENT_LEN + TCP_HEADER_LEN_MAX;
-const FLAG_NEEDS_CSUM = 1;
 
 /** The part of a link that output needs. */
 export interface FrameLink {
@@ -164,7 +163,7 @@ export class Output {
     const head = this.head.slice(0, end);
     if (ipv4) put16(head, IP_OFF + 10, 0);
     if (this.#link.offload) {
-      head[0] = FLAG_NEEDS_CSUM;
+      head[0] = NEEDS_CSUM;
       put16le(head, 6, end - ETHERNET_OFF);
       put16le(head, 8, TCP_CHECKSUM_OFFSET);
     }
@@ -251,7 +250,7 @@ export class Output {
     const header = pseudo(ipv4, src, srcOff, dst, dstOff, protocol, upperLen + bodyLen);
     if (whole && this.#link.offload) {
       put16(head, upper + checksumOff, fold(header));
-      head[0] = FLAG_NEEDS_CSUM;
+      head[0] = NEEDS_CSUM;
       put16le(head, 6, upper - ETHERNET_OFF);
       put16le(head, 8, checksumOff);
       return;
@@ -328,10 +327,4 @@ export class Output {
     }
     return true;
   }
-}
-
-/** The virtio_net_hdr is little endian. */
-function put16le(buf: Uint8Array, off: number, value: number): void {
-  buf[off] = value;
-  buf[off + 1] = value >>> 8;
 }

@@ -4,12 +4,6 @@
  */
 import { putMapped } from '../wire/address.ts';
 
-/** gso_type values of the virtio_net_hdr, without the ECN bit (linux/virtio_net.h). */
-export const GSO_NONE = 0;
-export const GSO_TCPV4 = 1;
-export const GSO_TCPV6 = 4;
-export const GSO_UDP_L4 = 5;
-
 const NO_BYTES: Uint8Array = new Uint8Array(0);
 
 export class Packet {

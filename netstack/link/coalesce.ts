@@ -12,6 +12,7 @@ import { ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from '../wire/ethernet.ts';
 import { IPV4_BYTES_MAX, IPV4_LEN, PROTOCOL_TCP } from '../wire/ipv4.ts';
 import { IPV6_LEN } from '../wire/ipv6.ts';
 import { TCP_ACK, TCP_CHECKSUM_OFFSET, TCP_HEADER_LEN, TCP_PSH } from '../wire/tcp.ts';
+import { GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, put16le } from '../wire/virtio.ts';
 import { FRAME_BYTES_MAX, type FrameSink, VNET_HDR_LEN } from './link.ts';
 
 const ETHERNET_LEN = 14;
@@ -22,10 +23,6 @@ const IP = ETHERNET + ETHERNET_LEN;
 const IPV4_PLAIN = 0x45;
 const IPV4_DONT_FRAGMENT = 0x4000;
 const IPV6_VERSION = 6;
-// virtio_net_hdr (Virtual I/O Device 1.2, section 5.1.6)
-const NEEDS_CSUM = 1;
-const GSO_TCPV4 = 1;
-const GSO_TCPV6 = 4;
 
 /** Stands before a sink and hands it merged frames. */
 export class Coalescer implements FrameSink {
@@ -181,10 +178,4 @@ function checksumsRight(buf: Uint8Array, ipv4: boolean, tcp: number, end: number
   if (!ipv4) return fold(pseudoIpv6(buf, tcp - 32, buf, tcp - 16, PROTOCOL_TCP, len) + bytes) === 0xffff;
   if (sum(buf, tcp - IPV4_LEN, IPV4_LEN) !== 0xffff) return false;
   return fold(pseudoIpv4(get32(buf, tcp - 8), get32(buf, tcp - 4), PROTOCOL_TCP, len) + bytes) === 0xffff;
-}
-
-/** The virtio_net_hdr is little endian. */
-function put16le(buf: Uint8Array, off: number, value: number): void {
-  buf[off] = value;
-  buf[off + 1] = value >>> 8;
 }

@@ -8,17 +8,9 @@
  */
 import { get16, get32, put16, put32 } from '../wire/address.ts';
 import { complement, pseudoIpv4, pseudoIpv6, sum } from '../wire/checksum.ts';
+import { GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, get16le, NEEDS_CSUM } from '../wire/virtio.ts';
 import { Coalescer } from './coalesce.ts';
 import { FRAME_BYTES_MAX, type FrameSink, type Link, VNET_HDR_LEN } from './link.ts';
-
-// virtio_net_hdr (Virtual I/O Device 1.2, section 5.1.6)
-const NEEDS_CSUM = 1;
-const GSO_NONE = 0;
-const GSO_TCPV4 = 1;
-const GSO_TCPV6 = 4;
-const GSO_UDP_L4 = 5;
-/** The sender had ECN's CWR in the super-frame. */
-const GSO_ECN = 0x80;
 
 const ETHERTYPE_IPV4 = 0x0800;
 const ETHERTYPE_IPV6 = 0x86dd;
@@ -34,8 +26,6 @@ const TCP_CWR = 0x80;
 const UDP_CHECKSUM_OFFSET = 6;
 /** virtio_net_hdr, Ethernet with a tag, and the longest IP and TCP headers. */
 const HEADERS_LEN_MAX: number = VNET_HDR_LEN + 18 + 60 + 60;
-
-const get16le = (buf: Uint8Array, off: number): number => buf[off]! | (buf[off + 1]! << 8);
 
 /** Where the headers of a frame are, all from the start of the virtio_net_hdr. */
 interface Layout {

@@ -12,6 +12,7 @@ import { closeSync, constants as fsConstants, fstatSync, openSync, renameSync, w
 import { DrydockError, errorCode } from '#common/errors';
 import { put16 } from '../wire/address.ts';
 import { complement, sum } from '../wire/checksum.ts';
+import { get16le, NEEDS_CSUM } from '../wire/virtio.ts';
 import { type CaptureFilter, compileFilter } from './capture-filter.ts';
 import { FRAME_BYTES_MAX, VNET_HDR_LEN } from './link.ts';
 import type { FrameObserver } from './switch.ts';
@@ -20,7 +21,6 @@ const FILE_HEADER_LEN = 24;
 const RECORD_HEADER_LEN = 16;
 const MAGIC_MICROSECONDS = 0xa1b2c3d4;
 const LINKTYPE_ETHERNET = 1;
-const NEEDS_CSUM = 1;
 
 /** Gathered before a write. A reader of a pipe may be this far behind. */
 const BUFFER_BYTES = 1 << 20;
@@ -245,8 +245,8 @@ function openTarget(path: string): number {
 /** Finishes a transport checksum that was left to the hardware; see link/link.ts. */
 function completeChecksum(frame: Uint8Array, end: number): void {
   if ((frame[0]! & NEEDS_CSUM) === 0) return;
-  const start = VNET_HDR_LEN + (frame[6]! | (frame[7]! << 8));
-  const at = start + (frame[8]! | (frame[9]! << 8));
+  const start = VNET_HDR_LEN + get16le(frame, 6);
+  const at = start + get16le(frame, 8);
   // A super-frame's sum covers the pseudo header of the whole, which is what the reader sees.
   if (at + 2 <= end) put16(frame, at, complement(sum(frame, start, end - start)));
 }

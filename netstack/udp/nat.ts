@@ -13,11 +13,12 @@ import type { DatagramSink, HostDatagram, HostError, HostIcmpError } from '../fl
 import type { FlowInfo } from '../flow/inside.ts';
 import { errorKindOf } from '../ip/errors.ts';
 import { Route, TTL_DEFAULT } from '../ip/output.ts';
-import { GSO_UDP_L4, type Packet } from '../ip/packet.ts';
+import type { Packet } from '../ip/packet.ts';
 import { UDP_MAPPINGS_MAX, UDP_MAPPINGS_PER_GUEST } from '../limits.ts';
 import { copyAddress, isLinkLocalIpv6, sameAddress } from '../wire/address.ts';
 import { PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { emitUdp, UDP_CHECKSUM_OFFSET, UDP_LEN, type UdpRepr } from '../wire/udp.ts';
+import { GSO_UDP_L4 } from '../wire/virtio.ts';
 
 /** RFC 4787 REQ-5: two minutes at least, five recommended; ports below 1024 may have less. */
 const IDLE_MS = 300_000;
