@@ -1,6 +1,7 @@
 /** How an option's value is written: in daemon.json and on the command line. Pure. */
 import { isIP, isIPv4 } from 'node:net';
 import { DrydockError } from '#common/errors';
+import { goBool } from './go-text.ts';
 
 /** An OCI runtime: a path, or a name in PATH, and what comes before its subcommand. */
 export interface RuntimeProgram {
@@ -75,11 +76,11 @@ function added(before: unknown, name: string, value: unknown): Fields {
   return { ...(before as Fields | undefined), [name]: value };
 }
 
-/** strconv.ParseBool, as Go's flags read it. */
+/** As Go's flags read it. */
 function parseBool(written: string): boolean {
-  if (['1', 't', 'T', 'true', 'TRUE', 'True'].includes(written)) return true;
-  if (['0', 'f', 'F', 'false', 'FALSE', 'False'].includes(written)) return false;
-  throw invalid(`${JSON.stringify(written)} is neither true nor false`);
+  const value = goBool(written);
+  if (value === undefined) throw invalid(`${JSON.stringify(written)} is neither true nor false`);
+  return value;
 }
 
 /** `64M`, `1g` or bytes. */

@@ -2,10 +2,11 @@
  * Metrics in Prometheus' text format (version 0.0.4), with dockerd's names (moby, daemon/internal/metrics). Counts are
  * kept where things happen; what is known anyway is read when a scrape comes.
  */
-import { createServer, type Server } from 'node:http';
+import { createServer } from 'node:http';
 import { cpus, totalmem } from 'node:os';
-import { DrydockError, errorMessage } from '#common/errors';
+import { errorMessage } from '#common/errors';
 import type { ApiContext } from './api/context.ts';
+import { listenPlain } from './api/plain-server.ts';
 import type { ApiPlugin } from './api/server.ts';
 
 /** Upper bounds of the buckets, in seconds: the defaults of Prometheus' clients, which dockerd uses. */
@@ -186,11 +187,11 @@ export interface ServedMetrics {
 
 /** Serves metrics at `address:port`. @throws ERR_LISTEN */
 export async function serveMetrics(
-  { host, port }: { host: string; port: number },
+  address: { host: string; port: number },
   metrics: EngineMetrics,
   context: ApiContext,
 ): Promise<ServedMetrics> {
-  const server: Server = createServer((request, response) => {
+  const server = createServer((request, response) => {
     if (request.url !== '/metrics') {
       response.writeHead(404).end('404 page not found\n');
       return;
@@ -201,21 +202,6 @@ export async function serveMetrics(
       (error) => response.writeHead(500).end(`${errorMessage(error)}\n`),
     );
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error) =>
-      reject(
-        new DrydockError('ERR_LISTEN', `can't serve metrics on ${host}:${port}: ${errorMessage(error)}`),
-      ),
-    );
-    server.listen(port, host, resolve);
-  });
-  const bound = server.address() as { port: number };
-  return {
-    url: `http://${host.includes(':') ? `[${host}]` : host}:${bound.port}/metrics`,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  };
+  const served = await listenPlain(server, address, `can't serve metrics on ${address.host}:${address.port}`);
+  return { url: `${served.url}/metrics`, close: served.close };
 }

@@ -13,9 +13,9 @@ import { readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { DrydockError, errorMessage } from '#common/errors';
 import type { ApiContext } from '../api/context.ts';
 import { answerFor } from '../api/errors.ts';
+import { listenPlain } from '../api/plain-server.ts';
 import type { DaemonConfig } from '../config-options.ts';
 import { recordFlow } from './capture.ts';
 import { takeSnapshot } from './snapshot.ts';
@@ -114,29 +114,17 @@ export async function serveDashboard(context: ApiContext, config: DaemonConfig):
       else text(response, status, message);
     });
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error) =>
-      reject(
-        new DrydockError(
-          'ERR_LISTEN',
-          `can't serve the dashboard on ${config.dashboard}: ${errorMessage(error)}`,
-        ),
-      ),
-    );
-    server.listen(Number(wanted), host, resolve);
-  });
-  ({ port } = server.address() as { port: number });
-  const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}/#${token}`;
+  const address = { host, port: Number(wanted) };
+  const served = await listenPlain(server, address, `can't serve the dashboard on ${config.dashboard}`);
+  ({ port } = served);
+  const url = `${served.url}/#${token}`;
   const note = join(config.execRoot, 'dashboard-url');
   await writeFile(note, `${url}\n`, { mode: 0o600 });
   return {
     url,
     close: async () => {
       await rm(note, { force: true });
-      await new Promise<void>((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      });
+      await served.close();
     },
   };
 }

@@ -2,6 +2,7 @@
 import { isIP } from 'node:net';
 import { DrydockError } from '#common/errors';
 import type { EndpointSettings } from '../container/types.ts';
+import { goBool } from '../go-text.ts';
 
 const BRIDGE = 'com.docker.network.bridge.';
 /** `false`: containers of the network don't reach each other. */
@@ -28,11 +29,11 @@ export interface BridgeOptions {
   interfacePrefix: string;
 }
 
-/** Go's strconv.ParseBool. */
 function truth(name: string, text: string): boolean {
-  if (/^(1|t|T|TRUE|true|True)$/.test(text)) return true;
-  if (/^(0|f|F|FALSE|false|False)$/.test(text)) return false;
-  throw invalid(`failed to parse ${name} value: ${JSON.stringify(text)}: true or false is needed`);
+  const value = goBool(text);
+  if (value === undefined)
+    throw invalid(`failed to parse ${name} value: ${JSON.stringify(text)}: true or false is needed`);
+  return value;
 }
 
 /** Reads a network's options. @throws ERR_BAD_PARAMETER, and ERR_NOT_IMPLEMENTED for a promise that can't be kept */
