@@ -26,12 +26,13 @@ import type { ContainerRecord, HostConfig } from './container/types.ts';
 import type { EventBus } from './events/bus.ts';
 import type { RegistryOptions } from './image/registry/index.ts';
 import type { ImageStore, ImageUsers, RootStore } from './image/store.ts';
+import { VOLUME_NAME } from './mounts/parse.ts';
 import { MountService } from './mounts/service.ts';
 import { defaultNetwork } from './network/defaults.ts';
 import type { NetworkRecord } from './network/record.ts';
 import { NetworkService } from './network/service.ts';
 import type { Runtime } from './runtime/runtime.ts';
-import { RecordFolder } from './store/record-folder.ts';
+import { ID_KEY, RecordFolder } from './store/record-folder.ts';
 import { SystemService } from './system.ts';
 import { type VolumeRecord, VolumeService } from './volume/service.ts';
 
@@ -121,7 +122,7 @@ async function openStores(parts: ServiceParts): Promise<{
   const { config, images, roots, runtime, events, clock, rng, log } = parts;
   const folder = (name: string): string => join(config.dataRoot, name);
   const volumes = new VolumeService({
-    records: new RecordFolder<VolumeRecord>(folder('volumes'), 'volume.json'),
+    records: new RecordFolder<VolumeRecord>(folder('volumes'), 'volume.json', { key: VOLUME_NAME, log }),
     exports: config.fileSharing,
     userMaps: parts.userMaps,
     events,
@@ -130,7 +131,7 @@ async function openStores(parts: ServiceParts): Promise<{
   });
   await volumes.open();
   const networks = new NetworkService({
-    records: new RecordFolder<NetworkRecord>(folder('networks'), 'network.json'),
+    records: new RecordFolder<NetworkRecord>(folder('networks'), 'network.json', { key: ID_KEY, log }),
     createNetwork: parts.createNetwork,
     hostSubnets: parts.hostSubnets,
     mtuBytes: config.mtu,
@@ -153,7 +154,7 @@ async function openStores(parts: ServiceParts): Promise<{
     log,
   });
   const containers = new ContainerService({
-    records: new RecordFolder<ContainerRecord>(folder('containers'), 'config.json'),
+    records: new RecordFolder<ContainerRecord>(folder('containers'), 'config.json', { key: ID_KEY, log }),
     runtime,
     images,
     roots,

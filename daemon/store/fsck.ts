@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { access, readdir, rm } from 'node:fs/promises';
+import { access, lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { errorCode, errorMessage } from '#common/errors';
@@ -305,6 +305,8 @@ class Check {
     const records = new Map<string, T>();
     for (const key of await entries(join(this.#root, kind))) {
       const folder = join(this.#root, kind, key);
+      // What others have put there is no record's, and none of ours: the daemon tells of it, and leaves it alone.
+      if (!(await lstat(folder)).isDirectory()) continue;
       await this.#temporaries(folder);
       const record = await readJson<T | null>(join(folder, file)).catch(() => null);
       if (isDoomed(key)) this.#leftover(folder, 'it was being removed');

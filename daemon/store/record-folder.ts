@@ -2,6 +2,7 @@
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errorCode } from '#common/errors';
+import { type Log, nullLog } from '#common/log';
 import { readJson, sweepTemporaries, writeJson } from './durable.ts';
 
 /** A thing on its way out: its folder was renamed, so that a crash in the middle leaves no half of it under its name. */
@@ -11,6 +12,9 @@ const DOOMED_PREFIX = '.removing-';
 export function isDoomed(name: string): boolean {
   return name.startsWith(DOOMED_PREFIX);
 }
+
+/** A key that is an id, as docker's are. */
+export const ID_KEY: RegExp = /^[0-9a-f]{64}$/;
 
 /** What was found on disk. */
 export interface Loaded<T> {
@@ -28,11 +32,16 @@ export interface Loaded<T> {
 export class RecordFolder<T extends object> {
   readonly folder: string;
   readonly #file: string;
+  readonly #key: RegExp;
+  readonly #log: Log;
   readonly #writing = new Map<string, { running: Promise<void>; next?: T }>();
 
-  constructor(folder: string, file: string) {
+  /** @param options `key` is what a key looks like; `log` is told of what is not a record's */
+  constructor(folder: string, file: string, { key = /./, log = nullLog }: { key?: RegExp; log?: Log } = {}) {
     this.folder = folder;
     this.#file = file;
+    this.#key = key;
+    this.#log = log;
   }
 
   /** The folder of one thing. */
@@ -40,13 +49,24 @@ export class RecordFolder<T extends object> {
     return join(this.folder, key);
   }
 
-  /** Loads all records, and goes on with removals that a crash has cut short. */
+  /**
+   * Loads all records, and goes on with removals that a crash has cut short. What others have put into the folder is told,
+   * and stays as it is.
+   */
   async load(): Promise<Loaded<T>> {
     await mkdir(this.folder, { recursive: true, mode: 0o710 });
     const loaded: Loaded<T> = { records: new Map(), unfinished: [], damaged: [] };
-    for (const key of await readdir(this.folder)) {
+    for (const entry of await readdir(this.folder, { withFileTypes: true })) {
+      const key = entry.name;
       if (isDoomed(key)) {
         await rm(join(this.folder, key), { recursive: true, force: true });
+        continue;
+      }
+      if (!entry.isDirectory() || !this.#key.test(key)) {
+        this.#log.warn(
+          { path: this.pathOf(key) },
+          'this is not of the daemon, and is left alone: move it away',
+        );
         continue;
       }
       await sweepTemporaries(this.pathOf(key));

@@ -2,9 +2,10 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } fro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { nullLog } from '#common/log';
 import { resolveInRoot } from '../mounts/rootpath.ts';
 import { lockDataRoot } from './lock.ts';
-import { RecordFolder } from './record-folder.ts';
+import { ID_KEY, RecordFolder } from './record-folder.ts';
 
 let folder: string;
 beforeEach(async () => {
@@ -33,6 +34,22 @@ describe('records on disk', () => {
     const again = await records.load();
     expect([...again.records.keys(), ...again.unfinished, ...again.damaged]).toEqual([]);
     expect(await readdir(join(folder, 'r'))).toEqual([]);
+  });
+
+  it('what others have put beside them is told by its path, and left alone', async () => {
+    const warned: object[] = [];
+    const log = { ...nullLog, warn: (fields: object) => warned.push(fields) };
+    const id = 'a'.repeat(64);
+    const records = new RecordFolder<{ n: number }>(join(folder, 'r'), 'x.json', { key: ID_KEY, log });
+    await records.save(id, { n: 1 });
+    await writeFile(join(folder, 'r', 'notes.txt'), 'mine');
+    await mkdir(join(folder, 'r', 'lost+found'));
+    const again = await records.load();
+    expect([...again.records.keys(), ...again.unfinished, ...again.damaged]).toEqual([id]);
+    expect(warned).toEqual(
+      expect.arrayContaining(['notes.txt', 'lost+found'].map((name) => ({ path: join(folder, 'r', name) }))),
+    );
+    expect((await readdir(join(folder, 'r'))).sort()).toEqual([id, 'lost+found', 'notes.txt']);
   });
 
   it('of many saves at once the last one is there when any of them has resolved last', async () => {

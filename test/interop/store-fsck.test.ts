@@ -54,6 +54,7 @@ describe.skipIf(lacking('root'))('drydock fsck', () => {
   };
 
   it('finds nothing in a store that is as it should be, and counts what it saw', async () => {
+    writeFileSync(path('containers', 'notes.txt'), 'of somebody else');
     const report = await fsck(store.dataRoot);
     expect(report).toMatchObject({
       checked: { blobs: 5, images: 2, layers: 3, containers: 1 },
