@@ -1,6 +1,5 @@
 /** What FROM and `--from` may name besides stages: images, which are pulled, and what the client gives under a name. */
 import type { Lease } from '../image/library.ts';
-import { packTree } from '../image/pack.ts';
 import { hostPlatform, parsePlatform, selectsPlatform } from '../image/platform.ts';
 import type { LayerRecord } from '../image/records.ts';
 import { formatFamiliar, parseReference, parseTagged } from '../image/reference.ts';
@@ -59,8 +58,5 @@ export function folderBase(
   folder: string,
   lease: Lease,
 ): Promise<LayerRecord> {
-  const chunks = async function* (): AsyncGenerator<Buffer> {
-    yield* packTree(folder, { overlay: false, maps: roots.maps });
-  };
-  return images.library.addLayer(chunks(), lease);
+  return images.library.makeLayer({ folder, options: { overlay: false, maps: roots.maps } }, lease);
 }

@@ -40,7 +40,7 @@ export async function findCached(
     .list()
     .filter((record) => record.cacheKey === query.key && record.parent === query.imageId)
     .sort((a, b) => createdOf(library, b).localeCompare(createdOf(library, a)));
-  if (made[0]) return made[0];
+  for (const record of made) if (await library.isWhole(record.id)) return record;
   for (const source of sources) {
     const layer = matchingStep(library, query, source);
     if (layer === false) continue;

@@ -96,7 +96,7 @@ export async function folderLayer(parts: CopyParts, path: string): Promise<Layer
       mode: undefined,
     };
     await images.library.parts.workers.copy(job);
-    return images.library.addLayer(roots.pack(id), lease);
+    return images.library.makeLayer(await roots.packed(id), lease);
   });
 }
 
@@ -181,7 +181,7 @@ async function produce(
           bytesMax: LAYER_BYTES_MAX,
           prefix: latin1(cleanPath(request.destination)),
         });
-      return await images.library.addLayer(roots.pack(id), lease);
+      return await images.library.makeLayer(await roots.packed(id), lease);
     } catch (error) {
       throw buildError(request, error);
     } finally {

@@ -13,8 +13,9 @@ import { errnoName } from '#common/native/libc';
 import { type Compression, decompressor } from './compression.ts';
 import { entryComponents } from './entry-path.ts';
 import { extractionError, LayerExtractor, type WhiteoutForm } from './extract.ts';
+import { type HostFiles, hostFiles } from './host-tree.ts';
 import { modeAfter } from './mode.ts';
-import { fileData, headerOf } from './pack.ts';
+import { fileData, headerOf, type PackSource, packTree } from './pack.ts';
 import { emitHeader, type TarHeader } from './tar/header.ts';
 import { badArchive, TarReader, type TarSink } from './tar/reader.ts';
 
@@ -29,6 +30,15 @@ export interface UnpackJob {
   digest?: string;
   /** Folder inside the target below which all entries go; a byte string without slashes at its ends. */
   prefix: ByteString;
+}
+
+/** Makes a layer of files that are on this machine. */
+export interface MakeJob {
+  kind: 'make';
+  source: PackSource | HostFiles;
+  targetPath: string;
+  whiteouts: WhiteoutForm;
+  bytesMax: number;
 }
 
 /** A file or folder to copy. */
@@ -66,7 +76,7 @@ export interface SyncJob {
   path: string;
 }
 
-export type FileJob = UnpackJob | CopyJob | HashJob | SyncJob;
+export type FileJob = UnpackJob | MakeJob | CopyJob | HashJob | SyncJob;
 
 export interface UnpackResult {
   diffId: string;
@@ -143,6 +153,35 @@ async function unpack(job: UnpackJob): Promise<UnpackResult> {
     reader.finish();
     const { bytes, entries } = extractor.finish();
     return { diffId: known ?? `sha256:${hash.digest('hex')}`, bytes, entries, tarBytes };
+  } finally {
+    extractor.close();
+  }
+}
+
+/**
+ * The layer's digest is that of the archive which {@link packTree} makes of its folder: so the archive itself need not
+ * be kept. With overlayfs that is the same as what the folder is made of; other drivers keep deletions elsewhere in it.
+ */
+function make(job: MakeJob): UnpackResult {
+  const extractor = new LayerExtractor(job.targetPath, job.whiteouts, { bytesMax: job.bytesMax, maps });
+  const hash = createHash('sha256');
+  let tarBytes = 0;
+  const count = (chunk: Buffer): void => {
+    hash.update(chunk);
+    tarBytes += chunk.length;
+  };
+  try {
+    const { source } = job;
+    const isOverlay = job.whiteouts === 'overlay';
+    const reader = new TarReader(extractor);
+    for (const chunk of 'nodes' in source ? hostFiles(source) : packTree(source.folder, source.options)) {
+      if (isOverlay) count(chunk);
+      reader.push(chunk);
+    }
+    reader.finish();
+    const { bytes, entries } = extractor.finish();
+    if (!isOverlay) for (const chunk of packTree(job.targetPath, { overlay: false, maps })) count(chunk);
+    return { diffId: `sha256:${hash.digest('hex')}`, tarBytes, bytes, entries };
   } finally {
     extractor.close();
   }
@@ -233,6 +272,7 @@ function sync({ path }: SyncJob): void {
 async function run(job: FileJob): Promise<FileJobResult> {
   try {
     if (job.kind === 'unpack') return { unpacked: await unpack(job) };
+    if (job.kind === 'make') return { unpacked: make(job) };
     if (job.kind === 'hash') return { digest: hash(job) };
     if (job.kind === 'sync') sync(job);
     else copy(job);

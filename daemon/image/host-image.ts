@@ -29,7 +29,7 @@ export const HOST_IMAGE = 'drydock/host:latest';
 const HOST_IMAGE_NORMAL = `docker.io/${HOST_IMAGE}`;
 const FINGERPRINT_LABEL = 'io.drydock.host.fingerprint';
 /** Goes up when what is made of the same tools changes. */
-const RECIPE = 1;
+const RECIPE = 2;
 
 const SEARCH_PATH = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
 
@@ -227,9 +227,10 @@ export async function ensureHostImage(
   const tree = pickHostTree();
   const fingerprint = `${RECIPE}-${tree.fingerprint().slice(0, 32)}`;
   const existing = library.find(HOST_IMAGE);
-  if (existing?.config.Labels?.[FINGERPRINT_LABEL] === fingerprint) return existing;
+  const isSame = existing?.config.Labels?.[FINGERPRINT_LABEL] === fingerprint;
+  if (existing && isSame && (await library.isWhole(existing.id))) return existing;
   const image = await library.lease(async (lease) => {
-    const layer = await library.addLayer(tree.tar(), lease);
+    const layer = await library.makeLayer(tree.files(), lease);
     const created = new Date(clock.wallMs()).toISOString();
     const comment = "built by Drydock from this host's own programs";
     const config = emitConfigFile({

@@ -1,11 +1,11 @@
 /**
  * A file tree picked from the host: paths are added as they are there (symlinks on the way included, so that a merged
  * /usr stays merged), files that the host has not or must not give away are added by content. It can be fingerprinted
- * without reading files, and written as a tar whose bytes depend only on what is in it.
+ * without reading files, and packed as a tar whose bytes depend only on what is in it: those that packing the unpacked
+ * tree again would give.
  */
 import { createHash } from 'node:crypto';
-import { lstatSync, readdirSync, readlinkSync } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
 import { posix } from 'node:path';
 import { DrydockError, errorCode } from '#common/errors';
 import { getXattr } from '#common/native/layer-fs';
@@ -24,6 +24,11 @@ type Node =
   | { kind: 'symlink'; target: string }
   | { kind: 'host-file'; mode: number; size: number; mtimeMs: number }
   | { kind: 'text'; mode: number; text: string };
+
+/** What to pack: paths in the order of the archive. Plain data, for a worker thread. */
+export interface HostFiles {
+  nodes: readonly [path: string, node: Node][];
+}
 
 export class HostTree {
   readonly #nodes = new Map<string, Node>();
@@ -102,72 +107,73 @@ export class HostTree {
     return createHash('sha256').update(JSON.stringify(this.#sorted())).digest('hex');
   }
 
-  /** The tree as a tar archive. @throws DrydockError ERR_HOST_IMAGE when a file changes while it is read. */
-  async *tar(): AsyncGenerator<Buffer> {
-    for (const [path, node] of this.#sorted()) {
-      const name = Buffer.from(path.slice(1)).toString('latin1');
-      const common = { mtimeSeconds: FIXED_TIME_SECONDS };
-      switch (node.kind) {
-        case 'directory':
-          yield emitHeader(makeHeader({ ...common, name: `${name}/`, type: 'directory', mode: node.mode }));
-          break;
-        case 'symlink': {
-          const linkName = Buffer.from(node.target).toString('latin1');
-          yield emitHeader(makeHeader({ ...common, name, type: 'symlink', mode: 0o777, linkName }));
-          break;
-        }
-        case 'text': {
-          const bytes = Buffer.from(node.text);
-          yield emitHeader(
-            makeHeader({ ...common, name, type: 'file', mode: node.mode, size: bytes.length }),
-          );
-          yield Buffer.concat([bytes, padding(bytes.length)]);
-          break;
-        }
-        case 'host-file': {
-          const capability = getXattr(Buffer.from(path).toString('latin1'), CAPABILITY_XATTR);
-          const xattrs = new Map(capability ? [[CAPABILITY_XATTR, capability]] : []);
-          const header = makeHeader({
-            ...common,
-            name,
-            type: 'file',
-            mode: node.mode,
-            size: node.size,
-            xattrs,
-          });
-          yield* hostFile(path, header);
-        }
-      }
-    }
-    yield trailer();
+  /** For {@link hostFiles}. */
+  files(): HostFiles {
+    return { nodes: this.#sorted() };
   }
 
-  /** By path, so that folders come before what is in them. */
+  /** Folder by folder, each by name: a slash comes before all other characters. */
   #sorted(): [string, Node][] {
-    return [...this.#nodes].sort(([a], [b]) => (a < b ? -1 : 1));
+    const key = (path: string): string => Buffer.from(path).toString('latin1').replaceAll('/', '\0');
+    const keyed = [...this.#nodes].map((entry): [string, [string, Node]] => [key(entry[0]), entry]);
+    return keyed.sort(([a], [b]) => (a < b ? -1 : 1)).map(([, entry]) => entry);
   }
 }
 
-async function* hostFile(path: string, header: TarHeader): AsyncGenerator<Buffer> {
+/** The files as a tar archive. @throws DrydockError ERR_HOST_IMAGE when one changes while it is read. */
+export function* hostFiles({ nodes }: HostFiles): Generator<Buffer> {
+  for (const [path, node] of nodes) {
+    const name = Buffer.from(path.slice(1)).toString('latin1');
+    const common = { mtimeSeconds: FIXED_TIME_SECONDS };
+    switch (node.kind) {
+      case 'directory':
+        yield emitHeader(makeHeader({ ...common, name: `${name}/`, type: 'directory', mode: node.mode }));
+        break;
+      case 'symlink': {
+        const linkName = Buffer.from(node.target).toString('latin1');
+        yield emitHeader(makeHeader({ ...common, name, type: 'symlink', mode: 0o777, linkName }));
+        break;
+      }
+      case 'text': {
+        const bytes = Buffer.from(node.text);
+        yield emitHeader(makeHeader({ ...common, name, type: 'file', mode: node.mode, size: bytes.length }));
+        yield Buffer.concat([bytes, padding(bytes.length)]);
+        break;
+      }
+      case 'host-file': {
+        const capability = getXattr(Buffer.from(path).toString('latin1'), CAPABILITY_XATTR);
+        const xattrs = new Map(capability ? [[CAPABILITY_XATTR, capability]] : []);
+        const { mode, size } = node;
+        yield* hostFile(path, makeHeader({ ...common, name, type: 'file', mode, size, xattrs }));
+      }
+    }
+  }
+  yield trailer();
+}
+
+function* hostFile(path: string, header: TarHeader): Generator<Buffer> {
   yield emitHeader(header);
   const changed = (reason: string): DrydockError =>
     new DrydockError(
       'ERR_HOST_IMAGE',
       `cannot build the host image: ${path} ${reason} while it was read. Start the daemon again when the update of the host has ended.`,
     );
-  const handle = await open(path, 'r').catch((error: unknown) => {
-    throw changed(errorCode(error) ?? 'became unreadable');
-  });
+  let fd: number;
   try {
-    let left = header.size;
-    while (left > 0) {
-      const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(Math.min(left, READ_BYTES)));
-      if (bytesRead === 0) throw changed('became shorter');
-      left -= bytesRead;
-      yield buffer.subarray(0, bytesRead);
+    fd = openSync(path, 'r');
+  } catch (error) {
+    throw changed(errorCode(error) ?? 'became unreadable');
+  }
+  try {
+    for (let left = header.size; left > 0; ) {
+      const buffer = Buffer.allocUnsafe(Math.min(left, READ_BYTES));
+      const length = readSync(fd, buffer, 0, buffer.length, null);
+      if (length === 0) throw changed('became shorter');
+      left -= length;
+      yield buffer.subarray(0, length);
     }
     yield padding(header.size);
   } finally {
-    await handle.close();
+    closeSync(fd);
   }
 }

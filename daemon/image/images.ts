@@ -166,7 +166,10 @@ export class Images implements ImageStore {
     const lease: Lease = new Set(
       saved.flatMap((image) => this.library.digestsOf(this.library.parts.records.get(image.id)!)),
     );
-    const stream = Readable.from(saveArchive(this.library.parts.content, saved), { objectMode: false });
+    const stream = Readable.from(
+      saveArchive(saved, (layer) => this.library.layerTar(layer)),
+      { objectMode: false },
+    );
     return stream.once('close', () => void this.library.release(lease));
   }
 
@@ -178,7 +181,7 @@ export class Images implements ImageStore {
     const config = applyChangeLines(options.config, options.changes);
     return this.library.lease(async (lease) => {
       const root = rootOf(options.containerId);
-      const layer = await this.library.addLayer(root.pack(), lease);
+      const layer = await this.library.makeLayer(await root.packed(), lease);
       const parent = this.library.findConfig(options.parentId);
       const image = await this.library.derive({
         base: parent,

@@ -101,7 +101,7 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     records,
     workers,
     layersInUse: () => roots.layersInUse(),
-    rootOf: (id) => ({ layers: roots.layersOf(id), pack: () => roots.pack(id) }),
+    rootOf: (id) => ({ layers: roots.layersOf(id), packed: () => roots.packed(id) }),
     log,
     clock,
     onEvent: options.onEvent ?? (() => {}),

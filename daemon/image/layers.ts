@@ -3,13 +3,18 @@
  * images that share a layer anywhere share its folder. A folder gets its name only when it is complete and its digest
  * is right; a layer that is missing (another driver before, a removed folder) is unpacked again from its blob.
  *
+ * A layer that was made on this machine has no archive beside its folder, which takes half the time and half the space:
+ * packing the folder gives the bytes that its digest is of, whenever somebody wants them.
+ *
  * Unpacked files are not synced one layer after the other: that would wait for all that the whole machine has to
  * write. A layer is marked as synced some time later; after a crash of the machine (another boot id) those without the
- * mark are unpacked again from their blobs, which were synced. A killed daemon loses nothing either way.
+ * mark are unpacked again from their blobs, which were synced; those that were made here just before it are lost, and
+ * with them what stands on them. A killed daemon loses nothing either way.
  *
  * Layout: `layers/HEX/{diff/,layer.json}`, and `l/SHORT`, symlinks to the diff folders: the options of mount(2) must
  * fit one page, and 128 full paths would not.
  */
+import { createHash } from 'node:crypto';
 import {
   mkdir,
   mkdtemp,
@@ -29,6 +34,9 @@ import { readJson, sweepTemporaries, writeJson } from '../store/durable.ts';
 import { type Compression, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import { type Blob, type ContentStore, hexOf } from './content.ts';
 import type { WhiteoutForm } from './extract.ts';
+import type { UnpackResult } from './file-worker.ts';
+import type { HostFiles } from './host-tree.ts';
+import { type PackSource, packTree } from './pack.ts';
 import { badArchive } from './tar/reader.ts';
 import type { FileWorkers } from './workers.ts';
 
@@ -47,12 +55,15 @@ export interface Layer {
   tarBytes: number;
 }
 
-interface LayerFile extends Layer {
+/** The record beside a layer's folder. */
+export interface LayerFile extends Layer {
   shortName: string;
   /** The run of the machine in which it was unpacked. */
   bootId: string;
   /** Whether its files are known to be on the disk. */
   synced: boolean;
+  /** It was made on this machine, and has no blob. */
+  isMade: boolean;
 }
 
 /** How long after an unpacking the files are synced: by then builds and pulls are mostly through. */
@@ -158,6 +169,24 @@ export class LayerStore {
     return layer;
   }
 
+  /** Makes a layer of files that are on this machine. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE; then nothing is kept. */
+  make(source: PackSource | HostFiles): Promise<Layer> {
+    const job = { source, whiteouts: this.#whiteouts, bytesMax: this.#bytesMax };
+    return this.#add(true, (targetPath) => this.#workers.make({ ...job, targetPath }));
+  }
+
+  /** The archive of a layer's folder. @throws ERR_DIGEST_MISMATCH at its end when its files were changed on the disk */
+  async *pack(diffId: string): AsyncGenerator<Buffer> {
+    const hash = createHash('sha256');
+    const overlay = this.#whiteouts === 'overlay';
+    for (const chunk of packTree(this.diffPath(diffId), { overlay, maps: this.#workers.maps })) {
+      hash.update(chunk);
+      yield chunk;
+    }
+    const digest = `sha256:${hash.digest('hex')}`;
+    if (digest !== diffId) throw mismatch(digest, diffId);
+  }
+
   async delete(diffId: string): Promise<void> {
     const layer = this.#layers.get(diffId);
     if (!layer) return;
@@ -174,21 +203,29 @@ export class LayerStore {
   }
 
   async #unpack(blob: Blob, expected: string | undefined): Promise<Layer> {
+    if (!(await this.#content.has(blob.digest))) throw lost(blob.digest);
     const blobPath = this.#content.path(blob.digest);
-    const compression = await detectBlob(blobPath);
+    const job = {
+      blobPath,
+      digest: blob.digest,
+      compression: await detectBlob(blobPath),
+      whiteouts: this.#whiteouts,
+      bytesMax: this.#bytesMax,
+      prefix: '',
+    };
+    return this.#add(false, async (targetPath) => {
+      const result = await this.#workers.unpack({ ...job, targetPath });
+      if (expected !== undefined && result.diffId !== expected) throw mismatch(result.diffId, expected);
+      return result;
+    });
+  }
+
+  /** Takes in what `fill` puts into a new folder. */
+  async #add(isMade: boolean, fill: (targetPath: string) => Promise<UnpackResult>): Promise<Layer> {
     const temporary = await mkdtemp(`${this.#root}/layers/${TEMPORARY_PREFIX}`);
     try {
       await mkdir(`${temporary}/diff`, { mode: 0o755 });
-      const result = await this.#workers.unpack({
-        blobPath,
-        digest: blob.digest,
-        compression,
-        targetPath: `${temporary}/diff`,
-        whiteouts: this.#whiteouts,
-        bytesMax: this.#bytesMax,
-        prefix: '',
-      });
-      if (expected !== undefined && result.diffId !== expected) throw mismatch(result.diffId, expected);
+      const result = await fill(`${temporary}/diff`);
       const layer: LayerFile = {
         diffId: result.diffId,
         bytes: result.bytes,
@@ -196,8 +233,10 @@ export class LayerStore {
         shortName: this.#freeShortName(result.diffId),
         bootId: this.#bootId,
         synced: false,
+        isMade,
       };
-      if (this.#layers.has(layer.diffId)) return layer; // the same files in another compression
+      const known = this.#layers.get(layer.diffId);
+      if (known) return known; // the same files in another compression, or made before
       await writeFile(`${temporary}/layer.json`, JSON.stringify(layer));
       await rename(temporary, this.#folder(layer.diffId));
       await this.#link(layer);
@@ -266,6 +305,13 @@ function mismatch(actual: string, expected: string): DrydockError {
   return new DrydockError(
     'ERR_DIGEST_MISMATCH',
     `a layer has the digest ${actual} instead of ${expected}, which the image's configuration states. Make or fetch the image again.`,
+  );
+}
+
+function lost(diffId: string): DrydockError {
+  return new DrydockError(
+    'ERR_LAYER_LOST',
+    `the layer ${diffId} is not here any more: it was made on this machine with another storage driver, or its files were lost. Build the image again, or start the daemon with the driver that it was made with.`,
   );
 }
 

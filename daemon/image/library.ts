@@ -8,9 +8,12 @@
 import type { Clock } from '#common/clock';
 import { DrydockError, errorCode } from '#common/errors';
 import type { Log } from '#common/log';
+import { plainStream } from './archive.ts';
 import { type ConfigFile, emitConfigFile, hostArchitecture, hostOs, parseConfigFile } from './config-file.ts';
 import { type Blob, type ContentStore, digestOf, storageError } from './content.ts';
+import type { HostFiles } from './host-tree.ts';
 import { LAYERS_MAX, type LayerStore } from './layers.ts';
+import type { PackSource } from './pack.ts';
 import type { ImageRecord, ImageRecords, LayerRecord } from './records.ts';
 import { formatFamiliar, formatNormal, isDigest, parseReference, parseTagged } from './reference.ts';
 import type { Image, ImageConfig, ImageEvent, Removed } from './store.ts';
@@ -25,7 +28,7 @@ export interface LibraryParts {
   /** Layers that containers stand on, whether or not their image still exists. */
   layersInUse: () => LayerRecord[];
   /** The layers of a container, and what it has written as one more. */
-  rootOf: (containerId: string) => { layers: LayerRecord[]; pack(): AsyncIterable<Buffer> };
+  rootOf: (containerId: string) => { layers: LayerRecord[]; packed(): Promise<PackSource> };
   log: Log;
   clock: Clock;
   onEvent: (event: ImageEvent) => void;
@@ -205,6 +208,36 @@ export class Library {
     }
     lease.add(blob.digest);
     return this.unpackLayer(blob, undefined, lease);
+  }
+
+  /** Makes a layer of files that are on this machine; it has no blob but what packing it again gives. */
+  async makeLayer(source: PackSource | HostFiles, lease: Lease): Promise<LayerRecord> {
+    const { diffId, bytes, tarBytes } = await this.parts.layers.make(source);
+    lease.add(diffId);
+    return (
+      this.recordedLayer(diffId) ?? { diffId, bytes, tarBytes, blob: { digest: diffId, size: tarBytes } }
+    );
+  }
+
+  /** The layer's archive as it is sent to others: the blob, or when there is none the packed files. */
+  async *layerBlob({ blob }: LayerRecord): AsyncGenerator<Buffer> {
+    const { content, layers } = this.parts;
+    if (await content.has(blob.digest)) yield* content.stream(blob.digest) as AsyncIterable<Buffer>;
+    else yield* layers.pack(blob.digest);
+  }
+
+  /** The layer's archive, uncompressed. */
+  async *layerTar(layer: LayerRecord): AsyncGenerator<Buffer> {
+    if (layer.blob.digest === layer.diffId) yield* this.layerBlob(layer);
+    else yield* await plainStream(this.parts.content.stream(layer.blob.digest));
+  }
+
+  /** Whether all layers of an image are here, packed or unpacked. */
+  async isWhole(id: string): Promise<boolean> {
+    const { content, layers } = this.parts;
+    for (const { diffId, blob } of this.layersOf(id))
+      if (!layers.get(diffId) && !(await content.has(blob.digest))) return false;
+    return true;
   }
 
   /** Unpacks a stored blob. @throws what {@link LayerStore.ensure} throws */

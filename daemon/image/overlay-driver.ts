@@ -14,7 +14,7 @@ import { mountsWithin } from '../mounts/host-mounts.ts';
 import { compareTrees, type TreeChange } from './changes-of-tree.ts';
 import type { LayerStore } from './layers.ts';
 import { ownerOnDisk, ROOT } from './owners.ts';
-import { packTree } from './pack.ts';
+import type { PackSource } from './pack.ts';
 import type { LayerRecord } from './records.ts';
 import type { RootDriver } from './roots.ts';
 
@@ -120,8 +120,11 @@ export class OverlayDriver implements RootDriver {
     }
   }
 
-  async *pack(folder: string): AsyncGenerator<Buffer> {
-    yield* packTree(`${folder}/upper`, { overlay: true, maps: this.#maps });
+  async packed(folder: string): Promise<PackSource> {
+    return {
+      folder: `${folder}/upper`,
+      options: { overlay: true, skipMountPoints: true, maps: this.#maps },
+    };
   }
 
   #base(): string {

@@ -3,6 +3,9 @@
  * whiteouts again), or a whole tree for `docker export`. A synchronous generator, for worker threads and for streams.
  *
  * Names are byte strings. Sockets are left out, as tar(1) and docker do; hard links are kept within the archive.
+ *
+ * The same files give the same bytes, and must go on doing so: layers that were made on this machine are kept unpacked
+ * only, under the digest of these bytes.
  */
 import {
   type BigIntStats,
@@ -28,6 +31,8 @@ const CHUNK_BYTES = 256 << 10;
 export interface PackOptions {
   /** The folder is the upper layer of an overlay: its deletions become whiteouts. */
   overlay: boolean;
+  /** Leave out the empty places that a container's mounts were put on: none of what it has written. */
+  skipMountPoints?: boolean;
   /** Only these paths (relative, byte strings) and the folders that lead to them; everything when undefined. */
   only?: ReadonlySet<ByteString>;
   /** How the users of containers are those of the machine, when they are others. */
@@ -36,6 +41,12 @@ export interface PackOptions {
   prefix?: ByteString;
   /** Paths whose removal is to be told, when the folder itself can't (relative, byte strings). */
   deleted?: readonly ByteString[];
+}
+
+/** A folder, and what of it makes an archive. */
+export interface PackSource {
+  folder: string;
+  options: PackOptions;
 }
 
 const bytes = (path: ByteString): Buffer => Buffer.from(path, 'latin1');
@@ -112,12 +123,17 @@ export function* packTree(folder: string, options: PackOptions): Generator<Buffe
   let parts: Buffer[] = [];
   let length = 0;
   for (const part of packer.run()) {
-    parts.push(part);
-    length += part.length;
-    if (length < CHUNK_BYTES) continue;
-    yield Buffer.concat(parts, length);
-    parts = [];
-    length = 0;
+    const isLarge = part.length >= CHUNK_BYTES;
+    if (!isLarge) {
+      parts.push(part);
+      length += part.length;
+    }
+    if (length > 0 && (isLarge || length >= CHUNK_BYTES)) {
+      yield Buffer.concat(parts, length);
+      parts = [];
+      length = 0;
+    }
+    if (isLarge) yield part;
   }
   yield Buffer.concat(parts, length);
 }
@@ -170,7 +186,7 @@ class Packer {
     }
     const named = (this.#options.prefix ?? '') + path;
     const header = headerOf(full, named, stats, this.#options.maps);
-    if (!header || (this.#options.overlay && this.#isMountPoint(path, stats))) return;
+    if (!header || (this.#options.skipMountPoints && this.#isMountPoint(path, stats))) return;
     const first =
       header.type !== 'directory' && stats.nlink > 1n ? this.#firstNames.get(stats.ino) : undefined;
     if (first !== undefined) {

@@ -13,6 +13,7 @@ import { readJson, writeJson } from '../store/durable.ts';
 import type { TreeChange } from './changes-of-tree.ts';
 import { storageError } from './content.ts';
 import type { LayerStore } from './layers.ts';
+import type { PackSource } from './pack.ts';
 import type { LayerRecord } from './records.ts';
 import type { RootStore } from './store.ts';
 
@@ -24,8 +25,8 @@ export interface RootDriver {
   unmount(folder: string): Promise<void>;
   /** What the container has changed, by path. */
   changes(folder: string, layers: readonly LayerRecord[]): Promise<TreeChange[]>;
-  /** The same as a layer: a tar archive. */
-  pack(folder: string, layers: readonly LayerRecord[]): AsyncIterable<Buffer>;
+  /** The same as a layer. */
+  packed(folder: string, layers: readonly LayerRecord[]): Promise<PackSource>;
   /** Bytes that the container has added. */
   writableBytes(folder: string, layers: readonly LayerRecord[]): Promise<number>;
 }
@@ -134,8 +135,9 @@ export class Roots implements RootStore {
     }));
   }
 
-  pack(containerId: string): AsyncIterable<Buffer> {
-    return this.#driver.pack(this.#path(containerId), this.#root(containerId).layers);
+  /** What the container has written, as a layer. */
+  packed(containerId: string): Promise<PackSource> {
+    return this.#driver.packed(this.#path(containerId), this.#root(containerId).layers);
   }
 
   layersOf(containerId: string): LayerRecord[] {

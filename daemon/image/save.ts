@@ -3,10 +3,8 @@
  * Layers are written uncompressed, under their diff ids, whatever they came as; so the same images give the same
  * bytes. The stream is made while it is read, holding one chunk.
  */
-import type { Readable } from 'node:stream';
-import { decompressor, detectCompression, MAGIC_BYTES } from './compression.ts';
 import type { ConfigFile } from './config-file.ts';
-import { type ContentStore, digestOf, hexOf } from './content.ts';
+import { digestOf, hexOf } from './content.ts';
 import type { LayerRecord } from './records.ts';
 import { formatNormal, parseReference } from './reference.ts';
 import { emitHeader, makeHeader, padding, trailer } from './tar/header.ts';
@@ -42,26 +40,6 @@ function ociManifest(image: SavedImage): Buffer {
   );
 }
 
-/** The layer's uncompressed tar. */
-export async function* layerTar(content: ContentStore, layer: LayerRecord): AsyncGenerator<Buffer> {
-  const source = content.stream(layer.blob.digest);
-  if (layer.blob.digest === layer.diffId) {
-    yield* source as AsyncIterable<Buffer>;
-    return;
-  }
-  const head = await readHead(content, layer.blob.digest);
-  const transform = decompressor(detectCompression(head));
-  yield* (
-    transform ? source.on('error', (error) => transform.destroy(error)).pipe(transform) : source
-  ) as AsyncIterable<Buffer>;
-}
-
-async function readHead(content: ContentStore, digest: string): Promise<Buffer> {
-  for await (const chunk of content.stream(digest) as Readable & AsyncIterable<Buffer>)
-    return chunk.subarray(0, MAGIC_BYTES);
-  return Buffer.alloc(MAGIC_BYTES);
-}
-
 function file(name: string, bytes: Buffer): Buffer {
   return Buffer.concat([
     emitHeader(makeHeader({ name, type: 'file', size: bytes.length })),
@@ -70,10 +48,13 @@ function file(name: string, bytes: Buffer): Buffer {
   ]);
 }
 
-/** The archive, piece by piece. Images that share layers have them once. */
+/**
+ * The archive, piece by piece. Images that share layers have them once.
+ * @param tarOf gives a layer's uncompressed archive
+ */
 export async function* saveArchive(
-  content: ContentStore,
   images: readonly SavedImage[],
+  tarOf: (layer: LayerRecord) => AsyncIterable<Buffer>,
 ): AsyncGenerator<Buffer> {
   const written = new Set<string>();
   for (const name of ['blobs/', 'blobs/sha256/']) yield emitHeader(makeHeader({ name, type: 'directory' }));
@@ -83,7 +64,7 @@ export async function* saveArchive(
     for (const layer of image.layers) {
       if (!once(layer.diffId)) continue;
       yield emitHeader(makeHeader({ name: blobName(layer.diffId), type: 'file', size: layer.tarBytes }));
-      yield* layerTar(content, layer);
+      yield* tarOf(layer);
       yield padding(layer.tarBytes);
     }
     const manifest = ociManifest(image);

@@ -24,7 +24,7 @@ import { OPAQUE_NAME, WHITEOUT_PREFIX } from './extract.ts';
 import type { LayerStore } from './layers.ts';
 import { treeBytes } from './overlay-driver.ts';
 import { ownerOnDisk, ROOT } from './owners.ts';
-import { packTree } from './pack.ts';
+import type { PackSource } from './pack.ts';
 import type { LayerRecord } from './records.ts';
 import type { RootDriver } from './roots.ts';
 
@@ -56,11 +56,11 @@ export class VfsDriver implements RootDriver {
     }
   }
 
-  async *pack(folder: string, layers: readonly LayerRecord[]): AsyncGenerator<Buffer> {
+  async packed(folder: string, layers: readonly LayerRecord[]): Promise<PackSource> {
     const changes = await this.changes(folder, layers);
     const deleted = changes.flatMap(({ path, kind }) => (kind === 2 ? [path] : []));
     const only = new Set(changes.flatMap(({ path, kind }) => (kind === 2 ? [] : [path])));
-    yield* packTree(`${folder}/tree`, { overlay: false, only, deleted, maps: this.#maps });
+    return { folder: `${folder}/tree`, options: { overlay: false, only, deleted, maps: this.#maps } };
   }
 
   async #merge(root: string, layers: readonly LayerRecord[]): Promise<void> {

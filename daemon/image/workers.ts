@@ -8,7 +8,15 @@ import type { Clock, Timer } from '#common/clock';
 import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
-import type { CopyJob, FileJob, FileJobResult, HashJob, UnpackJob, UnpackResult } from './file-worker.ts';
+import type {
+  CopyJob,
+  FileJob,
+  FileJobResult,
+  HashJob,
+  MakeJob,
+  UnpackJob,
+  UnpackResult,
+} from './file-worker.ts';
 
 /** Layers of one image are independent, so as many are unpacked at a time as there may be cores to spare. */
 const WORKERS_MAX = 2;
@@ -31,18 +39,23 @@ export class FileWorkers {
   readonly #workers = new Set<Worker>();
   readonly #idle: Thread[] = [];
   readonly #clock: Clock;
-  readonly #maps: UserMaps | undefined;
+  readonly maps: UserMaps | undefined;
   #expire: Timer | undefined;
 
   /** @param maps how the users of containers are those of the machine, when they are others. */
   constructor(clock: Clock, maps: UserMaps | undefined) {
-    this.#maps = maps;
+    this.maps = maps;
     this.#clock = clock;
   }
 
   /** Unpacks an archive into a folder. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE */
   async unpack(job: Omit<UnpackJob, 'kind'>): Promise<UnpackResult> {
     return (await this.#run({ ...job, kind: 'unpack' })).unpacked!;
+  }
+
+  /** Makes a layer of files that are on this machine. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE, ERR_HOST_IMAGE */
+  async make(job: Omit<MakeJob, 'kind'>): Promise<UnpackResult> {
+    return (await this.#run({ ...job, kind: 'make' })).unpacked!;
   }
 
   /** Copies files into a tree. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE */
@@ -96,7 +109,7 @@ export class FileWorkers {
       trackUnmanagedFds: false,
       // Flags of this process (a test runner's conditions, an inspector) are not the worker's.
       execArgv: [],
-      workerData: this.#maps,
+      workerData: this.maps,
     });
     const thread: Thread = { worker, current: undefined };
     this.#workers.add(worker);

@@ -13,7 +13,7 @@ import { pipeline } from 'node:stream/promises';
 import { errorCode, errorMessage } from '#common/errors';
 import type { ContainerRecord } from '../container/types.ts';
 import { hexOf } from '../image/content.ts';
-import type { Layer } from '../image/layers.ts';
+import type { LayerFile } from '../image/layers.ts';
 import { detachWithin } from '../image/overlay-driver.ts';
 import type { ImageRecord, LayerRecord } from '../image/records.ts';
 import { formatFamiliar, isDigest, parseReference } from '../image/reference.ts';
@@ -83,6 +83,8 @@ class Check {
   readonly #root: string;
   /** Blobs that are what their digest says. */
   readonly #sound = new Set<string>();
+  /** Layers that were made on this machine: they are unpacked, and nothing else. */
+  readonly #made = new Set<string>();
   readonly #images = new Map<string, ImageRecord>();
   /** Names by image, in familiar form. */
   readonly #names = new Map<string, string[]>();
@@ -95,6 +97,9 @@ class Check {
 
   async run(): Promise<void> {
     await this.#readBlobs();
+    for (const driverRoot of this.#driverRoots())
+      for (const name of await entries(join(driverRoot, 'layers')))
+        if ((await layerFile(join(driverRoot, 'layers', name)))?.isMade) this.#made.add(`sha256:${name}`);
     await this.#readImages();
     await this.#readNames();
     await this.#temporaries(join(this.#root, 'image'));
@@ -192,7 +197,7 @@ class Check {
     if (record.manifest) needs.push(record.manifest.digest);
     for (const digest of needs) this.#needed.add(digest);
     for (const layer of record.layers) this.#needed.add(layer.diffId);
-    const lost = needs.filter((digest) => !this.#sound.has(digest));
+    const lost = needs.filter((digest) => !this.#sound.has(digest) && !this.#made.has(digest));
     if (lost.length === 0) return;
     const path = join(this.#root, 'image/images', `${hexOf(record.id)}.json`);
     const names = this.#names.get(record.id) ?? [];
@@ -274,9 +279,7 @@ class Check {
   async #readLayers(driverRoot: string): Promise<void> {
     for (const name of await entries(join(driverRoot, 'layers'))) {
       const path = join(driverRoot, 'layers', name);
-      const layer = isDigest(`sha256:${name}`)
-        ? await readJson<Layer>(join(path, 'layer.json')).catch(() => undefined)
-        : undefined;
+      const layer = isDigest(`sha256:${name}`) ? await layerFile(path) : undefined;
       await this.#temporaries(path);
       this.checked.layers++;
       if (!isDigest(`sha256:${name}`) || layer?.diffId !== `sha256:${name}`)
@@ -319,6 +322,11 @@ class Check {
     }
     return records;
   }
+}
+
+/** What is known of an unpacked layer; undefined when it is not whole. */
+function layerFile(folder: string): Promise<LayerFile | undefined> {
+  return readJson<LayerFile>(join(folder, 'layer.json')).catch(() => undefined);
 }
 
 /** Whether a folder holds no volume's files: then it is one that was being made. */

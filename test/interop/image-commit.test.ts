@@ -1,9 +1,11 @@
 /** What a container has written: told as changes, and committed as a layer that gives the same tree again. */
 import { execFileSync } from 'node:child_process';
-import { lstatSync, readdirSync, readFileSync } from 'node:fs';
+import { lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
+import { systemClock } from '#common/clock';
+import { nullLog } from '#common/log';
 import { getXattr, setXattr } from '#common/native/layer-fs';
-import type { StorageDriver } from '../../daemon/image/index.ts';
+import { openImages, type StorageDriver } from '../../daemon/image/index.ts';
 import type { Image } from '../../daemon/image/store.ts';
 import {
   directory,
@@ -11,6 +13,7 @@ import {
   type Entry,
   file,
   load,
+  readAll,
   type TestImages,
   testImages,
 } from '../support/images.ts';
@@ -37,6 +40,9 @@ const WRITES = `
   mkdir -p deep/er; echo 1 > deep/er/f; ln deep/er/f deep/hard; ln -s ../x deep/sym; mknod deep/null c 1 3; mkfifo deep/pipe
   chown 3000000:4000000 deep/er/f; chmod 4755 deep/er/f; touch -d '2001-02-03 04:05:06.789' deep/er/f
 `;
+
+/** A commit that asks for nothing. */
+const PLAIN = { containerId: 'c', config: {}, changes: [], createdBy: '', comment: '', author: '' };
 
 let store: TestImages;
 afterEach(() => store.dispose());
@@ -120,38 +126,75 @@ describeHere.each<StorageDriver>(['overlay2', 'vfs'])('with the driver %s', (dri
     expect(describeTree(again)).toBe(describeTree(root));
     expect(getXattr(`${again}/deep/hard`, 'user.k')?.toString()).toBe('v');
   });
+
+  it('a commit is kept as files alone, and saving it packs the archive that its digest is of', async () => {
+    const { image } = await written(driver);
+    const { id, diffIds } = await store.images.commit({ ...PLAIN, parentId: image.id });
+    const { library } = store.images;
+    expect(await library.parts.content.has(diffIds[1]!)).toBe(false);
+    await store.reopen();
+    const archive = await readAll(await store.images.save([id]));
+    const other = await testImages(driver);
+    try {
+      const loaded = (await load(other, archive)).image;
+      expect(loaded.id).toBe(id);
+      await other.roots.create('d', id);
+      await store.roots.create('d', id);
+      expect(describeTree(await other.roots.mount('d'))).toBe(describeTree(await store.roots.mount('d')));
+    } finally {
+      await other.dispose();
+    }
+  });
 });
 
 describeHere('a commit', () => {
+  it('whose files were changed on the disk is not given away under its digest', async () => {
+    const { image } = await written('overlay2');
+    const { id, diffIds } = await store.images.commit({ ...PLAIN, parentId: image.id });
+    writeFileSync(`${store.images.library.parts.layers.diffPath(diffIds[1]!)}/etc/changed`, 'by somebody');
+    await expect(readAll(await store.images.save([id]))).rejects.toMatchObject({
+      code: 'ERR_DIGEST_MISMATCH',
+    });
+  });
+
+  it('can not be used with another storage driver, and says so', async () => {
+    const { image } = await written('overlay2');
+    const { id } = await store.images.commit({ ...PLAIN, parentId: image.id });
+    await store.roots.remove('c');
+    await store.close();
+    const other = await openImages({
+      dataRoot: store.dataRoot,
+      log: nullLog,
+      clock: systemClock,
+      driver: 'vfs',
+    });
+    try {
+      await expect(other.roots.create('d', id)).rejects.toMatchObject({
+        code: 'ERR_LAYER_LOST',
+        message: expect.stringContaining('another storage driver'),
+      });
+      await other.roots.create('e', image.id);
+    } finally {
+      await other.roots.sweep(new Set());
+      await other.close();
+    }
+    await store.reopen();
+    await store.roots.create('d', id);
+  });
+
   it('of an untouched container is an empty layer', async () => {
     store = await testImages();
     const { image } = await load(store, dockerArchive([BASE], { names: ['base'] }));
     await store.roots.create('c', image.id);
     expect(await store.roots.changes('c')).toEqual([]);
-    const committed = await store.images.commit({
-      containerId: 'c',
-      parentId: image.id,
-      config: {},
-      changes: [],
-      createdBy: '',
-      comment: '',
-      author: '',
-    });
+    const committed = await store.images.commit({ ...PLAIN, parentId: image.id });
     expect(committed.layerBytes[1]).toBe(0);
   });
 
   it('works when the image of the container is gone', async () => {
     const { image } = await written('overlay2');
     await store.images.remove('base', { force: true, prune: true, users: () => [] });
-    const committed = await store.images.commit({
-      containerId: 'c',
-      parentId: image.id,
-      config: {},
-      changes: [],
-      createdBy: '',
-      comment: '',
-      author: '',
-    });
+    const committed = await store.images.commit({ ...PLAIN, parentId: image.id });
     expect(committed.parent).toBeUndefined();
     await store.roots.create('d', committed.id);
     expect(readdirSync(await store.roots.mount('d')).sort()).toEqual([
@@ -166,13 +209,9 @@ describeHere('a commit', () => {
   it('leaves nothing when its changes or its name are bad', async () => {
     const { image } = await written('overlay2');
     const options = {
-      containerId: 'c',
+      ...PLAIN,
       parentId: image.id,
-      config: {},
       changes: ['RUN x'],
-      createdBy: '',
-      comment: '',
-      author: '',
     };
     await expect(store.images.commit(options)).rejects.toMatchObject({ code: 'ERR_BAD_DOCKERFILE' });
     await expect(store.images.commit({ ...options, changes: [], reference: 'BAD' })).rejects.toMatchObject({

@@ -7,6 +7,7 @@ import { systemClock } from '#common/clock';
 import { nullLog } from '#common/log';
 import { digestOf } from '../../daemon/image/content.ts';
 import { pickHostTree } from '../../daemon/image/host-image.ts';
+import { hostFiles } from '../../daemon/image/host-tree.ts';
 import { ensureHostImage } from '../../daemon/image/index.ts';
 import type { Image } from '../../daemon/image/store.ts';
 import { readAll, type TestImages, testImages } from '../support/images.ts';
@@ -115,10 +116,13 @@ describeHere('the host image', () => {
     }
   });
 
-  it('has the same bytes whenever it is made of the same files', async () => {
+  it('has the same bytes whenever it is made of the same files, and when it is packed again', async () => {
     await undisturbed(async () => {
-      const digest = async (): Promise<string> => digestOf(await readAll(pickHostTree().tar()));
-      expect(await digest()).toBe(await digest());
+      const { id } = await ensureHostImage(store.images, nullLog, systemClock);
+      const { library } = store.images;
+      const [layer] = library.layersOf(id);
+      expect(digestOf(Buffer.concat([...hostFiles(pickHostTree().files())]))).toBe(layer!.diffId);
+      expect(digestOf(await readAll(library.layerTar(layer!)))).toBe(layer!.diffId);
     });
   });
 

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { compiledEntry } from '#common/entry';
 import type { Image } from '../../daemon/image/store.ts';
@@ -87,6 +88,24 @@ describe.skipIf(lacking('root'))('drydock fsck', () => {
     expect(await store.images.list()).toEqual([]);
     // The container goes on: its layers are unpacked.
     expect(await store.roots.mount(CONTAINER)).toContain(CONTAINER);
+  });
+
+  it('a layer that was made here needs no blob, and is missed when its folder is gone', async () => {
+    const made = await store.images.importRoot(
+      Readable.from([Buffer.alloc(1024)]),
+      { changes: [] },
+      () => {},
+    );
+    await store.roots.create('c', made.id);
+    writeFileSync(join(await store.roots.mount('c'), 'f'), 'x');
+    const wish = { config: {}, changes: [], createdBy: '', comment: '', author: '', reference: 'made' };
+    const image = await store.images.commit({ ...wish, containerId: 'c', parentId: made.id });
+    await store.roots.remove('c');
+    expect(await repaired()).toEqual([]);
+    rmSync(path('overlay2/layers', hex(image.diffIds[1]!)), { recursive: true });
+    expect(await repaired()).toEqual([
+      expect.stringContaining(`the image made:latest needs what is missing or damaged: ${image.diffIds[1]}`),
+    ]);
   });
 
   it.each([

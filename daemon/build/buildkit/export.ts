@@ -102,15 +102,14 @@ async function sendRoot(builds: Builds, parts: ExportParts, root: string): Promi
 async function* archiveOf(builds: Builds, { imageId, output }: ExportParts): AsyncGenerator<Buffer> {
   const { library } = builds.images;
   const names = (output.options.get('name') ?? '').split(',').filter((name) => name !== '');
-  yield* saveArchive(library.parts.content, [
-    {
-      id: imageId,
-      configBytes: await library.parts.content.read(imageId),
-      config: library.configOf(imageId),
-      layers: library.layersOf(imageId),
-      names,
-    },
-  ]);
+  const image = {
+    id: imageId,
+    configBytes: await library.parts.content.read(imageId),
+    config: library.configOf(imageId),
+    layers: library.layersOf(imageId),
+    names,
+  };
+  yield* saveArchive([image], (layer) => library.layerTar(layer));
 }
 
 async function sendBytes(

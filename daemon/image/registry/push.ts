@@ -3,11 +3,10 @@
  * image that was pulled is pushed by the very same bytes; layers made here are compressed on their way.
  */
 import { createHash } from 'node:crypto';
-import { Readable, Transform } from 'node:stream';
+import { pipeline, Readable, Transform } from 'node:stream';
 import { createGzip } from 'node:zlib';
 import type { Clock } from '#common/clock';
 import { detectCompression, MAGIC_BYTES } from '../compression.ts';
-import type { Blob } from '../content.ts';
 import type { Library } from '../library.ts';
 import type { ImageRecord, LayerRecord } from '../records.ts';
 import { formatNormal, type Reference } from '../reference.ts';
@@ -97,8 +96,7 @@ async function rememberCompressed(
 async function pushLayer(parts: PushParts, layer: LayerRecord): Promise<PushedLayer> {
   const { client, library, progress, signal } = parts;
   const id = shortOf(layer.diffId);
-  const { content } = library.parts;
-  const compression = await compressionOf(library, layer.blob);
+  const compression = await compressionOf(library, layer);
   const known = compression === 'none' ? layer.gzip : layer.blob;
   const form = compression === 'zstd' ? 'zstd' : 'gzip';
   if (known && (await client.hasBlob(known.digest))) {
@@ -111,8 +109,11 @@ async function pushLayer(parts: PushParts, layer: LayerRecord): Promise<PushedLa
     return { ...known!, compression: form };
   }
   const counted = counter(parts, id, layer.blob.size);
-  const plain = content.stream(layer.blob.digest).pipe(counted);
-  const compressed = compression === 'none' ? plain.pipe(createGzip({ level: GZIP_LEVEL })) : plain;
+  const source = Readable.from(library.layerBlob(layer), { objectMode: false });
+  const passes = compression === 'none' ? [counted, createGzip({ level: GZIP_LEVEL })] : [counted];
+  // An error of any of them ends the last one with it, which the upload reads.
+  pipeline([source, ...passes], () => {});
+  const compressed = passes.at(-1)!;
   const hash = createHash('sha256');
   let size = 0;
   const body = Readable.from(
@@ -138,9 +139,8 @@ async function pushLayer(parts: PushParts, layer: LayerRecord): Promise<PushedLa
   return { digest, size, compression: form };
 }
 
-async function compressionOf(library: Library, blob: Blob): Promise<'none' | 'gzip' | 'zstd'> {
-  const stream = library.parts.content.stream(blob.digest);
-  for await (const chunk of stream as AsyncIterable<Buffer>)
+async function compressionOf(library: Library, layer: LayerRecord): Promise<'none' | 'gzip' | 'zstd'> {
+  for await (const chunk of library.layerBlob(layer))
     return detectCompression(chunk.subarray(0, MAGIC_BYTES));
   return 'none';
 }
