@@ -29,8 +29,8 @@ const privilegedProjects: TestProjectInlineConfiguration[] = [
       include: ['test/e2e/**/*.test.ts'],
       globalSetup: ['test/support/e2e/shared-daemon.ts'],
       sequence: { groupOrder: 2 },
-      // They share a daemon, and look at all that is in it.
-      fileParallelism: false,
+      // Each worker has a shared daemon of its own: most tests wait for programs, not for the processor.
+      maxWorkers: 3,
       ...patient,
     },
   },

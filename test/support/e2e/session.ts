@@ -9,9 +9,9 @@ export const describeE2e: typeof describe.skip = describe.skipIf(
   lacking(...E2E_NEEDS),
 ) as typeof describe.skip;
 
-/** The docker CLI against the shared daemon. */
+/** The docker CLI against the shared daemon of this worker. */
 export function sharedDocker(): Docker {
-  return new Docker(inject('daemon'));
+  return new Docker(inject('daemons')[Number(process.env.VITEST_POOL_ID) - 1]!);
 }
 
 /** Each CLI under test with a short name for test titles. */
