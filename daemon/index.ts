@@ -11,7 +11,7 @@ import type { UserMaps } from '#common/id-map';
 import { type Log, nullLog } from '#common/log';
 import { cryptoRng } from '#common/rng';
 import { mountFolder, sweepMounts } from '#fsbridge';
-import { createNetwork } from '#netstack';
+import { createNetstack } from '#netstack';
 import { listenAddresses, type ServedApi, serveApi } from './api/index.ts';
 import { Builds } from './build/service.ts';
 import { instanceOf, parseHost } from './config.ts';
@@ -218,7 +218,7 @@ async function openServices(
     reloadRegistries: (options) => opened.reloadRegistries(options),
     containerDefaults: await containerDefaults(config),
     runtime,
-    createNetwork,
+    createNetstack,
     hostSubnets,
     mountFolder,
     mountsFolder,

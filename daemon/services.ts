@@ -55,7 +55,7 @@ export interface ServiceParts {
   reloadRegistries: (options: Partial<RegistryOptions>) => void;
   containerDefaults: ContainerDefaults;
   runtime: ReloadableRuntime;
-  createNetwork: (options: NetworkOptions) => Promise<Network>;
+  createNetstack: (options: NetworkOptions) => Promise<Network>;
   hostSubnets: () => Promise<string[]>;
   mountFolder: (options: BridgeMountOptions) => Promise<BridgeMount>;
   /** Where host folders are mounted for containers. */
@@ -132,7 +132,7 @@ async function openStores(parts: ServiceParts): Promise<{
   await volumes.open();
   const networks = new NetworkService({
     records: new RecordFolder<NetworkRecord>(folder('networks'), 'network.json', { key: ID_KEY, log }),
-    createNetwork: parts.createNetwork,
+    createNetstack: parts.createNetstack,
     hostSubnets: parts.hostSubnets,
     mtuBytes: config.mtu,
     defaultNetwork: defaultNetwork(config),

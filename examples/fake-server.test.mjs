@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import { createNetwork } from 'drydock/netstack';
+import { createNetstack } from 'drydock/netstack';
 
 test('the program under test orders one boat', async () => {
   const asked = [];
@@ -21,7 +21,7 @@ test('the program under test orders one boat', async () => {
   }).listen(0, '127.0.0.1');
   await once(fake, 'listening');
 
-  const network = await createNetwork({
+  const network = await createNetstack({
     name: 'test',
     subnet: '10.77.0.0/24',
     gatewayForwards: [{ protocol: 'tcp', port: 80, address: '127.0.0.1', targetPort: fake.address().port }],

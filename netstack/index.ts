@@ -284,6 +284,6 @@ export interface Network {
  *
  * @throws DrydockError ERR_ADDRESS_INVALID, ERR_MTU_INVALID, ERR_FAULTS_INVALID
  */
-export function createNetwork(options: NetworkOptions): Promise<Network> {
+export function createNetstack(options: NetworkOptions): Promise<Network> {
   return startNetwork(options);
 }

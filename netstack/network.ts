@@ -74,7 +74,7 @@ process.on('exit', () => {
   for (const network of running) network.stop();
 });
 
-/** Implements `createNetwork` of the public surface. */
+/** Implements `createNetstack` of the public surface. */
 export async function startNetwork(options: NetworkOptions): Promise<Network> {
   const plan = planNetwork(options);
   const mtuBytes = options.mtuBytes ?? MTU_BYTES_DEFAULT;

@@ -30,7 +30,7 @@ import { chooseSubnet6, randomSubnet6 } from './subnets6.ts';
 /** What the service works with. */
 export interface NetworkDeps {
   records: RecordFolder<NetworkRecord>;
-  createNetwork: (options: NetworkOptions) => Promise<Network>;
+  createNetstack: (options: NetworkOptions) => Promise<Network>;
   hostSubnets: () => Promise<string[]>;
   /** Of networks that name none; 0 leaves it to the stack. */
   mtuBytes: number;
@@ -285,7 +285,7 @@ export class NetworkService {
     };
     const { mtuBytes } = bridgeOptions(record.options);
     if (mtuBytes || this.#deps.mtuBytes) options.mtuBytes = mtuBytes || this.#deps.mtuBytes;
-    const network = this.#deps.createNetwork(options).then(async (made) => {
+    const network = this.#deps.createNetstack(options).then(async (made) => {
       await made.setHostNames(Object.fromEntries(HOST_NAMES.map((name) => [name, made.gateway])));
       return made;
     });

@@ -9,7 +9,7 @@ import { readText } from '../cli-vpnkit.ts';
 import type { NetConfig } from '../config.ts';
 import { parseHostsFile, parseVpnkitDns, parseVpnkitHttp } from '../config-vpnkit.ts';
 import { followFile } from '../host/resolv-conf.ts';
-import { type CaptureOptions, createNetwork, type Network } from '../index.ts';
+import { type CaptureOptions, createNetstack, type Network } from '../index.ts';
 import { formatAddress } from '../wire/address.ts';
 import { CaptureControl } from './capture-control.ts';
 import { type ControlServer, createControlServer } from './control.ts';
@@ -41,7 +41,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
   });
   const notifier = config.notification === undefined ? undefined : new Notifier(config.notification, log);
-  const network = await createNetwork({
+  const network = await createNetstack({
     name: 'net',
     subnet: config.subnet,
     gateway: config.gatewayIp,

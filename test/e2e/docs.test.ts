@@ -66,10 +66,10 @@ describeE2e('the package', () => {
   it('has libraries with types that a strict compiler accepts, and that load', () => {
     writeFileSync(
       join(installed.folder, 'use.ts'),
-      `import { type Network, type NetworkOptions, createNetwork } from 'drydock/netstack';
+      `import { type Network, type NetworkOptions, createNetstack } from 'drydock/netstack';
 import { mountFolder, mountStatus } from 'drydock/fsbridge';
 import { type Daemon, openDaemon } from 'drydock/daemon';
-const make: (options: NetworkOptions) => Promise<Network> = createNetwork;
+const make: (options: NetworkOptions) => Promise<Network> = createNetstack;
 const addresses = (daemon: Daemon): string[] => daemon.addresses;
 console.log([make, mountFolder, mountStatus, openDaemon, addresses].map((value) => typeof value).join());
 `,

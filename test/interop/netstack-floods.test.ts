@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import * as native from '#common/native/socket';
-import { createNetwork, type Network } from '#netstack';
+import { createNetstack, type Network } from '#netstack';
 import { VNET_HDR_LEN } from '../../netstack/link/link.ts';
 import { MAC_BROADCAST, parseIpv4, parseMac } from '../../netstack/wire/address.ts';
 import { ETHERTYPE_IPV4 } from '../../netstack/wire/ethernet.ts';
@@ -119,7 +119,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl'))('a hostile machin
 
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'dd-floods-'));
-    network = await createNetwork({ name: 'floods', subnet: '10.221.0.0/24', mtuBytes: MTU });
+    network = await createNetstack({ name: 'floods', subnet: '10.221.0.0/24', mtuBytes: MTU });
     const url = `unix://${join(folder, 'machine.sock')}`;
     await network.listenLink('qemu', url);
     const socket = net.connect(join(folder, 'machine.sock'));

@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { createNetwork, type Network } from '#netstack';
+import { createNetstack, type Network } from '#netstack';
 import { Netns } from '../support/netns.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -63,7 +63,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl'))('HTTP proxies', (
       target.on('error', () => socket.destroy());
     });
     upstreamPort = await listen(upstream);
-    network = await createNetwork({ name: 'proxy', subnet: '10.216.0.0/24', dnsUpstreams: ['127.0.0.1#9'] });
+    network = await createNetstack({ name: 'proxy', subnet: '10.216.0.0/24', dnsUpstreams: ['127.0.0.1#9'] });
     await network.attach({ namespacePath: guest.path, interfaceName: 'eth0', names: ['guest'] });
   });
   beforeEach(() => {

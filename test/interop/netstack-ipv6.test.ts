@@ -6,7 +6,7 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import net from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { type Attachment, createNetwork, type Network } from '#netstack';
+import { type Attachment, createNetstack, type Network } from '#netstack';
 import { Netns } from '../support/netns.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -39,7 +39,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'dig'))('a
   let guestB: Attachment;
 
   beforeAll(async () => {
-    network = await createNetwork({
+    network = await createNetstack({
       name: 'interop6',
       subnet: SUBNET,
       subnet6: SUBNET6,

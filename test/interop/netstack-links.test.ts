@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
-import { createNetwork, type Network } from '#netstack';
+import { createNetstack, type Network } from '#netstack';
 import { type MachineWire, startMachine } from '../support/machine.ts';
 import { Netns } from '../support/netns.ts';
 import { lacking } from '../support/requirements.ts';
@@ -54,7 +54,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'tcpdump')
 
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'dd-links-'));
-    network = await createNetwork({
+    network = await createNetstack({
       name: 'links',
       subnet: '10.220.0.0/24',
       mtuBytes: MTU,
@@ -228,7 +228,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'tcpdump')
 
 describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl'))('a bad wire', () => {
   test('loses, delays, reorders, doubles and damages, and 5 MB arrive whole both ways', async () => {
-    const network = await createNetwork({
+    const network = await createNetstack({
       name: 'bad',
       subnet: '10.221.0.0/24',
       mtuBytes: MTU,

@@ -12,7 +12,7 @@ import net from 'node:net';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { compiledEntry } from '#common/entry';
-import { type Attachment, createNetwork, type Network } from '#netstack';
+import { type Attachment, createNetstack, type Network } from '#netstack';
 import { Netns } from '../support/netns.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -69,7 +69,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'dig'))(
     let guestB: Attachment;
 
     beforeAll(async () => {
-      network = await createNetwork({ name: 'interop', subnet: SUBNET, dnsUpstreams: ['127.0.0.1#9'] });
+      network = await createNetstack({ name: 'interop', subnet: SUBNET, dnsUpstreams: ['127.0.0.1#9'] });
       a = new Netns();
       b = new Netns();
       guestA = await network.attach({ namespacePath: a.path, interfaceName: 'eth0', names: ['alpha'] });
@@ -444,7 +444,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'dig'))(
 describe.skipIf(lacking('root', '/dev/net/tun', 'ip'))('the end of a network', () => {
   test('close() ends connections and leaves neither interface nor descriptor', async () => {
     const before = [...descriptors().values()].sort();
-    const network = await createNetwork({ name: 'brief', subnet: '10.214.0.0/24' });
+    const network = await createNetstack({ name: 'brief', subnet: '10.214.0.0/24' });
     const netns = new Netns();
     try {
       await network.attach({ namespacePath: netns.path, interfaceName: 'eth0', names: [] });
@@ -481,7 +481,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip'))('the end of a network', (
 
   test('a thread that fails is told to whoever asks', async () => {
     const before = descriptors();
-    const network = await createNetwork({ name: 'failing', subnet: '10.215.0.0/24' });
+    const network = await createNetstack({ name: 'failing', subnet: '10.215.0.0/24' });
     // Its loop finds its epoll descriptor gone: the newest one, since libuv's of that thread was made before.
     const made = [...descriptors()].filter(
       ([fd, what]) => what.includes('eventpoll') && before.get(fd) !== what,
@@ -498,8 +498,8 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip'))('the end of a network', (
 
   test('process.exit() does not wait for a running network', async () => {
     const script = `
-      import { createNetwork } from ${JSON.stringify(compiledEntry('netstack/index'))};
-      const network = await createNetwork({ name: 'exits', subnet: '10.216.0.0/24' });
+      import { createNetstack } from ${JSON.stringify(compiledEntry('netstack/index'))};
+      const network = await createNetstack({ name: 'exits', subnet: '10.216.0.0/24' });
       console.log(JSON.stringify(await network.stats()).length > 2);
       process.exit(7);`;
     const run = promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], {

@@ -7,7 +7,7 @@ import type net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { createNetwork, type Network } from '#netstack';
+import { createNetstack, type Network } from '#netstack';
 import { cloudKernel, makeInitrd, runGuest } from '../support/qemu-guest.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -32,7 +32,7 @@ describe.skipIf(lacking(...needs))('a virtual machine', () => {
 
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'dd-qemu-'));
-    network = await createNetwork({
+    network = await createNetstack({
       name: 'qemu',
       subnet: '10.222.0.0/24',
       mtuBytes: 1500,

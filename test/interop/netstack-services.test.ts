@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as dnsPacket from 'dns-packet';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Attachment, createNetwork, type Network } from '#netstack';
+import { type Attachment, createNetstack, type Network } from '#netstack';
 import { Netns } from '../support/netns.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -114,7 +114,7 @@ describe.skipIf(
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'netstack-services-'));
     await upstream.start();
-    network = await createNetwork({
+    network = await createNetstack({
       name: 'services',
       subnet: SUBNET,
       subnet6: 'fd00:214::/64',

@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
-import { createNetwork, type Network, type PublishedPort } from '#netstack';
+import { createNetstack, type Network, type PublishedPort } from '#netstack';
 import { Netns, type Running } from '../support/netns.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -35,7 +35,7 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'nft', 'ss', 'perl
     const closers: (() => unknown)[] = [];
 
     beforeAll(async () => {
-      network = await createNetwork({
+      network = await createNetstack({
         name: 'tcp-kernel',
         subnet: '10.215.0.0/24',
         dnsUpstreams: ['127.0.0.1#9'],

@@ -393,7 +393,7 @@ export async function fakeDaemon(folder?: string): Promise<FakeDaemon> {
     reloadRegistries: () => {},
     containerDefaults: { ...CONTAINER_DEFAULTS },
     runtime,
-    createNetwork: networks.create,
+    createNetstack: networks.create,
     hostSubnets: async () => [],
     mountFolder,
     mountsFolder: join(home, 'mounts'),

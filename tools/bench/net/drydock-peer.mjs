@@ -5,8 +5,8 @@ import { pathToFileURL } from 'node:url';
 import { profileWorker } from './profile.mjs';
 
 const { root, netns, mtu, published, wire, profile } = JSON.parse(process.argv[2]);
-const { createNetwork } = await import(pathToFileURL(`${root}/dist/netstack/index.js`));
-const network = await createNetwork({ name: 'bench', subnet: '10.98.0.0/24', mtuBytes: mtu });
+const { createNetstack } = await import(pathToFileURL(`${root}/dist/netstack/index.js`));
+const network = await createNetstack({ name: 'bench', subnet: '10.98.0.0/24', mtuBytes: mtu });
 const endProfile = profile && (await profileWorker());
 const guest = wire
   ? await network.listenLink('qemu', `unix://${wire}`)
