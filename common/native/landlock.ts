@@ -3,7 +3,6 @@
  * and for all its children. Rights are granted by folder and add up on the way from the root to a file: nothing granted
  * above can be taken away below. What this kernel's version does not know stays unrestricted.
  */
-import { closeSync } from 'node:fs';
 import { systemCall } from './syscall.ts';
 
 const CREATE_RULESET_VERSION = 1;
@@ -74,10 +73,12 @@ export function createRuleset(abi: number, restrict: { tcp: boolean; outside: bo
   return rawCreate(new Uint8Array(attributes.buffer), attributes.byteLength, 0);
 }
 
-/** What a path is granted for. Nobody makes device nodes. */
+/** What a path is granted for. */
 export interface PathRights {
   write: boolean;
   execute: boolean;
+  /** Whether device nodes may be made, where it may be written. */
+  nodes: boolean;
   directory: boolean;
 }
 
@@ -85,7 +86,7 @@ export interface PathRights {
 export function allowPath(ruleset: number, abi: number, fd: number, rights: PathRights): void {
   let allowed = READ_FILE | READ_DIR;
   if (rights.execute) allowed |= EXECUTE;
-  if (rights.write) allowed |= fileRights(abi) & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK);
+  if (rights.write) allowed |= fileRights(abi) & ~(EXECUTE | (rights.nodes ? 0n : MAKE_CHAR | MAKE_BLOCK));
   if (!rights.directory) allowed &= EXECUTE | READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV;
   // struct landlock_path_beneath_attr is packed: 12 bytes.
   const rule = Buffer.alloc(12);
@@ -94,8 +95,7 @@ export function allowPath(ruleset: number, abi: number, fd: number, rights: Path
   rawAddRule(ruleset, RULE_PATH_BENEATH, rule, 0);
 }
 
-/** Puts the calling thread under the rules, which wants no_new_privs, and closes them. */
+/** Puts the calling thread under the rules, which wants no_new_privs or CAP_SYS_ADMIN. */
 export function restrictSelf(ruleset: number): void {
   rawRestrict(ruleset, 0);
-  closeSync(ruleset);
 }

@@ -2,6 +2,8 @@
 import type { Container } from '../container/container.ts';
 import { etcPaths } from '../container/files.ts';
 import type { LiveView } from '../container/inspect.ts';
+import { mountLabel } from '../runtime/index.ts';
+import type { JailReportRow } from '../runtime/runtime.ts';
 import type { ApiContext } from './context.ts';
 
 /** Gathers a container's live facts. `sizes` costs a walk over its files. */
@@ -20,6 +22,23 @@ export async function liveView(context: ApiContext, container: Container, sizes:
       log: container.log ? containers.logPath(container.id) : '',
     },
     driver: roots.driver,
+    labels: labelsOf(context, container),
     sizes: sizes ? await roots.sizes(container.id) : undefined,
   };
+}
+
+/** From the report, which says what is really in force. */
+function labelsOf({ containers }: ApiContext, { record }: Container): LiveView['labels'] {
+  const given = (feature: string): string => {
+    const row = report.find((one) => one.feature === feature);
+    return row && row.got !== 'none' ? row.asked : '';
+  };
+  let report: JailReportRow[] = [];
+  try {
+    report = containers.report(record);
+  } catch {
+    // Its runtime is no longer there, or refuses it now: then it has none.
+  }
+  const process = given('SELinux');
+  return { apparmor: given('AppArmor'), process, mount: process && mountLabel(process) };
 }

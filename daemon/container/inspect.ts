@@ -9,6 +9,8 @@ export interface LiveView {
   execIds: string[] | null;
   paths: { resolv: string; hostname: string; hosts: string; log: string };
   driver: string;
+  /** As the kernel's security modules have them. */
+  labels: { apparmor: string; process: string; mount: string };
   sizes?: { writableBytes: number; rootBytes: number } | undefined;
 }
 
@@ -122,9 +124,9 @@ export function inspectView(record: ContainerRecord, live: LiveView): object {
     RestartCount: state.restartCount,
     Driver: live.driver,
     Platform: 'linux',
-    MountLabel: '',
-    ProcessLabel: '',
-    AppArmorProfile: '',
+    MountLabel: live.labels.mount,
+    ProcessLabel: live.labels.process,
+    AppArmorProfile: live.labels.apparmor,
     ExecIDs: live.execIds,
     HostConfig: hostConfigView(record),
     GraphDriver: { Name: live.driver, Data: {} },

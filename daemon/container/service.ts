@@ -13,7 +13,7 @@ import type { Image, ImageStore, RootStore } from '../image/store.ts';
 import { collectMounts, inheritedMounts } from '../mounts/parse.ts';
 import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
-import type { Runtime } from '../runtime/runtime.ts';
+import type { JailReportRow, Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
 import type { RecordFolder } from '../store/record-folder.ts';
 import type { VolumeService } from '../volume/service.ts';
@@ -324,8 +324,8 @@ export class ContainerService {
       if (mode?.startsWith('container:')) this.find(mode.slice('container:'.length));
   }
 
-  /** Compiles the jail once at create, so that what can't be had is said now and not at the first start. */
-  #checkJail(record: ContainerRecord): string[] {
+  /** What a container gets of what it asks for. @throws what its runtime refuses */
+  report(record: ContainerRecord): JailReportRow[] {
     const spec = jailSpec(record, {
       rootPath: '/',
       etc: { hostname: '', hosts: '', 'resolv.conf': '' },
@@ -335,10 +335,17 @@ export class ContainerService {
       userMaps: this.#deps.userMaps,
       seccomp: this.#deps.defaults.seccomp,
     });
-    return this.#deps.runtime
-      .report(spec)
+    return this.#deps.runtime.report(spec);
+  }
+
+  /** Compiles the jail once at create, so that what can't be had is said now and not at the first start. */
+  #checkJail(record: ContainerRecord): string[] {
+    return this.report(record)
       .filter((row) => row.got !== 'full' && row.asked !== 'none')
-      .map((row) => `${row.feature}: asked ${row.asked}, got ${row.got}: ${row.how}`);
+      .map(
+        ({ feature, asked, got, how, bypass }) =>
+          `${feature}: asked ${asked}, got ${got}: ${how}${bypass ? `; what gets round it: ${bypass}` : ''}`,
+      );
   }
 
   /** Makes all that a container has on disk; on failure nothing is left. */

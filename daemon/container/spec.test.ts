@@ -169,12 +169,22 @@ describe('from a container’s configuration to its jail', () => {
     expect(spec({ SecurityOpt: options }).process.noNewPrivileges).toBe(noNewPrivileges);
   });
 
-  it.each(['apparmor=my-profile', 'nonsense', 'no-new-privileges=maybe', 'label=user:x'])(
+  it.each(['apparmor=', 'nonsense', 'no-new-privileges=maybe', 'label=colour:x', 'landlock=strict'])(
     'the security option %s, which nobody could keep, is an error',
     (option) => {
       expect(() => spec({ SecurityOpt: [option] })).toThrow(/invalid --security-opt/);
     },
   );
+
+  it('labels of the kernel’s security modules are for the runtime to keep or to refuse', () => {
+    const wishes = ['apparmor=mine', 'label=type:spc_t', 'label:level:s0:c1', 'landlock=unconfined'];
+    expect(spec({ SecurityOpt: wishes }).labels).toEqual({
+      apparmor: 'mine',
+      selinux: ['type:spc_t', 'level:s0:c1'],
+      landlock: 'unconfined',
+    });
+    expect(spec({}).labels).toBeUndefined();
+  });
 
   it('what a user mounts over /dev/shm or /etc/hosts replaces docker’s own', () => {
     const own = [

@@ -18,6 +18,7 @@ import {
 import type {
   JailBlkioLimit,
   JailDevice,
+  JailLabels,
   JailLimits,
   JailMount,
   JailSpec,
@@ -89,6 +90,7 @@ export function jailSpec(record: ContainerRecord, places: Places): JailSpec {
     ...(privileged || security.seccomp === 'unconfined'
       ? { seccomp: 'unconfined' as const }
       : security.seccomp && { seccomp: security.seccomp }),
+    ...(Object.keys(security.labels).length > 0 && { labels: security.labels }),
     init: host.Init === true,
     process: {
       args: record.args,
@@ -245,6 +247,7 @@ interface Security {
   unmasked: boolean;
   /** Undefined: docker's default profile. */
   seccomp: JailSpec['seccomp'];
+  labels: JailLabels;
 }
 
 /** A profile is the text of its file: the CLI reads it. @throws ERR_BAD_SECCOMP */
@@ -255,18 +258,21 @@ export function seccompOf(value: string): JailSpec['seccomp'] {
 
 /** Reads SecurityOpt. @throws ERR_BAD_PARAMETER for what nobody could keep */
 export function parseSecurity(options: string[], seccomp?: JailSpec['seccomp']): Security {
-  const result: Security = { noNewPrivileges: false, unmasked: false, seccomp };
+  const result: Security = { noNewPrivileges: false, unmasked: false, seccomp, labels: {} };
   for (const option of options) {
     const [, name = '', value = ''] = /^([^=:]+)[=:]?(.*)$/.exec(option) ?? [];
     if (name === 'no-new-privileges' && ['', 'true', 'false'].includes(value))
       result.noNewPrivileges = value !== 'false';
     else if (name === 'systempaths' && value === 'unconfined') result.unmasked = true;
     else if (name === 'seccomp' && value !== '') result.seccomp = seccompOf(value);
-    else if ((name === 'apparmor' || name === 'label') && ['unconfined', 'disable'].includes(value)) continue;
+    else if (name === 'apparmor' && value !== '') result.labels.apparmor = value;
+    else if (name === 'label' && /^(disable|(user|role|type|level):.+)$/.test(value))
+      result.labels.selinux = [...(result.labels.selinux ?? []), value];
+    else if (name === 'landlock' && value === 'unconfined') result.labels.landlock = value;
     else
       throw new DrydockError(
         'ERR_BAD_PARAMETER',
-        `invalid --security-opt ${JSON.stringify(option)}: supported are no-new-privileges, systempaths=unconfined, seccomp=unconfined|builtin|PROFILE, apparmor=unconfined and label=disable`,
+        `invalid --security-opt ${JSON.stringify(option)}: supported are no-new-privileges, systempaths=unconfined, seccomp=unconfined|builtin|PROFILE, apparmor=unconfined|PROFILE, label=disable|user:USER|role:ROLE|type:TYPE|level:LEVEL and landlock=unconfined`,
       );
   }
   return result;

@@ -16,6 +16,7 @@ import {
   thisMachine,
 } from '#common/native/machine-code';
 import { SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_SET_MODE_FILTER } from '#common/native/seccomp';
+import type { Walls } from './plain.ts';
 import { CONTROL_FD } from './protocol.ts';
 import type { System } from './system.ts';
 
@@ -32,6 +33,8 @@ export interface Crossing {
   capabilities: bigint;
   /** Classic BPF; undefined for none. */
   filter: Uint8Array | undefined;
+  /** Raised right before, with the one capability that they want. */
+  walls?: Walls;
 }
 
 /** Capabilities of the kernels to come included: dropping one that is not known fails, and is not looked at. */
@@ -113,6 +116,7 @@ function become(
   system.sealMemory(memory);
   // Without this one the new process could not enter; entering takes it away again.
   system.carryCapability(system.CAPABILITIES.indexOf('CAP_SYS_ADMIN'));
+  crossing.walls?.raise();
   system.closeOnExecFrom(3);
   system.clearCloseOnExec(crossing.userFd);
   system.clearCloseOnExec(CONTROL_FD);

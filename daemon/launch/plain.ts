@@ -34,19 +34,21 @@ export function enterConfinement(
 
 /** Rules that are made but not in force. */
 export interface Walls {
+  /** Without new privileges being forbidden it wants CAP_SYS_ADMIN. */
   raise(): void;
 }
 
-/** Prepares Landlock's rules inside the root. Where the kernel has none, raise() only forbids new privileges. */
+/** Prepares Landlock's rules inside the root. Where the kernel has none, there is nothing to raise. */
 export function buildWalls(system: System, landlock: LandlockRules): Walls {
   const abi = system.landlockVersion();
-  if (abi === 0) return { raise: () => system.setNoNewPrivileges() };
+  if (abi === 0) return { raise() {} };
   const ruleset = step('make rules for files', () => {
     const made = system.createRuleset(abi, { tcp: !landlock.tcp, outside: !landlock.outside });
+    const { nodes } = landlock;
     for (const { path, write, execute } of landlock.paths) {
       const fd = openIfThere(system, path);
       if (fd === undefined) continue;
-      system.allowPath(made, abi, fd, { write, execute, directory: fstatSync(fd).isDirectory() });
+      system.allowPath(made, abi, fd, { write, execute, nodes, directory: fstatSync(fd).isDirectory() });
       closeSync(fd);
     }
     return made;
@@ -54,8 +56,8 @@ export function buildWalls(system: System, landlock: LandlockRules): Walls {
   return {
     raise: () =>
       step('confine by rules for files', () => {
-        system.setNoNewPrivileges();
         system.restrictSelf(ruleset);
+        closeSync(ruleset);
       }),
   };
 }

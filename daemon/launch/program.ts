@@ -6,7 +6,7 @@
  * limits come late, since the launcher itself may not fit into them; after the capabilities are gone nothing can be
  * undone.
  */
-import { constants, fchownSync, fstatSync, openSync, statSync, writeSync } from 'node:fs';
+import { closeSync, constants, fchownSync, fstatSync, openSync, statSync, writeSync } from 'node:fs';
 import { errorCode } from '#common/errors';
 import { outsideId, type UserMaps } from '#common/id-map';
 import { strerror } from '#common/native/libc';
@@ -17,7 +17,7 @@ import { type Crossing, crossInto, EXEC_FAILED_STATUS } from './crossing.ts';
 import { LaunchFailure, step } from './failure.ts';
 import { environment, findProgram } from './find-program.ts';
 import { buildWalls } from './plain.ts';
-import type { Confinement, SeccompFilter, UserNamespace } from './protocol.ts';
+import type { Confinement, LandlockRules, SeccompFilter, UserNamespace } from './protocol.ts';
 import type { Prepared } from './steps.ts';
 import type { System } from './system.ts';
 import { type Identity, lookUpIdentity } from './users.ts';
@@ -170,27 +170,40 @@ export interface Conditions {
   user?: UserNamespace;
   /** Of a process in a jail without namespaces. */
   confinement?: Confinement;
+  /** Of a process in another jail. */
+  landlock?: LandlockRules;
 }
 
 /** All that a process becomes before it is the wanted program. @param entered the world it is for */
 export function becomeProgram(
   system: System,
   spec: ProcessSpec,
-  { terminal, userFd }: Prepared,
-  { filter, user, confinement }: Conditions,
+  { terminal, userFd, labels }: Prepared,
+  { filter, user, confinement, landlock = confinement?.landlock }: Conditions,
 ): ReadyProgram {
   step('attach the standard streams', () => attachStreams(system, spec, terminal));
-  const walls = confinement && buildWalls(system, confinement.landlock);
+  const walls = landlock && buildWalls(system, landlock);
   const taken = takeIdentity(system, spec, user?.maps, confinement?.owner);
   const env = environment(spec.env, taken.identity);
   const path = findProgram(spec.args[0] ?? '', env);
-  walls?.raise();
   setLimits(system, spec);
   const capabilities = capabilitiesUntilExec(system, spec, taken.identity, filter);
   const program = filter === undefined ? undefined : Buffer.from(filter, 'base64');
-  if (userFd !== undefined)
-    return { path, env, crossing: { userFd, bounding: taken.bounding, capabilities, filter: program } };
+  for (const { module, label, fd } of labels)
+    step(`label the program for ${module}`, () => {
+      system.setExecLabel(fd, module, label);
+      closeSync(fd);
+    });
+  if (userFd !== undefined) {
+    const { bounding } = taken;
+    return {
+      path,
+      env,
+      crossing: { userFd, bounding, capabilities, filter: program, ...(walls && { walls }) },
+    };
+  }
   step('drop capabilities', () => system.setCapabilities(capabilities));
+  walls?.raise();
   if (program) step('filter system calls', () => system.installSeccompFilter(program));
   return { path, env };
 }

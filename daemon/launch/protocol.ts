@@ -48,10 +48,20 @@ export interface Confinement {
   landlock: LandlockRules;
 }
 
+/** What the kernel's security modules make of a program. */
+export interface ProgramLabels {
+  /** An AppArmor profile. */
+  apparmor?: string;
+  /** A whole SELinux label. */
+  selinux?: string;
+}
+
 /** What Landlock lets through; not there, and reported as such, where the kernel has no Landlock. */
 export interface LandlockRules {
   /** Paths inside the root; one that is missing grants nothing. */
   paths: { path: string; write: boolean; execute: boolean }[];
+  /** Whether device nodes may be made in them, where the capabilities allow it. */
+  nodes: boolean;
   /** Whether TCP ports may be bound and connected to. */
   tcp: boolean;
   /** Whether abstract sockets of and signals to processes outside are possible. */
@@ -73,6 +83,8 @@ export type ToLauncher =
       cgroups: CgroupMount[];
       filter: SeccompFilter;
       user?: UserNamespace;
+      labels?: ProgramLabels;
+      landlock?: LandlockRules;
     }
   /**
    * `target`: process 1 of the jail, for a launcher outside; without, it is {@link TARGET_FD}. `terminal`: the number in
@@ -85,6 +97,8 @@ export type ToLauncher =
       target?: number;
       terminal?: number;
       user?: UserNamespace;
+      labels?: ProgramLabels;
+      landlock?: LandlockRules;
     }
   | {
       type: 'confine';
@@ -92,6 +106,8 @@ export type ToLauncher =
       filter: SeccompFilter;
       confinement: Confinement;
       user?: undefined;
+      labels?: undefined;
+      landlock?: undefined;
     }
   | { type: 'hold'; namespaces: JailSpec['namespaces'] }
   | { type: 'run' };

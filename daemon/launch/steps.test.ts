@@ -23,7 +23,7 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Calls that answer with a descriptor; the double gives one of a folder. */
-const OPENS = new Set(['cloneTree', 'newFilesystem', 'openResolved', 'createRuleset']);
+const OPENS = new Set(['cloneTree', 'newFilesystem', 'openResolved', 'createRuleset', 'openExecLabel']);
 /** Calls that only ask. */
 const ANSWERS: Record<string, unknown> = { boundingHas: true, landlockVersion: 7 };
 
@@ -93,15 +93,17 @@ function spec(): JailSpec {
 
 const filter = Buffer.alloc(8).toString('base64');
 
+/** What a kernel with every security module does with a jail. */
+const walled = {
+  labels: { apparmor: 'profile', selinux: 'a:b:c:d' },
+  landlock: { paths: [{ path: '/', write: true, execute: true }], nodes: true, tcp: true, outside: true },
+};
+
 /** All that happens before execve. */
 function launch(system: System, unshared: () => void = () => {}): void {
-  const { process, ...rest } = spec();
-  const entered = enter(
-    system,
-    { type: 'prepare', spec: { process, ...rest }, cgroups: [], filter },
-    unshared,
-  );
-  becomeProgram(system, process, entered, { filter });
+  const jail = spec();
+  const message = { type: 'prepare' as const, spec: jail, cgroups: [], filter, ...walled };
+  becomeProgram(system, jail.process, enter(system, message, unshared), message);
 }
 
 /** The same in a jail without namespaces. */
@@ -112,7 +114,7 @@ function launchConfined(system: System, first: boolean): void {
     { path: '/', write: false, execute: true },
     { path: '/no-such', write: true, execute: false },
   ];
-  const landlock = { paths: rules, tcp: false, outside: false };
+  const landlock = { paths: rules, nodes: false, tcp: false, outside: false };
   const confinement = { spec: jail, first, owner, landlock };
   const entered = enter(system, { type: 'confine', process: jail.process, filter, confinement }, () => {});
   becomeProgram(system, jail.process, entered, { filter, confinement });
@@ -151,6 +153,8 @@ describe.skipIf(process.platform !== 'linux')('a launch', () => {
     // The network can be attached when there is a namespace and nothing of the image was touched.
     expect(seen).toEqual([
       `newSessionKeyring _ses.${'a'.repeat(64)}`,
+      'openExecLabel apparmor',
+      'openExecLabel selinux',
       'cloneTree  FOLDER/source',
       'cloneTree  FOLDER',
       'unshare',
@@ -186,6 +190,8 @@ describe.skipIf(process.platform !== 'linux')('a launch', () => {
         "clearCloseOnExec",
         "clearCloseOnExec",
         "clearCloseOnExec",
+        "createRuleset",
+        "allowPath",
         "limitBoundingSet",
         "keepCapabilities",
         "setIdentity",
@@ -193,7 +199,10 @@ describe.skipIf(process.platform !== 'linux')('a launch', () => {
         "setResourceLimit",
         "resetSignals",
         "setNoNewPrivileges",
+        "setExecLabel  apparmor profile",
+        "setExecLabel  selinux a:b:c:d",
         "setCapabilities",
+        "restrictSelf",
         "installSeccompFilter",
       ]
     `);
@@ -203,6 +212,8 @@ describe.skipIf(process.platform !== 'linux')('a launch', () => {
     expect(stepsThatFail(launch)).toMatchInlineSnapshot(`
       [
         "make a session keyring",
+        "ask for the label of apparmor",
+        "ask for the label of selinux",
         "open FOLDER/source to mount it on /data",
         "open the root",
         "make namespaces",
@@ -218,12 +229,16 @@ describe.skipIf(process.platform !== 'linux')('a launch', () => {
         "make the root read-only",
         "enter the root",
         "attach the standard streams",
+        "make rules for files",
         "limit capabilities",
         "become the user",
         "set resource limits",
         "reset signals",
         "forbid new privileges",
+        "label the program for apparmor",
+        "label the program for selinux",
         "drop capabilities",
+        "confine by rules for files",
         "filter system calls",
       ]
     `);
@@ -271,12 +286,11 @@ describe.skipIf(process.platform !== 'linux')('a launch without namespaces', () 
         "keepCapabilities",
         "setIdentity",
         "keepCapabilities",
-        "setNoNewPrivileges",
-        "restrictSelf",
         "setResourceLimit",
         "resetSignals",
         "setNoNewPrivileges",
         "setCapabilities",
+        "restrictSelf",
         "installSeccompFilter",
       ]
     `);
@@ -296,15 +310,15 @@ describe.skipIf(process.platform !== 'linux')('a launch without namespaces', () 
     `);
     expect(calls.slice(-10)).toMatchInlineSnapshot(`
       [
+        "limitBoundingSet",
         "keepCapabilities",
         "setIdentity",
         "keepCapabilities",
-        "setNoNewPrivileges",
-        "restrictSelf",
         "setResourceLimit",
         "resetSignals",
         "setNoNewPrivileges",
         "setCapabilities",
+        "restrictSelf",
         "installSeccompFilter",
       ]
     `);
@@ -325,11 +339,11 @@ describe.skipIf(process.platform !== 'linux')('a launch without namespaces', () 
         "make rules for files",
         "limit capabilities",
         "become the user",
-        "confine by rules for files",
         "set resource limits",
         "reset signals",
         "forbid new privileges",
         "drop capabilities",
+        "confine by rules for files",
         "filter system calls",
       ]
     `);

@@ -4,11 +4,12 @@
  */
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import { outsideId } from '#common/id-map';
+import type { LabelModule } from '#common/native/labels';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { JailSpec, NamespaceMode, ProcessSpec } from '../runtime/runtime.ts';
 import { step } from './failure.ts';
 import { enterConfinement } from './plain.ts';
-import { TARGET_FD, type ToLauncher, type UserNamespace } from './protocol.ts';
+import { type ProgramLabels, TARGET_FD, type ToLauncher, type UserNamespace } from './protocol.ts';
 import { enterRoot, openOwnTerminal, openPlaces } from './root.ts';
 import type { System } from './system.ts';
 
@@ -66,6 +67,23 @@ export interface Prepared {
   terminal: EnteredTerminal | undefined;
   /** The user namespace to enter at the end, open. */
   userFd: number | undefined;
+  /** What is said to the security modules at the end. */
+  labels: OpenLabel[];
+}
+
+/** A label for the program, and where it is to be written. */
+interface OpenLabel {
+  module: LabelModule;
+  label: string;
+  fd: number;
+}
+
+/** Opens the files of the host's /proc, which is not to be seen when they are written. */
+function openLabels(system: System, labels: ProgramLabels | undefined): OpenLabel[] {
+  return Object.entries(labels ?? {}).map(([name, label]) => {
+    const module = name as LabelModule;
+    return { module, label, fd: step(`ask for the label of ${module}`, () => system.openExecLabel(module)) };
+  });
 }
 
 /**
@@ -107,6 +125,7 @@ export function enter(
       return {
         terminal: enterConfinement(system, message.process, message.confinement),
         userFd: undefined,
+        labels: [],
       };
   }
 }
@@ -116,6 +135,7 @@ function prepare(system: System, message: ToLauncher & { type: 'prepare' }, unsh
   const { cgroups, spec, user } = message;
   step('make a session keyring', () => system.newSessionKeyring(`_ses.${spec.id}`));
   setOomScore(spec.process);
+  const labels = openLabels(system, message.labels);
   const places = openPlaces(system, spec);
   const userFd = user && openUserNamespace(system, user);
   enterNamespaces(system, spec.namespaces, user?.pid);
@@ -126,15 +146,16 @@ function prepare(system: System, message: ToLauncher & { type: 'prepare' }, unsh
   }
   setKernelParameters(spec);
   const terminal = enterRoot(system, spec, cgroups, places);
-  return { terminal, userFd };
+  return { terminal, userFd, labels };
 }
 
 /** Enters the world of a jail that runs. */
 function join(
   system: System,
-  { process: spec, target, terminal, user }: ToLauncher & { type: 'join' },
+  { process: spec, target, terminal, user, labels: wanted }: ToLauncher & { type: 'join' },
 ): Prepared {
   setOomScore(spec);
+  const labels = openLabels(system, wanted);
   const userFd = user && openUserNamespace(system, user);
   step('join the container', () => {
     system.unshare(system.CLONE_FS);
@@ -150,11 +171,12 @@ function join(
     closeSync(pidfd);
   });
   step('make a session keyring', () => system.newSessionKeyring('_ses.exec'));
-  if (!spec.terminal) return { terminal: undefined, userFd };
-  if (terminal === undefined) return { terminal: openOwnTerminal(system), userFd };
+  if (!spec.terminal) return { terminal: undefined, userFd, labels };
+  if (terminal === undefined) return { terminal: openOwnTerminal(system), userFd, labels };
   return {
     terminal: { slave: step('open the terminal', () => openGivenTerminal(system, terminal)) },
     userFd,
+    labels,
   };
 }
 

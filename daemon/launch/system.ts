@@ -1,5 +1,6 @@
 /** The system calls that the launcher makes, in one object, so that a test can record them instead. */
 import * as child from '#common/native/child';
+import * as labels from '#common/native/labels';
 import * as landlock from '#common/native/landlock';
 import * as mount from '#common/native/mount';
 import * as namespace from '#common/native/namespace';
@@ -9,6 +10,7 @@ import * as tty from '#common/native/tty';
 
 /** See the files of common/native for each call. */
 export type System = typeof child &
+  typeof labels &
   typeof landlock &
   typeof mount &
   typeof namespace &
@@ -19,6 +21,7 @@ export type System = typeof child &
 /** The real ones. */
 export const linuxSystem: System = {
   ...child,
+  ...labels,
   ...landlock,
   ...mount,
   ...namespace,

@@ -1,7 +1,7 @@
 /** What a container gets unless told otherwise: the choices of dockerd (moby/oci/defaults.go, oci/caps/defaults.go). */
 import { CAPABILITIES } from '#common/native/capabilities';
 import { inUserNamespace, isSingleUser } from '#common/user-namespace';
-import type { JailDevice, JailMount } from './runtime.ts';
+import type { JailDevice, JailMount, JailSpec } from './runtime.ts';
 
 /** Capabilities of a container's root. */
 export const DEFAULT_CAPABILITIES: readonly string[] = [
@@ -111,3 +111,37 @@ export const DEFAULT_DEVICES: readonly JailDevice[] = [
   'urandom',
   'tty',
 ].map((name) => ({ hostPath: `/dev/${name}`, path: `/dev/${name}`, access: 'rwm' }));
+
+/** The jail of a container that asks for nothing, on the root at `rootPath`. */
+export function defaultSpec(id: string, rootPath: string): JailSpec {
+  return {
+    id,
+    rootPath,
+    readOnlyRoot: false,
+    hostname: id.slice(0, 12),
+    domainname: '',
+    namespaces: { network: 'private', pid: 'private', ipc: 'private', uts: 'private', cgroup: 'private' },
+    network: { attached: true, ports: [] },
+    mounts: defaultMounts({ privileged: false, shmBytes: DEFAULT_SHM_BYTES, ipc: 'private' }),
+    devices: [...DEFAULT_DEVICES],
+    privileged: false,
+    maskedPaths: [...DEFAULT_MASKED_PATHS],
+    readonlyPaths: [...DEFAULT_READONLY_PATHS],
+    sysctls: { ...DEFAULT_NETWORK_SYSCTLS },
+    limits: {},
+    init: false,
+    process: {
+      args: ['sh'],
+      env: [],
+      cwd: '/',
+      makeCwd: true,
+      user: '',
+      groups: [],
+      terminal: false,
+      stdin: false,
+      capabilities: [...DEFAULT_CAPABILITIES],
+      noNewPrivileges: false,
+      rlimits: [],
+    },
+  };
+}

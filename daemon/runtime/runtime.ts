@@ -173,6 +173,15 @@ export interface SeccompProfile {
   syscalls?: SeccompRule[];
 }
 
+/** What was asked of the kernel's security modules; what is undefined is the runtime's usual. */
+export interface JailLabels {
+  /** An AppArmor profile, or `unconfined`. */
+  apparmor?: string;
+  /** Parts of a SELinux label, such as `type:spc_t`; or `disable`. */
+  selinux?: string[];
+  landlock?: 'unconfined';
+}
+
 /** A namespace of its own, the host's, or that of another process. */
 export type NamespaceMode = 'private' | 'host' | { pid: number };
 
@@ -219,6 +228,7 @@ export interface JailSpec {
   sysctls: Record<string, string>;
   /** System calls; docker's default profile when undefined. Privileged jails are unconfined. */
   seccomp?: SeccompProfile | 'unconfined';
+  labels?: JailLabels;
   limits: JailLimits;
   /** The control group below which the jail's is made (HostConfig.CgroupParent); the daemon's own when undefined. */
   cgroupParent?: string;

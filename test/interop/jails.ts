@@ -10,16 +10,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { systemClock } from '#common/clock';
 import { type Log, nullLog } from '#common/log';
-import {
-  createRuntime,
-  DEFAULT_CAPABILITIES,
-  DEFAULT_DEVICES,
-  DEFAULT_MASKED_PATHS,
-  DEFAULT_NETWORK_SYSCTLS,
-  DEFAULT_READONLY_PATHS,
-  DEFAULT_SHM_BYTES,
-  defaultMounts,
-} from '../../daemon/runtime/index.ts';
+import { createRuntime, DEFAULT_SHM_BYTES, defaultMounts, defaultSpec } from '../../daemon/runtime/index.ts';
 import type { OciCommand } from '../../daemon/runtime/platform.ts';
 import type {
   ExitStatus,
@@ -99,50 +90,21 @@ export class Jails {
   }
 
   process(args: string[], changes: Partial<ProcessSpec> = {}): ProcessSpec {
-    return {
-      args,
-      env: ['PATH=/usr/bin:/bin:/usr/sbin:/sbin'],
-      cwd: '/',
-      makeCwd: true,
-      user: '',
-      groups: [],
-      terminal: false,
-      stdin: false,
-      capabilities: [...DEFAULT_CAPABILITIES],
-      noNewPrivileges: false,
-      rlimits: [],
-      ...changes,
-    };
+    const { process } = defaultSpec('', this.root);
+    return { ...process, args, env: ['PATH=/usr/bin:/bin:/usr/sbin:/sbin'], ...changes };
   }
 
   spec(args: string[], changes: SpecChanges = {}): JailSpec {
+    const spec = defaultSpec(randomBytes(32).toString('hex'), this.root);
     const binds = HOST_FOLDERS.map(
       (path): JailMount => ({ kind: 'bind', source: path, target: path, readOnly: true, options: [] }),
     );
     const privileged = changes.privileged ?? false;
     return {
-      id: randomBytes(32).toString('hex'),
-      rootPath: this.root,
-      readOnlyRoot: false,
+      ...spec,
       hostname: 'box',
-      domainname: '',
-      devices: [...DEFAULT_DEVICES],
-      privileged,
-      maskedPaths: [...DEFAULT_MASKED_PATHS],
-      readonlyPaths: [...DEFAULT_READONLY_PATHS],
-      sysctls: { ...DEFAULT_NETWORK_SYSCTLS },
-      limits: {},
-      init: false,
       ...changes,
-      network: changes.network ?? { attached: true, ports: [] },
-      namespaces: {
-        network: 'private',
-        pid: 'private',
-        ipc: 'private',
-        uts: 'private',
-        cgroup: 'private',
-        ...changes.namespaces,
-      },
+      namespaces: { ...spec.namespaces, ...changes.namespaces },
       mounts: [
         ...defaultMounts({ privileged, shmBytes: DEFAULT_SHM_BYTES, ipc: 'private' }),
         ...binds,

@@ -1,5 +1,5 @@
 /** What a jail sees and may do: namespaces, root, mounts, masks, capabilities; and images that try to fool the launcher. */
-import { execFileSync } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -12,9 +12,10 @@ import {
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { landlockVersion } from '#common/native/landlock';
 import { parseSeccompProfile } from '../../daemon/runtime/index.ts';
 import type { JailMount } from '../../daemon/runtime/runtime.ts';
-import { Jails } from './jails.ts';
+import { Jails, type Outcome, readUntil, type SpecChanges } from './jails.ts';
 
 const jails = new Jails();
 beforeAll(() => jails.open());
@@ -354,6 +355,58 @@ describe('a hostile image', () => {
         `printf '#!/proc/self/exe\n${later}\n' > /tmp/evil; chmod +x /tmp/evil`,
       ]);
       expect((await jails.exec(jail, ['/tmp/evil'])).stdout).toContain('Read-only file system');
+    });
+  });
+});
+
+/** Sends an open folder of the host to whoever connects. */
+const LEAK = `
+import os, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+print('ready', flush=True)
+while True:
+    socket.send_fds(server.accept()[0], [b'x'], [os.open(sys.argv[2], os.O_PATH)])
+`;
+/** Opens a file of the folder that it is sent. */
+const USE = `
+import os, socket
+client = socket.socket(socket.AF_UNIX)
+client.connect('/leak/socket')
+folder = socket.recv_fds(client, 1, 1)[1][0]
+print(os.read(os.open('secret', os.O_RDONLY, dir_fd=folder), 100).decode())
+`;
+
+describe.skipIf(landlockVersion() === 0)('a descriptor of the host that leaked into a jail', () => {
+  const folder = jails.folder('leak');
+  const outside = jails.folder('outside');
+  let leaking: ChildProcess;
+  beforeAll(async () => {
+    writeFileSync(join(outside, 'secret'), 'of the host');
+    leaking = spawn('python3', ['-c', LEAK, join(folder, 'socket'), outside], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await readUntil(leaking.stdout!, (said) => said.includes('ready'));
+  });
+  afterAll(() => leaking.kill());
+  const use = (changes: SpecChanges = {}): Promise<Outcome> =>
+    jails.run(['python3', '-c', USE], { mounts: [bind(folder, '/leak')], ...changes });
+
+  it('opens nothing, since Landlock grants the jail’s own root only', async () => {
+    const { stdout, stderr } = await use();
+    expect([stdout, stderr]).toEqual(['', expect.stringMatching(/PermissionError: .*Permission denied/)]);
+  });
+
+  it('would open what is below it without Landlock', async () => {
+    const { stdout } = await use({ labels: { landlock: 'unconfined' } });
+    expect(stdout).toBe('of the host\n');
+  });
+
+  it('does not keep a process of exec from looking into the first one', async () => {
+    await jails.withJail({}, async (jail) => {
+      const { stdout } = await jails.exec(jail, ['readlink', '/proc/1/root', '/proc/1/cwd']);
+      expect(stdout).toBe('/\n/\n');
     });
   });
 });

@@ -8,7 +8,7 @@ import type { Clock } from '#common/clock';
 import { assert, DrydockError, errorCode, SyscallError } from '#common/errors';
 import type { Log } from '#common/log';
 import { terminalNumber } from '#common/native/tty';
-import type { SeccompFilter } from '../../launch/protocol.ts';
+import type { LandlockRules, ProgramLabels, SeccompFilter, ToLauncher } from '../../launch/protocol.ts';
 import { LauncherFailed, launchError } from '../launcher-channel.ts';
 import type {
   ExitStatus,
@@ -37,6 +37,9 @@ const EXEC_PREFIX = 'OCI runtime exec failed: exec failed: unable to start conta
 export interface JailContext {
   /** For processes that join. */
   filter: SeccompFilter;
+  labels: ProgramLabels;
+  /** For its main program only: see landlockOf. */
+  landlock: LandlockRules | undefined;
   cgroups: Cgroups;
   program: LauncherProgram;
   /** A launcher outside of the jail's pid namespace, if one is ready. */
@@ -217,9 +220,7 @@ export class LinuxJail implements Jail {
       await this.#context.cgroups.add(this.id, launcher.pid);
       const maps = this.#spec.userMaps;
       launcher.channel.send({
-        type: 'join',
-        process: spec,
-        filter: this.#context.filter,
+        ...this.#joining(spec, main),
         ...(given !== undefined && { terminal: terminalNumber(given) }),
         ...(maps && { user: { pid: this.pid, maps } }),
       });
@@ -237,6 +238,12 @@ export class LinuxJail implements Jail {
     }
   }
 
+  /** What every launcher that joins is told. */
+  #joining(process: ProcessSpec, main: boolean): ToLauncher & { type: 'join' } {
+    const { filter, labels, landlock } = this.#context;
+    return { type: 'join', process, filter, labels, ...(main && landlock && { landlock }) };
+  }
+
   /**
    * A terminal must be taken by the leader of its session, and limits or a filter of the user's could forbid the one more
    * process that a launcher outside is. Into a user namespace a program enters by itself, which a child cannot be told.
@@ -250,7 +257,7 @@ export class LinuxJail implements Jail {
   async #joinFromOutside(launcher: Launcher, spec: ProcessSpec, main: boolean): Promise<JailProcess> {
     try {
       await this.#context.cgroups.add(this.id, launcher.pid);
-      launcher.channel.send({ type: 'join', process: spec, filter: this.#context.filter, target: this.pid });
+      launcher.channel.send({ ...this.#joining(spec, main), target: this.pid });
       await launcher.channel.expect('ready');
       // The launcher took process 1 by its number: it is still the same one.
       if (processStartTime(this.pid) !== this.startTime) throw this.#notRunning();

@@ -19,6 +19,15 @@ import { effectiveSpec } from './plan.ts';
 import { processStartTime } from './proc-stat.ts';
 import { knownLimits, limitWarnings, reportSpec } from './report.ts';
 import { seccompFilter } from './seccomp/filter.ts';
+import { ownModules } from './security/apparmor.ts';
+import {
+  landlockOf,
+  moduleOptions,
+  moduleWarnings,
+  programLabels,
+  type SecurityModules,
+  thisMachinesModules,
+} from './security/modules.ts';
 import { Spares } from './spares.ts';
 import { waitUntil } from './wait.ts';
 
@@ -33,6 +42,7 @@ export class LinuxRuntime implements Runtime {
   #cgroups: Cgroups | undefined;
   #program: LauncherProgram | undefined;
   #spares: Spares | undefined;
+  #modules: SecurityModules | undefined;
 
   constructor(options: RuntimeOptions) {
     this.#options = options;
@@ -44,7 +54,7 @@ export class LinuxRuntime implements Runtime {
         'ERR_NOT_ROOT',
         'Containers need namespaces, which need root: start the daemon with sudo.',
       );
-    this.#cgroups = openCgroups(this.#options.instance, this.#options.clock);
+    this.#requireCgroups();
     this.#ownPidNamespace = openSync('/proc/self/ns/pid', 'r');
     try {
       this.#program = new LauncherProgram(this.#ownPidNamespace);
@@ -55,12 +65,15 @@ export class LinuxRuntime implements Runtime {
         { cause: error },
       );
     }
+    this.#modules = ownModules();
     this.#spares = new Spares(this.#program, this.#options.clock, this.#options.log);
     this.#refill();
   }
 
   async create(wish: JailSpec): Promise<Jail> {
-    const spec = effectiveSpec(wish, hostDevices);
+    const labels = programLabels(wish, this.#requireModules());
+    const spec = effectiveSpec(wish, hostDevices, labels);
+    const landlock = landlockOf(spec, this.#requireModules());
     const cgroups = this.#requireCgroups();
     if (this.#jails.has(spec.id)) throw new DrydockError('ERR_JAIL', `There is a jail ${spec.id} already.`);
     cgroups.place(spec.id, spec.cgroupParent);
@@ -80,7 +93,9 @@ export class LinuxRuntime implements Runtime {
         spec,
         cgroups: cgroups.mounts(spec.id),
         filter,
+        labels,
         ...(user && { user }),
+        ...(landlock && { landlock }),
       });
       await launcher.channel.expect('unshared');
       const { terminalFd } = await launcher.channel.expect('ready');
@@ -89,6 +104,8 @@ export class LinuxRuntime implements Runtime {
       const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
       const jail = new LinuxJail(spec, launcher, terminal, {
         filter,
+        labels,
+        landlock,
         cgroups,
         program: this.#requireProgram(),
         clock: this.#options.clock,
@@ -112,15 +129,19 @@ export class LinuxRuntime implements Runtime {
   }
 
   report(spec: JailSpec): JailReportRow[] {
-    return reportSpec(spec, this.#requireCgroups());
+    return reportSpec(spec, this.#requireCgroups(), this.#requireModules());
   }
 
   info(): ReturnType<Runtime['info']> {
     return {
       cgroupVersion: this.#requireCgroups().version,
       cgroupDriver: this.#requireCgroups().driver,
-      securityOptions: ['name=seccomp,profile=builtin', ...(inUserNamespace ? ['name=rootless'] : [])],
-      warnings: limitWarnings(this.#requireCgroups()),
+      securityOptions: [
+        ...moduleOptions(this.#requireModules()),
+        'name=seccomp,profile=builtin',
+        ...(inUserNamespace ? ['name=rootless'] : []),
+      ],
+      warnings: [...limitWarnings(this.#requireCgroups()), ...moduleWarnings(this.#requireModules())],
       limits: knownLimits(this.#requireCgroups()),
       runtimes: {},
       defaultRuntime: this.name,
@@ -200,9 +221,15 @@ export class LinuxRuntime implements Runtime {
     );
   }
 
+  /** Opened when first asked for: report() may come before open(). */
   #requireCgroups(): Cgroups {
-    if (!this.#cgroups) throw new Error('the runtime is not open');
+    this.#cgroups ??= openCgroups(this.#options.instance, this.#options.clock);
     return this.#cgroups;
+  }
+
+  #requireModules(): SecurityModules {
+    this.#modules ??= thisMachinesModules();
+    return this.#modules;
   }
 
   #requireProgram(): LauncherProgram {

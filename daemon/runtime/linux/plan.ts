@@ -1,7 +1,9 @@
 /** From what the daemon asks to what the launcher does: the parts that `privileged` changes, and what is refused. */
 import { DrydockError } from '#common/errors';
+import type { ProgramLabels } from '../../launch/protocol.ts';
 import { ALL_CAPABILITIES } from '../defaults.ts';
 import type { JailDevice, JailSpec } from '../runtime.ts';
+import { labelMounts } from './security/selinux.ts';
 
 const ID = /^[0-9a-f]{64}$/;
 
@@ -11,11 +13,20 @@ const IPC_SYSCTLS =
 const NETWORK_SYSCTLS = /^net\.[A-Za-z0-9_./-]+$/;
 const UTS_SYSCTLS = /^kernel\.(domainname|hostname)$/;
 
-/** The specification with everything that `privileged` implies. @param hostDevices all devices of the host. */
-export function effectiveSpec(spec: JailSpec, hostDevices: () => JailDevice[]): JailSpec {
-  if (!ID.test(spec.id))
-    throw new DrydockError('ERR_JAIL', `${JSON.stringify(spec.id)} is not a container id.`);
-  checkSysctls(spec);
+/**
+ * The specification with everything that `privileged` and labels imply.
+ *
+ * @param hostDevices all devices of the host.
+ */
+export function effectiveSpec(
+  wish: JailSpec,
+  hostDevices: () => JailDevice[],
+  labels: ProgramLabels = {},
+): JailSpec {
+  if (!ID.test(wish.id))
+    throw new DrydockError('ERR_JAIL', `${JSON.stringify(wish.id)} is not a container id.`);
+  checkSysctls(wish);
+  const spec = { ...wish, mounts: labelMounts(wish.mounts, labels.selinux) };
   if (!spec.privileged) return spec;
   const known = new Set(spec.devices.map(({ path }) => path));
   return {

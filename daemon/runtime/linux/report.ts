@@ -2,6 +2,7 @@
 import { outsideId } from '#common/id-map';
 import type { JailLimits, JailReportRow, JailSpec, KnownLimits, NamespaceMode } from '../runtime.ts';
 import type { Cgroups } from './cgroup.ts';
+import { labelRows, type SecurityModules } from './security/modules.ts';
 
 function describe(mode: NamespaceMode): string {
   return typeof mode === 'object' ? `that of process ${mode.pid}` : mode;
@@ -28,18 +29,79 @@ function userRow({ userMaps }: JailSpec): JailReportRow {
   };
 }
 
-/** See Runtime.report. */
-export function reportSpec(spec: JailSpec, cgroups: Cgroups): JailReportRow[] {
-  const rows: JailReportRow[] = [];
-  for (const [kind, mode] of Object.entries(spec.namespaces)) {
-    rows.push({
-      feature: `${kind} namespace`,
-      asked: describe(mode),
-      got: 'full',
-      how: mode === 'private' ? 'unshare' : mode === 'host' ? 'none of its own, as asked' : 'setns',
-    });
-  }
-  rows.push(
+/** What a namespace of the host's lets a jail do. */
+const SHARED_WITH_HOST: Record<keyof JailSpec['namespaces'], string> = {
+  network: 'it listens and connects as the host does, abstract sockets of the host included',
+  pid: 'it sees the processes of the host, and as root may signal them',
+  ipc: 'it may use shared memory and queues of the host',
+  uts: 'as root with CAP_SYS_ADMIN it may rename the host',
+  cgroup: 'it sees in which control groups the host runs things',
+};
+
+function namespaceRow(kind: keyof JailSpec['namespaces'], mode: NamespaceMode): JailReportRow {
+  return {
+    feature: `${kind} namespace`,
+    asked: describe(mode),
+    got: 'full',
+    how: mode === 'private' ? 'unshare' : mode === 'host' ? 'none of its own, as asked' : 'setns',
+    ...(mode === 'host' && { bypass: SHARED_WITH_HOST[kind] }),
+  };
+}
+
+/** What the process may do to the kernel: capabilities, devices, system calls, paths of /proc and /sys. */
+function powerRows(spec: JailSpec, version: Cgroups['version']): JailReportRow[] {
+  const { privileged, maskedPaths, readonlyPaths, process } = spec;
+  const unconfined = privileged || spec.seccomp === 'unconfined';
+  const unmasked = maskedPaths.length === 0 && readonlyPaths.length === 0;
+  const full = 'full' as const;
+  return [
+    {
+      feature: 'capabilities',
+      asked: privileged ? 'all' : String(process.capabilities.length),
+      got: full,
+      how: 'bounding set; inheritable and ambient empty',
+      ...(privileged && { bypass: 'with all of them it can do what root of the host can' }),
+    },
+    {
+      feature: 'new privileges',
+      asked: process.noNewPrivileges ? 'forbidden' : 'none',
+      got: process.noNewPrivileges ? full : 'none',
+      how: process.noNewPrivileges
+        ? 'no_new_privs'
+        : 'setuid programs of the image work, within the bounding set',
+    },
+    {
+      feature: 'devices',
+      asked: privileged ? 'all' : String(spec.devices.length),
+      got: full,
+      how: version === '2' ? 'nodes on a tmpfs, eBPF device program' : 'nodes on a tmpfs, devices cgroup',
+      ...(privileged && { bypass: 'disks and memory of the host can be written' }),
+    },
+    {
+      feature: 'kernel settings',
+      asked: unmasked ? 'none' : `${maskedPaths.length} paths hidden, ${readonlyPaths.length} read-only`,
+      got: unmasked ? 'none' : full,
+      how: unmasked
+        ? '/proc and /sys as the kernel shows them, as asked'
+        : 'mounts over them; who may mount could take them off',
+    },
+    {
+      feature: 'system calls',
+      asked: unconfined ? 'unconfined' : spec.seccomp ? 'custom profile' : 'default profile',
+      got: full,
+      how: unconfined
+        ? 'no filter, as asked'
+        : 'seccomp filter; x32 and 32-bit ARM programs are not possible',
+      ...(unconfined && { bypass: 'every fault of the kernel that any system call reaches' }),
+    },
+  ];
+}
+
+/** See Runtime.report. @throws DrydockError ERR_JAIL_PROMISE */
+export function reportSpec(spec: JailSpec, cgroups: Cgroups, modules: SecurityModules): JailReportRow[] {
+  const namespaces = Object.entries(spec.namespaces) as [keyof JailSpec['namespaces'], NamespaceMode][];
+  return [
+    ...namespaces.map(([kind, mode]) => namespaceRow(kind, mode)),
     {
       feature: 'root file system',
       asked: spec.readOnlyRoot ? 'read-only' : 'writable',
@@ -47,37 +109,20 @@ export function reportSpec(spec: JailSpec, cgroups: Cgroups): JailReportRow[] {
       how: 'mount namespace, pivot_root, old root detached',
     },
     userRow(spec),
-    {
-      feature: 'capabilities',
-      asked: spec.privileged ? 'all' : String(spec.process.capabilities.length),
-      got: 'full',
-      how: 'bounding set; inheritable and ambient empty',
-    },
-    {
-      feature: 'devices',
-      asked: spec.privileged ? 'all' : String(spec.devices.length),
-      got: 'full',
-      how:
-        cgroups.version === '2'
-          ? 'nodes on a tmpfs, eBPF device program'
-          : 'nodes on a tmpfs, devices cgroup',
-    },
-  );
-  const unconfined = spec.privileged || spec.seccomp === 'unconfined';
-  rows.push({
-    feature: 'system calls',
-    asked: unconfined ? 'unconfined' : spec.seccomp ? 'custom profile' : 'default profile',
-    got: 'full',
-    how: unconfined ? 'no filter, as asked' : 'seccomp filter; x32 and 32-bit ARM programs are not possible',
-  });
-  if (spec.init)
-    rows.push({
-      feature: 'init',
-      asked: 'reaping process 1',
-      got: 'full',
-      how: 'the kernel reaps for it; signals go to the program directly, not through process 1',
-    });
-  return [...rows, ...cgroups.report(spec.limits)];
+    ...powerRows(spec, cgroups.version),
+    ...labelRows(spec, modules),
+    ...(spec.init
+      ? [
+          {
+            feature: 'init',
+            asked: 'reaping process 1',
+            got: 'full' as const,
+            how: 'the kernel reaps for it; signals go to the program directly, not through process 1',
+          },
+        ]
+      : []),
+    ...cgroups.report(spec.limits),
+  ];
 }
 
 /** The limits whose absence dockerd tells of, too, to see which of them this machine knows. */

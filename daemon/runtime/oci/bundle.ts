@@ -3,11 +3,13 @@
  * numbers of host devices.
  */
 import { constants, statSync } from 'node:fs';
+import type { ProgramLabels } from '../../launch/protocol.ts';
 import type { Identity } from '../../launch/users.ts';
 import { DEVICE_RULES_ALWAYS } from '../linux/cgroup.ts';
 import { splitDevice } from '../linux/device-number.ts';
 import { deviceRules } from '../linux/devices.ts';
 import { applicableRules, type CompileContext } from '../linux/seccomp/compile.ts';
+import { mountLabel } from '../linux/security/selinux.ts';
 import type {
   JailBlkioLimit,
   JailDevice,
@@ -22,6 +24,7 @@ import type {
 /** What the specification alone does not say. */
 export interface BundleContext {
   identity: Identity;
+  labels: ProgramLabels;
   /** Where the network namespace is, when the jail has its own. */
   networkPath: string;
   cgroupsPath: string;
@@ -32,7 +35,7 @@ export interface BundleContext {
 export function ociConfig(spec: JailSpec, context: BundleContext): object {
   return {
     ociVersion: '1.0.2',
-    process: ociProcess(spec.process, context.identity),
+    process: ociProcess(spec.process, context.identity, context.labels),
     root: { path: spec.rootPath, readonly: spec.readOnlyRoot },
     hostname: spec.namespaces.uts === 'private' ? spec.hostname : undefined,
     mounts: spec.mounts.map(ociMount),
@@ -42,6 +45,7 @@ export function ociConfig(spec: JailSpec, context: BundleContext): object {
       devices: spec.devices.map(ociDevice),
       cgroupsPath: context.cgroupsPath,
       resources: { ...ociResources(spec.limits), devices: ociDeviceRules(spec) },
+      mountLabel: context.labels.selinux && mountLabel(context.labels.selinux),
       maskedPaths: spec.maskedPaths,
       readonlyPaths: spec.readonlyPaths,
       sysctl: spec.sysctls,
@@ -51,7 +55,11 @@ export function ociConfig(spec: JailSpec, context: BundleContext): object {
 }
 
 /** The `process` object, which `exec` takes on its own. */
-export function ociProcess(process: ProcessSpec, { uid, gid, groups }: Identity): object {
+export function ociProcess(
+  process: ProcessSpec,
+  { uid, gid, groups }: Identity,
+  labels: ProgramLabels,
+): object {
   const capabilities = process.capabilities;
   const own = uid === 0 ? capabilities : [];
   return {
@@ -66,6 +74,8 @@ export function ociProcess(process: ProcessSpec, { uid, gid, groups }: Identity)
     cwd: process.cwd,
     capabilities: { bounding: capabilities, effective: own, permitted: own, inheritable: [], ambient: [] },
     noNewPrivileges: process.noNewPrivileges,
+    apparmorProfile: labels.apparmor,
+    selinuxLabel: labels.selinux,
     rlimits: process.rlimits.map(({ name, soft, hard }) => ({
       type: `RLIMIT_${name.toUpperCase().replace(/^RLIMIT_/, '')}`,
       soft: BigInt.asUintN(64, BigInt(soft)),

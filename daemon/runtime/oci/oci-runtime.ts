@@ -17,6 +17,7 @@ import type { Log } from '#common/log';
 import { O_PATH, openResolved, RESOLVE_IN_ROOT } from '#common/native/mount';
 import { pidfdGetFd, pidfdOpen, pidfdSignal } from '#common/native/process';
 import { openHostTerminal, setWindowSize } from '#common/native/tty';
+import type { ProgramLabels } from '../../launch/protocol.ts';
 import {
   type Identity,
   parseGroup,
@@ -32,6 +33,13 @@ import { effectiveSpec } from '../linux/plan.ts';
 import { processStartTime } from '../linux/proc-stat.ts';
 import { knownLimits, limitWarnings, reportSpec } from '../linux/report.ts';
 import { compileContext, profileOf } from '../linux/seccomp/filter.ts';
+import { ownModules } from '../linux/security/apparmor.ts';
+import {
+  moduleOptions,
+  moduleWarnings,
+  programLabels,
+  type SecurityModules,
+} from '../linux/security/modules.ts';
 import { signalNumber } from '../linux/signals.ts';
 import { linuxStreams } from '../linux/stream-system.ts';
 import { openTerminalStreams, PipeSet, type ProcessStreams } from '../linux/streams.ts';
@@ -62,6 +70,7 @@ export class OciRuntime implements Runtime {
   #cgroups: Cgroups | undefined;
   #program: LauncherProgram | undefined;
   #ownPidNamespace = -1;
+  #modules: SecurityModules | undefined;
 
   constructor(oci: OciCommand, options: RuntimeOptions) {
     this.name = oci.name;
@@ -83,6 +92,7 @@ export class OciRuntime implements Runtime {
 
   async create(wish: JailSpec): Promise<Jail> {
     refuseUserMaps(wish);
+    const labels = programLabels(wish, this.#requireModules());
     const spec = effectiveSpec(wish, hostDevices);
     const cgroups = this.#requireCgroups();
     cgroups.place(spec.id, spec.cgroupParent);
@@ -96,6 +106,7 @@ export class OciRuntime implements Runtime {
       const seccomp = profileOf(spec);
       const config = ociConfig(spec, {
         identity: identityIn(spec.rootPath, spec.process),
+        labels,
         networkPath: `/proc/${holder.pid}/ns/net`,
         cgroupsPath: cgroups.pathOf(spec.id),
         seccomp: seccomp && { profile: seccomp, context: compileContext(spec) },
@@ -104,6 +115,7 @@ export class OciRuntime implements Runtime {
       await mkdir(bundle, { recursive: true, mode: 0o700 });
       await writeFile(join(bundle, 'config.json'), stringify(config));
       const jail = new OciJail(spec, holder, bundle, {
+        labels,
         command: this.#command,
         stateRoot: join(this.#stateRoot, 'state'),
         cgroups,
@@ -121,8 +133,10 @@ export class OciRuntime implements Runtime {
 
   report(spec: JailSpec): JailReportRow[] {
     refuseUserMaps(spec);
-    const rows = reportSpec(spec, this.#requireCgroups());
+    const rows = reportSpec(spec, this.#requireCgroups(), this.#requireModules());
     return rows.map((row) => {
+      if (row.feature === 'Landlock')
+        return { feature: row.feature, asked: 'none', got: 'none', how: 'OCI runtimes know nothing of it' };
       if (row.feature === 'init')
         return { ...row, got: 'none', how: 'an OCI runtime has no init of its own' };
       return { ...row, how: `${row.how} (by ${this.name})` };
@@ -133,8 +147,8 @@ export class OciRuntime implements Runtime {
     return {
       cgroupVersion: this.#requireCgroups().version,
       cgroupDriver: 'cgroupfs',
-      securityOptions: ['name=seccomp,profile=builtin'],
-      warnings: limitWarnings(this.#requireCgroups()),
+      securityOptions: [...moduleOptions(this.#requireModules()), 'name=seccomp,profile=builtin'],
+      warnings: [...limitWarnings(this.#requireCgroups()), ...moduleWarnings(this.#requireModules())],
       limits: knownLimits(this.#requireCgroups()),
       runtimes: {},
       defaultRuntime: this.name,
@@ -172,6 +186,11 @@ export class OciRuntime implements Runtime {
     return this.#cgroups;
   }
 
+  #requireModules(): SecurityModules {
+    this.#modules ??= { ...ownModules(), landlock: 0 };
+    return this.#modules;
+  }
+
   #requireProgram(): LauncherProgram {
     if (!this.#program) throw new Error('the runtime is not open');
     return this.#program;
@@ -199,6 +218,7 @@ const HOST_NAMESPACES: JailSpec['namespaces'] = {
 type Command = readonly [string, ...string[]];
 
 interface OciContext {
+  labels: ProgramLabels;
   command: Command;
   stateRoot: string;
   cgroups: Cgroups;
@@ -257,7 +277,10 @@ class OciJail implements Jail {
     const name = `exec-${this.#execs++}`;
     const file = join(this.#bundle, `${name}.json`);
     try {
-      await writeFile(file, stringify(ociProcess(process, identityIn(this.#spec.rootPath, process))));
+      await writeFile(
+        file,
+        stringify(ociProcess(process, identityIn(this.#spec.rootPath, process), this.#context.labels)),
+      );
       const started = await this.#launch(name, process, ['exec', '--process', file], [this.id]);
       return this.#expose(started, process);
     } catch (error) {

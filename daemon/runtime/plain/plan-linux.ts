@@ -62,6 +62,7 @@ export function landlockRules(policy: JailPolicy): LandlockRules {
     paths: policy.files
       .filter(({ access }) => access !== 'none')
       .map(({ path, access, execute }) => ({ path, write: access === 'write', execute })),
+    nodes: false,
     tcp: policy.network !== 'none',
     outside: policy.network === 'host' && policy.signals === 'host',
   };

@@ -31,7 +31,12 @@ function brokenPromises(spec: JailSpec, policy: JailPolicy): [boolean, string][]
   const extra = process.capabilities.filter((name) => !DEFAULT_CAPABILITIES.includes(name));
   const settings = Object.entries(sysctls).filter(([name, value]) => DEFAULT_NETWORK_SYSCTLS[name] !== value);
   const joined = Object.entries(namespaces).filter(([, mode]) => typeof mode === 'object');
+  const { apparmor, selinux = [] } = spec.labels ?? {};
   return [
+    [
+      (apparmor ?? 'unconfined') !== 'unconfined' || selinux.some((part) => part !== 'disable'),
+      'has no AppArmor profile and no SELinux label: leave --security-opt apparmor and label out',
+    ],
     [spec.privileged, 'cannot be privileged: its root is an ordinary user of the host'],
     [
       extra.length > 0,
