@@ -20,6 +20,7 @@ import { viewRoutes } from './dashboard/routes.ts';
 import { serveDashboard } from './dashboard/server.ts';
 import { EventBus } from './events/bus.ts';
 import { ensureHostImage, HOST_IMAGE, openImages, type StorageDriver } from './image/index.ts';
+import type { Image } from './image/store.ts';
 import { EngineMetrics, serveMetrics } from './metrics.ts';
 import { hostSubnets, requirements } from './platform.ts';
 import { createRuntime } from './runtime/index.ts';
@@ -111,11 +112,11 @@ async function open(config: RemappedConfig, version: string, log: Log, undo: Und
     await writeFile(config.pidfile, `${process.pid}\n`);
     undo.add('remove the pid file', () => rm(config.pidfile, { force: true }));
   }
-  const services = await openServices(config, version, log, undo);
+  const { services, hostImage } = await openServices(config, version, log, undo);
   const { context, recovered } = services;
   if (lock.abandoned && recovered.length === 0) recovered.push('nothing was left over');
   let live: DaemonConfig = config;
-  const image = await ensureHostImage(context.images as never, log, systemClock);
+  const image = await hostImage;
   const metrics = new EngineMetrics();
   if (config.metricsAddr !== '') {
     const served = await serveMetrics(metricsAddress(config.metricsAddr), metrics, context);
@@ -167,7 +168,7 @@ async function openServices(
   version: string,
   log: Log,
   undo: Undo,
-): Promise<Services> {
+): Promise<{ services: Services; hostImage: Promise<Image> }> {
   const { dataRoot, execRoot, userMaps } = config;
   const clock = systemClock;
   const events = new EventBus(clock);
@@ -180,7 +181,13 @@ async function openServices(
     registry: registryOptions(config),
     onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
   });
-  undo.add('close the image store', () => opened.close());
+  // A worker's work, beside all that follows.
+  const hostImage = ensureHostImage(opened.images, log, clock);
+  hostImage.catch(() => {}); // told where it is awaited
+  undo.add('close the image store', async () => {
+    await Promise.allSettled([hostImage]);
+    await opened.close();
+  });
   const folders = {
     scratch: join(dataRoot, 'build'),
     secrets: join(execRoot, 'build'),
@@ -229,7 +236,7 @@ async function openServices(
   });
   undo.add('close the networks', () => services.context.networks.close());
   services.recovered.unshift(...unmounted);
-  return services;
+  return { services, hostImage };
 }
 
 /** The daemon's identity, made at the first start and kept with its data. */
