@@ -61,7 +61,7 @@ export class Bench {
 }
 
 /** How each daemon is started on folders named after `name`. */
-function command(bench, kind, name) {
+function command(bench, kind, name, ownNetwork) {
   const socket = bench.at(`${name}.sock`);
   const places = [
     '-H',
@@ -77,14 +77,19 @@ function command(bench, kind, name) {
       program: process.execPath,
       args: [join(root, 'dist/daemon/bin.js'), 'daemon', ...places],
     };
-  // Its bridge is made in a network namespace of its own, so that the host's network stays as it is.
-  const rest = ['-p', bench.at(`${name}.pid`), '--iptables=false', '--ip6tables=false'];
-  return { socket, program: 'unshare', args: ['--net', 'dockerd', ...places, ...rest] };
+  const args = [...places, '-p', bench.at(`${name}.pid`), '--iptables=false', '--ip6tables=false'];
+  return ownNetwork
+    ? { socket, program: 'unshare', args: ['--net', 'dockerd', ...args] }
+    : { socket, program: 'dockerd', args };
 }
 
-/** Starts a daemon and waits until it answers. Resolves with it, the CLI for it, and how long that took. */
-export async function startDaemon(bench, kind, name = kind) {
-  const { socket, program, args } = command(bench, kind, name);
+/**
+ * Starts a daemon and waits until it answers. Resolves with it, the CLI for it, and how long that took.
+ * @param ownNetwork whether dockerd makes its bridge in a network namespace of its own, so that the host's network stays
+ * as it is
+ */
+export async function startDaemon(bench, kind, name = kind, { ownNetwork = true } = {}) {
+  const { socket, program, args } = command(bench, kind, name, ownNetwork);
   const startedMs = performance.now();
   const child = bench.start(program, args);
   while (!(await answers(socket))) {
