@@ -12,6 +12,8 @@ import { addVpnkitOptions, mergeVpnkitFlags, readText, type VpnkitFlags } from '
 import { type NetConfig, resolveNetConfig, withMachineDefaults } from './config.ts';
 import { type NetFile, parseNetFile, parsePolicyFile, type StackFile } from './config-file.ts';
 import type { FaultsFile } from './config-wire.ts';
+import { readResolvConf } from './host/resolv-conf.ts';
+import { parseSearchDomains } from './service/dns/upstreams.ts';
 
 /** Flags as commander gives them. */
 interface NetFlags extends VpnkitFlags {
@@ -190,12 +192,20 @@ async function configure(flags: NetFlags): Promise<NetConfig> {
   if (flags.policy !== undefined)
     merged.stack = { ...merged.stack, policy: parsePolicyFile(await readText(flags.policy)) };
   const sshPort = flags.sshPort === undefined ? undefined : Number(flags.sshPort);
-  if (flags.config !== undefined && sshPort !== undefined)
-    throw new DrydockError(
-      'ERR_NET_CONFIG_INVALID',
-      '--ssh-port does not go with --config. Put "127.0.0.1:PORT: GUEST:22" into stack.forwards of the file.',
+  if (flags.config === undefined)
+    return resolveNetConfig(withHostSearch(withMachineDefaults(merged, sshPort)));
+  // As gvproxy: podman's library gives the flag always.
+  if (sshPort !== undefined)
+    process.stderr.write(
+      'drydock net: --ssh-port has no effect beside --config. Put "127.0.0.1:PORT: GUEST:22" into stack.forwards of the file.\n',
     );
-  return resolveNetConfig(flags.config === undefined ? withMachineDefaults(merged, sshPort) : merged);
+  return resolveNetConfig(merged);
+}
+
+/** Without a file, guests search the domains that the host searches, as gvproxy's do. */
+function withHostSearch(file: NetFile): NetFile {
+  if (file.stack?.dnsSearchDomains) return file;
+  return { ...file, stack: { ...file.stack, dnsSearchDomains: parseSearchDomains(readResolvConf()) } };
 }
 
 /** Flags over a file. Pure. */

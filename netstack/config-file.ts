@@ -22,6 +22,20 @@ import type { PolicyAction, PolicyRule } from './service/policy.ts';
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 export const LOG_LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error'];
+/** Other names that gvproxy takes, in any case. */
+const LOG_LEVEL_NAMES: Readonly<Record<string, LogLevel>> = {
+  trace: 'debug',
+  warning: 'warn',
+  fatal: 'error',
+  panic: 'error',
+};
+const logLevel: Reader<LogLevel> = (value, path) => {
+  const name = typeof value === 'string' ? value.toLowerCase() : value;
+  return oneOf(...LOG_LEVELS)(
+    typeof name === 'string' && Object.hasOwn(LOG_LEVEL_NAMES, name) ? LOG_LEVEL_NAMES[name] : name,
+    path,
+  );
+};
 
 const record = mapping({ name: text, ip: text, regexp: text });
 const zone = mapping({ name: text, records: list(record), defaultIP: text });
@@ -115,7 +129,7 @@ export interface ZoneFile {
 const readFile: Reader<NetFile> = mapping({
   listen: list(text),
   services: text,
-  'log-level': oneOf(...LOG_LEVELS),
+  'log-level': logLevel,
   'log-file': text,
   'pid-file': text,
   'lease-file': text,

@@ -31,7 +31,7 @@ test.each([
   ['stack: { nat: { x: 127.0.0.1 } }', /stack\.nat has "x"/],
   ['stack: { nat: { 10.0.0.1: "::1" } }', /stack\.nat\.10\.0\.0\.1 has "::1"/],
   ['stack: { nat: { 10.0.0.1: 224.0.0.1 } }', /has "224\.0\.0\.1"/],
-  ['stack: { nat: { 192.168.127.1: 127.0.0.1 } }', /address of the gateway/],
+  ['stack: { nat: { 192.168.127.1: 127.0.0.2 } }', /address of the gateway/],
   ['stack: { gatewayVirtualIPs: [nowhere] }', /stack\.gatewayVirtualIPs has "nowhere"/],
   ['stack: { deviceIP: 10.0.0.1 }', /stack\.deviceIP is "10\.0\.0\.1"/],
   ['notification: tcp://127.0.0.1:1', /notification is "tcp:/],

@@ -41,10 +41,12 @@ export function resolveHostAddresses(
   const result: Record<string, string> = nat.length > 0 ? {} : { [hostIp]: '127.0.0.1' };
   for (const [key, value] of nat) {
     const address = readAddress(key, 'stack.nat');
+    // That the gateway leads to the host's loopback is so anyway; lima says it.
+    if (address === gatewayIp && value === '127.0.0.1') continue;
     if (address === gatewayIp)
       throw new DrydockError(
         'ERR_NET_CONFIG_INVALID',
-        `stack.nat has ${key}, the address of the gateway, which leads to the host's loopback already. Take another address.`,
+        `stack.nat has ${key}, the address of the gateway, which leads to 127.0.0.1 and nowhere else. Take another address.`,
       );
     result[address] = readAddress(value, `stack.nat.${key}`);
   }

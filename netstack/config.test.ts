@@ -47,6 +47,32 @@ test("a file of gvproxy's keys is taken in full", () => {
   });
 });
 
+test.each([
+  ['Trace', 'debug'],
+  ['WARNING', 'warn'],
+  ['fatal', 'error'],
+])("gvproxy's log level %s is %s", (name, level) => {
+  expect(resolveNetConfig(parseNetFile(`log-level: ${name}`)).logLevel).toBe(level);
+});
+
+test("a network as lima describes it: the gateway stands for the host's loopback, and is among the leases", () => {
+  const file = parseNetFile(`
+    stack:
+      subnet: 192.168.104.0/24
+      gatewayIP: 192.168.104.2
+      gatewayMacAddress: 5A:94:EF:E4:0C:DD
+      dhcpStaticLeases: { 192.168.104.2: 5a:94:ef:e4:0c:dd, 192.168.104.5: 52:55:55:00:00:01 }
+      dns: []
+      nat: { 192.168.104.2: 127.0.0.1 }
+      gatewayVirtualIPs: [192.168.104.2]
+  `);
+  expect(resolveNetConfig(file)).toMatchObject({
+    hostAddresses: {},
+    staticLeases: { '192.168.104.5': '52:55:55:00:00:01' },
+    zones: [],
+  });
+});
+
 test('JSON is taken too', () => {
   expect(resolveNetConfig(parseNetFile('{"stack": {"mtu": 1400}}')).mtuBytes).toBe(1400);
 });
@@ -69,7 +95,12 @@ describe('what is wrong is named by its place', () => {
     ['stack: {subnet: 10.0.0.0/31}', /up to \/29/],
     [
       'stack: {subnet: 10.0.0.0/24, gatewayIP: 10.1.0.1}',
-      /^stack\.gatewayIP is "10\.1\.0\.1", no address in/,
+      /^stack\.gatewayIP is "10\.1\.0\.1", no address of a host in/,
+    ],
+    ['stack: {hostIP: 192.168.127.255}', /^stack\.hostIP is "192\.168\.127\.255", no address of a host in/],
+    [
+      'forwards: [{socket: "npipe:////./pipe/x", dest: /a, user: u, identity: /k}]',
+      /^forwards\[0\]\.socket is "npipe:.*not the path of a unix socket/,
     ],
     [
       'stack: {dhcpStaticLeases: {192.168.127.9: x}}',

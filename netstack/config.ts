@@ -198,9 +198,11 @@ export function resolveNetConfig(file: NetFile): NetConfig {
   const gatewayIp = stack.gatewayIP ?? formatIpv4((address & mask) + 1);
   const hostIp = stack.hostIP ?? formatIpv4(((address | ~mask) >>> 0) - 1);
   const machineIp = stack.deviceIP ?? formatIpv4((address & mask) + 2);
+  const gatewayMac = (stack.gatewayMacAddress ?? GATEWAY_MAC_DEFAULT).toLowerCase();
   const isOwn = (candidate: string): boolean => {
     const value = parseIpv4(candidate);
-    return value !== undefined && ((value ^ address) & mask) === 0;
+    const isHosts = value !== undefined && (value & ~mask) !== 0 && (value | mask) !== -1;
+    return isHosts && ((value ^ address) & mask) === 0;
   };
   for (const [key, value] of [
     ['gatewayIP', gatewayIp],
@@ -211,7 +213,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     ),
     ...Object.keys(stack.dhcpStaticLeases ?? {}).map((lease) => ['dhcpStaticLeases', lease] as const),
   ] as const)
-    if (!isOwn(value)) throw invalid(`stack.${key}`, `is "${value}", no address in ${subnet}`);
+    if (!isOwn(value)) throw invalid(`stack.${key}`, `is "${value}", no address of a host in ${subnet}`);
   for (const [lease, mac] of Object.entries(stack.dhcpStaticLeases ?? {}))
     if (parseMac(mac) === undefined)
       throw invalid(`stack.dhcpStaticLeases.${lease}`, `is "${mac}", no MAC address`);
@@ -233,7 +235,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     subnet6: stack.subnet6 ?? resolveSubnet6(stack.gatewayIPv6),
     gatewayIp,
     gatewayIp6: stack.gatewayIPv6,
-    gatewayMac: stack.gatewayMacAddress ?? GATEWAY_MAC_DEFAULT,
+    gatewayMac,
     hostAddresses: resolveHostAddresses(stack, gatewayIp, hostIp),
     notification: resolveUnix('notification', file.notification),
     zones: (stack.dns ?? defaultZones(gatewayIp, hostIp)).map((shape, index) =>
@@ -241,7 +243,12 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     ),
     searchDomains: stack.dnsSearchDomains ?? [],
     forwards: stack.forwards ?? {},
-    staticLeases: stack.dhcpStaticLeases ?? {},
+    // The gateway has its address anyway, and is among the leases that are shown; lima names it.
+    staticLeases: Object.fromEntries(
+      Object.entries(stack.dhcpStaticLeases ?? {}).filter(
+        ([lease, mac]) => lease !== gatewayIp || mac.toLowerCase() !== gatewayMac,
+      ),
+    ),
     upstreams: stack.dnsUpstreams,
     domain: stack.domain,
     policy,
@@ -273,7 +280,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
       const { socket, dest, user, identity } = forward;
       if (!socket || !dest || !user || !identity)
         throw invalid(`forwards[${index}]`, 'needs all of socket, dest, user and identity');
-      return { socket, dest, user, identity };
+      return { socket: requireSocketPath(`forwards[${index}].socket`, socket), dest, user, identity };
     }),
     vpnkitSockets: {
       ports: requirePaths('vpnkit.ports (--port)', file.vpnkit?.ports),
@@ -284,6 +291,14 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     namespaces: (file.namespaces ?? []).map(resolveNamespace),
     interfaceName: file.interface ?? 'tap0',
   };
+}
+
+/** A socket as gvproxy takes it: a path, or `unix://` and a path. */
+function requireSocketPath(place: string, socket: string): string {
+  const [scheme, path] = socket.includes('://') ? socket.split('://', 2) : ['unix', socket];
+  if (scheme !== 'unix' || !path)
+    throw invalid(place, `is "${socket}", which is not the path of a unix socket`);
+  return path;
 }
 
 /** Paths of unix sockets: the other forms that VPNKit takes are Windows's, or descriptors of whoever started it. */

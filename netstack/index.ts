@@ -136,6 +136,12 @@ export interface PublishedPort extends PublishOptions {
   close(): Promise<void>;
 }
 
+/** A port of the gateway whose connections come to this process. */
+export interface ServedPort {
+  /** Ends it; connections that are open stay. */
+  close(): Promise<void>;
+}
+
 export type { FlowInfo } from './flow/inside.ts';
 export type { FaultOptions } from './link/faults.ts';
 /** How a virtual machine's wire is spoken; see link/listeners.ts. */
@@ -251,6 +257,12 @@ export interface Network {
    * @throws DrydockError ERR_ADDRESS_INVALID, ERR_GUEST_UNREACHABLE
    */
   dial(address: string, port: number): Promise<Socket>;
+  /**
+   * Takes the connections of guests to a TCP port of the gateway, which otherwise leads to that port of the host's loopback.
+   * The egress policy is not asked. `guest` is the address of the guest.
+   * @throws DrydockError ERR_SERVICE_PORT_IN_USE
+   */
+  serve(port: number, take: (stream: Socket, guest: string) => void): Promise<ServedPort>;
   /** MAC addresses that the switch knows, with the number of their port; 0 is the gateway. */
   switchTable(): Promise<{ mac: string; port: number }[]>;
   /**

@@ -100,6 +100,9 @@ export interface Commands {
   setProxyRoutes: { take: ProxyRoutes; give: undefined };
   /** Takes over one end of a socket pair, and writes one byte to it when the guest has accepted. */
   dial: { take: { fd: number; addr: Uint8Array; port: number }; give: undefined };
+  /** Takes the connections of guests to a port of the gateway; `served` follows for each. */
+  serve: { take: { port: number }; give: { id: number } };
+  unserve: { take: { id: number }; give: undefined };
   listenLink: {
     take: { protocol: LinkProtocol; endpoint: LinkEndpoint };
     give: { id: number; port: number };
@@ -136,4 +139,6 @@ export type Reply =
   | { log: 'debug' | 'info' | 'warn' | 'error'; fields: object; message: string }
   | { unplugged: number }
   | { station: number; present: boolean }
+  /** A guest's connection to what is served: a descriptor that is the receiver's, and who it is, 16 bytes. */
+  | { served: number; fd: number; guest: Uint8Array }
   | { ready: true };

@@ -33,6 +33,7 @@ import type {
   PublishedPort,
   PublishOptions,
   RunningCapture,
+  ServedPort,
 } from './index.ts';
 import { checkFaults } from './link/faults.ts';
 import { parseLinkUrl } from './link/link-url.ts';
@@ -54,7 +55,7 @@ import type { Upstream } from './service/dns/upstreams.ts';
 import { dockerMac, type LeaseRecord } from './service/lease-pool.ts';
 import { type DeniedFlow, EgressRules, type PolicyConfig, policyFaults } from './service/policy.ts';
 import { firstByte, sharePair } from './socket-pairs.ts';
-import { formatEndpoint, formatIpv4, formatIpv6, formatMac } from './wire/address.ts';
+import { formatAddress, formatEndpoint, formatIpv4, formatIpv6, formatMac } from './wire/address.ts';
 import { IPV6_MTU_MIN } from './wire/ipv6.ts';
 
 /** Largest MTU of a TAP is 65521; a multiple of 8 keeps fragments and segments even. */
@@ -116,6 +117,8 @@ class WorkerNetwork implements Network {
   readonly #pending = new Map<number, Pending>();
   /** What to call when a machine that was plugged in has gone. */
   readonly #plugged = new Map<number, () => void>();
+  /** What to do with guests' connections to what is served. */
+  readonly #served = new Map<number, (stream: Socket, guest: string) => void>();
   readonly #exited: Promise<void>;
   #nextId = 1;
   #ended: DrydockError | undefined;
@@ -206,6 +209,13 @@ class WorkerNetwork implements Network {
     }
     if ('station' in reply) {
       this.#onStation({ mac: formatMac(reply.station), present: reply.present });
+      return;
+    }
+    if ('served' in reply) {
+      const socket = new Socket({ fd: reply.fd, allowHalfOpen: true });
+      const take = this.#served.get(reply.served);
+      if (take) take(socket, formatAddress(reply.guest, 0));
+      else socket.destroy();
       return;
     }
     if ('unplugged' in reply) {
@@ -372,6 +382,17 @@ class WorkerNetwork implements Network {
       `Nobody accepts connections at ${formatEndpoint(addr, 0, port)} of network ${this.name}. Is the guest up, and its ` +
         'server listening on that address?',
     );
+  }
+
+  async serve(port: number, take: (stream: Socket, guest: string) => void): Promise<ServedPort> {
+    const { id } = await this.#send('serve', { port });
+    this.#served.set(id, take);
+    return {
+      close: async () => {
+        await this.#ifOpen(this.#send('unserve', { id }));
+        this.#served.delete(id);
+      },
+    };
   }
 
   keepLeases(): Promise<LeaseRecord[]> {

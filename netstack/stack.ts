@@ -19,6 +19,7 @@ import type {
   FlowInfo,
   InsideListener,
   MulticastGroup,
+  OutsideListener,
   UdpBinding,
   UdpService,
   UdpSocket,
@@ -244,7 +245,7 @@ export class Stack {
   }
 
   /** Takes TCP connections to the gateway's address at `port`, instead of forwarding them. */
-  listenTcp(port: number, listener: InsideListener): { close(): void } | HostError {
+  listenTcp(port: number, listener: InsideListener | OutsideListener): { close(): void } | HostError {
     return this.#tcp.listen(port, listener);
   }
 

@@ -8,7 +8,7 @@
  */
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { systemClock } from '#common/clock';
-import { errorCode, errorMessage } from '#common/errors';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import { hostClockQuality } from '#common/native/clock';
 import { clearEventFd, EPOLLIN } from '#common/native/epoll';
@@ -59,6 +59,7 @@ class NetworkThread {
   readonly #publisher: Publisher;
   readonly #publications = new Handles<Publication>();
   readonly #linkListeners: LinkListeners;
+  readonly #served = new Handles<Closable>();
   readonly #linkHandles = new Handles<Closable>();
   readonly #plugged = new Handles<Closable>();
   readonly #captures: Captures;
@@ -215,6 +216,8 @@ class NetworkThread {
         );
         return undefined;
       },
+      serve: ({ port }) => ({ id: this.#serve(port) }),
+      unserve: ({ id }) => this.#served.close(id),
       flows: () => [...this.#stack.flows()],
       switchTable: () => [...this.#switch.addresses()],
       listenLink: ({ protocol, endpoint }) => {
@@ -248,6 +251,22 @@ class NetworkThread {
     const gateway = ipv6 ? [mapped(ipv4), ipv6.address] : [mapped(ipv4)];
     const standing = Object.fromEntries(DEFAULT_HOST_NAMES.map((name) => [name, gateway]));
     this.#services.setHostNames({ ...standing, ...names });
+  }
+
+  #serve(port: number): number {
+    const listener = this.#stack.listenTcp(port, {
+      connect: (sink, guest) =>
+        this.#host.connectPair(sink, (fd) =>
+          post(this.#settings.port, { served: id, fd, guest: guest.slice() }),
+        ),
+    });
+    if (typeof listener === 'string')
+      throw new DrydockError(
+        'ERR_SERVICE_PORT_IN_USE',
+        `Port ${port} of the gateway is taken by another service of the network.`,
+      );
+    const id = this.#served.add(listener);
+    return id;
   }
 
   /** What stands between a guest's link and the switch. */

@@ -11,11 +11,14 @@ import { nullLog } from '#common/log';
 import type { CaptureOptions, HttpProxyConfig, LiveOptions, Network, PublishOptions } from '../index.ts';
 import { checkCapture } from '../link/pcap.ts';
 import type { Zone } from '../service/dns/names.ts';
+import { BODY_BYTES_MAX } from './answer.ts';
 import { CaptureControl, LIVE_CAPTURES_MAX } from './capture-control.ts';
-import { BODY_BYTES_MAX, type ControlServer, createControlServer } from './control.ts';
+import { type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { Forwarder, PORT_RANGE_MAX, parseEndpoint, parseSshTarget } from './forwarder.ts';
+import { GUEST_CONNECTIONS_MAX, serveGuests } from './guest-control.ts';
 import { ProxyControl } from './vpnkit-http.ts';
+import { waitPortRoute } from './wait-port.ts';
 
 let folder: string;
 let control: ControlServer;
@@ -236,6 +239,22 @@ describe("gvproxy's paths", () => {
       status: 500,
       text: 'nobody there\n',
     });
+  });
+
+  test("lima's /extension/wait_port answers once the port is open, or when its time is over", async () => {
+    expect((await call('GET', '/extension/wait_port?ip=192.168.127.2&port=80')).status).toBe(200);
+    expect(await call('GET', '/extension/wait_port?ip=192.168.127.2&port=81&timeout=0')).toMatchObject({
+      status: 408,
+    });
+    for (const query of ['ip=x&port=80', 'ip=192.168.127.2&port=0', 'ip=192.168.127.2&port=80&timeout=x'])
+      expect((await call('GET', `/extension/wait_port?${query}`)).status).toBe(400);
+    let tries = 0;
+    const { answer } = waitPortRoute(async () => {
+      if (++tries < 3) throw new Error('nobody there');
+      return new net.Socket();
+    }, 1);
+    expect(await answer(undefined, new URLSearchParams('ip=10.0.0.1&port=22'))).toEqual({});
+    expect(tries).toBe(3);
   });
 
   test('/tunnel carries what is sent after OK', async () => {
@@ -566,4 +585,80 @@ test.each([
 
 test.each(['80', '127.0.0.1', '1.2.3.4:99999', 'host.example:80', ''])('"%s" is no endpoint', (text) => {
   expect(() => parseEndpoint(text)).toThrow(expect.objectContaining({ code: 'ERR_FORWARD_INVALID' }));
+});
+
+describe("what a machine asks at the gateway's port 80", () => {
+  /** The network's part of it: connections of machines, as they come. */
+  let arrive: (stream: net.Socket, guest: string) => void;
+  let machines: net.Server;
+  let end: () => Promise<void>;
+
+  beforeEach(async () => {
+    end = await serveGuests(
+      {
+        serve: async (_port, take) => {
+          arrive = take;
+          return { close: async () => {} };
+        },
+      },
+      forwarder,
+      nullLog,
+    );
+    machines = net.createServer({ allowHalfOpen: true }, (stream) => arrive(stream, '192.168.127.2'));
+    machines.listen(0, '127.0.0.1');
+    await once(machines, 'listening');
+  });
+  afterEach(async () => {
+    await end();
+    machines.close();
+  });
+
+  async function ask(path: string, body: object): Promise<[status: number, text: string]> {
+    const { port } = machines.address() as net.AddressInfo;
+    const request = http.request({ port, method: 'POST', path, agent: false });
+    request.end(JSON.stringify(body));
+    const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+    let text = '';
+    for await (const chunk of response) text += chunk;
+    return [response.statusCode!, text];
+  }
+
+  test('a port of its own is published without its address, and taken back', async () => {
+    const wish = { local: ':8080', remote: ':8080', protocol: 'tcp' };
+    expect(await ask('/services/forwarder/expose', wish)).toEqual([200, '']);
+    expect(
+      published.map(({ hostAddress, guestAddress, guestPort }) => [hostAddress, guestAddress, guestPort]),
+    ).toEqual([
+      ['0.0.0.0', '192.168.127.2', 8080],
+      ['::', '192.168.127.2', 8080],
+    ]);
+    expect(await ask('/services/forwarder/unexpose', wish)).toEqual([200, '']);
+    expect(forwarder.all()).toEqual([]);
+  });
+
+  test("files of the host, what the host has published, and the rest of the API are not a machine's", async () => {
+    await forwarder.expose({ local: '127.0.0.1:2222', remote: '192.168.127.2:22', protocol: 'tcp' });
+    expect(
+      await ask('/services/forwarder/expose', {
+        local: '/run/x',
+        remote: 'tcp://192.168.127.2:1',
+        protocol: 'unix',
+      }),
+    ).toEqual([500, expect.stringMatching(/TCP and UDP ports only/)]);
+    expect(await ask('/services/forwarder/unexpose', { local: '127.0.0.1:2222', protocol: 'tcp' })).toEqual([
+      500,
+      'proxy not found\n',
+    ]);
+    expect((await ask('/services/dns/add', {}))[0]).toBe(404);
+    expect(forwarder.all()).toHaveLength(1);
+  });
+
+  test('so many connections and no more', async () => {
+    const streams = Array.from({ length: GUEST_CONNECTIONS_MAX }, () => new net.Socket());
+    for (const stream of streams) arrive(stream, '192.168.127.2');
+    const late = new net.Socket();
+    arrive(late, '192.168.127.2');
+    expect(late.destroyed).toBe(true);
+    expect(streams.some((stream) => stream.destroyed)).toBe(false);
+  });
 });

@@ -7,22 +7,19 @@
  */
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
-import { pipeline } from 'node:stream';
-import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import { errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import type { Network } from '../index.ts';
 import type { PolicyConfig } from '../service/policy.ts';
+import { answer, bodyInvalid, REQUEST_MS_MAX, send } from './answer.ts';
 import type { CaptureControl } from './capture-control.ts';
-import { type Dial, type ExposeProtocol, type Forwarder, joinStreams } from './forwarder.ts';
+import { type Dial, type Forwarder, joinStreams } from './forwarder.ts';
+import { forwarderRoutes } from './forwarder-routes.ts';
 import { formatMetrics } from './metrics.ts';
 import type { Answer, Route } from './route.ts';
 import { forwardRoutes, type ProxyControl, proxyRoutes } from './vpnkit-http.ts';
+import { waitPortRoute } from './wait-port.ts';
 import { zoneOfApi, zoneToApi } from './zones.ts';
-
-/** Largest body of a request. */
-export const BODY_BYTES_MAX: number = 1024 * 1024;
-/** How long a client may take for its head and body. */
-const REQUEST_MS_MAX = 30_000;
 
 /** What the API controls. */
 export interface ControlOptions {
@@ -48,35 +45,7 @@ export interface ControlServer {
 /** How the request of a machine begins (`POST /connect`), as Go's client writes it. */
 const CONNECT_HEAD = 'POST /connect ';
 
-/** Codes of errors that are the client's fault. */
-const CLIENT_FAULTS: ReadonlySet<string> = new Set([
-  'ERR_BODY_INVALID',
-  'ERR_ZONE_INVALID',
-  'ERR_NET_CONFIG_INVALID',
-  'ERR_POLICY_INVALID',
-  'ERR_FORWARD_INVALID',
-  'ERR_FILTER_INVALID',
-  'ERR_CAPTURE_OPTIONS',
-]);
-
-function bodyInvalid(what: string): DrydockError {
-  return new DrydockError('ERR_BODY_INVALID', what);
-}
-
-function field(body: unknown, name: string): string {
-  const value = (body as Record<string, unknown> | null | undefined)?.[name];
-  if (typeof value !== 'string') throw bodyInvalid(`The body needs "${name}", a text.`);
-  return value;
-}
-
-function protocolOf(body: unknown): ExposeProtocol {
-  const protocol = (body as { protocol?: unknown } | null)?.protocol ?? 'tcp';
-  if (protocol === 'tcp' || protocol === 'udp' || protocol === 'unix') return protocol;
-  // `npipe` is Windows's.
-  throw bodyInvalid(`The protocol is "${protocol}", not tcp, udp or unix.`);
-}
-
-function routes({ network, forwarder, gatewayMac, captures, proxies }: ControlOptions): Route[] {
+function routes({ network, forwarder, gatewayMac, captures, proxies, dial }: ControlOptions): Route[] {
   const leases = async (): Promise<Answer> => ({
     json: Object.fromEntries([
       [network.gateway, gatewayMac],
@@ -84,27 +53,7 @@ function routes({ network, forwarder, gatewayMac, captures, proxies }: ControlOp
     ]),
   });
   return [
-    { method: 'GET', path: '/services/forwarder/all', answer: async () => ({ json: forwarder.all() }) },
-    {
-      method: 'POST',
-      path: '/services/forwarder/expose',
-      answer: async (body) => {
-        await forwarder.expose({
-          local: field(body, 'local'),
-          remote: field(body, 'remote'),
-          protocol: protocolOf(body),
-        });
-        return {};
-      },
-    },
-    {
-      method: 'POST',
-      path: '/services/forwarder/unexpose',
-      answer: async (body) => {
-        await forwarder.unexpose(protocolOf(body), field(body, 'local'));
-        return {};
-      },
-    },
+    ...forwarderRoutes(forwarder),
     {
       method: 'GET',
       path: '/services/dns/all',
@@ -127,6 +76,7 @@ function routes({ network, forwarder, gatewayMac, captures, proxies }: ControlOp
         json: Object.fromEntries((await network.switchTable()).map(({ mac, port }) => [mac, port])),
       }),
     },
+    waitPortRoute(dial),
     ...forwardRoutes(forwarder, network),
     ...proxyRoutes(proxies),
     { method: 'GET', path: '/stats', answer: async () => ({ json: await network.stats() }) },
@@ -178,7 +128,7 @@ export function createControlServer(options: ControlOptions): ControlServer {
       const handled =
         url.pathname === '/tunnel'
           ? tunnel(options, url.searchParams, request, response)
-          : answer(table, url, request, response);
+          : answer(table, request, response);
       handled.catch((error: unknown) => {
         options.log.error({ err: error }, 'control API failed');
         response.destroy();
@@ -217,82 +167,6 @@ export function createControlServer(options: ControlOptions): ControlServer {
         for (const socket of open) socket.destroy();
       }),
   };
-}
-
-async function answer(
-  table: readonly Route[],
-  url: URL,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<void> {
-  const ofPath = table.filter(({ path }) => path === url.pathname);
-  const route = ofPath.find(({ method }) => method === request.method);
-  if (!route) {
-    const [other] = ofPath;
-    // gvproxy's words for its own paths, and those of VPNKit's HTTP server.
-    if (other?.manner === 'vpnkit')
-      sendVpnkit(response, { status: 405, json: { message: 'Method Not Allowed' } });
-    else if (other?.method === 'POST') send(response, 400, 'post only\n');
-    else if (other) send(response, 405, `${other.method} only\n`);
-    else send(response, 404, '404 page not found\n');
-    return;
-  }
-  try {
-    const { method, manner } = route;
-    const hasBody = method === 'POST' || method === 'PUT' || (method === 'DELETE' && manner === 'vpnkit');
-    const body = hasBody ? await readJson(request) : undefined;
-    const given = await route.answer(body, url.searchParams);
-    const { status = 200, json, text, stream } = given;
-    if (manner === 'vpnkit') sendVpnkit(response, given);
-    else if (stream) {
-      response.writeHead(status, { 'Content-Type': 'application/vnd.tcpdump.pcap' });
-      // The head goes out before the first frame: Wireshark waits for it.
-      response.flushHeaders();
-      // Whoever leaves ends the capture; nobody is left to be told.
-      pipeline(stream, response, () => {});
-    } else send(response, status, text ?? (json === undefined ? '' : `${JSON.stringify(json)}\n`));
-  } catch (error) {
-    if (route.manner === 'vpnkit' && error instanceof DrydockError) {
-      sendVpnkit(response, { status: 400, json: { message: error.message } });
-      return;
-    }
-    const status = CLIENT_FAULTS.has(errorCode(error) ?? '') ? 400 : 500;
-    send(response, status, `${errorMessage(error)}\n`);
-  }
-}
-
-function sendVpnkit(response: ServerResponse, { status = 200, json, text = '' }: Answer): void {
-  if (json === undefined) send(response, status, text);
-  else send(response, status, `${JSON.stringify(json)}\n`, 'application/json; charset=UTF-8');
-}
-
-function send(
-  response: ServerResponse,
-  status: number,
-  text: string,
-  type = 'text/plain; charset=utf-8',
-): void {
-  response.writeHead(status, {
-    'Content-Type': type,
-    'Content-Length': Buffer.byteLength(text),
-  });
-  response.end(text);
-}
-
-async function readJson(request: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  // What is too long is heard to its end, within the time that a request may take: else the answer would be lost.
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    if (length <= BODY_BYTES_MAX) chunks.push(chunk);
-  }
-  if (length > BODY_BYTES_MAX) throw bodyInvalid(`The body is longer than ${BODY_BYTES_MAX} bytes.`);
-  try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
-  } catch (error) {
-    throw bodyInvalid(errorMessage(error));
-  }
 }
 
 /**

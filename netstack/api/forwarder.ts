@@ -28,6 +28,8 @@ export interface Exposed {
 export type Dial = (address: string, port: number) => Promise<Socket>;
 
 interface Row extends Exposed {
+  /** A guest has asked for it. */
+  isGuests: boolean;
   close(): Promise<void>;
 }
 
@@ -119,8 +121,8 @@ export class Forwarder {
   }
 
   /**
-   * Publishes `local`, and returns the row as it is: a port of 0 has become a real one. `caller` is the guest that asks, for a
-   * remote without an address.
+   * Publishes `local`, and returns the row as it is: a port of 0 has become a real one. `caller` is the address of the guest that
+   * asks, which stands for that of a remote without one.
    * @throws DrydockError ERR_FORWARD_INVALID, ERR_FORWARD_EXISTS, ERR_FORWARD_FORBIDDEN, and what Network.publish() throws
    */
   async expose(wish: Exposed, caller?: string): Promise<Exposed> {
@@ -136,7 +138,7 @@ export class Forwarder {
         `${EXPOSED_MAX} ports are exposed already. Unexpose some of them first.`,
       );
     // The place is taken before the first await: a second request for it must not slip in between.
-    const row: Row = { ...wish, close: async () => {} };
+    const row: Row = { ...wish, isGuests: caller !== undefined, close: async () => {} };
     this.#rows.set(key, row);
     try {
       if (wish.protocol === 'unix') row.close = await this.#exposeSocket(wish);
@@ -237,13 +239,15 @@ export class Forwarder {
   }
 
   /**
-   * Ends what `expose` made; connections that are open go on where the network lets them.
+   * Ends what `expose` made; connections that are open go on where the network lets them. A guest ends what guests have asked
+   * for, and nothing of the host's.
    * @throws DrydockError ERR_FORWARD_UNKNOWN
    */
-  async unexpose(protocol: ExposeProtocol, local: string): Promise<void> {
+  async unexpose(protocol: ExposeProtocol, local: string, caller?: string): Promise<void> {
     const key = `${protocol} ${local}`;
     const row = this.#rows.get(key);
-    if (!row) throw new DrydockError('ERR_FORWARD_UNKNOWN', 'proxy not found');
+    if (!row || (caller !== undefined && !row.isGuests))
+      throw new DrydockError('ERR_FORWARD_UNKNOWN', 'proxy not found');
     this.#rows.delete(key);
     await row.close();
   }

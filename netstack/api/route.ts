@@ -19,6 +19,6 @@ export interface Route {
    * with `{"message":…}`. Default: gvproxy's.
    */
   manner?: 'vpnkit';
-  /** `body` is parsed JSON: of POST and PUT, and of VPNKit's DELETE. */
-  answer(body: unknown, query: URLSearchParams): Promise<Answer>;
+  /** `body` is parsed JSON: of POST and PUT, and of VPNKit's DELETE. `caller` is the address of a guest that asks. */
+  answer(body: unknown, query: URLSearchParams, caller?: string): Promise<Answer>;
 }

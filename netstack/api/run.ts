@@ -15,6 +15,7 @@ import { CaptureControl } from './capture-control.ts';
 import { type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { type ExposeProtocol, Forwarder } from './forwarder.ts';
+import { serveGuests } from './guest-control.ts';
 import { keepLeaseFile } from './lease-file.ts';
 import { Notifier } from './notifier.ts';
 import { forwardOverSsh } from './ssh-forward.ts';
@@ -89,12 +90,15 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     await letIn(network, config, log);
     const gone = config.stdio ? plugStdio(network) : undefined;
     await serve(running, config, log);
+    // Where only namespaces are attached, the gateway's port 80 is the host's as any other.
+    if (config.links.length > 0 || config.listen.length > 0 || config.stdio)
+      running.closers.push(await serveGuests(network, running.forwarder, log));
     await serveVpnkit(running, config, log, running.closers);
     for (const { socket, ...target } of config.sshForwards)
       running.closers.push(
         await forwardOverSsh(network, socket, { address: config.machineIp, port: 22, ...target }, log),
       );
-    if (config.pidFile !== undefined) await writeFile(config.pidFile, `${process.pid}\n`);
+    if (config.pidFile !== undefined) await writeFile(config.pidFile, String(process.pid));
     notifier?.send({ notification_type: 'ready' });
     log.info({ subnet: network.subnet, gateway: network.gateway }, 'the network is ready');
     log.info({ reason: await (gone ? Promise.race([ended, gone]) : ended) }, 'ending');

@@ -6,7 +6,7 @@
  * Addresses are 16 bytes, IPv4 in the mapped form, as everywhere in the core. Calls take no `now`: the stack works at the
  * time of its last receive() or poll(), and its owner calls poll() after each batch of work, whoever did it.
  */
-import type { HostIcmpError, HostStream, StreamSink } from './host.ts';
+import type { HostError, HostIcmpError, HostStream, StreamSink } from './host.ts';
 
 /** Where a datagram came from. One object is reused for all: copy what is to be kept. */
 export interface UdpOrigin {
@@ -65,6 +65,12 @@ export interface UdpBinding {
 export interface InsideListener {
   /** Returns the sink of the connection's events, or undefined to refuse it (RST). `addr` is the guest's, 16 bytes. */
   accepted(stream: HostStream, addr: Uint8Array, port: number): StreamSink | undefined;
+}
+
+/** Where guests' connections to a port of the gateway go, instead of to the same port of the host's loopback. */
+export interface OutsideListener {
+  /** Begins the far side as a host's connect() does: connected() or failed() follows. `guest` is the guest's address, 16 bytes. */
+  connect(sink: StreamSink, guest: Uint8Array): HostStream | HostError;
 }
 
 /** How to dial a guest. */

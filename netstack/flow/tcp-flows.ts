@@ -36,7 +36,7 @@ import { parseTcp, TCP_ACK, TCP_SYN, TcpSegment } from '../wire/tcp.ts';
 import type { StackContext } from './context.ts';
 import { HostEnd, InsideEnd } from './far-end.ts';
 import type { HostError, HostIcmpError, HostStream, StreamSink } from './host.ts';
-import type { DialOptions, FlowInfo, InsideListener } from './inside.ts';
+import type { DialOptions, FlowInfo, InsideListener, OutsideListener } from './inside.ts';
 import { Table } from './table.ts';
 import { type FlowOwner, TcpFlow } from './tcp-flow.ts';
 import { Timers } from './timers.ts';
@@ -54,7 +54,7 @@ export class TcpFlows implements FlowOwner {
   readonly #isn: InitialSequence;
   readonly #table: Table<TcpFlow>;
   readonly #timers = new Timers<TcpFlow>();
-  readonly #listeners = new Map<number, InsideListener>();
+  readonly #listeners = new Map<number, InsideListener | OutsideListener>();
   readonly #segment = new TcpSegment();
   readonly #reply = new TcpSegment();
   readonly #pathIpv4: TcpPath;
@@ -177,7 +177,7 @@ export class TcpFlows implements FlowOwner {
     return end;
   }
 
-  listen(port: number, listener: InsideListener): { close(): void } | HostError {
+  listen(port: number, listener: InsideListener | OutsideListener): { close(): void } | HostError {
     if (this.#listeners.has(port)) return 'EADDRINUSE';
     this.#listeners.set(port, listener);
     return { close: () => void (this.#listeners.get(port) === listener && this.#listeners.delete(port)) };
@@ -358,22 +358,28 @@ export class TcpFlows implements FlowOwner {
       this.#end(flow);
       return;
     }
-    if (listener) {
+    if (listener && 'accepted' in listener) {
       flow.end = new InsideEnd(flow, undefined, (stream) =>
         listener.accepted(stream, flow.near, flow.nearPort),
       );
       flow.conn.accept(this.now);
-    } else this.#connect(flow, packet, target);
+    } else this.#connect(flow, packet, target, listener);
     flow.touch();
   }
 
-  /** Connects the host's socket of a new flow; `target` is the host's name for an address of ours. */
-  #connect(flow: TcpFlow, packet: Packet, target: Uint8Array | undefined): void {
+  /** Connects the far side of a new flow; `target` is the host's name for an address of ours, `listener` who has its port. */
+  #connect(
+    flow: TcpFlow,
+    packet: Packet,
+    target: Uint8Array | undefined,
+    listener: OutsideListener | undefined,
+  ): void {
     const { host } = this.#context;
     const end = new HostEnd(flow, false);
     flow.end = end;
     const ttl = target ? 0 : packet.ttl - 1;
     const connect = (): HostStream | HostError =>
+      listener?.connect(end, flow.near) ??
       host.connect(target ?? flow.far, 0, flow.farPort, ttl, flow.services, end, flow.near);
     let stream = connect();
     if (stream === 'EMFILE' && this.#context.shed()) stream = connect();

@@ -91,7 +91,18 @@ export class NativeHost implements Host {
       if (!local) socketOptions.setErrorQueue(connected, family, false);
       if (ttl !== 0) socketOptions.setTtl(connected, family, -1);
     };
-    const stream = new NativeStream(fd, family, this.#poller, local, restore);
+    return this.#begin(fd, family, local, restore, sink);
+  }
+
+  /** Watches a socket that connects, or is connected; connected() follows with the loop's next turn at the earliest. */
+  #begin(
+    fd: number,
+    family: socket.Family | undefined,
+    local: boolean,
+    connected: (fd: number) => void,
+    sink: StreamSink,
+  ): HostStream | HostError {
+    const stream = new NativeStream(fd, family, this.#poller, local, connected);
     stream.sink = sink;
     try {
       this.#poller.watch(fd, STREAM_EVENTS, (mask) => stream.events(mask));
@@ -100,6 +111,19 @@ export class NativeHost implements Host {
       return hostError((error as SyscallError).code);
     }
     return stream;
+  }
+
+  /** Begins a stream to a new socket pair, whose other end is the taker's. */
+  connectPair(sink: StreamSink, take: (fd: number) => void): HostStream | HostError {
+    try {
+      const [own, theirs] = socket.socketPair();
+      const stream = this.#begin(own, undefined, false, () => {}, sink);
+      if (typeof stream === 'string') socket.close(theirs);
+      else take(theirs);
+      return stream;
+    } catch (error) {
+      return hostError((error as SyscallError).code);
+    }
   }
 
   listen(

@@ -18,6 +18,11 @@ function read(path: string): string {
   }
 }
 
+/** The file's text as it is now. */
+export function readResolvConf(): string {
+  return read(RESOLV_CONF);
+}
+
 /**
  * Calls `changed` with the servers of `path` now and each time that the file changes. Does not keep the process alive.
  * @returns a function that ends it.

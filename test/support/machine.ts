@@ -11,6 +11,8 @@ export interface MachineWire {
   /** The unix socket to connect to, or a TCP port of 127.0.0.1 that is reachable from the namespace's process. */
   path: string;
   mtuBytes: number;
+  /** What is said before the first frame, in Latin-1, in place of the protocol's usual words. */
+  greeting?: string;
 }
 
 const module = (name: string): string => JSON.stringify(compiledEntry(name));
@@ -28,7 +30,8 @@ const GREETINGS = {
 /** Starts the machine's wire; the interface is `eth0`, up, without an address. Prints `up` when frames flow. */
 export async function startMachine(netns: Netns, wire: MachineWire): Promise<Running> {
   const { protocol, path, mtuBytes } = wire;
-  const [greeting, answerLen] = GREETINGS[protocol];
+  const [usual, answerLen] = GREETINGS[protocol];
+  const { greeting = usual } = wire;
   const type = protocol === 'bess' ? 'seqpacket' : protocol === 'vfkit' ? 'datagram' : 'stream';
   const script = `
     import { openTap } from ${module('common/native/tap')};

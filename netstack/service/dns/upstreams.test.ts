@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { formatEndpoint } from '../../wire/address.ts';
 import {
   parseResolvConf,
+  parseSearchDomains,
   parseUpstream,
   UPSTREAM_PENALTY_MS,
   UPSTREAMS_MAX,
@@ -51,6 +52,15 @@ describe('resolv.conf(5)', () => {
       '',
     ].join('\n');
     expect(parseResolvConf(text).map(show)).toEqual(['192.0.2.1:53', '[2001:db8::1]:53', '127.0.0.1:53']);
+  });
+
+  test.each([
+    ['search a.test  b.test\nnameserver 192.0.2.1', ['a.test', 'b.test']],
+    ['domain a.test\nsearch b.test', ['b.test']],
+    ['search b.test\ndomain a.test', ['a.test']],
+    ['nameserver 192.0.2.1', []],
+  ])('%j searches %j: the last line counts', (text, domains) => {
+    expect(parseSearchDomains(text)).toEqual(domains);
   });
 
   test('no more servers are taken than can be used', () => {

@@ -64,6 +64,17 @@ function keyOf(upstream: Upstream): string {
   return `${upstream.address.join('.')}#${upstream.port}`;
 }
 
+/** The domains that a resolv.conf(5) searches: those of its last `search` or `domain` line. */
+export function parseSearchDomains(content: string): string[] {
+  let domains: string[] = [];
+  for (const line of content.split('\n')) {
+    const [keyword, ...names] = line.trim().split(/\s+/);
+    if (keyword === 'search') domains = names;
+    else if (keyword === 'domain') domains = names.slice(0, 1);
+  }
+  return domains;
+}
+
 /** The servers in use and how they have fared. */
 export class UpstreamSet {
   #all: readonly Upstream[] = [];
