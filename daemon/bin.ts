@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The `drydock` program: loads the command that is called, and tells errors by exit codes. */
 import { CommanderError } from 'commander';
-import { errorCode, errorMessage } from '#common/errors';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { createProgram, usageExitCode } from './command/program.ts';
 import { packageVersion } from './command/whole.ts';
 
@@ -18,7 +18,9 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = usageExitCode(error);
   else {
-    console.error(`drydock: ${errorMessage(error)}`);
+    // The code is what docs/reference/errors.md is looked up by.
+    const code = error instanceof DrydockError ? ` (${error.code})` : '';
+    console.error(`drydock: ${errorMessage(error)}${code}`);
     process.exit(1);
   }
 }

@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import { explain } from '#common/command-help';
 import { errorMessage } from '#common/errors';
+import { startProgress } from '#common/progress';
 import { notifyManager } from './activation.ts';
 import { effectiveConfig, type PartialConfig, readConfigFile } from './config.ts';
 import { CONFIG_FILE_DEFAULT, type DaemonConfig, type DaemonOption, OPTIONS } from './config-options.ts';
@@ -88,15 +89,16 @@ async function runDaemon(command: Command, version: string): Promise<void> {
     const { runInUserNamespace } = await import('./rootless.ts');
     await runInUserNamespace((text) => console.error(`drydock: ${text}`));
   }
+  const bar = startProgress();
   const log =
     config.logFormat === 'json'
       ? await jsonLog(config.logLevel)
-      : textLog(config.logLevel, (line) => process.stderr.write(line), Date.now);
+      : textLog(config.logLevel, bar.print, Date.now);
   for (const warning of warnings) log.warn({}, warning);
   // Loaded now, so that --help and --validate don't wait for it.
   const { openDaemon } = await import('./index.ts');
   const stopped = stopSignal(log);
-  const daemon = await openDaemon(config, version, log);
+  const daemon = await openDaemon(config, version, log, bar.report).finally(bar.end);
   for (const line of daemon.recovered) log.info({}, `cleaned up after a killed daemon: ${line}`);
   const manager = process.env.NOTIFY_SOCKET ?? '';
   delete process.env.NOTIFY_SOCKET;

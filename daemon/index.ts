@@ -9,6 +9,7 @@ import { systemClock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { type Log, nullLog } from '#common/log';
+import type { Progress } from '#common/progress';
 import { cryptoRng } from '#common/rng';
 import { mountFolder, sweepMounts } from '#fsbridge';
 import { createNetstack } from '#netstack';
@@ -74,15 +75,21 @@ class Undo {
 /**
  * Starts a daemon in this process.
  * @param version what clients are told
+ * @param progress told how far a first start's work has come
  * @throws DrydockError ERR_REQUIREMENTS, ERR_DATA_ROOT_IN_USE, ERR_LISTEN and others, with nothing left behind
  */
-export async function openDaemon(config: DaemonConfig, version: string, log: Log = nullLog): Promise<Daemon> {
+export async function openDaemon(
+  config: DaemonConfig,
+  version: string,
+  log: Log = nullLog,
+  progress: Progress = () => {},
+): Promise<Daemon> {
   const missing = requirements().filter((requirement) => !requirement.met);
   if (missing.length > 0)
     throw new DrydockError('ERR_REQUIREMENTS', missing.map((requirement) => requirement.remedy).join('\n'));
   const undo = new Undo(log);
   try {
-    return await open(remapped(config), version, log, undo);
+    return await open(remapped(config), version, log, undo, progress);
   } catch (error) {
     await undo.run();
     throw error;
@@ -100,7 +107,13 @@ function remapped(config: DaemonConfig): RemappedConfig {
   return { ...config, userMaps, dataRoot: join(config.dataRoot, remappedFolder(userMaps)) };
 }
 
-async function open(config: RemappedConfig, version: string, log: Log, undo: Undo): Promise<Daemon> {
+async function open(
+  config: RemappedConfig,
+  version: string,
+  log: Log,
+  undo: Undo,
+  progress: Progress,
+): Promise<Daemon> {
   const { dataRoot, execRoot } = config;
   // First, since a mistake in it need not wait for the rest.
   const addresses = listenAddresses(config.hosts);
@@ -112,7 +125,7 @@ async function open(config: RemappedConfig, version: string, log: Log, undo: Und
     await writeFile(config.pidfile, `${process.pid}\n`);
     undo.add('remove the pid file', () => rm(config.pidfile, { force: true }));
   }
-  const { services, hostImage } = await openServices(config, version, log, undo);
+  const { services, hostImage } = await openServices(config, version, log, undo, progress);
   const { context, recovered } = services;
   if (lock.abandoned && recovered.length === 0) recovered.push('nothing was left over');
   let live: DaemonConfig = config;
@@ -168,6 +181,7 @@ async function openServices(
   version: string,
   log: Log,
   undo: Undo,
+  progress: Progress,
 ): Promise<{ services: Services; hostImage: Promise<Image> }> {
   const { dataRoot, execRoot, userMaps } = config;
   const clock = systemClock;
@@ -182,7 +196,7 @@ async function openServices(
     onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
   });
   // A worker's work, beside all that follows.
-  const hostImage = ensureHostImage(opened.images, log, clock);
+  const hostImage = ensureHostImage(opened.images, log, clock, progress);
   hostImage.catch(() => {}); // told where it is awaited
   undo.add('close the image store', async () => {
     await Promise.allSettled([hostImage]);

@@ -45,7 +45,7 @@ function runs<F extends { debug?: boolean }>(
       await close();
     } catch (error) {
       if (!(error instanceof DrydockError)) throw error;
-      process.stderr.write(`drydock net ${command.name()}: ${error.message}\n`);
+      process.stderr.write(`drydock net ${command.name()}: ${error.message} (${error.code})\n`);
       process.exitCode = 1;
     }
   });

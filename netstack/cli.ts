@@ -156,7 +156,7 @@ export function defineNet(command: Command, version: string): void {
       await runNetwork(config);
     } catch (error) {
       if (!(error instanceof DrydockError)) throw error;
-      process.stderr.write(`drydock net: ${error.message}\n`);
+      process.stderr.write(`drydock net: ${error.message} (${error.code})\n`);
       process.exitCode = 1;
     }
   });

@@ -74,7 +74,16 @@ describe('the drydock program', () => {
     expect(unknown.stderr).toContain('--help');
     const bad = drydock(['daemon', '--validate', '--config-file', join(folder, 'absent.json')]);
     expect(bad.status).toBe(1);
-    expect(bad.stderr).toMatch(/^drydock: the configuration file .*absent.json could not be read/);
+    expect(bad.stderr).toMatch(/^drydock: the configuration file .*absent.json could not be read.* \(ERR_BAD_CONFIG\)$/m);
+  });
+
+  it.skipIf(lacking('script'))('shows how far a check has come on a terminal, and not in a pipe', () => {
+    const argv = [process.execPath, compiledEntry('daemon/bin'), 'doctor', '--format', 'json'];
+    const env = { TERM: 'xterm' };
+    const seen = run('script', ['-qec', argv.map((word) => `'${word}'`).join(' '), '/dev/null'], env);
+    expect(seen.stdout).toContain('looking at this machine');
+    expect(seen.stdout).toContain('\r\u001b[K[');
+    expect(run(argv[0]!, argv.slice(1), env).stderr).toBe('');
   });
 
   it('prints its version as JSON', () => {
@@ -91,6 +100,19 @@ describe('the drydock program', () => {
     for (const facts of everyCommand(program))
       if (facts.commands.length === 0)
         expect(facts.help?.examples.length, facts.path.join(' ')).toBeGreaterThan(0);
+  });
+
+  it('has --format json wherever a command prints and ends', () => {
+    /** Those run until they are stopped and log (the daemon by --log-format), or print a script for a shell. */
+    const without = /^drydock (daemon|net|net (dns|dhcp|dhcp6|ntp|proxy)|completion)$/;
+    const ends = [...everyCommand(program)].filter(
+      ({ path, commands }) => path.join(' ') === 'drydock net' || commands.length === 0,
+    );
+    for (const { path, options } of ends) {
+      const format = options.find(({ names }) => names.includes('--format'));
+      if (without.test(path.join(' '))) expect(format, path.join(' ')).toBeUndefined();
+      else expect(format?.choices, path.join(' ')).toEqual(['text', 'json']);
+    }
   });
 
   it('is what docs/reference/cli.md says: run `npm run docs` after a change of options', () => {

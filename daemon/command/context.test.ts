@@ -68,6 +68,14 @@ describe('drydock context', () => {
     expect(existsSync(join(folder, 'config.json'))).toBe(false);
   });
 
+  it('tells programs what it made, chose and forgot', () => {
+    const facts = { name: 'one', host: 'tcp://127.0.0.1:2375', description: 'Drydock on this host' };
+    const told = (...args: string[]): unknown => JSON.parse(drydock(...args, '--format', 'json').stdout);
+    expect(told('create', 'one', '--host', facts.host)).toEqual({ ...facts, current: false });
+    expect(told('use', 'one')).toEqual({ ...facts, current: true });
+    expect(told('rm', 'one')).toEqual({ ...facts, current: false });
+  });
+
   it('says how to make a context that is used and not there', () => {
     const { status, stderr } = drydock('use', 'absent');
     expect([status, stderr]).toEqual([1, expect.stringContaining('drydock context create absent')]);

@@ -60,6 +60,16 @@ async function writeJson(path: string, value: object): Promise<void> {
   await rename(next, path);
 }
 
+/** What is told of a context. @param current the name of the one in use */
+function factsOf(meta: Meta, current: string | undefined): ContextFacts {
+  return {
+    name: meta.Name,
+    host: meta.Endpoints?.docker?.Host ?? '',
+    description: meta.Metadata?.Description ?? '',
+    current: meta.Name === current,
+  };
+}
+
 const settingsPath = (): string => join(dockerFolder(), 'config.json');
 
 /** Makes `name` the context in use, undefined docker's default. */
@@ -75,7 +85,7 @@ async function currentName(): Promise<string | undefined> {
 
 async function create(
   name: string,
-  flags: { host: string; description: string; force?: true },
+  flags: { host: string; description: string; force?: true; format: Format },
 ): Promise<void> {
   if (parseHost(flags.host).kind === 'fd')
     throw new DrydockError(
@@ -94,28 +104,33 @@ async function create(
     Endpoints: { docker: { Host: flags.host, SkipTLSVerify: false } },
   };
   await writeJson(path, meta);
-  process.stdout.write(`${name}\nUse it with: docker context use ${name}\n`);
+  print(
+    flags.format,
+    factsOf(meta, await currentName()),
+    () => `${name}\nUse it with: docker context use ${name}`,
+  );
 }
 
-async function use(name: string): Promise<void> {
-  if (!(await readJson<Meta>(join(folderOf(name), 'meta.json'))))
+async function use(name: string, { format }: { format: Format }): Promise<void> {
+  const meta = await readJson<Meta>(join(folderOf(name), 'meta.json'));
+  if (!meta)
     throw new DrydockError(
       'ERR_CONTEXT_UNKNOWN',
       `There is no context ${name}. Make it with: drydock context create ${name}`,
     );
   await setCurrent(name);
-  process.stdout.write(`${name}\n`);
+  print(format, factsOf(meta, name), () => name);
   if (process.env.DOCKER_HOST)
     process.stderr.write('DOCKER_HOST is set and wins over the context: unset DOCKER_HOST\n');
 }
 
-async function remove(name: string): Promise<void> {
+async function remove(name: string, { format }: { format: Format }): Promise<void> {
   const folder = folderOf(name);
-  if (!(await readJson<Meta>(join(folder, 'meta.json'))))
-    throw new DrydockError('ERR_CONTEXT_UNKNOWN', `There is no context ${name}.`);
+  const meta = await readJson<Meta>(join(folder, 'meta.json'));
+  if (!meta) throw new DrydockError('ERR_CONTEXT_UNKNOWN', `There is no context ${name}.`);
   if ((await currentName()) === name) await setCurrent(undefined);
   await rm(folder, { recursive: true });
-  process.stdout.write(`${name}\n`);
+  print(format, factsOf(meta, undefined), () => name);
 }
 
 async function list(): Promise<ContextFacts[]> {
@@ -125,12 +140,7 @@ async function list(): Promise<ContextFacts[]> {
   const found = await Promise.all(entries.map((entry) => readJson<Meta>(join(folder, entry, 'meta.json'))));
   return found
     .filter((meta) => meta !== undefined)
-    .map((meta) => ({
-      name: meta.Name,
-      host: meta.Endpoints?.docker?.Host ?? '',
-      description: meta.Metadata?.Description ?? '',
-      current: meta.Name === current,
-    }))
+    .map((meta) => factsOf(meta, current))
     .sort((a, b) => a.name.localeCompare(b.name));
 }
 
@@ -145,8 +155,7 @@ function listText(contexts: readonly ContextFacts[]): string {
 /** Fills the command. */
 export function defineContext(command: Command): void {
   const environment = { DOCKER_CONFIG: "docker's configuration folder instead of ~/.docker" };
-  const made = command
-    .command('create')
+  const made = addFormat(command.command('create'))
     .description('let `docker context use` know a daemon')
     .argument('[name]', `name of the context (default: ${NAME_DEFAULT})`, NAME_DEFAULT)
     .addOption(new Option('-H, --host <address>', 'where the daemon listens').default(DEFAULTS.hosts[0]))
@@ -166,8 +175,7 @@ export function defineContext(command: Command): void {
     ],
     environment,
   });
-  const used = command
-    .command('use')
+  const used = addFormat(command.command('use'))
     .description('let docker commands go to a context from now on')
     .argument('[name]', `name of the context (default: ${NAME_DEFAULT})`, NAME_DEFAULT)
     .action(use);
@@ -175,8 +183,7 @@ export function defineContext(command: Command): void {
     examples: [{ text: 'the same as docker context use', command: 'drydock context use' }],
     environment,
   });
-  const removed = command
-    .command('rm')
+  const removed = addFormat(command.command('rm'))
     .description('forget a context; docker goes back to its default when it was in use')
     .argument('[name]', `name of the context (default: ${NAME_DEFAULT})`, NAME_DEFAULT)
     .action(remove);

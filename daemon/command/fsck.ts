@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { explain } from '#common/command-help';
 import { DrydockError } from '#common/errors';
+import { startProgress } from '#common/progress';
 import { DEFAULTS } from '../config-options.ts';
 import { type FsckReport, fsck } from '../store/fsck.ts';
 import { lockDataRoot } from '../store/lock.ts';
@@ -20,8 +21,9 @@ export function defineFsck(command: Command): void {
           `there is no data root at ${options.dataRoot}: see --data-root`,
         );
       });
+      const bar = startProgress();
       try {
-        const report = await fsck(options.dataRoot);
+        const report = await fsck(options.dataRoot, bar.report).finally(bar.end);
         const repaired = options.repair === true;
         if (repaired) for (const each of report.damage) await each.mend();
         print(options.format, plain(report, repaired), () => text(report, repaired));

@@ -18,6 +18,7 @@ import {
 import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
+import type { Progress } from '#common/progress';
 import { emitConfigFile, hostArchitecture, hostOs } from './config-file.ts';
 import { type ElfNeeds, findLibraries, libraryFolders } from './elf.ts';
 import { HostTree } from './host-tree.ts';
@@ -30,6 +31,8 @@ const HOST_IMAGE_NORMAL = `docker.io/${HOST_IMAGE}`;
 const FINGERPRINT_LABEL = 'io.drydock.host.fingerprint';
 /** Goes up when what is made of the same tools changes. */
 const RECIPE = 2;
+/** Between two reports of how much has been read. */
+const PROGRESS_MS = 200;
 
 const SEARCH_PATH = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
 
@@ -222,6 +225,7 @@ export async function ensureHostImage(
   { library }: { library: Library },
   log: Log,
   clock: Clock,
+  progress: Progress = () => {},
 ): Promise<Image> {
   const startedMs = clock.now();
   const tree = pickHostTree();
@@ -230,7 +234,12 @@ export async function ensureHostImage(
   const isSame = existing?.config.Labels?.[FINGERPRINT_LABEL] === fingerprint;
   if (existing && isSame && (await library.isWhole(existing.id))) return existing;
   const image = await library.lease(async (lease) => {
-    const layer = await library.makeLayer(tree.files(), lease);
+    const files = tree.files();
+    const tell = (): void =>
+      progress(`building ${HOST_IMAGE} from this host's programs`, Number(files.read[0]), files.bytes);
+    tell();
+    const telling = setInterval(tell, PROGRESS_MS);
+    const layer = await library.makeLayer(files, lease).finally(() => clearInterval(telling));
     const created = new Date(clock.wallMs()).toISOString();
     const comment = "built by Drydock from this host's own programs";
     const config = emitConfigFile({

@@ -28,6 +28,10 @@ type Node =
 /** What to pack: paths in the order of the archive. Plain data, for a worker thread. */
 export interface HostFiles {
   nodes: readonly [path: string, node: Node][];
+  /** Bytes of all files. */
+  bytes: number;
+  /** Bytes of files that {@link hostFiles} has read, in memory that threads share. */
+  read: BigInt64Array;
 }
 
 export class HostTree {
@@ -109,7 +113,9 @@ export class HostTree {
 
   /** For {@link hostFiles}. */
   files(): HostFiles {
-    return { nodes: this.#sorted() };
+    let bytes = 0;
+    for (const node of this.#nodes.values()) if (node.kind === 'host-file') bytes += node.size;
+    return { nodes: this.#sorted(), bytes, read: new BigInt64Array(new SharedArrayBuffer(8)) };
   }
 
   /** Folder by folder, each by name: a slash comes before all other characters. */
@@ -121,7 +127,7 @@ export class HostTree {
 }
 
 /** The files as a tar archive. @throws DrydockError ERR_HOST_IMAGE when one changes while it is read. */
-export function* hostFiles({ nodes }: HostFiles): Generator<Buffer> {
+export function* hostFiles({ nodes, read }: HostFiles): Generator<Buffer> {
   for (const [path, node] of nodes) {
     const name = Buffer.from(path.slice(1)).toString('latin1');
     const common = { mtimeSeconds: FIXED_TIME_SECONDS };
@@ -145,6 +151,7 @@ export function* hostFiles({ nodes }: HostFiles): Generator<Buffer> {
         const xattrs = new Map(capability ? [[CAPABILITY_XATTR, capability]] : []);
         const { mode, size } = node;
         yield* hostFile(path, makeHeader({ ...common, name, type: 'file', mode, size, xattrs }));
+        Atomics.add(read, 0, BigInt(size));
       }
     }
   }

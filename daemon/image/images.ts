@@ -205,7 +205,9 @@ export class Images implements ImageStore {
     if (formatFamiliar(parseTagged(reference)) === HOST_IMAGE) {
       request.progress({ status: "Building from this host's own programs", id: DEFAULT_TAG });
       const { log, clock } = this.library.parts;
-      const image = await ensureHostImage(this, log, clock);
+      const image = await ensureHostImage(this, log, clock, (_what, current = 0, total = 0) =>
+        request.progress({ status: 'Building', progressDetail: { current, total }, id: DEFAULT_TAG }),
+      );
       request.progress({ status: `Status: Image is up to date for ${HOST_IMAGE}` });
       return [image.id];
     }

@@ -11,6 +11,7 @@ import { access, lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { errorCode, errorMessage } from '#common/errors';
+import type { Progress } from '#common/progress';
 import type { ContainerRecord } from '../container/types.ts';
 import { hexOf } from '../image/content.ts';
 import type { LayerFile } from '../image/layers.ts';
@@ -43,9 +44,13 @@ export interface FsckReport {
   leftovers: Finding[];
 }
 
-/** Verifies the data root at `dataRoot`; the daemon must not run. @throws SyscallError and Node's errors when it cannot be read */
-export async function fsck(dataRoot: string): Promise<FsckReport> {
-  const check = new Check(dataRoot);
+/**
+ * Verifies the data root at `dataRoot`; the daemon must not run.
+ * @param progress told how much of the blobs has been read, which takes the time
+ * @throws SyscallError and Node's errors when it cannot be read
+ */
+export async function fsck(dataRoot: string, progress: Progress = () => {}): Promise<FsckReport> {
+  const check = new Check(dataRoot, progress);
   await check.run();
   const { checked, damage, leftovers } = check;
   return { checked, damage, leftovers };
@@ -67,11 +72,17 @@ async function entries(folder: string): Promise<string[]> {
   }
 }
 
-async function digestOfFile(path: string): Promise<{ digest: string; bytes: number }> {
+async function digestOfFile(
+  path: string,
+  onBytes: (bytes: number) => void,
+): Promise<{ digest: string; bytes: number }> {
   const hash = createHash('sha256');
   let bytes = 0;
   const stream = createReadStream(path, { highWaterMark: 1 << 20 });
-  stream.on('data', (chunk) => (bytes += chunk.length));
+  stream.on('data', (chunk) => {
+    bytes += chunk.length;
+    onBytes(bytes);
+  });
   await pipeline(stream, hash);
   return { digest: `sha256:${hash.digest('hex')}`, bytes };
 }
@@ -81,6 +92,7 @@ class Check {
   readonly leftovers: Finding[] = [];
   readonly checked = { blobs: 0, blobBytes: 0, images: 0, layers: 0, containers: 0 };
   readonly #root: string;
+  readonly #progress: Progress;
   /** Blobs that are what their digest says. */
   readonly #sound = new Set<string>();
   /** Layers that were made on this machine: they are unpacked, and nothing else. */
@@ -91,8 +103,9 @@ class Check {
   /** Digests of blobs and layers that images and containers need. */
   readonly #needed = new Set<string>();
 
-  constructor(dataRoot: string) {
+  constructor(dataRoot: string, progress: Progress) {
     this.#root = dataRoot;
+    this.#progress = progress;
   }
 
   async run(): Promise<void> {
@@ -136,13 +149,18 @@ class Check {
     const folder = join(this.#root, 'image/content');
     for (const name of await entries(join(folder, 'ingest')))
       this.#leftover(join(folder, 'ingest', name), 'a blob that was being fetched or made');
-    for (const name of await entries(join(folder, 'sha256'))) {
+    const names = await entries(join(folder, 'sha256'));
+    let bytesOfAll = 0;
+    for (const name of names) bytesOfAll += (await lstat(join(folder, 'sha256', name))).size;
+    for (const name of names) {
       const path = join(folder, 'sha256', name);
       if (!isDigest(`sha256:${name}`)) {
         this.#damage(path, 'a file that is not of the store', 'remove it', () => rm(path));
         continue;
       }
-      const { digest, bytes } = await digestOfFile(path);
+      const { digest, bytes } = await digestOfFile(path, (read) =>
+        this.#progress('reading blobs', this.checked.blobBytes + read, bytesOfAll),
+      );
       this.checked.blobs++;
       this.checked.blobBytes += bytes;
       if (digest === `sha256:${name}`) this.#sound.add(digest);

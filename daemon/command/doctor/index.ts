@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { explain } from '#common/command-help';
+import { startProgress } from '#common/progress';
 import { CONFIG_FILE_DEFAULT } from '../../config-options.ts';
 import { addFormat, type Format, paint, print } from '../format.ts';
 import { makeBundle } from './bundle.ts';
@@ -17,7 +18,8 @@ export function defineDoctor(command: Command, version: string): void {
     )
     .action(async ({ format, bundle }: { format: Format; bundle?: string }) => {
       const host = thisHost();
-      const findings = await examine(host);
+      const bar = startProgress();
+      const findings = await examine(host, bar.report).finally(bar.end);
       if (bundle !== undefined) {
         const text = `${JSON.stringify(await makeBundle(host, version, findings), null, 2)}\n`;
         if (bundle === '-') process.stdout.write(text);

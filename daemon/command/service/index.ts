@@ -20,29 +20,48 @@ const plan = (flags: ScopeFlags & { default?: true; group?: string }): ServicePl
 const addUser = (command: Command): Command =>
   command.option('--user', 'the service of the calling user instead of the machine');
 
-function runInstall(flags: ScopeFlags & { default?: true; group?: string; print?: true }): void {
+/** A service that was installed or removed, for programs. */
+function planFacts({ manager, settings, files }: ServicePlan): object {
+  return {
+    manager,
+    scope: settings.user ? 'user' : 'system',
+    socket: settings.socketPath,
+    wellKnownSocket: settings.wellKnown,
+    dataRoot: settings.dataRoot,
+    files: files.map(({ path }) => path),
+  };
+}
+
+function runInstall(
+  flags: ScopeFlags & { default?: true; group?: string; print?: true; format: Format },
+): void {
   const made = plan(flags);
   if (flags.print) {
-    for (const { path, text } of made.files) process.stdout.write(`# ${path}\n${text}\n`);
+    print(flags.format, made.files, (files) =>
+      files.map(({ path, text }) => `# ${path}\n${text}`).join('\n'),
+    );
     return;
   }
   install(thisServiceHost(), made);
   const { socketPath, wellKnown } = made.settings;
-  process.stdout.write(`The service runs, and answers on unix://${socketPath}\n`);
-  process.stdout.write(
-    wellKnown === undefined
-      ? 'Let docker know it: drydock context create && docker context use drydock\n'
-      : `Clients that look at ${wellKnown} find it too.\n`,
+  print(flags.format, planFacts(made), () =>
+    [
+      `The service runs, and answers on unix://${socketPath}`,
+      wellKnown === undefined
+        ? 'Let docker know it: drydock context create && docker context use drydock'
+        : `Clients that look at ${wellKnown} find it too.`,
+    ].join('\n'),
   );
 }
 
-function runUninstall(flags: ScopeFlags & { purge?: true }): void {
+function runUninstall(flags: ScopeFlags & { purge?: true; format: Format }): void {
   const made = plan({ ...flags, default: true });
-  uninstall(thisServiceHost(), made, flags.purge === true);
-  process.stdout.write(
-    flags.purge
-      ? 'The service, its images, containers and volumes are gone.\n'
-      : `The service is gone. Images, containers and volumes stay in ${made.settings.dataRoot}; --purge removes them.\n`,
+  const isPurged = flags.purge === true;
+  uninstall(thisServiceHost(), made, isPurged);
+  print(flags.format, { ...planFacts(made), purged: isPurged }, () =>
+    isPurged
+      ? 'The service, its images, containers and volumes are gone.'
+      : `The service is gone. Images, containers and volumes stay in ${made.settings.dataRoot}; --purge removes them.`,
   );
 }
 
@@ -66,7 +85,9 @@ const whole = (text: string): number => {
 
 /** Fills the command. */
 export function defineService(command: Command): void {
-  const installed = addUser(command.command('install').description('start the daemon now and at every boot'))
+  const installed = addFormat(
+    addUser(command.command('install').description('start the daemon now and at every boot')),
+  )
     .option('--default', 'also answer on /var/run/docker.sock, where clients look that know no contexts')
     .option('-G, --group <group>', "group that may use the machine's socket (default: root)")
     .option('--print', "print the service manager's files and change nothing")
@@ -87,8 +108,8 @@ export function defineService(command: Command): void {
         "launchd's job; a user's is in ~/Library/LaunchAgents",
     },
   });
-  const removed = addUser(
-    command.command('uninstall').description('stop the service and remove all that install made'),
+  const removed = addFormat(
+    addUser(command.command('uninstall').description('stop the service and remove all that install made')),
   )
     .option('--purge', 'also remove all images, containers and volumes')
     .action(runUninstall);
@@ -113,18 +134,24 @@ export function defineService(command: Command): void {
     ],
     exitCodes: { 3: 'nobody answers on its socket' },
   });
-  const logs = addUser(command.command('logs').description('show what the service has logged'))
+  const logs = addFormat(addUser(command.command('logs').description('show what the service has logged')))
     .addOption(
       new Option('-n, --lines <number>', 'how many lines, the last ones').argParser(whole).default(100),
     )
     .option('-f, --follow', 'go on until Ctrl-C')
-    .action((flags: ScopeFlags & { lines: number; follow?: true }) => {
-      process.exitCode = thisServiceHost().show(plan(flags).logs(flags.lines, flags.follow === true)) ?? 1;
+    .action((flags: ScopeFlags & { lines: number; follow?: true; format: Format }) => {
+      const { lines, follow, format } = flags;
+      process.exitCode =
+        thisServiceHost().show(plan(flags).logs({ lines, follow: follow === true, format })) ?? 1;
     });
   explain(logs, {
     examples: [
       { text: 'why it does not start', command: 'drydock service logs' },
       { text: 'as it goes', command: 'drydock service logs --follow' },
+      {
+        text: "a JSON document a line, as systemd's journal has them",
+        command: 'drydock service logs --format json',
+      },
     ],
   });
 }

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { DrydockError } from '#common/errors';
 import { effectiveConfig, parseConfigFile } from '../../config.ts';
 import { CONFIG_FILE_DEFAULT, type DaemonConfig, DEFAULTS } from '../../config-options.ts';
+import type { Format } from '../format.ts';
 import { LAUNCHD_LABEL, launchdPlist, type ServiceSettings, serviceUnit, socketUnit } from './files.ts';
 import type { ServiceHost } from './host.ts';
 
@@ -14,6 +15,16 @@ export interface ServiceWish {
   user: boolean;
   default: boolean;
   group: string | undefined;
+}
+
+/** How to print the log. */
+export interface LogWish {
+  /** How many, the last ones. */
+  lines: number;
+  /** Goes on until it is interrupted. */
+  follow: boolean;
+  /** `json` prints a document a line. */
+  format: Format;
 }
 
 /** A program and its arguments. */
@@ -32,8 +43,8 @@ export interface ServicePlan {
   forget: readonly CommandLine[];
   /** Prints the service's state. */
   show: CommandLine;
-  /** Prints its log. @param lines how many, @param follow goes on until it is interrupted */
-  logs(lines: number, follow: boolean): CommandLine;
+  /** Prints its log. @throws ERR_SERVICE_LOG */
+  logs(wish: LogWish): CommandLine;
 }
 
 const UNITS = ['drydock.socket', 'drydock.service'];
@@ -132,11 +143,12 @@ function systemdPlan(host: ServiceHost, wish: ServiceWish): ServicePlan {
       'drydock.service',
       '--property=LoadState,ActiveState,SubState,MainPID,UnitFileState',
     ),
-    logs: (lines, follow) => [
+    logs: ({ lines, follow, format }) => [
       'journalctl',
       ...scope,
       '--unit=drydock.service',
       `--lines=${lines}`,
+      ...(format === 'json' ? ['--output=json'] : []),
       ...(follow ? ['--follow'] : ['--no-pager']),
     ],
   };
@@ -155,6 +167,13 @@ function launchdPlan(host: ServiceHost, wish: ServiceWish): ServicePlan {
     stop: [['launchctl', 'bootout', `${domain}/${LAUNCHD_LABEL}`]],
     forget: [],
     show: ['launchctl', 'print', `${domain}/${LAUNCHD_LABEL}`],
-    logs: (lines, follow) => ['tail', '-n', String(lines), ...(follow ? ['-F'] : []), settings.logPath],
+    logs({ lines, follow, format }) {
+      if (format === 'json')
+        throw new DrydockError(
+          'ERR_SERVICE_LOG',
+          `launchd keeps the log as the daemon writes it. For JSON set "log-format": "json" in ${CONFIG_FILE_DEFAULT}.`,
+        );
+      return ['tail', '-n', String(lines), ...(follow ? ['-F'] : []), settings.logPath];
+    },
   };
 }

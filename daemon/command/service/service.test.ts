@@ -201,10 +201,18 @@ describe('drydock service', () => {
 
   it('shows the log by the means of the manager', () => {
     const machine = new Machine();
-    expect(planService(machine, SYSTEM).logs(5, true)).toEqual(
+    expect(planService(machine, SYSTEM).logs({ lines: 5, follow: true, format: 'text' })).toEqual(
       'journalctl --unit=drydock.service --lines=5 --follow'.split(' '),
     );
+    expect(planService(machine, SYSTEM).logs({ lines: 5, follow: false, format: 'json' })).toEqual(
+      'journalctl --unit=drydock.service --lines=5 --output=json --no-pager'.split(' '),
+    );
     machine.platform = 'darwin';
-    expect(planService(machine, SYSTEM).logs(5, false)).toEqual('tail -n 5 /var/log/drydock.log'.split(' '));
+    expect(() => planService(machine, SYSTEM).logs({ lines: 5, follow: false, format: 'json' })).toThrow(
+      'log-format',
+    );
+    expect(planService(machine, SYSTEM).logs({ lines: 5, follow: false, format: 'text' })).toEqual(
+      'tail -n 5 /var/log/drydock.log'.split(' '),
+    );
   });
 });
