@@ -1,10 +1,12 @@
 /**
  * Which runtime this platform has. Imported dynamically, since the others' system calls cannot even be declared here.
  */
-import type { Clock } from '#common/clock';
+import { type Clock, systemClock } from '#common/clock';
 import { DrydockError } from '#common/errors';
-import type { Log } from '#common/log';
+import { type Log, nullLog } from '#common/log';
 import type { RuntimeProgram } from '../config-values.ts';
+import { defaultSpec } from './defaults.ts';
+import type { JailReportRow } from './runtime.ts';
 import { RuntimeSet } from './runtime-set.ts';
 
 /** How a runtime is made. */
@@ -73,4 +75,10 @@ export function createRuntime(options: RuntimeOptions): RuntimeSet {
     'ERR_PLATFORM',
     `Containers on ${process.platform} are not possible yet: run the daemon on Linux (x86-64 or arm64), version 5.12 or later.`,
   );
+}
+
+/** What a container that asks for nothing gets on this machine, whether a daemon runs or not. */
+export function defaultReport(): JailReportRow[] {
+  const runtime = createRuntime({ instance: 'report', execRoot: '', log: nullLog, clock: systemClock });
+  return runtime.report(defaultSpec('0'.repeat(64), '/'));
 }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { compiledEntry } from '#common/entry';
+import type { JailReportRow } from '../../runtime/runtime.ts';
 import { makeBundle, Redactor } from './bundle.ts';
 import type { EngineFacts, Finding, HostView } from './host.ts';
 import { doctorText } from './index.ts';
@@ -51,6 +52,7 @@ function host(machine: Machine, over: Partial<HostView> = {}): HostView {
     list: (path) => machine.folders[path] ?? [],
     run: (program, args) => machine.programs[[program, ...args].join(' ')],
     room: () => ({ freeBytes: 50 * GIB, freeInodesShare: 0.9 }),
+    jail: async () => [{ feature: 'Landlock', asked: 'its own root only', got: 'full', how: 'version 7' }],
     engine: async (path) => machine.engines[path],
     ...over,
   };
@@ -149,6 +151,20 @@ describe('the doctor', () => {
       'Docker Engine 28.0',
     );
     expect((await finding(host(machine), `unix://${SOCKET}`))?.text).toBe('Drydock 0.1.0 answers');
+  });
+
+  it('tells what confines a container, and what gets round it', async () => {
+    const row = { feature: 'memory', asked: '5', how: 'looked at now and then', bypass: 'being quick' };
+    const jail = async (): Promise<JailReportRow[]> => [
+      { ...row, got: 'partial' },
+      { ...row, feature: 'init', asked: 'none', got: 'none' },
+    ];
+    const view = host(wellMachine(), { jail });
+    const text = 'looked at now and then (what gets round it: being quick)';
+    expect(await finding(view, 'memory')).toMatchObject({ status: 'warn', text: `partial: ${text}` });
+    expect(await finding(view, 'init')).toMatchObject({ status: 'ok', text: `not asked for: ${text}` });
+    const broken = host(wellMachine(), { jail: () => Promise.reject(new Error('no cgroups')) });
+    expect(await finding(broken, 'default')).toMatchObject({ status: 'fail', text: 'no cgroups' });
   });
 
   it("does not show a proxy's password", async () => {

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, statfsSync } from 'node:fs';
 import { request } from 'node:http';
 import { homedir } from 'node:os';
 import { dirname } from 'node:path';
+import type { JailReportRow } from '../../runtime/runtime.ts';
 
 /** Result of one check. */
 export interface Finding {
@@ -46,6 +47,8 @@ export interface HostView {
   run(program: string, args: string[]): string | undefined;
   /** Room where `path` is or would be. */
   room(path: string): Room | undefined;
+  /** What confines a container that asks for nothing. */
+  jail(): Promise<JailReportRow[]>;
   /** Which engine answers on a unix socket. */
   engine(socketPath: string): Promise<EngineFacts | undefined>;
 }
@@ -123,6 +126,7 @@ export function thisHost(): HostView {
       return status === 0 ? stdout : undefined;
     },
     room,
+    jail: async () => (await import('../../runtime/platform.ts')).defaultReport(),
     engine: getEngine,
   };
 }

@@ -6,6 +6,7 @@ import type { Progress } from '#common/progress';
 import type { DaemonConfig } from '../../config-options.ts';
 import { darwinFindings } from './darwin.ts';
 import type { Finding, HostView } from './host.ts';
+import { jailFindings } from './jail.ts';
 import { linuxFindings } from './linux.ts';
 import {
   configuration,
@@ -20,8 +21,8 @@ type Probe = (host: HostView, config: DaemonConfig) => Finding[] | Promise<Findi
 
 /** By platform; the others have none of their own. */
 const PLATFORM_PROBES: Partial<Record<NodeJS.Platform, readonly Probe[]>> = {
-  linux: [linuxFindings],
-  darwin: [darwinFindings],
+  linux: [linuxFindings, jailFindings],
+  darwin: [darwinFindings, jailFindings],
 };
 
 /** On every platform. */
