@@ -166,8 +166,8 @@ export function setUndumpable(): void {
 
 /** Sets real, effective and saved ids and the supplementary groups. */
 export function setIdentity(uid: number, gid: number, groups: number[]): void {
-  // A user namespace with one user has no right to change groups; having none is then not to be had.
-  if (groups.length > 0 || !isSingleUser())
+  // A user namespace with one user has no right to change groups: it keeps those of the daemon's user.
+  if (!isSingleUser() || groups.some((group) => group !== gid))
     rawSetgroups(groups.length, new Uint8Array(new Uint32Array(groups).buffer));
   rawSetresgid(gid, gid, gid);
   rawSetresuid(uid, uid, uid);

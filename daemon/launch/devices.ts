@@ -1,5 +1,5 @@
 /** A jail's /dev: the nodes that its specification lists, and the links that programs expect. */
-import { closeSync, constants, statSync } from 'node:fs';
+import { closeSync, constants, existsSync, statSync } from 'node:fs';
 import { outsideId, type UserMaps } from '#common/id-map';
 import type { JailDevice, JailSpec } from '../runtime/runtime.ts';
 import { isErrno } from './failure.ts';
@@ -25,6 +25,8 @@ export function populateDevices(
   for (const device of devices) makeDevice(system, rootFd, device, userMaps);
   const dev = openOrMake(system, rootFd, '/dev', 'directory');
   for (const [name, target] of LINKS) {
+    // Not every kernel has it (CONFIG_PROC_KCORE).
+    if (name === 'core' && !existsSync(target)) continue;
     try {
       system.makeSymlinkAt(target, dev, name);
     } catch (error) {

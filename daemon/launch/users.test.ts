@@ -30,17 +30,17 @@ describe('passwd and group files', () => {
 
 describe('a user', () => {
   it.each([
-    ['', [], { uid: 0, gid: 0, groups: [], home: '/root' }],
-    ['bob', [], { uid: 1000, gid: 1001, groups: [50], home: '/home/bob' }],
-    ['1000', [], { uid: 1000, gid: 1001, groups: [50], home: '/home/bob' }],
-    ['bob:audio', [], { uid: 1000, gid: 29, groups: [], home: '/home/bob' }],
-    ['bob:5555', [], { uid: 1000, gid: 5555, groups: [], home: '/home/bob' }],
-    [':audio', [], { uid: 0, gid: 29, groups: [], home: '/root' }],
-    ['31337', [], { uid: 31337, gid: 0, groups: [], home: '/' }],
+    ['', [], { uid: 0, gid: 0, groups: [0], home: '/root' }],
+    ['bob', [], { uid: 1000, gid: 1001, groups: [1001, 50], home: '/home/bob' }],
+    ['1000', [], { uid: 1000, gid: 1001, groups: [1001, 50], home: '/home/bob' }],
+    ['bob:audio', [], { uid: 1000, gid: 29, groups: [29], home: '/home/bob' }],
+    ['bob:5555', [], { uid: 1000, gid: 5555, groups: [5555], home: '/home/bob' }],
+    [':audio', [], { uid: 0, gid: 29, groups: [29], home: '/root' }],
+    ['31337', [], { uid: 31337, gid: 0, groups: [0], home: '/' }],
     // A name made of digits counts before the number.
-    ['1234', [], { uid: 77, gid: 77, groups: [], home: '/seven' }],
-    ['nohome', [], { uid: 5, gid: 5, groups: [], home: '/' }],
-    ['bob', ['audio', '50', '99'], { uid: 1000, gid: 1001, groups: [50, 29, 99], home: '/home/bob' }],
+    ['1234', [], { uid: 77, gid: 77, groups: [77], home: '/seven' }],
+    ['nohome', [], { uid: 5, gid: 5, groups: [5], home: '/' }],
+    ['bob', ['audio', '50', '99'], { uid: 1000, gid: 1001, groups: [1001, 50, 29, 99], home: '/home/bob' }],
   ])('%j with groups %j', (user, groups, identity) => {
     expect(resolveIdentity(user, groups, passwd, group)).toEqual(identity);
   });

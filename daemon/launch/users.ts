@@ -102,10 +102,9 @@ export function resolveIdentity(
   if (groupWish !== '') identity.gid = findGroup(groupWish, group);
   else if (entry)
     identity.groups = group.filter(({ members }) => members.includes(entry.name)).map(({ gid }) => gid);
-  for (const wished of extraGroups) {
-    const gid = findGroup(wished, group);
-    if (!identity.groups.includes(gid)) identity.groups.push(gid);
-  }
+  const extra = extraGroups.map((wished) => findGroup(wished, group));
+  // The first group too, or a setgid program could shed it, and with it what a file denies to that group (CVE-2022-36109).
+  identity.groups = [...new Set([identity.gid, ...identity.groups, ...extra])];
   return identity;
 }
 
