@@ -6,14 +6,19 @@ import type { NetFile, StackFile } from './config-file.ts';
 import {
   parseGatewayForwards,
   parsePortForwards,
+  parseSocketForwards,
   parseVpnkitDhcp,
   parseVpnkitDns,
   parseVpnkitHttp,
 } from './config-vpnkit.ts';
 import { parseUpstream } from './service/dns/upstreams.ts';
+import { parseDescriptor } from './units.ts';
 
 /** The flags as commander gives them. */
 export interface VpnkitFlags {
+  ethernet?: string;
+  pcap?: string[];
+  forwards?: string;
   port?: string[];
   introspection?: string[];
   diagnostics?: string[];
@@ -42,12 +47,6 @@ const NEEDLESS: Readonly<Record<string, string>> = {
   'max-connections': 'each machine has its share of flows, and the oldest unfinished one gives way',
   'port-max-idle-time': 'connections are not cut for being idle',
   'gc-compact-interval': "it is about OCaml's memory",
-};
-
-/** Flags whose work is done in another way here. */
-const ELSEWHERE: Readonly<Record<string, string>> = {
-  forwards:
-    'connections of machines cannot be led to unix sockets; a policy, an HTTP proxy and --gateway-forwards can be given',
 };
 
 function invalid(message: string): DrydockError {
@@ -80,18 +79,29 @@ export function addVpnkitOptions(command: Command): void {
     .option('--lowest-ip <address>', 'first address that DHCP gives')
     .option('--highest-ip <address>', 'last address that DHCP gives')
     .option('--gateway-forwards <file>', "ports of the gateway that lead elsewhere, VPNKit's file")
+    .option(
+      '--forwards <file>',
+      "destinations whose connections go to a unix socket of the host, VPNKit's file",
+    )
     .option('--tcpv4-forwards <list>', 'the same for TCP, port:address:port with commas between')
     .option('--udpv4-forwards <list>', 'the same for UDP')
     .option('--allowed-bind-addresses <list>', 'publish ports at these addresses of the host only', names)
     .option('--pcap-snaplen <bytes>', 'bytes kept of each frame (default: all)');
-  for (const flag of [...Object.keys(NEEDLESS), ...Object.keys(ELSEWHERE)]) {
+  for (const [flag, reason] of Object.entries(NEEDLESS)) {
     command.option(`--${flag} <value>`, '', (): undefined => {
-      const elsewhere = ELSEWHERE[flag];
-      if (elsewhere !== undefined) throw invalid(`--${flag} of VPNKit is not to be had: ${elsewhere}.`);
-      process.stderr.write(`drydock net: --${flag} of VPNKit has no effect: ${NEEDLESS[flag]}.\n`);
+      process.stderr.write(`drydock net: --${flag} of VPNKit has no effect: ${reason}.\n`);
     });
     command.options.at(-1)!.hideHelp();
   }
+}
+
+function controlUrl(path: string): string {
+  return parseDescriptor(path) === undefined ? `unix://${path}` : path;
+}
+
+/** `--pcap` is gvproxy's, a file; beside VPNKit's `--ethernet` it is VPNKit's, a socket. */
+export function isPcapSocket(target: string, { ethernet }: VpnkitFlags): boolean {
+  return target.startsWith('unix://') || parseDescriptor(target) !== undefined || ethernet !== undefined;
 }
 
 /** The file of `--dns`, when it names one instead of a resolver. */
@@ -135,6 +145,8 @@ export async function mergeVpnkitFlags(file: NetFile, flags: VpnkitFlags): Promi
     ...(flags.udpv4Forwards === undefined ? [] : parsePortForwards('udp', flags.udpv4Forwards)),
   ];
   if (forwards.length > 0) stack.gatewayForwards = forwards;
+  if (flags.forwards !== undefined)
+    stack.socketForwards = parseSocketForwards(await readText(flags.forwards));
   if (flags.allowedBindAddresses) stack.allowedBindAddresses = flags.allowedBindAddresses;
   if (flags.pcapSnaplen !== undefined)
     stack['capture-snaplen'] = /^\d{1,7}$/.test(flags.pcapSnaplen) ? Number(flags.pcapSnaplen) : Number.NaN;
@@ -142,6 +154,9 @@ export async function mergeVpnkitFlags(file: NetFile, flags: VpnkitFlags): Promi
   if (flags.gatewayNames) stack.gatewayNames = flags.gatewayNames;
   if (flags.vmNames) stack.machineNames = flags.vmNames;
   const { port: ports, introspection, diagnostics } = flags;
+  const pcap = (flags.pcap ?? [])
+    .filter((target) => isPcapSocket(target, flags))
+    .map((target) => target.replace(/^unix:\/\//, ''));
   return {
     ...file,
     stack,
@@ -150,7 +165,8 @@ export async function mergeVpnkitFlags(file: NetFile, flags: VpnkitFlags): Promi
       ...(ports && { ports }),
       ...(introspection && { introspection }),
       ...(diagnostics && { diagnostics }),
+      ...(pcap.length > 0 && { pcap }),
     },
-    ...(flags.httpApiPath !== undefined && { services: file.services ?? `unix://${flags.httpApiPath}` }),
+    ...(flags.httpApiPath !== undefined && { services: file.services ?? controlUrl(flags.httpApiPath) }),
   };
 }

@@ -37,9 +37,11 @@ test.each([
   [['--policy', '/nowhere.yaml'], /^Cannot read \/nowhere\.yaml/],
   [
     ['--port', 'hyperv-listen://x'],
-    /^vpnkit\.ports \(--port\) is "hyperv-listen:\/\/x", which is not the path/,
+    /^vpnkit\.ports \(--port\) is "hyperv-listen:\/\/x", which is neither the path/,
   ],
-  [['--introspection', 'fd:3'], /^vpnkit\.introspection \(--introspection\) is "fd:3"/],
+  [['--introspection', 'fd:x'], /^vpnkit\.introspection \(--introspection\) is "fd:x"/],
+  [['--ethernet', 'hyperv-listen://x'], /hyperv-listen:\/\/x" is no place for vpnkit/],
+  [['--forwards', '/nowhere.json'], /^Cannot read \/nowhere\.json/],
   [['--diagnostics', 'x'], /^vpnkit\.diagnostics \(--diagnostics\) is "x"/],
   [['--allowed-bind-addresses', 'lo'], /^stack\.allowedBindAddresses has "lo"/],
 ])('net %j is refused with its reason', async (args, reason) => {
@@ -49,10 +51,7 @@ test.each([
   expect(said.slice('drydock net: '.length)).toMatch(reason);
 });
 
-test('a flag of VPNKit whose work is done otherwise says how; one that is needless says so and goes on', async () => {
-  await expect(run('--forwards', 'x')).rejects.toThrow(
-    /--forwards of VPNKit is not to be had: .*--gateway-forwards/,
-  );
+test('a flag of VPNKit that is needless says so and goes on', async () => {
   await run('--vsock-path', 'x', '--listen-backlog', '5', '--drop', '5');
   expect(said).toMatch(
     /--vsock-path of VPNKit has no effect: .*\n.*--listen-backlog of VPNKit has no effect/,

@@ -8,12 +8,19 @@ import type { Command } from 'commander';
 import { explain } from '#common/command-help';
 import { DrydockError } from '#common/errors';
 import { addServiceCommands } from './cli-services.ts';
-import { addVpnkitOptions, mergeVpnkitFlags, readText, type VpnkitFlags } from './cli-vpnkit.ts';
+import {
+  addVpnkitOptions,
+  isPcapSocket,
+  mergeVpnkitFlags,
+  readText,
+  type VpnkitFlags,
+} from './cli-vpnkit.ts';
 import { type NetConfig, resolveNetConfig, withMachineDefaults } from './config.ts';
 import { type NetFile, parseNetFile, parsePolicyFile, type StackFile } from './config-file.ts';
 import type { FaultsFile } from './config-wire.ts';
 import { readResolvConf } from './host/resolv-conf.ts';
 import { parseSearchDomains } from './service/dns/upstreams.ts';
+import { parseDescriptor } from './units.ts';
 
 /** Flags as commander gives them. */
 interface NetFlags extends VpnkitFlags {
@@ -36,13 +43,11 @@ interface NetFlags extends VpnkitFlags {
   domain?: string;
   forward?: string[];
   listenVpnkit?: string;
-  ethernet?: string;
   listenQemu?: string;
   listenBess?: string;
   listenVfkit?: string;
   listenStdio?: string;
   sshPort?: string;
-  pcap?: string;
   leaseFile?: string;
   forwardSock?: string[];
   forwardDest?: string[];
@@ -90,7 +95,7 @@ export function defineNet(command: Command, version: string): void {
     .option('--deviceIP <address>', "the first machine's address (default: the second of the subnet)")
     .option('--mtu <bytes>', 'largest IP packet (default: 1500)')
     .option('--listen-vpnkit <url>', 'where machines with the handshake of VPNKit plug in, unix:///path')
-    .option('--ethernet <path>', "the same by VPNKit's flag, a path")
+    .option('--ethernet <path>', "the same by VPNKit's flag, a path or fd:N")
     .option('--listen-qemu <url>', "where QEMU's -netdev stream plugs in, unix:///path or tcp://address:port")
     .option('--listen-bess <url>', 'where packets of a SOCK_SEQPACKET socket come in, unixpacket:///path')
     .option('--listen-vfkit <url>', 'where vfkit plugs in, unixgram:///path')
@@ -169,7 +174,11 @@ function addWireOptions(command: Command): void {
   command
     .option('--policy <file>', 'what may leave the network: a file with what stack.policy holds')
     .option('--multicast <groups>', "relay to the host's network: mdns, ssdp, all, address:port", collectList)
-    .option('--pcap <file>', 'write frames to a file or pipe for Wireshark')
+    .option(
+      '--pcap <file>',
+      'write frames to a file or pipe for Wireshark; with --ethernet, as unix:///path or fd:N: a socket that gives them to whoever connects (repeatable)',
+      collect,
+    )
     .option('--pcap-filter <expression>', "only these, as tcpdump's: 'tcp port 443 and host 192.168.127.2'")
     .option('--pcap-size <bytes>', 'begin another file at this size, like 10M; the last is FILE.1, and so on')
     .option('--pcap-files <number>', 'how many of those to keep (default: 5)')
@@ -224,7 +233,9 @@ export function mergeFlags(file: NetFile, flags: NetFlags): NetFile {
   const forwards = sshForwards(flags);
   Object.assign(stack, wireFlags(file, flags));
   const interfaces = { ...file.interfaces };
-  if (flags.ethernet !== undefined) interfaces.vpnkit = `unix://${flags.ethernet}`;
+  if (flags.ethernet !== undefined)
+    interfaces.vpnkit =
+      parseDescriptor(flags.ethernet) === undefined ? `unix://${flags.ethernet}` : flags.ethernet;
   if (flags.listenVpnkit !== undefined) interfaces.vpnkit = flags.listenVpnkit;
   if (flags.listenQemu !== undefined) interfaces.qemu = flags.listenQemu;
   if (flags.listenBess !== undefined) interfaces.bess = flags.listenBess;
@@ -258,7 +269,8 @@ function wholeNumber(text: string): number {
 
 /** The keys of `stack` for the flags of {@link addWireOptions}. */
 function wireFlags(file: NetFile, flags: NetFlags): StackFile {
-  const { pcap, pcapFilter, pcapSize, pcapFiles, multicast, faultSeed } = flags;
+  const pcap = flags.pcap?.findLast((target) => !isPcapSocket(target, flags));
+  const { pcapFilter, pcapSize, pcapFiles, multicast, faultSeed } = flags;
   const faults: FaultsFile = { ...file.stack?.faults };
   for (const key of ['drop', 'delay', 'jitter', 'reorder', 'duplicate', 'corrupt'] as const)
     if (flags[key] !== undefined) faults[key] = flags[key];

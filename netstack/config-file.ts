@@ -15,7 +15,7 @@ import {
   textOrNumber,
   whole,
 } from './config-shape.ts';
-import type { GatewayForward } from './config-vpnkit.ts';
+import { type GatewayForward, type SocketForward, socketForward } from './config-vpnkit.ts';
 import type { CaptureFile, FaultsFile } from './config-wire.ts';
 import type { HttpProxyConfig } from './index.ts';
 import type { PolicyAction, PolicyRule } from './service/policy.ts';
@@ -67,8 +67,8 @@ export interface NetFile {
   interfaces?: { vpnkit?: string; qemu?: string; bess?: string; stdio?: string; vfkit?: string };
   stack?: StackFile;
   forwards?: Partial<SshForwardConfig>[];
-  /** Sockets that VPNKit's clients know: of `--port`, `--introspection` and `--diagnostics`. */
-  vpnkit?: { ports?: string[]; introspection?: string[]; diagnostics?: string[] };
+  /** Sockets that VPNKit's clients know: of `--port`, `--introspection`, `--diagnostics` and `--pcap`. */
+  vpnkit?: { ports?: string[]; introspection?: string[]; diagnostics?: string[]; pcap?: string[] };
   namespaces?: string[];
   interface?: string;
 }
@@ -109,6 +109,7 @@ export interface StackFile extends CaptureFile, HostFile {
   dhcpFirst?: string;
   dhcpLast?: string;
   gatewayForwards?: Partial<GatewayForward>[];
+  socketForwards?: SocketForward[];
   allowedBindAddresses?: string[];
 }
 
@@ -195,11 +196,17 @@ const readFile: Reader<NetFile> = mapping({
     gatewayForwards: list(
       mapping({ protocol: oneOf('tcp', 'udp'), port: whole, address: text, targetPort: whole }),
     ),
+    socketForwards: list(socketForward),
     allowedBindAddresses: list(text),
   }),
   forwards: list(mapping({ socket: text, dest: text, user: text, identity: text })),
   // Ours:
-  vpnkit: mapping({ ports: list(text), introspection: list(text), diagnostics: list(text) }),
+  vpnkit: mapping({
+    ports: list(text),
+    introspection: list(text),
+    diagnostics: list(text),
+    pcap: list(text),
+  }),
   namespaces: list(textOrNumber),
   interface: text,
 });

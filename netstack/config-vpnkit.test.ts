@@ -1,10 +1,13 @@
 import { expect, test } from 'vitest';
+import { mergeFlags } from './cli.ts';
+import { mergeVpnkitFlags, type VpnkitFlags } from './cli-vpnkit.ts';
 import { resolveNetConfig } from './config.ts';
 import { parseNetFile } from './config-file.ts';
 import {
   parseGatewayForwards,
   parseHostsFile,
   parsePortForwards,
+  parseSocketForwards,
   parseVpnkitDhcp,
   parseVpnkitDns,
 } from './config-vpnkit.ts';
@@ -48,6 +51,9 @@ test('files of forwards, DHCP and hosts are read', () => {
   const expected = { protocol: 'udp', port: 123, address: '127.0.0.1', targetPort: 1123 };
   expect(parseGatewayForwards(json)).toEqual([expected]);
   expect(parsePortForwards('udp', '123:127.0.0.1:1123')).toEqual([expected]);
+  expect(
+    parseSocketForwards('[{"protocol":"tcp","dst_prefix":"10.0.0.0/8","dst_port":0,"path":"/run/t.sock"}]'),
+  ).toEqual([{ prefix: '10.0.0.0/8', port: 0, path: '/run/t.sock' }]);
   expect(() => parsePortForwards('tcp', '123:127.0.0.1')).toThrow(/--tcpv4-forwards/);
   expect(parseVpnkitDhcp('{"searchDomains":["a.example"],"domainName":"example"}')).toEqual({
     searchDomains: ['a.example'],
@@ -64,4 +70,18 @@ test("gvproxy's gatewayIPv6 makes a network of 64 bits with the gateway there", 
   const config = resolveNetConfig(parseNetFile('stack: { gatewayIPv6: "fd00::1" }'));
   expect(config).toMatchObject({ subnet6: 'fd00::/64', gatewayIp6: 'fd00::1' });
   expect(() => resolveNetConfig(parseNetFile('stack: { gatewayIPv6: "x" }'))).toThrow(/gatewayIPv6/);
+});
+
+test("--pcap is gvproxy's file, and VPNKit's socket beside --ethernet or by its form", async () => {
+  const of = async (flags: VpnkitFlags) =>
+    resolveNetConfig(await mergeVpnkitFlags(mergeFlags({}, flags), flags));
+  expect(await of({ pcap: ['/tmp/x.pcap', 'unix:///run/live', 'fd:7'] })).toMatchObject({
+    capture: { path: '/tmp/x.pcap' },
+    vpnkitSockets: { pcap: ['/run/live', 'fd:7'] },
+  });
+  expect(await of({ ethernet: 'fd:3', pcap: ['/run/live'], pcapSnaplen: '96' })).toMatchObject({
+    capture: undefined,
+    links: [{ protocol: 'vpnkit', url: 'fd:3' }],
+    vpnkitSockets: { pcap: ['/run/live'], snapLen: 96 },
+  });
 });

@@ -3,7 +3,7 @@
  * has for it. Everything here is pure; files are read, and followed, by the command.
  */
 import { DrydockError } from '#common/errors';
-import { bool, list, mapping, oneOf, parseYaml, text, whole } from './config-shape.ts';
+import { bool, list, mapping, oneOf, parseYaml, type Reader, text, whole } from './config-shape.ts';
 import type { HttpProxyConfig } from './index.ts';
 import { parseUpstream, type Upstream } from './service/dns/upstreams.ts';
 import { parseAddress } from './wire/address.ts';
@@ -170,6 +170,39 @@ export function parseGatewayForwards(content: string): GatewayForward[] {
       `Entry ${index} of the gateway's forwards`,
     ),
   );
+}
+
+/** Destinations of TCP connections that lead to a unix socket of the host. */
+export interface SocketForward {
+  /** `10.0.0.0/8`, or an address. */
+  prefix: string;
+  /** 0 is every port. */
+  port: number;
+  path: string;
+}
+
+const readForward = mapping({ prefix: text, port: whole, path: text });
+
+/** One of `stack.socketForwards`. */
+export const socketForward: Reader<SocketForward> = (value, place) => {
+  const { prefix = '', port = 0, path = '' } = readForward(value, place);
+  return { prefix, port, path };
+};
+
+const socketForwards = list(
+  mapping({ protocol: oneOf('tcp'), dst_prefix: text, dst_port: whole, path: text }),
+);
+
+/**
+ * Reads the file of `--forwards`.
+ * @throws DrydockError ERR_NET_CONFIG_INVALID
+ */
+export function parseSocketForwards(content: string): SocketForward[] {
+  return socketForwards(parseYaml(content), '').map(({ dst_prefix, dst_port, path }) => ({
+    prefix: dst_prefix ?? '',
+    port: dst_port ?? 0,
+    path: path ?? '',
+  }));
 }
 
 /**

@@ -228,13 +228,13 @@ describe('bad wires', () => {
 
 describe('a capture', () => {
   test('is filtered and rotated by flags and file', () => {
-    const flags = { pcap: '/tmp/x.pcap', pcapFilter: 'udp port 53', pcapSize: '10M', pcapFiles: '3' };
+    const flags = { pcap: ['/tmp/x.pcap'], pcapFilter: 'udp port 53', pcapSize: '10M', pcapFiles: '3' };
     const wanted = { path: '/tmp/x.pcap', filter: 'udp port 53', rotateBytes: 10_485_760, files: 3 };
     expect(resolveNetConfig(mergeFlags({}, flags)).capture).toEqual(wanted);
     const file =
       'stack: {capture-file: /tmp/x.pcap, capture-filter: udp port 53, capture-size: 10M, capture-files: 3}';
     expect(resolveNetConfig(parseNetFile(file)).capture).toEqual(wanted);
-    expect(resolveNetConfig(mergeFlags({}, { pcap: '/tmp/x.pcap' })).capture).toEqual({
+    expect(resolveNetConfig(mergeFlags({}, { pcap: ['/tmp/x.pcap'] })).capture).toEqual({
       path: '/tmp/x.pcap',
     });
     expect(resolveNetConfig({}).capture).toBeUndefined();
@@ -242,11 +242,11 @@ describe('a capture', () => {
 
   test.each([
     [{ pcapFilter: 'arp' }, 'ERR_NET_CONFIG_INVALID', /do nothing without stack\.capture-file/],
-    [{ pcap: 'x', pcapFiles: '3' }, 'ERR_NET_CONFIG_INVALID', /does nothing without a size/],
-    [{ pcap: 'x', pcapSize: '10MB' }, 'ERR_NET_CONFIG_INVALID', /--pcap-size\) is "10MB", no size like/],
-    [{ pcap: 'x', pcapSize: '1K' }, 'ERR_CAPTURE_OPTIONS', /rotates at 65536 bytes or more/],
-    [{ pcap: 'x', pcapSize: '1M', pcapFiles: '0' }, 'ERR_CAPTURE_OPTIONS', /keeps 1 to 1000 files/],
-    [{ pcap: 'x', pcapFilter: 'tcp prt 1' }, 'ERR_FILTER_INVALID', /prt/],
+    [{ pcap: ['x'], pcapFiles: '3' }, 'ERR_NET_CONFIG_INVALID', /does nothing without a size/],
+    [{ pcap: ['x'], pcapSize: '10MB' }, 'ERR_NET_CONFIG_INVALID', /--pcap-size\) is "10MB", no size like/],
+    [{ pcap: ['x'], pcapSize: '1K' }, 'ERR_CAPTURE_OPTIONS', /rotates at 65536 bytes or more/],
+    [{ pcap: ['x'], pcapSize: '1M', pcapFiles: '0' }, 'ERR_CAPTURE_OPTIONS', /keeps 1 to 1000 files/],
+    [{ pcap: ['x'], pcapFilter: 'tcp prt 1' }, 'ERR_FILTER_INVALID', /prt/],
   ])('is refused as %j', (flags, code, message) => {
     expect(() => resolveNetConfig(mergeFlags({}, flags))).toThrow(
       expect.objectContaining({ code, message: expect.stringMatching(message) }),

@@ -7,11 +7,13 @@ import { DrydockError, errorMessage } from '#common/errors';
 import type { LogLevel, NetFile, PolicyFile, ZoneFile } from './config-file.ts';
 import { resolveHostAddresses, resolveUnix } from './config-host.ts';
 import { invalid } from './config-shape.ts';
-import { checkForward, type GatewayForward } from './config-vpnkit.ts';
-import { resolveCapture, resolveFaults, resolveMulticast } from './config-wire.ts';
+import { checkForward, type GatewayForward, type SocketForward } from './config-vpnkit.ts';
+import { type CaptureFile, resolveCapture, resolveFaults, resolveMulticast } from './config-wire.ts';
 import type { CaptureOptions, FaultOptions, HttpProxyConfig } from './index.ts';
+import { parseLinkUrl } from './link/link-url.ts';
 import type { LinkProtocol } from './link/listeners.ts';
 import { type PolicyConfig, policyFaults } from './service/policy.ts';
+import { parseDescriptor } from './units.ts';
 import {
   formatAddress,
   formatIpv4,
@@ -80,6 +82,8 @@ export interface NetConfig {
   dhcpFirst: string | undefined;
   dhcpLast: string | undefined;
   gatewayForwards: GatewayForward[];
+  /** Destinations behind unix sockets of the host. */
+  socketForwards: SocketForward[];
   /** Host addresses at which ports may be published; undefined: all. */
   allowedBindAddresses: string[] | undefined;
   /** What goes wrong on guests' wires, for tests. */
@@ -91,8 +95,15 @@ export interface NetConfig {
   /** A machine speaks LE16 framing on standard input and output. */
   stdio: boolean;
   sshForwards: SshForwardConfig[];
-  /** Unix sockets: 9P trees by which ports are published and state is shown, and state as archives. */
-  vpnkitSockets: { ports: string[]; introspection: string[]; diagnostics: string[] };
+  /** Unix sockets: 9P trees by which ports are published and state is shown, state as archives, and live captures. */
+  vpnkitSockets: {
+    ports: string[];
+    introspection: string[];
+    diagnostics: string[];
+    /** Frames as they pass, as pcap, for whoever connects; this much of each. */
+    pcap: string[];
+    snapLen: number | undefined;
+  };
   /** Address of the first machine. */
   machineIp: string;
   /** Network namespaces to attach. */
@@ -266,14 +277,18 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     gatewayForwards: (stack.gatewayForwards ?? []).map((entry, index) =>
       checkForward(entry, `stack.gatewayForwards[${index}]`),
     ),
+    socketForwards: stack.socketForwards ?? [],
     allowedBindAddresses: resolveBindAddresses(stack.allowedBindAddresses),
     machineMacs: stack.vpnKitUUIDMacAddresses ?? {},
-    capture: resolveCapture(stack),
+    // Live captures for VPNKit's clients take the length too.
+    capture: resolveCapture(file.vpnkit?.pcap && !stack['capture-file'] ? withoutSnapLen(stack) : stack),
     faults: resolveFaults(stack.faults),
     multicast: resolveMulticast(stack.multicast),
     links: (['vpnkit', 'qemu', 'bess', 'vfkit'] as const).flatMap((protocol) => {
       const url = file.interfaces?.[protocol];
-      return url === undefined ? [] : [{ protocol, url }];
+      if (url === undefined) return [];
+      parseLinkUrl(protocol, url);
+      return [{ protocol, url }];
     }),
     stdio: file.interfaces?.stdio !== undefined,
     sshForwards: (file.forwards ?? []).map((forward, index) => {
@@ -286,11 +301,17 @@ export function resolveNetConfig(file: NetFile): NetConfig {
       ports: requirePaths('vpnkit.ports (--port)', file.vpnkit?.ports),
       introspection: requirePaths('vpnkit.introspection (--introspection)', file.vpnkit?.introspection),
       diagnostics: requirePaths('vpnkit.diagnostics (--diagnostics)', file.vpnkit?.diagnostics),
+      pcap: requirePaths('vpnkit.pcap (--pcap)', file.vpnkit?.pcap),
+      snapLen: stack['capture-snaplen'],
     },
     machineIp,
     namespaces: (file.namespaces ?? []).map(resolveNamespace),
     interfaceName: file.interface ?? 'tap0',
   };
+}
+
+function withoutSnapLen({ 'capture-snaplen': _length, ...rest }: CaptureFile): CaptureFile {
+  return rest;
 }
 
 /** A socket as gvproxy takes it: a path, or `unix://` and a path. */
@@ -301,10 +322,11 @@ function requireSocketPath(place: string, socket: string): string {
   return path;
 }
 
-/** Paths of unix sockets: the other forms that VPNKit takes are Windows's, or descriptors of whoever started it. */
+/** Sockets as VPNKit takes them: paths, and `fd:N` of whoever started it. Its other forms are Windows's. */
 function requirePaths(place: string, paths: string[] = []): string[] {
   for (const path of paths)
-    if (!path.startsWith('/')) throw invalid(place, `is "${path}", which is not the path of a unix socket`);
+    if (!path.startsWith('/') && parseDescriptor(path) === undefined)
+      throw invalid(place, `is "${path}", which is neither the path of a unix socket nor fd:N`);
   return paths;
 }
 

@@ -6,7 +6,7 @@
 import type { Socket } from 'node:net';
 import type { Duplex, Readable } from 'node:stream';
 import type { Log } from '#common/log';
-import type { GatewayForward } from './config-vpnkit.ts';
+import type { GatewayForward, SocketForward } from './config-vpnkit.ts';
 import type { FlowInfo } from './flow/inside.ts';
 import type { FaultOptions } from './link/faults.ts';
 import type { LinkProtocol, StreamProtocol } from './link/listeners.ts';
@@ -60,6 +60,8 @@ export interface NetworkOptions {
   dhcpLast?: string;
   /** Ports of the gateway that lead to an address of the host's side, instead of to the same port of its loopback. */
   gatewayForwards?: GatewayForward[];
+  /** Destinations whose TCP connections go to a unix socket of the host; see service/socket-forwards.ts. */
+  socketForwards?: SocketForward[];
   /** No traffic to or from outside; guests still reach each other. */
   internal?: boolean;
   /** Guests don't reach each other, only the gateway and what is behind it. */

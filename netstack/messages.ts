@@ -16,6 +16,7 @@ import type { ForwardRule } from './service/gateway-forwards.ts';
 import type { LeaseRecord } from './service/lease-pool.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
 import type { ProxyRoutes } from './service/proxied-host.ts';
+import type { SocketForwardRule } from './service/socket-forwards.ts';
 
 /** What a network's thread is started with. Addresses are numbers. */
 export interface WorkerSettings extends NetworkPlan {
@@ -30,6 +31,7 @@ export interface WorkerSettings extends NetworkPlan {
   isolated: boolean;
   relayedGroups: MulticastGroup[];
   gatewayForwards: ForwardRule[];
+  socketForwards: SocketForwardRule[];
   /** First and last address that DHCP gives. */
   dhcpFirst: number | undefined;
   dhcpLast: number | undefined;

@@ -47,6 +47,7 @@ import {
   requireGroups,
   requireIpv4,
   requireMac,
+  requireSocketForward,
 } from './plan.ts';
 import { publishError } from './publish/publish-error.ts';
 import type { Zone } from './service/dns/names.ts';
@@ -162,6 +163,7 @@ class WorkerNetwork implements Network {
         ...forward,
         address: requireAddress(forward.address, 'forward'),
       })),
+      socketForwards: (options.socketForwards ?? []).map(requireSocketForward),
       dhcpFirst: options.dhcpFirst === undefined ? undefined : requireIpv4(options.dhcpFirst, 'lease'),
       dhcpLast: options.dhcpLast === undefined ? undefined : requireIpv4(options.dhcpLast, 'lease'),
       faults: options.faults,
@@ -416,7 +418,7 @@ class WorkerNetwork implements Network {
     const endpoint = parseLinkUrl(protocol, url);
     const { id, port } = await this.#send('listenLink', { protocol, endpoint });
     return {
-      url: 'path' in endpoint ? url : url.replace(/:0$/, `:${port}`),
+      url: 'address' in endpoint ? url.replace(/:0$/, `:${port}`) : url,
       close: () => this.#ifOpen(this.#send('unlistenLink', { id })),
     };
   }

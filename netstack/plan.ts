@@ -3,8 +3,10 @@
  * address goes with a guest's IPv4 address: the one with the same host part, so that there is one pool and not two.
  */
 import { DrydockError } from '#common/errors';
+import type { SocketForward } from './config-vpnkit.ts';
 import type { MulticastGroup } from './flow/inside.ts';
 import type { NetworkOptions } from './index.ts';
+import type { SocketForwardRule } from './service/socket-forwards.ts';
 import {
   ADDRESS_LEN,
   formatIpv4,
@@ -195,4 +197,19 @@ export function requireMac(text: string): number {
       `"${text}" is no MAC address of a single interface. Give one like 02:42:ac:11:00:02.`,
     );
   return mac;
+}
+
+/** A destination and the socket to which it leads. @throws DrydockError ERR_ADDRESS_INVALID */
+export function requireSocketForward({ prefix, port, path }: SocketForward): SocketForwardRule {
+  const [text = '', length, ...rest] = prefix.split('/');
+  const address = parseAddress(text);
+  const bits = text.includes(':') ? 128 : 32;
+  const prefixLength = length === undefined ? bits : /^\d{1,3}$/.test(length) ? Number(length) : Number.NaN;
+  if (!address || rest.length > 0 || !(prefixLength <= bits))
+    throw invalidAddress(`"${prefix}" is no destination of a forward. Give one like 10.0.0.0/8.`);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535 || !path.startsWith('/'))
+    throw invalidAddress(
+      `The forward of ${prefix} needs a port from 0 to 65535 (0: all) and the path of a unix socket.`,
+    );
+  return { address, prefixLength: 128 - bits + prefixLength, port, path };
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { parseChance, parseDurationMs, parseSizeBytes } from './units.ts';
+import { parseChance, parseDescriptor, parseDurationMs, parseSizeBytes } from './units.ts';
 
 test.each([
   ['0', 0],
@@ -48,4 +48,14 @@ test.each([
   ['', undefined],
 ])('the size "%s" is %s bytes', (text, bytes) => {
   expect(parseSizeBytes(text)).toEqual(bytes);
+});
+
+test.each([
+  ['fd:0', 0],
+  ['fd:17', 17],
+  ['fd:', undefined],
+  ['fd:-1', undefined],
+  ['/fd:3', undefined],
+])('%j is descriptor %s', (text, number) => {
+  expect(parseDescriptor(text)).toBe(number);
 });

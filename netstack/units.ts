@@ -28,3 +28,9 @@ export function parseSizeBytes(text: string): number | undefined {
   const bytes = Number(number) * SIZE_BYTES[unit!.toUpperCase()]!;
   return Number.isSafeInteger(bytes) ? bytes : undefined;
 }
+
+/** The number of a descriptor that came with the process, `fd:N`. */
+export function parseDescriptor(text: string): number | undefined {
+  const number = /^fd:(\d{1,9})$/.exec(text)?.[1];
+  return number === undefined ? undefined : Number(number);
+}

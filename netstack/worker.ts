@@ -34,6 +34,7 @@ import { LeasePool } from './service/lease-pool.ts';
 import { EgressRules } from './service/policy.ts';
 import { ProxiedHost } from './service/proxied-host.ts';
 import { attachServices, DEFAULT_HOST_NAMES, type Services } from './service/services.ts';
+import { SocketForwards } from './service/socket-forwards.ts';
 import { Stack } from './stack.ts';
 import { mapped, putMac } from './wire/address.ts';
 
@@ -54,6 +55,7 @@ class NetworkThread {
   readonly #services: Services;
   readonly #leases: LeasePool;
   readonly #policy: EgressRules;
+  readonly #forwards: SocketForwards;
   readonly #proxied: ProxiedHost;
   readonly #guests: Guests;
   readonly #publisher: Publisher;
@@ -100,7 +102,12 @@ class NetworkThread {
     };
     const mac = new Uint8Array(6);
     putMac(mac, 0, uplinkMac);
-    this.#proxied = new ProxiedHost(new ForwardedHost(this.#host, settings.gatewayForwards), this.#policy);
+    this.#forwards = new SocketForwards(
+      new ForwardedHost(this.#host, settings.gatewayForwards),
+      settings.socketForwards,
+      (path, sink) => this.#host.connectPath(path, sink),
+    );
+    this.#proxied = new ProxiedHost(this.#forwards, this.#policy);
     this.#stack = new Stack({
       host: this.#proxied,
       link: this.#switch.uplink,
@@ -339,6 +346,7 @@ class NetworkThread {
       ...this.#services.counters(),
       ...this.#policy.counters,
       ...this.#proxied.counters,
+      ...this.#forwards.counters,
       ...linkCounters(this.#switch.counters()),
       guests: this.#guests.size,
       machines: this.#linkListeners.size,

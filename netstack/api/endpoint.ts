@@ -1,8 +1,9 @@
 /**
- * Where a control server listens: `unix:///path` or `tcp://address:port`, as gvproxy writes it.
+ * Where a control server listens: `unix:///path` or `tcp://address:port`, as gvproxy writes it, or `fd:N`, as VPNKit does.
  */
 import type { Server } from 'node:net';
 import { DrydockError, errorCode } from '#common/errors';
+import { parseDescriptor } from '../units.ts';
 import { listenUnix, parseEndpoint } from './forwarder.ts';
 
 /**
@@ -10,6 +11,7 @@ import { listenUnix, parseEndpoint } from './forwarder.ts';
  * @throws DrydockError ERR_ENDPOINT_INVALID, ERR_SOCKET_IN_USE, ERR_SOCKET_FAILED, ERR_FORWARD_INVALID
  */
 export async function listenAt(server: Server, endpoint: string): Promise<void> {
+  if (parseDescriptor(endpoint) !== undefined) return listenUnix(server, endpoint);
   const [scheme, rest] = endpoint.split('://', 2) as [string, string | undefined];
   if (scheme === 'unix' && rest?.startsWith('/')) return listenUnix(server, rest);
   if (scheme !== 'tcp' || rest === undefined)

@@ -8,6 +8,7 @@ import { chmod, lstat, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { DrydockError, errorCode } from '#common/errors';
 import type { Network, PublishedPort } from '../index.ts';
+import { parseDescriptor } from '../units.ts';
 import { formatAddress, parseAddress } from '../wire/address.ts';
 
 /** Most exposed ports, ranges of them and sockets at once. */
@@ -275,18 +276,30 @@ export function joinStreams(a: Socket, b: Socket): void {
 }
 
 /**
- * Listens on a unix socket that its owner alone may use. A socket that nobody listens on any more is replaced.
+ * Listens on a unix socket that its owner alone may use, or on the socket that came with the process as descriptor N (`fd:N`). A
+ * socket that nobody listens on any more is replaced.
  * @throws DrydockError ERR_SOCKET_IN_USE, ERR_SOCKET_FAILED
  */
 export async function listenUnix(server: Server, path: string): Promise<void> {
+  const inherited = parseDescriptor(path);
   const listen = (): Promise<void> =>
     new Promise((resolve, reject) => {
       server.once('error', reject);
-      server.listen(path, () => {
+      server.listen(inherited === undefined ? { path } : { fd: inherited }, () => {
         server.off('error', reject);
         resolve();
       });
     });
+  if (inherited !== undefined) {
+    await listen().catch((error: unknown) => {
+      throw new DrydockError(
+        'ERR_SOCKET_FAILED',
+        `Descriptor ${inherited} is no socket to listen on: ${errorCode(error) ?? error}.`,
+        { cause: error },
+      );
+    });
+    return;
+  }
   try {
     await listen().catch(async (error: unknown) => {
       if (errorCode(error) !== 'EADDRINUSE' || !(await isAbandoned(path))) throw error;

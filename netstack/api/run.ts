@@ -56,6 +56,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     ...(config.dhcpFirst !== undefined && { dhcpFirst: config.dhcpFirst }),
     ...(config.dhcpLast !== undefined && { dhcpLast: config.dhcpLast }),
     gatewayForwards: config.gatewayForwards,
+    socketForwards: config.socketForwards,
     ...(config.upstreams && { dnsUpstreams: config.upstreams }),
     ...(config.domain !== undefined && { domain: config.domain }),
     ...(config.faults && { faults: config.faults }),

@@ -113,6 +113,20 @@ export class NativeHost implements Host {
     return stream;
   }
 
+  /** Begins a stream to a unix socket. What has no server is refused. */
+  connectPath(path: string, sink: StreamSink): HostStream | HostError {
+    let fd = -1;
+    try {
+      fd = socket.openUnixSocket('stream');
+      socket.connectUnix(fd, path);
+    } catch (error) {
+      if (fd >= 0) socket.close(fd);
+      const { code } = error as SyscallError;
+      return code === 'ENOENT' || code === 'EAGAIN' ? 'ECONNREFUSED' : hostError(code);
+    }
+    return this.#begin(fd, undefined, false, () => {}, sink);
+  }
+
   /** Begins a stream to a new socket pair, whose other end is the taker's. */
   connectPair(sink: StreamSink, take: (fd: number) => void): HostStream | HostError {
     try {

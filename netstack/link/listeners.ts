@@ -37,8 +37,8 @@ export type LinkProtocol = 'qemu' | 'hyperkit' | 'connect' | 'vpnkit' | 'bess' |
 /** Protocols of a byte stream. */
 export type StreamProtocol = Exclude<LinkProtocol, 'bess' | 'vfkit'>;
 
-/** Where to listen. */
-export type LinkEndpoint = { path: string } | { address: string; port: number };
+/** Where to listen; a descriptor is a bound socket that came with the process, and stays its own. */
+export type LinkEndpoint = { path: string } | { address: string; port: number } | { descriptor: number };
 
 /** A place where machines plug in. */
 export interface LinkListener extends Closable {
@@ -104,13 +104,13 @@ export class LinkListeners {
         }
         return;
       }
-      if (!('path' in endpoint)) socketOptions.setNoDelay(accepted);
+      if ('address' in endpoint) socketOptions.setNoDelay(accepted);
       if (protocol === 'bess') this.#plugPackets(accepted, true, () => {});
       else this.#plugStream(protocol, accepted, accepted, () => {});
     };
     poller.watch(fd, EPOLLIN, accept);
     return this.#keep({
-      port: 'path' in endpoint ? 0 : socket.localPort(fd),
+      port: 'address' in endpoint ? socket.localPort(fd) : 0,
       close() {
         poller.unwatch(fd);
         socket.close(fd);
@@ -248,6 +248,7 @@ export class LinkListeners {
 
 function openListener(type: 'stream' | 'seqpacket' | 'datagram', endpoint: LinkEndpoint): number {
   if ('path' in endpoint) return listenUnix(type, endpoint.path);
+  if ('descriptor' in endpoint) return listenInherited(endpoint.descriptor);
   const addr = parseAddress(endpoint.address);
   if (!addr)
     throw new DrydockError('ERR_ADDRESS_INVALID', `"${endpoint.address}" is no IP address to listen at.`);
@@ -263,6 +264,22 @@ function openListener(type: 'stream' | 'seqpacket' | 'datagram', endpoint: LinkE
     throw new DrydockError(
       'ERR_LINK_SOCKET_IN_USE',
       `Another program listens at ${endpoint.address}:${endpoint.port} already. Choose another port.`,
+      { cause: error },
+    );
+  }
+}
+
+function listenInherited(descriptor: number): number {
+  let fd = -1;
+  try {
+    fd = socket.duplicate(descriptor);
+    socket.listen(fd, BACKLOG);
+    return fd;
+  } catch (error) {
+    if (fd >= 0) socket.close(fd);
+    throw new DrydockError(
+      'ERR_LINK_URL_INVALID',
+      `Descriptor ${descriptor} is no socket to listen on: ${errorCode(error)}.`,
       { cause: error },
     );
   }

@@ -10,7 +10,7 @@
  * served there: the port is open to every user of this machine, the proxy and its credentials are not. The address of the
  * guest follows the secret, for the policy's log.
  */
-import type { Host, HostError, HostIcmpError, HostStream, StreamSink } from '../flow/host.ts';
+import type { Host, HostError, HostStream, StreamSink } from '../flow/host.ts';
 import { HostLayer } from '../flow/host-layer.ts';
 import {
   ADDRESS_LEN,
@@ -24,9 +24,8 @@ import {
 
 import { GuardedStream } from './hello-guard.ts';
 import type { EgressRules } from './policy.ts';
+import { PrefacedStream, type ReadAnswer } from './prefaced-stream.ts';
 
-/** Longest head of a proxy's answer. */
-const HEAD_BYTES_MAX = 8192;
 const LOOPBACK: Uint8Array = mapped(0x7f000001);
 
 /** Destinations that are reached directly. */
@@ -141,7 +140,7 @@ export class ProxiedHost extends HostLayer {
       const preface = new Uint8Array(explicit.secret.length + ADDRESS_LEN);
       preface.set(explicit.secret);
       if (guest) preface.set(guest, explicit.secret.length);
-      return this.#prefaced(LOOPBACK, explicit.hostPort, preface, false, 0, sink);
+      return this.#prefaced(LOOPBACK, explicit.hostPort, preface, undefined, 0, sink);
     }
     const route = transparent.find(({ ports }) => ports.includes(port));
     const restricted = allowed?.ports.includes(port) ? allowed : undefined;
@@ -161,7 +160,7 @@ export class ProxiedHost extends HostLayer {
       route.address,
       route.port,
       new TextEncoder().encode(head),
-      true,
+      readConnectAnswer,
       trafficClass,
       sink,
     );
@@ -176,11 +175,11 @@ export class ProxiedHost extends HostLayer {
     addr: Uint8Array,
     port: number,
     preface: Uint8Array,
-    answered: boolean,
+    answer: ReadAnswer | undefined,
     trafficClass: number,
     sink: StreamSink,
   ): HostStream | HostError {
-    const stream = new PrefacedStream(preface, answered, sink, () => {
+    const stream = new PrefacedStream(preface, answer, sink, () => {
       this.counters.proxy_refused!++;
     });
     const inner = this.inner.connect(addr, 0, port, 0, trafficClass, stream);
@@ -199,129 +198,12 @@ function hostText(addr: Uint8Array, off: number): string {
   return text.includes(':') ? `[${text}]` : text;
 }
 
-/** A stream on which something is said, and may be answered, before it is the guest's. */
-class PrefacedStream implements HostStream, StreamSink {
-  readonly #preface: Uint8Array;
-  readonly #answered: boolean;
-  readonly #sink: StreamSink;
-  readonly #refused: () => void;
-  #inner: HostStream | undefined;
-  #sent = 0;
-  #isOpen = false;
-  #isOver = false;
-  /** The answer's head while it comes; then what came behind it, not yet read. */
-  #buffer: Uint8Array = new Uint8Array(0);
-
-  constructor(preface: Uint8Array, answered: boolean, sink: StreamSink, refused: () => void) {
-    this.#preface = preface;
-    this.#answered = answered;
-    this.#sink = sink;
-    this.#refused = refused;
-  }
-
-  attach(inner: HostStream): void {
-    this.#inner = inner;
-  }
-
-  connected(): void {
-    this.#speak();
-  }
-
-  writable(): void {
-    if (this.#isOpen) this.#sink.writable();
-    else this.#speak();
-  }
-
-  #speak(): void {
-    const left = this.#preface.length - this.#sent;
-    if (left > 0) this.#sent += this.#inner!.write(this.#preface, this.#sent, left);
-    if (this.#sent < this.#preface.length || this.#answered || this.#isOpen) return;
-    this.#open();
-  }
-
-  #open(): void {
-    this.#isOpen = true;
-    this.#sink.connected();
-    // Bytes behind the answer are here already, and the stream was not read to its end: say so once.
-    if (this.#answered && !this.#isOver) this.#sink.readable();
-  }
-
-  readable(): void {
-    if (this.#isOpen) this.#sink.readable();
-    else if (this.#answered) this.#listen();
-  }
-
-  /** Reads the answer's head (RFC 9112 section 4). */
-  #listen(): void {
-    const chunk = new Uint8Array(1024);
-    for (;;) {
-      const count = this.#inner!.read(chunk, 0, chunk.length);
-      if (count === 0) return;
-      if (count < 0) {
-        this.#refuse();
-        return;
-      }
-      const joined = new Uint8Array(this.#buffer.length + count);
-      joined.set(this.#buffer);
-      joined.set(chunk.subarray(0, count), this.#buffer.length);
-      this.#buffer = joined;
-      const end = headEnd(joined);
-      if (end < 0 && joined.length <= HEAD_BYTES_MAX) continue;
-      if (end >= 0 && this.#isSuccess(end)) {
-        this.#buffer = joined.slice(end);
-        this.#open();
-      } else this.#refuse();
-      return;
-    }
-  }
-
-  #isSuccess(end: number): boolean {
-    let status = '';
-    for (let i = 0; i < Math.min(end, 12); i++) status += String.fromCharCode(this.#buffer[i]!);
-    return /^HTTP\/1\.[01] 2\d\d$/.test(status);
-  }
-
-  #refuse(): void {
-    this.#isOver = true;
-    this.#refused();
-    this.#inner!.close();
-    this.#sink.failed('ECONNREFUSED');
-  }
-
-  failed(error: HostError, icmp?: HostIcmpError): void {
-    this.#isOver = true;
-    this.#sink.failed(error, icmp);
-  }
-
-  read(buf: Uint8Array, off: number, len: number): number {
-    const kept = Math.min(len, this.#buffer.length);
-    if (kept === 0) return this.#inner!.read(buf, off, len);
-    buf.set(this.#buffer.subarray(0, kept), off);
-    this.#buffer = this.#buffer.subarray(kept);
-    return kept;
-  }
-
-  write(buf: Uint8Array, off: number, len: number): number {
-    return this.#inner!.write(buf, off, len);
-  }
-
-  shutdown(): void {
-    this.#inner!.shutdown();
-  }
-
-  reset(): void {
-    this.#isOver = true;
-    this.#inner!.reset();
-  }
-
-  close(): void {
-    this.#isOver = true;
-    this.#inner!.close();
-  }
-
-  setTrafficClass(trafficClass: number): void {
-    this.#inner!.setTrafficClass?.(trafficClass);
-  }
+/** Reads the head of a proxy's answer to CONNECT (RFC 9112 section 4). */
+function readConnectAnswer(bytes: Uint8Array): number | undefined {
+  const end = headEnd(bytes);
+  if (end < 0) return undefined;
+  const status = String.fromCharCode(...bytes.subarray(0, Math.min(end, 12)));
+  return /^HTTP\/1\.[01] 2\d\d$/.test(status) ? end : -1;
 }
 
 /** The offset behind the empty line that ends a head, or -1. */
