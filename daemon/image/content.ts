@@ -1,15 +1,31 @@
 /**
  * Blobs by their sha256 digest: layers as they came (compressed or not), configurations, manifests. A blob appears
- * under its name only when all of its bytes are on the disk and hash to it.
+ * under its name only when all of its bytes are there and hash to it.
+ *
+ * Large ones are synced later ({@link DelayedSync}): `fresh.json` names them before they get their names, and after a
+ * crash of the machine those that it names are hashed again, and removed when they have not come to the disk whole.
  *
  * Layout: `sha256/HEX` for blobs, `ingest/` for those in the making. What is in `ingest/` after a crash is swept.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { constants, createReadStream } from 'node:fs';
-import { access, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import {
+  access,
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { DrydockError, errorCode } from '#common/errors';
-import { syncFolder, temporaryName } from '../store/durable.ts';
+import type { Log } from '#common/log';
+import { readJson, syncFolder, temporaryName } from '../store/durable.ts';
+import type { DelayedSync, Unsynced } from './delayed-sync.ts';
 
 /** What names a blob. */
 export interface Blob {
@@ -38,13 +54,22 @@ export function storageError(error: unknown): unknown {
   );
 }
 
+/** What is gathered for one write: streams bring a few KiB at a time. */
+const WRITE_BYTES = 1 << 20;
+
 /** A blob in the making. End it with commit() or abort(). */
 export class BlobWriter {
   readonly #store: ContentStore;
   readonly #handle: FileHandle;
   readonly #path: string;
   readonly #hash: Hash = createHash('sha256');
+  /** Bytes taken; those before `#written` are in the file or on their way there. */
   #size = 0;
+  #written = 0;
+  #buffer: Buffer = Buffer.allocUnsafeSlow(WRITE_BYTES);
+  /** Filled while the other one is written. */
+  #spare: Buffer | undefined;
+  #writing: Promise<void> = Promise.resolve();
 
   constructor(store: ContentStore, handle: FileHandle, path: string) {
     this.#store = store;
@@ -56,11 +81,33 @@ export class BlobWriter {
     return this.#size;
   }
 
-  /** The bytes are copied or written before the promise resolves. */
+  /** The bytes are copied before the promise resolves. */
   async write(bytes: Uint8Array): Promise<void> {
-    const position = this.#size;
+    for (let offset = 0; offset < bytes.length; ) {
+      const at = this.#size - this.#written;
+      const part = bytes.subarray(offset, offset + WRITE_BYTES - at);
+      this.#buffer.set(part, at);
+      this.#size += part.length;
+      offset += part.length;
+      if (at + part.length === WRITE_BYTES) await this.#flush();
+    }
+  }
+
+  /** Begins to write what is gathered, when what was before it is in the file. */
+  async #flush(): Promise<void> {
+    await this.#writing;
+    const buffer = this.#buffer;
+    const bytes = buffer.subarray(0, this.#size - this.#written);
     this.#hash.update(bytes);
-    this.#size += bytes.length;
+    this.#writing = this.#writeAll(bytes, this.#written);
+    // Told by the next flush, or by the end.
+    this.#writing.catch(() => {});
+    this.#written = this.#size;
+    this.#buffer = this.#spare ?? Buffer.allocUnsafeSlow(WRITE_BYTES);
+    this.#spare = buffer;
+  }
+
+  async #writeAll(bytes: Buffer, position: number): Promise<void> {
     try {
       for (let offset = 0; offset < bytes.length; )
         offset += (await this.#handle.write(bytes, offset, undefined, position + offset)).bytesWritten;
@@ -69,8 +116,12 @@ export class BlobWriter {
     }
   }
 
-  /** Gives the blob its name. @throws DrydockError ERR_DIGEST_MISMATCH when it isn't what was `expected`. */
-  async commit(expected?: string): Promise<Blob> {
+  /**
+   * Gives the blob its name. @throws DrydockError ERR_DIGEST_MISMATCH when it isn't what was `expected`.
+   * @param isSynced whether its bytes are on the disk when this resolves, or some time later
+   */
+  async commit(expected?: string, isSynced = false): Promise<Blob> {
+    await this.#flush();
     const digest = `sha256:${this.#hash.digest('hex')}`;
     if (expected !== undefined && expected !== digest) {
       await this.abort();
@@ -80,10 +131,12 @@ export class BlobWriter {
       );
     }
     try {
-      await this.#handle.sync();
+      await this.#writing;
+      if (isSynced) await this.#handle.sync();
+      else await this.#store.noteFresh(digest);
       await this.#handle.close();
       await rename(this.#path, this.#store.path(digest));
-      await syncFolder(this.#store.folder);
+      if (isSynced) await syncFolder(this.#store.folder);
     } catch (error) {
       await this.abort();
       throw storageError(error);
@@ -93,6 +146,8 @@ export class BlobWriter {
 
   /** Leaves what has been written for {@link ContentStore.resume}. */
   async suspend(): Promise<void> {
+    await this.#flush();
+    await Promise.allSettled([this.#writing]);
     await this.#handle.close();
   }
 
@@ -104,30 +159,98 @@ export class BlobWriter {
       if (bytesRead === 0) return;
       this.#hash.update(buffer.subarray(0, bytesRead));
       this.#size += bytesRead;
+      this.#written = this.#size;
     }
   }
 
   async abort(): Promise<void> {
+    await Promise.allSettled([this.#writing]);
     await this.#handle.close().catch(() => {});
     await rm(this.#path, { force: true });
   }
 }
 
+/** Which blobs were not synced, and in which run of the machine that was. */
+interface FreshFile {
+  bootId: string;
+  digests: string[];
+}
+
 /** The folder of blobs. */
-export class ContentStore {
+export class ContentStore implements Unsynced {
   readonly folder: string;
   readonly #ingest: string;
+  readonly #freshPath: string;
+  readonly #bootId: string;
+  readonly #sync: DelayedSync;
+  readonly #log: Log;
+  readonly #fresh = new Set<string>();
+  #writing: Promise<void> = Promise.resolve();
 
-  constructor(root: string) {
-    this.folder = `${root}/sha256`;
-    this.#ingest = `${root}/ingest`;
+  constructor(parts: { root: string; bootId: string; sync: DelayedSync; log: Log }) {
+    this.folder = `${parts.root}/sha256`;
+    this.#ingest = `${parts.root}/ingest`;
+    this.#freshPath = `${parts.root}/fresh.json`;
+    this.#bootId = parts.bootId;
+    this.#sync = parts.sync;
+    this.#log = parts.log;
   }
 
-  /** Makes the folders and removes what was in the making when the last daemon ended. */
+  /** Makes the folders, and removes what was in the making or not on the disk when the last daemon or machine ended. */
   async open(): Promise<void> {
     await rm(this.#ingest, { recursive: true, force: true });
     await mkdir(this.#ingest, { recursive: true, mode: 0o700 });
     await mkdir(this.folder, { recursive: true, mode: 0o700 });
+    // Not written whole only by a crash of the machine: then any blob may be concerned.
+    const fresh = await readJson<FreshFile>(this.#freshPath).catch(() => 'damaged' as const);
+    const digests = fresh === 'damaged' ? await this.list() : (fresh?.digests ?? []);
+    for (const digest of digests) {
+      if (fresh === 'damaged' || fresh?.bootId !== this.#bootId) await this.#removeDamaged(digest);
+      this.#fresh.add(digest);
+    }
+    this.#sync.add(this);
+    if (this.unsynced()) this.#sync.soon();
+  }
+
+  async #removeDamaged(digest: string): Promise<void> {
+    if (!(await this.has(digest))) return;
+    const hash = createHash('sha256');
+    for await (const chunk of this.stream(digest)) hash.update(chunk as Buffer);
+    if (`sha256:${hash.digest('hex')}` === digest) return;
+    this.#log.warn({ digest }, 'removing a blob that was not on the disk when the machine stopped');
+    await this.delete(digest);
+  }
+
+  get syncPath(): string {
+    return this.folder;
+  }
+
+  unsynced(): (() => Promise<void>) | undefined {
+    const waiting = [...this.#fresh];
+    if (waiting.length === 0) return undefined;
+    return async () => {
+      for (const digest of waiting) this.#fresh.delete(digest);
+      await this.#writeFresh();
+    };
+  }
+
+  /** Notes a blob that is about to get its name and is not synced. */
+  async noteFresh(digest: string): Promise<void> {
+    this.#fresh.add(digest);
+    this.#sync.soon();
+    await this.#writeFresh();
+  }
+
+  /** Not synced itself: it comes to the disk before the names of the blobs that it tells of, in the order of renames. */
+  #writeFresh(): Promise<void> {
+    const write = async (): Promise<void> => {
+      const file: FreshFile = { bootId: this.#bootId, digests: [...this.#fresh] };
+      const temporary = `${this.#ingest}/${temporaryName()}`;
+      await writeFile(temporary, JSON.stringify(file), { mode: 0o600 });
+      await rename(temporary, this.#freshPath);
+    };
+    this.#writing = this.#writing.then(write, write);
+    return this.#writing;
   }
 
   /** Where the blob is, or would be. Digests come from manifests: they must have passed isDigest. */
@@ -175,7 +298,7 @@ export class ContentStore {
     if (await this.has(digest)) return { digest, size: bytes.length };
     const writer = await this.writer();
     await writer.write(bytes);
-    return writer.commit(digest);
+    return writer.commit(digest, true);
   }
 
   async delete(digest: string): Promise<void> {

@@ -6,6 +6,7 @@ import { DrydockError } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import { ContentStore } from './content.ts';
+import { DelayedSync } from './delayed-sync.ts';
 import { LAYER_BYTES_MAX } from './extract.ts';
 import { Images } from './images.ts';
 import { LayerStore } from './layers.ts';
@@ -65,16 +66,18 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     log.warn({ problem }, 'overlayfs does not work in the data root: copying layers instead (driver vfs)');
   const driverName: StorageDriver = problem === undefined ? 'overlay2' : 'vfs';
 
-  const content = new ContentStore(`${dataRoot}/image/content`);
   const records = new ImageRecords(`${dataRoot}/image`);
   const driverRoot = `${dataRoot}/${driverName}`;
   const workers = new FileWorkers(clock, options.userMaps);
+  const sync = new DelayedSync(clock, log, (path) => workers.sync(path));
+  const boot = await bootId();
+  const content = new ContentStore({ root: `${dataRoot}/image/content`, bootId: boot, sync, log });
   const layers = new LayerStore({
     root: driverRoot,
     content,
     workers,
-    clock,
-    bootId: await bootId(),
+    sync,
+    bootId: boot,
     whiteouts: driverName === 'overlay2' ? 'overlay' : 'files',
     log,
     bytesMax: options.layerBytesMax ?? LAYER_BYTES_MAX,
@@ -115,7 +118,7 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     reloadRegistries: (next) => registries.reload(next),
     driverStatus: driverName === 'overlay2' ? await overlayStatus(dataRoot) : [],
     async close() {
-      layers.close();
+      sync.close();
       await workers.close();
       await overlay?.close();
     },

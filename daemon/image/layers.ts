@@ -6,10 +6,8 @@
  * A layer that was made on this machine has no archive beside its folder, which takes half the time and half the space:
  * packing the folder gives the bytes that its digest is of, whenever somebody wants them.
  *
- * Unpacked files are not synced one layer after the other: that would wait for all that the whole machine has to
- * write. A layer is marked as synced some time later; after a crash of the machine (another boot id) those without the
- * mark are unpacked again from their blobs, which were synced; those that were made here just before it are lost, and
- * with them what stands on them. A killed daemon loses nothing either way.
+ * Unpacked files are synced later ({@link DelayedSync}). After a crash of the machine those without the mark are
+ * unpacked again from their blobs; those that were made here just before it are lost, and with them what stands on them.
  *
  * Layout: `layers/HEX/{diff/,layer.json}`, and `l/SHORT`, symlinks to the diff folders: the options of mount(2) must
  * fit one page, and 128 full paths would not.
@@ -27,12 +25,12 @@ import {
   unlink,
   writeFile,
 } from 'node:fs/promises';
-import type { Clock, Timer } from '#common/clock';
-import { DrydockError, errorMessage } from '#common/errors';
+import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
 import { readJson, sweepTemporaries, writeJson } from '../store/durable.ts';
 import { type Compression, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import { type Blob, type ContentStore, hexOf } from './content.ts';
+import type { DelayedSync, Unsynced } from './delayed-sync.ts';
 import type { WhiteoutForm } from './extract.ts';
 import type { UnpackResult } from './file-worker.ts';
 import type { HostFiles } from './host-tree.ts';
@@ -66,11 +64,8 @@ export interface LayerFile extends Layer {
   isMade: boolean;
 }
 
-/** How long after an unpacking the files are synced: by then builds and pulls are mostly through. */
-const SYNC_MS = 5000;
-
 /** The folder of unpacked layers. */
-export class LayerStore {
+export class LayerStore implements Unsynced {
   readonly #root: string;
   readonly #content: ContentStore;
   readonly #whiteouts: WhiteoutForm;
@@ -81,8 +76,7 @@ export class LayerStore {
   readonly #pending = new Map<string, Promise<Layer>>();
   readonly #bytesMax: number;
   readonly #bootId: string;
-  readonly #clock: Clock;
-  #syncTimer: Timer | undefined;
+  readonly #sync: DelayedSync;
 
   constructor(parts: {
     root: string;
@@ -90,7 +84,7 @@ export class LayerStore {
     whiteouts: WhiteoutForm;
     workers: FileWorkers;
     bootId: string;
-    clock: Clock;
+    sync: DelayedSync;
     log: Log;
     bytesMax: number;
   }) {
@@ -101,7 +95,7 @@ export class LayerStore {
     this.#log = parts.log;
     this.#bytesMax = parts.bytesMax;
     this.#bootId = parts.bootId;
-    this.#clock = parts.clock;
+    this.#sync = parts.sync;
   }
 
   /** Reads what is there, and removes what was in the making when the last daemon ended. */
@@ -124,11 +118,24 @@ export class LayerStore {
       if (!links.delete(layer.shortName) || !(await this.#linkIsRight(layer))) await this.#link(layer);
     }
     for (const name of links) await unlink(`${this.#root}/l/${name}`);
-    this.#scheduleSync();
+    this.#sync.add(this);
+    if (this.unsynced()) this.#sync.soon();
   }
 
-  close(): void {
-    this.#syncTimer?.cancel();
+  get syncPath(): string {
+    return this.#root;
+  }
+
+  unsynced(): (() => Promise<void>) | undefined {
+    const waiting = [...this.#layers.values()].filter((layer) => !layer.synced);
+    if (waiting.length === 0) return undefined;
+    return async () => {
+      for (const layer of waiting) {
+        if (this.#layers.get(layer.diffId) !== layer) continue;
+        await writeJson(`${this.#folder(layer.diffId)}/layer.json`, { ...layer, synced: true });
+        layer.synced = true;
+      }
+    };
   }
 
   get(diffId: string): Layer | undefined {
@@ -241,35 +248,10 @@ export class LayerStore {
       await rename(temporary, this.#folder(layer.diffId));
       await this.#link(layer);
       this.#layers.set(layer.diffId, layer);
-      this.#scheduleSync();
+      this.#sync.soon();
       return layer;
     } finally {
       await rm(temporary, { recursive: true, force: true });
-    }
-  }
-
-  #scheduleSync(): void {
-    const isNeeded = [...this.#layers.values()].some((layer) => !layer.synced);
-    if (!isNeeded || this.#syncTimer) return;
-    this.#syncTimer = this.#clock.arm(this.#clock.now() + SYNC_MS, () => {
-      this.#sync()
-        .catch((error: unknown) =>
-          this.#log.warn({ error: errorMessage(error) }, 'layers could not be synced'),
-        )
-        .finally(() => {
-          this.#syncTimer = undefined;
-        });
-    });
-  }
-
-  /** Marks as synced what was unpacked before the sync began. */
-  async #sync(): Promise<void> {
-    const waiting = [...this.#layers.values()].filter((layer) => !layer.synced);
-    await this.#workers.sync(this.#root);
-    for (const layer of waiting) {
-      if (this.#layers.get(layer.diffId) !== layer) continue;
-      await writeJson(`${this.#folder(layer.diffId)}/layer.json`, { ...layer, synced: true });
-      layer.synced = true;
     }
   }
 

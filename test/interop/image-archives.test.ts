@@ -342,6 +342,24 @@ describeHere('after a crash', () => {
     expect(readdirSync(await store.roots.mount('c')).sort()).toEqual(['bin', 'data']);
   });
 
+  it('of the machine, blobs that had not come to the disk whole are removed, and all others kept', async () => {
+    const { image } = await load(
+      store,
+      dockerArchive([[file('a', 'x'.repeat(70_000))], [file('b', 'y'.repeat(70_000))]]),
+    );
+    const content = `${store.dataRoot}/image/content`;
+    const fresh = JSON.parse(readFileSync(`${content}/fresh.json`, 'utf8')) as { digests: string[] };
+    expect(fresh.digests).toEqual(expect.arrayContaining(image.diffIds));
+    const [lost] = image.diffIds;
+    // As a power failure leaves it: the name is there, the bytes are not.
+    writeFileSync(`${content}/sha256/${lost!.slice(7)}`, '');
+    writeFileSync(`${content}/fresh.json`, JSON.stringify({ ...fresh, bootId: 'another' }));
+    await store.reopen();
+    expect(readdirSync(`${content}/sha256`).sort()).toEqual(
+      [image.id, image.diffIds[1]!].map((id) => id.slice(7)).sort(),
+    );
+  });
+
   it('an image whose configuration is gone is forgotten, and the others work', async () => {
     const { image } = await load(store, dockerArchive(LAYERS, { names: ['a'] }));
     await load(store, dockerArchive([LAYERS[0]!], { names: ['b'] }));
