@@ -151,13 +151,15 @@ export class Jails {
 
 /**
  * An OCI runtime for tests. crun refuses to work where version 2 of control groups has controllers beside version 1;
- * there it gets a mount namespace in which it does not see that.
+ * there it gets a mount namespace in which it sees an empty folder instead, whose content ends with it: the one below could
+ * be read-only, and would keep what crun makes in it.
  */
 export function ociCommand(name: string): OciCommand & { remove(): void } {
   if (name !== 'crun') return { name, command: name, remove() {} };
   const folder = mkdtempSync(join(tmpdir(), 'drydock-crun-'));
   const command = join(folder, 'crun');
-  const inside = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec crun "$@"';
+  const unified = '/sys/fs/cgroup/unified';
+  const inside = `if umount ${unified} 2>/dev/null; then mount -t tmpfs none ${unified}; fi; exec crun "$@"`;
   writeFileSync(command, `#!/bin/sh\nexec unshare --mount sh -c '${inside}' crun "$@"\n`, { mode: 0o755 });
   return { name, command, remove: () => rmSync(folder, { recursive: true }) };
 }
