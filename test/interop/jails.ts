@@ -35,6 +35,9 @@ export type SpecChanges = Partial<Omit<JailSpec, 'process' | 'mounts'>> & {
   mounts?: JailMount[];
 };
 
+/** What a jail must ask for where there are no namespaces. */
+export const CONFINED_CHANGES: SpecChanges = { runtime: 'plain', network: { attached: false, ports: [] } };
+
 const PASSWD = 'root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000:Bob:/home/bob:/bin/sh\n';
 const GROUP = 'root:x:0:\ntty:x:5:\nstaff:x:50:bob\naudio:x:29:\nbob:x:1000:\n';
 const FOLDERS = ['etc', 'proc', 'sys', 'dev', 'tmp', 'root', 'home/bob', 'var/tmp'];

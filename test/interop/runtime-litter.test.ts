@@ -1,16 +1,17 @@
-/** After many launches nothing is left: no process, cgroup, mount, descriptor, memory of jails. */
+/** After many launches nothing is left: no process, cgroup, mount, descriptor, file, user or memory of jails. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Jails, text } from './jails.ts';
+import { jailOwner } from '../../daemon/runtime/plain/promises.ts';
+import { linuxUserProcesses } from '../../daemon/runtime/plain/user-processes-linux.ts';
+import { CONFINED_CHANGES, Jails, ociCommand, readUntil, text } from './jails.ts';
 
-/** More by hand: DRYDOCK_LAUNCHES=1000. */
-const ROUNDS = Number(process.env.DRYDOCK_LAUNCHES ?? 50);
 const jails = new Jails();
 beforeAll(() => jails.open());
 afterAll(() => jails.close());
 
-/** What this process and the kernel hold. */
-function holdings(): Record<string, unknown> {
+/** What this process and the kernel hold. A namespace lives by a process, a descriptor or a mount, which are all here. */
+function holdings(of: Jails = jails): Record<string, unknown> {
   const fds = readdirSync('/proc/self/fd').map((fd) => {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`).replace(/\[?\d+\]?/g, '');
@@ -20,7 +21,7 @@ function holdings(): Record<string, unknown> {
     }
   });
   const groups = ['memory', 'cpu', 'pids', 'freezer'].flatMap((controller) => {
-    const path = `/sys/fs/cgroup/${controller}/drydock-${jails.instance}`;
+    const path = `/sys/fs/cgroup/${controller}/drydock-${of.instance}`;
     return existsSync(path)
       ? readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory())
       : [];
@@ -30,17 +31,21 @@ function holdings(): Record<string, unknown> {
     groups: groups.length,
     mounts: readFileSync('/proc/self/mountinfo', 'utf8')
       .split('\n')
-      .filter((line) => line.includes(jails.root)).length,
+      .filter((line) => line.includes(of.root)).length,
     children: readFileSync('/proc/thread-self/children', 'utf8').trim().split(' ').length,
+    files: readdirSync(join(dirname(of.root), 'exec'), { recursive: true }).sort(),
   };
 }
 
 /** Holdings once the runtime is at rest, with its spare launcher waiting. */
 async function settled(like?: Record<string, unknown>): Promise<Record<string, unknown>> {
   await jails.run(['true']);
-  if (like) await expect.poll(holdings, { timeout: 10_000 }).toEqual(like);
+  if (like) await expect.poll(() => holdings(), { timeout: 10_000 }).toEqual(like);
   return holdings();
 }
+
+/** Four of each kind. */
+const ROUNDS = 28;
 
 describe('launching again and again', () => {
   it('leaves nothing, whatever became of the jail', async () => {
@@ -133,5 +138,57 @@ describe('launching again and again', () => {
         expect(await ended).toBe('end');
       }
     });
+  });
+});
+
+/** More by `npm run soak:launch`. */
+const LAUNCHES = process.env.DRYDOCK_LAUNCHES;
+
+const millisecondsOf = (times: number[], share: number): string =>
+  times.sort((a, b) => a - b)[Math.floor(times.length * share)]!.toFixed(0);
+
+describe.each([
+  { name: 'linux', usual: 100, oci: false, changes: {} },
+  { name: 'plain', usual: 25, oci: false, changes: CONFINED_CHANGES },
+  { name: 'runc', usual: 10, oci: true, changes: {} },
+  { name: 'crun', usual: 10, oci: true, changes: {} },
+])('by $name', ({ name, usual, oci, changes }) => {
+  const command = oci ? ociCommand(name) : undefined;
+  const own = new Jails(command && { oci: command });
+  const count = Number(LAUNCHES ?? usual);
+  beforeAll(() => own.open());
+  afterAll(async () => {
+    await own.close();
+    command?.remove();
+  });
+
+  it(`${count} jails are launched and killed, and nothing is left`, {
+    timeout: 30_000 + count * 2000,
+  }, async () => {
+    const times: number[] = [];
+    const owners: number[] = [];
+    const launch = async (): Promise<void> => {
+      const spec = own.spec(['sh', '-c', 'echo up; exec sleep 1000'], changes);
+      owners.push(jailOwner(spec.id));
+      const start = performance.now();
+      const jail = await own.runtime.create(spec);
+      const main = await jail.start();
+      await readUntil(main.stdout, (said) => said.includes('up'));
+      times.push(performance.now() - start);
+      main.kill('KILL');
+      expect((await main.exited).code).toBe(137);
+      await jail.destroy();
+    };
+    await launch();
+    await launch();
+    const before = holdings(own);
+    times.length = 0;
+    for (let round = 0; round < count; round++) await launch();
+    await expect.poll(() => holdings(own), { timeout: 10_000 }).toEqual(before);
+    expect(owners.flatMap((owner) => linuxUserProcesses.list(owner))).toEqual([]);
+    if (LAUNCHES)
+      console.log(
+        `| ${name} | ${count} | ${[0, 0.5, 0.95].map((share) => millisecondsOf(times, share)).join(' | ')} |`,
+      );
   });
 });

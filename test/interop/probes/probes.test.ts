@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ALL_CAPABILITIES } from '../../../daemon/runtime/index.ts';
 import type { JailMount } from '../../../daemon/runtime/runtime.ts';
-import { Jails, ociCommand, type SpecChanges } from '../jails.ts';
+import { CONFINED_CHANGES, Jails, ociCommand, type SpecChanges } from '../jails.ts';
 
 interface Result {
   group: string;
@@ -107,7 +107,7 @@ async function probe(jails: Jails, changes: SpecChanges = {}): Promise<Result[]>
 
 /** What a jail must ask for to be of a runtime, where that is not the default one. */
 const CHANGES: Record<string, SpecChanges> = {
-  plain: { runtime: 'plain', network: { attached: false, ports: [] } },
+  plain: CONFINED_CHANGES,
 };
 
 describe.each(['linux', 'plain', 'runc', 'crun'])('in a jail of %s', (name) => {
