@@ -147,9 +147,14 @@ export function setGroupInterface(fd: number, family: Family, address: Uint8Arra
   setsockopt(fd, SOL_IP, IP_MULTICAST_IF, base, 4);
 }
 
-/** Asks for socket buffers of these sizes; the kernel's maximum holds (SO_SNDBUFFORCE passes it for root). */
-export function setBuffers(fd: number, sendBytes: number, receiveBytes: number): void {
+/** Asks for a send buffer of this size; the kernel's maximum holds (SO_SNDBUFFORCE passes it for root). */
+export function setSendBuffer(fd: number, sendBytes: number): void {
   if (setInt(fd, SOL_SOCKET, SO_SNDBUFFORCE, sendBytes) < 0) setInt(fd, SOL_SOCKET, SO_SNDBUF, sendBytes);
+}
+
+/** Asks for socket buffers of these sizes, as {@link setSendBuffer} does. */
+export function setBuffers(fd: number, sendBytes: number, receiveBytes: number): void {
+  setSendBuffer(fd, sendBytes);
   if (setInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, receiveBytes) < 0)
     setInt(fd, SOL_SOCKET, SO_RCVBUF, receiveBytes);
 }

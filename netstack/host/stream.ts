@@ -23,6 +23,8 @@ export const STREAM_EVENTS: number = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 const BULK_BYTES = 256 * 1024;
 /** Smaller pieces are written at once: they are somebody's question or answer. */
 const GATHER_BYTES_MIN = 16 * 1024;
+/** Send buffer of a socket in bulk to a peer on this machine; the receive window's largest size (tcp/config.ts). */
+const SEND_BUFFER_BYTES: number = 4 << 20;
 /** Bytes that wait aside, over all sockets of the thread. */
 const ASIDE_BYTES_MAX = 8 << 20;
 
@@ -259,6 +261,8 @@ export class NativeStream implements HostStream, Gatherer {
     // A control that probes for bandwidth (BBR, the default of some hosts) halves the speed of loopback. Where there is
     // no cubic, the host's choice stands.
     socketOptions.setCongestionControl(this.#fd, 'cubic');
+    // As much as a guest's window: what the kernel refuses would be copied aside, and written a second time.
+    socketOptions.setSendBuffer(this.#fd, SEND_BUFFER_BYTES);
   }
 
   shutdown(): void {

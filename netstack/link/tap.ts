@@ -2,13 +2,15 @@
  * A TAP device as a link. The kernel's end is the guest's interface; frames come and go with their virtio_net_hdr, so
  * whole super-segments pass and nobody computes a checksum.
  *
- * A write to a TAP puts the frame into the guest's stack at once, so there is nothing to gather and flush.
+ * A write to a TAP puts the frame into the guest's stack at once and wakes who waits for it. Large frames are written as they come;
+ * small ones when the turn of the loop ends (host/write-batch.ts).
  */
 import { EPOLLIN } from '#common/native/epoll';
 import { close } from '#common/native/socket';
 import { readFrame, type Tap, writeFrame } from '#common/native/tap';
 import { Burst, type Poller } from '../host/poller.ts';
 import { BATCH_FRAMES, receiveBatch } from '../host/receive-batch.ts';
+import { GATHERED_BYTES_MAX, writeBatch } from '../host/write-batch.ts';
 import { FRAME_BYTES_MAX, type FrameSink, type Link, VNET_HDR_LEN } from './link.ts';
 
 /** Shortest Ethernet frame worth a look: its header. */
@@ -72,13 +74,21 @@ export class TapLink implements Link {
     bodyLen: number,
   ): boolean {
     if (this.#fd < 0) return false;
+    if (headLen + bodyLen <= GATHERED_BYTES_MAX) {
+      writeBatch.add(this.#fd, head, headOff, headLen, body, bodyOff, bodyLen);
+      return true;
+    }
+    writeBatch.flush();
     return writeFrame(this.#fd, head, headOff, headLen, body, bodyOff, bodyLen) >= 0;
   }
 
-  flush(): void {}
+  flush(): void {
+    writeBatch.flush();
+  }
 
   close(): void {
     if (this.#fd < 0) return;
+    writeBatch.flush();
     this.#poller.forget(this.#fd);
     close(this.#fd);
     this.#fd = -1;

@@ -43,7 +43,8 @@ export const tcpDefaults: TcpConfig = {
   receiveBytesInitial: 256 * 1024,
   receiveBytesMax: 4 * 1024 * 1024,
   sendBytesInitial: 64 * 1024,
-  sendBytesMax: 4 * 1024 * 1024,
+  // Guests are near: more would not be in a cache when it is read.
+  sendBytesMax: 2 * 1024 * 1024,
   timestamps: true,
   sack: true,
   windowScaling: true,

@@ -64,6 +64,7 @@ export async function startMachine(netns: Netns, wire: MachineWire): Promise<Run
       poller.wait(100);
       poller.dispatch();
       link.flush();
+      tap.flush();
     }`;
   const running = netns.start(process.execPath, '--input-type=module', '-e', script);
   await running.line(/^up$/);

@@ -10,7 +10,6 @@ import { fileURLToPath } from 'node:url';
 const TICKS_PER_SECOND = 100;
 const PAGE_BYTES = 4096;
 const vmWire = fileURLToPath(new URL('./vm-wire.mjs', import.meta.url));
-const self = fileURLToPath(new URL('./drydock-peer.mjs', import.meta.url));
 
 const has = (program) => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
 export const inNetns = (netns, ...command) => ['ip', ['netns', 'exec', netns, ...command]];
@@ -56,8 +55,9 @@ function end(child) {
   return closed(child);
 }
 
-/** A process of ours with one network in it. */
+/** A process of ours with one network in it, started as its own tree knows how: another commit's may have other names. */
 async function startOurs(root, settings) {
+  const self = join(root, 'tools/bench/net/drydock-peer.mjs');
   const child = spawn(process.execPath, [self, JSON.stringify({ root, ...settings })], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });

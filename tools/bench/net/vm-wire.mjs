@@ -36,4 +36,5 @@ for (;;) {
   poller.wait(100);
   poller.dispatch();
   link.flush();
+  tap.flush();
 }
