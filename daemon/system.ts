@@ -129,7 +129,7 @@ export class SystemService {
   }
 
   /** GET /info */
-  async info(): Promise<object> {
+  async info(): Promise<Record<string, unknown>> {
     const deps = this.#deps;
     const { runtime, roots, images, containers } = deps;
     const { config } = deps.live;

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { posix } from 'node:path';
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorCode } from '#common/errors';
 import { type Place, readArchive, statPath, writeArchive } from '../archive/archive.ts';
 import type { Container } from '../container/container.ts';
 import { isAlive } from '../container/lifecycle.ts';
@@ -40,9 +40,9 @@ export function archiveRoutes(app: FastifyInstance, context: ApiContext): void {
 }
 
 function target(context: ApiContext, request: FastifyRequest): { container: Container; path: string } {
-  const container = containerOf(context, request);
   const path = text(request, 'path');
   if (path === '') throw badParameter("bad parameter: 'path' cannot be empty");
+  const container = containerOf(context, request);
   // Cleaned, but what the end says about following a link is kept.
   const clean = posix.join('/', path.replace(/\/\.?$/, ''));
   return { container, path: /\/\.$/.test(path) ? `${clean}/.` : /.\/$/.test(path) ? `${clean}/` : clean };
@@ -118,7 +118,10 @@ async function put(context: ApiContext, request: FastifyRequest): Promise<void> 
   refuseReadOnly(container, path);
   await withPlace(context, container, path, async (place) => {
     const folder = { ...place, path: place.path.endsWith('/') ? place.path : `${place.path}/` };
-    await statPath(folder, notFound(container, path));
+    await statPath(folder, notFound(container, path)).catch((error) => {
+      if (errorCode(error) !== 'ERR_NOT_A_FOLDER') throw error;
+      throw badParameter('extraction point is not a directory');
+    });
     const running = isAlive(container.record.state.status);
     const replace = !flag(request, 'noOverwriteDirNonDir') && !running;
     const owner = flag(request, 'copyUIDGID') ? await ownerOf(container, place.root) : undefined;

@@ -1,6 +1,6 @@
 /** POST /build, /commit and /build/prune (moby, api/server/router/build and container). */
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { errorCode } from '#common/errors';
+import { errorCode, errorMessage } from '#common/errors';
 import { openRemote } from '../build/buildkit/context.ts';
 import { checkOutput, type OutputRequest } from '../build/buildkit/export.ts';
 import { CACHE_FILTERS, cacheFilter } from '../build/cache-usage.ts';
@@ -77,8 +77,16 @@ function runHostConfig(request: FastifyRequest): HostConfig {
     ExtraHosts: texts(request, 'extrahosts')
       .flatMap((hosts) => hosts.split(','))
       .filter((host) => host !== ''),
-    ...(ulimits !== '' && { Ulimits: JSON.parse(ulimits) as NonNullable<HostConfig['Ulimits']> }),
+    ...(ulimits !== '' && { Ulimits: ulimitsOf(ulimits) }),
   };
+}
+
+function ulimitsOf(text: string): NonNullable<HostConfig['Ulimits']> {
+  try {
+    return JSON.parse(text) as NonNullable<HostConfig['Ulimits']>;
+  } catch (error) {
+    throw badParameter(`error reading ulimit settings: ${errorMessage(error)}`);
+  }
 }
 
 /** dockerd's own text: --squash is of its experimental mode. */

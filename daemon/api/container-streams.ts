@@ -14,7 +14,7 @@ import { containerOf } from './containers.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
 import { hijack, hijackWebSocket } from './hijack.ts';
-import { flag, integer, jsonBody, optionalJsonBody, text, timestampNano } from './query.ts';
+import { flag, jsonBody, optionalJsonBody, text, timestampNano } from './query.ts';
 import { createExecBody, startExecBody } from './schema.ts';
 import { apiVersion } from './server.ts';
 import { drained, JsonLines, openStream } from './stream.ts';
@@ -28,8 +28,8 @@ export function containerStreamRoutes(app: FastifyInstance, context: ApiContext)
   app.get('/containers/:id/attach/ws', (request, reply) => attachRoute(context, request, reply, true));
   app.get('/containers/:id/logs', (request, reply) => logs(context, request, reply));
   app.post('/containers/:id/resize', async (request, reply) => {
-    const container = containerOf(context, request);
     const { h, w } = size(request);
+    const container = containerOf(context, request);
     if (!container.process)
       throw new DrydockError('ERR_CONFLICT', `cannot resize a stopped container: ${container.id}`);
     if (h > 0 && w > 0) {
@@ -43,7 +43,15 @@ export function containerStreamRoutes(app: FastifyInstance, context: ApiContext)
 }
 
 function size(request: FastifyRequest): { h: number; w: number } {
-  return { h: integer(request, 'h', 0), w: integer(request, 'w', 0) };
+  const cells = (name: string): number => {
+    const value = text(request, name);
+    if (!/^\d+$/.test(value))
+      throw badParameter(
+        `invalid resize ${name === 'h' ? 'height' : 'width'} ${JSON.stringify(value)}: invalid syntax`,
+      );
+    return Number(value);
+  };
+  return { h: cells('h'), w: cells('w') };
 }
 
 /** Only a client that upgrades is told of multiplexed frames by their own type (moby: since 1.42). */
@@ -73,7 +81,10 @@ async function attachRoute(
   const streams = { stdout: flag(request, 'stdout'), stderr: flag(request, 'stderr') };
   const mark = container.log?.mark();
   const prologue = flag(request, 'logs') ? () => replay(container, output, framed, streams, mark) : undefined;
-  if (!flag(request, 'stream')) {
+  const stdin = flag(request, 'stdin') && config.OpenStdin === true;
+  // Without a stream there is nothing to wait for, nor an end of it.
+  const isEmpty = !stdin && !streams.stdout && !streams.stderr;
+  if (!flag(request, 'stream') || isEmpty) {
     await prologue?.();
     output.end();
     return;
@@ -83,7 +94,7 @@ async function attachRoute(
     input,
     output,
     ...streams,
-    stdin: flag(request, 'stdin') && config.OpenStdin === true,
+    stdin,
     terminal,
     framed,
     closeStdin: config.StdinOnce === true,
@@ -140,9 +151,9 @@ function encode(
 }
 
 async function logs(context: ApiContext, request: FastifyRequest, reply: FastifyReply): Promise<void> {
-  const container = containerOf(context, request);
   const [stdout, stderr] = [flag(request, 'stdout'), flag(request, 'stderr')];
   if (!stdout && !stderr) throw badParameter('Bad parameters: you must choose at least one stream');
+  const container = containerOf(context, request);
   const nowMs = context.clock.wallMs();
   const bound = (name: string): bigint | undefined => {
     const value = text(request, name);
@@ -204,16 +215,20 @@ function execRoutes(app: FastifyInstance, context: ApiContext): void {
   const instanceOf = (request: FastifyRequest): ExecInstance =>
     execs.get((request.params as { id: string }).id);
   app.post('/containers/:id/exec', { schema: { body: createExecBody } }, async (request, reply) => {
-    const container = containerOf(context, request);
-    const instance = execs.create(container, jsonBody(request) as ExecRequest);
+    const body: Partial<ExecRequest> = jsonBody(request);
+    const { Cmd } = body;
+    if (!Cmd?.length) throw badParameter('No exec command specified');
+    // Before 1.42 the size came with the start alone.
+    if (apiVersion(request) < 42) delete body.ConsoleSize;
+    const instance = execs.create(containerOf(context, request), { ...body, Cmd });
     return reply.code(201).send({ Id: instance.id });
   });
   app.post('/exec/:id/start', { schema: { body: startExecBody } }, (request, reply) =>
     execStart(context, instanceOf(request), request, reply),
   );
   app.post('/exec/:id/resize', async (request, reply) => {
-    const instance = instanceOf(request);
     const { h, w } = size(request);
+    const instance = instanceOf(request);
     await execs.resize(instance, h, w);
     return reply.code(200).send();
   });
@@ -222,7 +237,7 @@ function execRoutes(app: FastifyInstance, context: ApiContext): void {
 
 function execView(instance: ExecInstance): object {
   const { request } = instance;
-  const [entrypoint = '', ...args] = request.Cmd ?? [];
+  const [entrypoint = '', ...args] = request.Cmd;
   return {
     ID: instance.id,
     Running: instance.running,

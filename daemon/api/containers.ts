@@ -2,12 +2,14 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { DrydockError } from '#common/errors';
 import type { Container, WaitCondition } from '../container/container.ts';
-import { inspectView, summaryView } from '../container/inspect.ts';
+import { inspectView, type LiveView, summaryView } from '../container/inspect.ts';
 import { containerPredicate, LIST_FILTERS } from '../container/list.ts';
 import { processTable } from '../container/top.ts';
 import type { CreateRequest, HostConfig } from '../container/types.ts';
+import { PREDEFINED } from '../network/record.ts';
 import type { ApiContext } from './context.ts';
-import { badParameter } from './errors.ts';
+import { badParameter, explained } from './errors.ts';
+import { forVersion } from './old-clients.ts';
 import { filters, flag, integer, jsonBody, text, timestampNano } from './query.ts';
 import { createContainerBody, updateContainerBody } from './schema.ts';
 import { apiVersion } from './server.ts';
@@ -19,6 +21,9 @@ export function containerOf(context: ApiContext, request: FastifyRequest): Conta
   return context.containers.find((request.params as { id: string }).id);
 }
 
+/** No JSON that means something is shorter (moby: postContainersStart). */
+const START_BODY_BYTES_MAX = 7;
+
 /** Registers the routes. */
 export function containerRoutes(app: FastifyInstance, context: ApiContext): void {
   app.get('/containers/json', (request) => list(context, request));
@@ -27,12 +32,21 @@ export function containerRoutes(app: FastifyInstance, context: ApiContext): void
   );
   app.get('/containers/:id/json', async (request) => {
     const container = containerOf(context, request);
-    return inspectView(container.record, await liveView(context, container, flag(request, 'size')));
+    const live = await liveView(context, container, flag(request, 'size'));
+    return inspectView(
+      container.record,
+      apiVersion(request) < NAMES_MINOR ? withShortId(container, live) : live,
+    );
   });
   lifeRoutes(app, context);
   app.post('/containers/:id/wait', (request, reply) => wait(context, request, reply));
   app.post('/containers/:id/rename', async (request, reply) => {
-    await context.containers.rename(containerOf(context, request), text(request, 'name'));
+    const name = text(request, 'name');
+    if (name === '') throw badParameter('Neither old nor new names may be empty');
+    const container = containerOf(context, request);
+    if (name.replace(/^\//, '') === container.name)
+      throw badParameter('Renaming a container with the same name as its current name');
+    await explained('Error when allocating new name', () => context.containers.rename(container, name));
     return reply.code(204).send();
   });
   app.post('/containers/:id/update', { schema: { body: updateContainerBody } }, async (request) => ({
@@ -62,6 +76,19 @@ export function containerRoutes(app: FastifyInstance, context: ApiContext): void
   });
 }
 
+/** Since 1.45 the short id is among the names of DNSNames alone. */
+const NAMES_MINOR = 45;
+
+/** With the short id and the host name among the aliases on user networks. */
+function withShortId({ id, record }: Container, live: LiveView): LiveView {
+  const networks = Object.entries(live.networks).map(([name, settings]) => {
+    if (Object.hasOwn(PREDEFINED, name)) return [name, settings] as const;
+    const Aliases = [...(settings.Aliases ?? []), id.slice(0, 12), record.config.Hostname ?? ''];
+    return [name, { ...settings, Aliases: [...new Set(Aliases)].filter((alias) => alias !== '') }] as const;
+  });
+  return { ...live, networks: Object.fromEntries(networks) };
+}
+
 function lifeRoutes(app: FastifyInstance, context: ApiContext): void {
   const { supervisor } = context.containers;
   const action = (
@@ -77,10 +104,26 @@ function lifeRoutes(app: FastifyInstance, context: ApiContext): void {
     ...(text(request, 'signal') !== '' && { signal: text(request, 'signal') }),
     timeoutS: integer(request, 't'),
   });
-  action('start', (container) => supervisor.start(container));
+  app.post('/containers/:id/start', async (request, reply) => {
+    if (
+      Number(request.headers['content-length'] ?? 0) > START_BODY_BYTES_MAX ||
+      request.headers['transfer-encoding']
+    )
+      throw badParameter(
+        'starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24',
+      );
+    await supervisor.start(containerOf(context, request));
+    return reply.code(204).send();
+  });
   action('stop', (container, request) => supervisor.stop(container, stopOptions(request)));
   action('restart', (container, request) => supervisor.restart(container, stopOptions(request)));
-  action('kill', (container, request) => supervisor.kill(container, text(request, 'signal') || 'SIGKILL'));
+  app.post('/containers/:id/kill', async (request, reply) => {
+    const signal = text(request, 'signal') || 'SIGKILL';
+    await explained(`cannot kill container: ${(request.params as { id: string }).id}`, async () =>
+      supervisor.kill(containerOf(context, request), signal),
+    );
+    return reply.code(204).send();
+  });
   action('pause', (container) => supervisor.pause(container));
   action('unpause', (container) => supervisor.unpause(container));
 }
@@ -91,21 +134,15 @@ async function create(context: ApiContext, request: FastifyRequest, reply: Fasti
     throw badParameter(
       `"${platform}": unknown operating system or architecture: this daemon runs linux containers`,
     );
-  const body = jsonBody(request) as CreateRequest;
+  const body = request.body === null ? {} : (jsonBody(request) as CreateRequest);
+  if (Object.keys(body).every((name) => name === 'HostConfig' || name === 'NetworkingConfig'))
+    throw badParameter('config cannot be empty in order to create a container');
   const { container, warnings } = await context.containers.create(
     text(request, 'name'),
-    withOldDefaults(body, apiVersion(request), context.system.cgroupVersion),
+    forVersion(body, apiVersion(request), context.system.cgroupVersion),
   );
   void reply.code(201);
   return { Id: container.id, Warnings: warnings };
-}
-
-/** What clients expect that were written before a default has changed (moby: postContainersCreate). */
-function withOldDefaults(body: CreateRequest, minor: number, cgroupVersion: '1' | '2'): CreateRequest {
-  const HostConfig = { ...body.HostConfig };
-  if (minor < 40) HostConfig.IpcMode ||= 'shareable';
-  if (minor < 41 && cgroupVersion === '1') HostConfig.CgroupnsMode ||= 'host';
-  return { ...body, HostConfig };
 }
 
 async function list(context: ApiContext, request: FastifyRequest): Promise<object[]> {

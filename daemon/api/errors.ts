@@ -9,6 +9,7 @@ const STATUS: Readonly<Record<string, number>> = {
   ERR_NOT_MODIFIED: 304,
   ERR_BAD_PARAMETER: 400,
   ERR_BAD_REFERENCE: 400,
+  ERR_NOT_A_FOLDER: 400,
   ERR_BAD_ARCHIVE: 400,
   ERR_BAD_DOCKERFILE: 400,
   ERR_BAD_JSON: 400,
@@ -47,6 +48,16 @@ const STATUS: Readonly<Record<string, number>> = {
 export function answerFor(error: unknown): { status: number; message: string } {
   const code = errorCode(error);
   return { status: (code && STATUS[code]) || 500, message: errorMessage(error) };
+}
+
+/** Runs `work`; what it finds wrong is told after `prefix`. */
+export async function explained<T>(prefix: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof DrydockError)) throw error;
+    throw new DrydockError(error.code, `${prefix}: ${error.message}`, { cause: error });
+  }
 }
 
 /** A request that makes no sense. */

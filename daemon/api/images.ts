@@ -70,6 +70,32 @@ async function list(request: FastifyRequest, { images, clock }: ApiContext): Pro
   return selected.map((image) => summary(image, apiVersion(request), shared?.get(image.id) ?? -1));
 }
 
+/** Fields of a configuration that are there also when the image says nothing of them (moby: inspect_response.go). */
+const IMAGE_FIELDS = {
+  Cmd: null,
+  Entrypoint: null,
+  Env: null,
+  Labels: null,
+  OnBuild: null,
+  User: '',
+  Volumes: null,
+  WorkingDir: '',
+};
+
+/** Until 1.50 it was a container's. */
+const OCI_CONFIG_MINOR = 50;
+const CONTAINER_FIELDS = {
+  AttachStderr: false,
+  AttachStdin: false,
+  AttachStdout: false,
+  Domainname: '',
+  Hostname: '',
+  Image: '',
+  OpenStdin: false,
+  StdinOnce: false,
+  Tty: false,
+};
+
 function inspect(image: Image, { images, roots }: ApiContext, minor: number): object {
   const paths = images.layerPaths(image.id).reverse();
   const data: Record<string, string> = {};
@@ -86,7 +112,10 @@ function inspect(image: Image, { images, roots }: ApiContext, minor: number): ob
     Created: image.created,
     DockerVersion: '',
     Author: image.author ?? '',
-    Config: image.config,
+    Config: {
+      ...(minor < OCI_CONFIG_MINOR ? { ...CONTAINER_FIELDS, ...IMAGE_FIELDS } : IMAGE_FIELDS),
+      ...image.config,
+    },
     // It left the API with 1.45, but docker-compose 1.x speaks the newest version and still reads it.
     ContainerConfig: image.config,
     ...(minor < NO_CONTAINER_MINOR && { Container: '' }),
@@ -294,7 +323,7 @@ export const imageRoutes: ApiPlugin = (app, context) => {
   });
   app.post('/images/load', async (request, reply) => {
     const archive = bodyStream(request);
-    const quiet = flag(request, 'quiet');
+    const quiet = flag(request, 'quiet', true);
     await withProgress(request, reply, async (progress) => {
       await images.load(archive, (line) => (quiet && line.progressDetail ? undefined : progress(line)));
     });

@@ -1,14 +1,18 @@
 /** /networks */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { DrydockError } from '#common/errors';
+import type { Container } from '../container/container.ts';
 import type { EndpointSettings } from '../container/types.ts';
 import { labelMatches } from '../events/bus.ts';
+import { goBool } from '../go-text.ts';
 import { ignoredOptions } from '../network/options.ts';
 import type { CreateNetworkRequest, NetworkRecord } from '../network/record.ts';
 import { pruneTest } from './containers.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
-import { booleanFilter, filters, jsonBody } from './query.ts';
+import { booleanFilter, filters, jsonBody, text } from './query.ts';
 import { connectBody, createNetworkBody } from './schema.ts';
+import { apiVersion } from './server.ts';
 
 const LIST_FILTERS: ReadonlySet<string> = new Set([
   'dangling',
@@ -23,12 +27,12 @@ const LIST_FILTERS: ReadonlySet<string> = new Set([
 /** Registers the routes. */
 export function networkRoutes(app: FastifyInstance, context: ApiContext): void {
   const { networks, containers } = context;
-  app.get('/networks', async (request) => list(context, request));
-  const inspect = async (request: FastifyRequest): Promise<object> =>
-    networkView(context, networks.find((request.params as { id: string }).id), true);
-  app.get('/networks/:id', inspect);
+  for (const url of ['/networks', '/networks/']) app.get(url, async (request) => list(context, request));
+  app.get('/networks/:id', async (request) => inspect(context, request));
   app.post('/networks/create', { schema: { body: createNetworkBody } }, async (request, reply) => {
     const body = jsonBody(request) as CreateNetworkRequest;
+    // Before 1.48 clients knew no networks without IPv4.
+    if (apiVersion(request) < 48) delete body.EnableIPv4;
     const record = await networks.create(body);
     return reply.code(201).send({ Id: record.id, Warning: ignoredOptions(body.Options) });
   });
@@ -40,7 +44,7 @@ export function networkRoutes(app: FastifyInstance, context: ApiContext): void {
     const body = jsonBody(request) as { Container?: string; EndpointConfig?: EndpointSettings };
     const network = networks.find((request.params as { id: string }).id);
     await containers.memberships.connect(
-      containers.find(body.Container ?? ''),
+      memberOf(context, body.Container),
       network,
       body.EndpointConfig ?? {},
     );
@@ -49,10 +53,28 @@ export function networkRoutes(app: FastifyInstance, context: ApiContext): void {
   app.post('/networks/:id/disconnect', { schema: { body: connectBody } }, async (request, reply) => {
     const body = jsonBody(request) as { Container?: string; Force?: boolean };
     const network = networks.find((request.params as { id: string }).id);
-    await containers.memberships.disconnect(containers.find(body.Container ?? ''), network);
+    await containers.memberships.disconnect(memberOf(context, body.Container), network);
     return reply.code(200).send();
   });
   app.post('/networks/prune', (request) => prune(context, request));
+}
+
+function memberOf(context: ApiContext, reference = ''): Container {
+  if (reference === '') throw badParameter('invalid name or ID supplied: ""');
+  return context.containers.find(reference);
+}
+
+function inspect(context: ApiContext, request: FastifyRequest): object {
+  const verbose = text(request, 'verbose');
+  if (verbose !== '' && goBool(verbose) === undefined)
+    throw badParameter(
+      `invalid value for verbose: ${verbose}: strconv.ParseBool: parsing ${JSON.stringify(verbose)}: invalid syntax`,
+    );
+  const { id } = request.params as { id: string };
+  const scope = text(request, 'scope');
+  if (scope !== '' && scope !== 'local')
+    throw new DrydockError('ERR_NETWORK_NOT_FOUND', `network ${id} not found`);
+  return networkView(context, context.networks.find(id), true);
 }
 
 function used(context: ApiContext, record: NetworkRecord): boolean {
@@ -97,13 +119,13 @@ function networkView(context: ApiContext, record: NetworkRecord, endpoints: bool
     IPAM: {
       Driver: record.ipam.Driver,
       Options: record.ipam.Options,
-      Config: record.driver === 'bridge' ? record.ipam.Config : null,
+      Config: record.driver === 'bridge' ? record.ipam.Config : (record.configuration?.IPAM?.Config ?? null),
     },
     Internal: record.internal,
     Attachable: record.attachable,
     Ingress: false,
-    ConfigFrom: { Network: '' },
-    ConfigOnly: false,
+    ConfigFrom: { Network: record.configFrom ?? '' },
+    ConfigOnly: record.configuration !== undefined,
     Containers: Object.fromEntries(
       members.map(([id, { containerName, settings }]) => [
         id,
@@ -129,7 +151,13 @@ async function prune(context: ApiContext, request: FastifyRequest): Promise<obje
   const matches = pruneTest(request, context.clock.wallMs(), PRUNE_FILTERS);
   const removed: string[] = [];
   for (const record of context.networks.list()) {
-    if (record.predefined || used(context, record) || !matches(record.created, record.labels)) continue;
+    if (
+      record.predefined ||
+      record.configuration ||
+      used(context, record) ||
+      !matches(record.created, record.labels)
+    )
+      continue;
     await context.networks.remove(record.id);
     removed.push(record.name);
   }

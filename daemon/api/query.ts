@@ -77,7 +77,7 @@ export function booleanFilter(found: Map<string, string[]>, name: string): boole
   const [value] = values;
   if (values.length === 1 && (value === '1' || value === 'true')) return true;
   if (values.length === 1 && (value === '0' || value === 'false')) return false;
-  throw badParameter(`invalid filter '${name}=${JSON.stringify(values)}'`);
+  throw badParameter(`invalid filter '${name}=[${values.join(' ')}]'`);
 }
 
 /**

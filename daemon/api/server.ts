@@ -7,7 +7,7 @@
  */
 import type { IncomingMessage } from 'node:http';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorMessage } from '#common/errors';
 import { JSON_BODY_BYTES_MAX } from '../limits.ts';
 import type { ApiContext } from './context.ts';
 import { answerFor } from './errors.ts';
@@ -98,6 +98,19 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
   return app;
 }
 
+/** What is wrong with a text, in Go's words where clients know those. */
+function whyNotJson(text: string): string {
+  try {
+    JSON.parse(text);
+    return 'it has a key that is not allowed';
+  } catch (error) {
+    const why = errorMessage(error);
+    if (/end of JSON input/.test(why) || /in JSON at position (\d+)/.exec(why)?.[1] === String(text.length))
+      return 'unexpected EOF';
+    return /after JSON/.test(why) ? 'unexpected content after JSON' : why;
+  }
+}
+
 /** JSON bodies are parsed whole; any other type reaches its handler as the stream that it is (tar archives). */
 function readBodies(app: FastifyInstance): void {
   const parseJson = app.getDefaultJsonParser('error', 'error');
@@ -105,7 +118,7 @@ function readBodies(app: FastifyInstance): void {
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
     if (body === '') return done(null, undefined);
     void parseJson(request, body as string, (error, value) => {
-      if (error) done(new DrydockError('ERR_BAD_JSON', `invalid JSON: ${error.message}`));
+      if (error) done(new DrydockError('ERR_BAD_JSON', `invalid JSON: ${whyNotJson(body as string)}`));
       else done(null, value);
     });
   });

@@ -5,6 +5,7 @@ import type { CacheUsage } from '../build/cache-usage.ts';
 import { summaryView } from '../container/inspect.ts';
 import { EVENT_FILTER_NAMES, eventPredicate } from '../events/bus.ts';
 import type { ApiContext } from './context.ts';
+import { badParameter } from './errors.ts';
 import { NO_VIRTUAL_SIZE_MINOR } from './images.ts';
 import { filters, text, texts, timestampNano } from './query.ts';
 import { apiVersion } from './server.ts';
@@ -25,10 +26,20 @@ export function systemRoutes(app: FastifyInstance, context: ApiContext): void {
     return 'OK';
   });
   app.get('/version', () => context.system.version(`1.${API_MINOR_MAX}`, `1.${context.minorMin}`));
-  app.get('/info', () => context.system.info());
+  app.get('/info', async (request) => infoFor(await context.system.info(), apiVersion(request)));
   app.get('/events', (request, reply) => events(context, request, reply));
   app.get('/system/df', (request) => diskUse(context, request));
   absentRoutes(app);
+}
+
+/** With the fields that left the answer since the client's version (moby: system_routes.go). */
+function infoFor(info: Record<string, unknown>, minor: number): object {
+  const registry = { AllowNondistributableArtifactsCIDRs: [], AllowNondistributableArtifactsHostnames: [] };
+  return {
+    ...info,
+    ...(minor < 47 && { RegistryConfig: { ...registry, ...(info.RegistryConfig as object) } }),
+    ...(minor < 50 && { BridgeNfIptables: false, BridgeNfIp6tables: false }),
+  };
 }
 
 async function events(context: ApiContext, request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -40,6 +51,10 @@ async function events(context: ApiContext, request: FastifyRequest, reply: Fasti
   };
   const since = bound('since');
   const until = bound('until');
+  if (since !== undefined && until !== undefined && until < since)
+    throw badParameter(
+      `\`since\` time (${text(request, 'since')}) cannot be after \`until\` time (${text(request, 'until')})`,
+    );
   const lines = new JsonLines(reply);
   const past =
     since === undefined ? [] : context.events.past(since, until ?? Number.MAX_SAFE_INTEGER * 1e3, wanted);

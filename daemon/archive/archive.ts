@@ -7,6 +7,7 @@ import { compiledEntry } from '#common/entry';
 import { DrydockError, errorCode } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { resolveInRoot } from '../mounts/rootpath.ts';
+import { nanoToRfc3339 } from '../stamps.ts';
 import type { ArchiveJob, FromArchive, ToArchive } from './worker.ts';
 
 /** Where a path of a container is: a root on the host, and an absolute path inside it. */
@@ -68,7 +69,7 @@ export function baseName(path: string): string {
 
 /**
  * What is at a place. A last part that is a link is told as one, unless the path ends in `/` or `/.`.
- * @throws ERR_PATH_NOT_FOUND
+ * @throws ERR_PATH_NOT_FOUND, ERR_NOT_A_FOLDER
  */
 export async function statPath(place: Place, shown: string): Promise<PathStat> {
   const { root, path } = place;
@@ -76,20 +77,25 @@ export async function statPath(place: Place, shown: string): Promise<PathStat> {
   const parent = follow ? path : posix.dirname(path);
   const host = await resolveInRoot(root, parent);
   const target = follow ? host : posix.join(host, posix.basename(path));
-  const found = await lstat(target).catch((error) => {
+  const found = await lstat(target, { bigint: true }).catch((error) => {
     if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR')
       throw new DrydockError('ERR_PATH_NOT_FOUND', shown);
     throw error;
   });
   if (follow && !found.isDirectory() && path !== '/')
-    throw new DrydockError('ERR_BAD_PARAMETER', `${path}: not a directory`);
+    throw new DrydockError('ERR_NOT_A_FOLDER', `${path}: not a directory`);
   return {
     name: baseName(path),
-    size: found.size,
-    mode: goMode(found.mode),
-    mtime: found.mtime.toISOString(),
+    size: Number(found.size),
+    mode: goMode(Number(found.mode)),
+    mtime: goTime(nanoToRfc3339(found.mtimeNs)),
     linkTarget: found.isSymbolicLink() ? await linkTarget(root, path, await readlink(target)) : '',
   };
+}
+
+/** As Go writes times: without the zeros at the end of the fraction. */
+function goTime(text: string): string {
+  return text.replace(/\.?0+Z$/, 'Z');
 }
 
 /** Where a link leads in the end, as a path of the container. */

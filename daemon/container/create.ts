@@ -1,5 +1,5 @@
 /** From a create request and an image to a container's record. Pure: names, ids and times are given. */
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorMessage } from '#common/errors';
 import type { Ulimit } from '../config-values.ts';
 import type { Image } from '../image/store.ts';
 import { checkEndpoint } from '../network/endpoint.ts';
@@ -183,7 +183,7 @@ function checkNetworkMode(config: ContainerConfig, host: HostConfig): void {
   const isContainer = mode.startsWith('container:');
   if ((isContainer || mode === 'host') && (host.Links?.length ?? 0) > 0)
     throw invalid(
-      "conflicting options: container type network can't be used with links. This would result in undefined behavior",
+      `conflicting options: ${isContainer ? 'container type network' : 'host type networking'} can't be used with links. This would result in undefined behavior`,
     );
   if (!isContainer) return;
   if (config.Hostname) throw invalid('conflicting options: hostname and the network mode');
@@ -208,7 +208,18 @@ function endpoints(
   for (const [name, settings] of Object.entries(asked))
     networks[name === 'default' ? 'bridge' : name] = { ...settings };
   networks[mode] ??= {};
-  for (const settings of Object.values(networks)) checkEndpoint(settings);
+  for (const [name, settings] of Object.entries(networks))
+    try {
+      checkEndpoint(name, settings);
+    } catch (error) {
+      throw new DrydockError(
+        'ERR_BAD_PARAMETER',
+        `invalid config for network ${name}: ${errorMessage(error)}`,
+        {
+          cause: error,
+        },
+      );
+    }
   if (config.MacAddress && !networks[mode].MacAddress) networks[mode].MacAddress = config.MacAddress;
   const first = Object.keys(networks)[0];
   if (['host', 'none'].includes(mode) && Object.keys(networks).length > 1)

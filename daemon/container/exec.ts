@@ -22,7 +22,8 @@ export interface ExecRequest {
   AttachStderr?: boolean;
   Tty?: boolean;
   DetachKeys?: string;
-  Cmd?: string[];
+  /** At least one word: the route sees to it. */
+  Cmd: string[];
   Env?: string[];
   User?: string;
   WorkingDir?: string;
@@ -63,7 +64,6 @@ export class ExecService {
 
   /** Makes an instance. @throws ERR_CONFLICT unless the container runs */
   create(container: Container, request: ExecRequest): ExecInstance {
-    if (!request.Cmd?.length) throw new DrydockError('ERR_BAD_PARAMETER', 'No exec command specified');
     permit('exec', container.record.state.status, container.id, container.name);
     let begin = (): void => {};
     const begun = new Promise<void>((resolve) => {
@@ -150,7 +150,7 @@ export class ExecService {
     const { request, container } = instance;
     const process = await container.jail!.exec(
       execProcess(container.record, {
-        args: request.Cmd!,
+        args: request.Cmd,
         env: request.Env ?? [],
         cwd: request.WorkingDir ?? '',
         user: request.User ?? '',
@@ -163,7 +163,7 @@ export class ExecService {
     instance.process = process;
     instance.running = true;
     instance.begin();
-    this.#event(instance, `exec_start: ${request.Cmd!.join(' ')}`);
+    this.#event(instance, `exec_start: ${request.Cmd.join(' ')}`);
     const drained = instance.io.connect(process);
     void this.#finish(instance, process, drained);
   }

@@ -71,6 +71,11 @@ function mountView(point: MountPoint): object {
   };
 }
 
+/** What `--tmpfs` asked for is shown by HostConfig.Tmpfs alone. */
+function mountsView(record: ContainerRecord): object[] {
+  return record.mounts.filter(({ Type, spec }) => Type !== 'tmpfs' || spec).map(mountView);
+}
+
 function endpointView(settings: EndpointSettings): object {
   return {
     IPAMConfig: settings.IPAMConfig ?? null,
@@ -131,7 +136,7 @@ export function inspectView(record: ContainerRecord, live: LiveView): object {
     HostConfig: hostConfigView(record),
     GraphDriver: { Name: live.driver, Data: {} },
     ...(live.sizes && { SizeRw: live.sizes.writableBytes, SizeRootFs: live.sizes.rootBytes }),
-    Mounts: record.mounts.map(mountView),
+    Mounts: mountsView(record),
     Config: { ...configView(record), Hostname: config.Hostname ?? '', Domainname: config.Domainname ?? '' },
     NetworkSettings: {
       Bridge: '',
@@ -290,6 +295,6 @@ export function summaryView(
     Status: statusText(record, wallMs),
     HostConfig: { NetworkMode: record.hostConfig.NetworkMode },
     NetworkSettings: { Networks: networksView(live.networks) },
-    Mounts: record.mounts.map(mountView),
+    Mounts: mountsView(record),
   };
 }

@@ -63,10 +63,8 @@ const refusals: Record<Operation, (status: Status, id: string, name: string) => 
     return undefined;
   },
   stop: (status) => (ALIVE.has(status) || status === 'restarting' ? undefined : ''),
-  kill: (status, id, name) =>
-    ALIVE.has(status) || status === 'restarting'
-      ? undefined
-      : `cannot kill container: ${name}: container ${id} is not running`,
+  kill: (status, id) =>
+    ALIVE.has(status) || status === 'restarting' ? undefined : `container ${id} is not running`,
   pause: (status, id) =>
     status === 'running'
       ? undefined

@@ -1,6 +1,7 @@
 /** Filters of `docker ps` and of `docker container prune`. Pure but for the lookups that are passed in. */
 import { DrydockError } from '#common/errors';
 import { labelMatches } from '../events/bus.ts';
+import { goBool } from '../go-text.ts';
 import type { Container } from './container.ts';
 import type { ContainerRecord } from './types.ts';
 
@@ -43,8 +44,8 @@ export async function containerPredicate(
   return (record) => tests.every((test) => test(record));
 }
 
-function bad(name: string, value: string): DrydockError {
-  return new DrydockError('ERR_BAD_PARAMETER', `invalid filter '${name}=${value}'`);
+function bad(name: string, value: string, why?: string): DrydockError {
+  return new DrydockError('ERR_BAD_PARAMETER', `invalid filter '${name}=${value}'${why ? `: ${why}` : ''}`);
 }
 
 async function predicate(
@@ -69,7 +70,9 @@ async function predicate(
       for (const value of values) if (!STATUSES.has(value)) throw bad(name, value);
       return any((r, v) => r.state.status === v);
     case 'exited':
-      for (const value of values) if (!/^\d+$/.test(value)) throw bad(name, value);
+      for (const value of values)
+        if (!/^-?\d+$/.test(value))
+          throw bad(name, value, `strconv.Atoi: parsing ${JSON.stringify(value)}: invalid syntax`);
       return any((r, v) => r.state.status === 'exited' && r.state.exitCode === Number(v));
     case 'health':
       for (const value of values)
@@ -91,11 +94,14 @@ async function predicate(
     case 'volume':
       return any((r, v) => r.mounts.some((m) => m.Destination === v || m.Source === v || m.Name === v));
     case 'expose':
+      for (const value of values) checkPort(name, value);
       return any((r, v) => Object.keys(r.config.ExposedPorts ?? {}).some((p) => portMatches(p, v)));
     case 'publish':
+      for (const value of values) checkPort(name, value);
       return any((r, v) => Object.keys(r.hostConfig.PortBindings ?? {}).some((p) => portMatches(p, v)));
     case 'is-task':
-      return () => !values.includes('true');
+      for (const value of values) if (goBool(value) === undefined) throw bad(name, `[${values.join(' ')}]`);
+      return () => !values.some((value) => goBool(value));
     case 'isolation':
       return any((r, v) => (r.hostConfig.Isolation || 'default') === v);
     default:
@@ -111,6 +117,14 @@ function nameTest(value: string): (name: string) => boolean {
   } catch {
     return (name) => name.includes(value);
   }
+}
+
+function checkPort(name: string, value: string): void {
+  if (!/^\d{1,5}(-\d{1,5})?(\/[a-z]+)?$/.test(value))
+    throw new DrydockError(
+      'ERR_BAD_PARAMETER',
+      `error while looking up for ${name} ${value}: invalid port: 80, 80/udp and 80-90/tcp are the forms`,
+    );
 }
 
 /** `80/tcp` against `80`, `80/tcp`, `80-90/udp`. */

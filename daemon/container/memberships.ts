@@ -33,13 +33,16 @@ export class Memberships {
     const { networks } = this.#deps;
     const { record } = container;
     checkJoinable(record, network);
-    if (Object.hasOwn(record.networks, network.name))
+    checkEndpoint(network.name, asked);
+    checkAddress(network, asked);
+    const isMember = Object.hasOwn(record.networks, network.name);
+    // As in dockerd, one that doesn't run is asked to be what it is.
+    if (isMember && !isAlive(record.state.status)) return;
+    if (isMember)
       throw new DrydockError(
         'ERR_FORBIDDEN',
         `endpoint with name ${record.name} already exists in network ${network.name}`,
       );
-    checkEndpoint(asked);
-    checkAddress(network, asked);
     await container.turns.take(async () => {
       if (isAlive(record.state.status))
         await networks.attach(record, network.name, asked, container.jail!.pid);
@@ -52,11 +55,14 @@ export class Memberships {
   /** Takes a container off a network. */
   async disconnect(container: Container, network: NetworkRecord): Promise<void> {
     const { record } = container;
-    if (record.hostConfig.NetworkMode === 'host')
-      throw new DrydockError('ERR_FORBIDDEN', 'container cannot be disconnected from host network');
+    if (record.hostConfig.NetworkMode === 'host' && network.driver === 'host')
+      throw new DrydockError(
+        'ERR_BAD_PARAMETER',
+        'cannot disconnect container from host network - container was created in host network mode',
+      );
     if (!Object.hasOwn(record.networks, network.name))
       throw new DrydockError(
-        'ERR_FORBIDDEN',
+        'ERR_NOT_CONNECTED',
         `container ${container.id} is not connected to network ${network.name}`,
       );
     await container.turns.take(async () => {
@@ -95,19 +101,19 @@ export class Memberships {
 /** Which containers can join which networks after their creation. */
 function checkJoinable(record: ContainerRecord, network: NetworkRecord): void {
   const mode = record.hostConfig.NetworkMode ?? '';
-  if (mode.startsWith('container:'))
+  if (mode !== 'host' && network.driver === 'host')
     throw new DrydockError(
-      'ERR_FORBIDDEN',
+      'ERR_BAD_PARAMETER',
+      'cannot connect container to host network - container must be created in host network mode',
+    );
+  if (mode.startsWith('container:') || mode === 'host')
+    throw new DrydockError(
+      'ERR_BAD_PARAMETER',
       'container sharing network namespace with another container or host cannot be connected to any other network',
     );
-  if (mode === 'host' || network.driver === 'host')
+  if (mode === 'none' || network.name === 'none')
     throw new DrydockError(
-      'ERR_FORBIDDEN',
-      'container cannot be connected to host network: conflicting networks',
-    );
-  if (mode === 'none' || network.driver === 'null')
-    throw new DrydockError(
-      'ERR_FORBIDDEN',
+      'ERR_BAD_PARAMETER',
       'container cannot be connected to multiple networks with one of the networks in private (none) mode',
     );
 }

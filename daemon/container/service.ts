@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Clock } from '#common/clock';
-import { DrydockError, errorCode } from '#common/errors';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
@@ -21,6 +21,7 @@ import { Container } from './container.ts';
 import { type ContainerDefaults, createRecord } from './create.ts';
 import type { DnsDefaults } from './files.ts';
 import { isAlive, permit, startsWithDaemon } from './lifecycle.ts';
+import { parseLink } from './links.ts';
 import { ContainerLog, logAttributes } from './logs.ts';
 import { Memberships } from './memberships.ts';
 import { newId, randomName } from './names.ts';
@@ -288,7 +289,7 @@ export class ContainerService {
     const points = collectMounts(
       record.hostConfig,
       record.config.Volumes,
-      inheritedMounts(record.hostConfig, (reference) => this.find(reference).record.mounts),
+      inheritedMounts(record.hostConfig, (reference) => this.#named(reference).record.mounts),
       own,
     );
     record.mounts = points;
@@ -314,14 +315,31 @@ export class ContainerService {
     }
   }
 
-  /**
-   * Containers to share namespaces with must exist. A network need not yet: as in dockerd that is found at the start, and
-   * a 404 at create would make the CLI pull the image.
-   */
+  /** Another container that a new one names. Not found is a bad request, as in dockerd: 404 makes the CLI pull the image. */
+  #named(reference: string): Container {
+    try {
+      return this.find(reference);
+    } catch (error) {
+      throw new DrydockError('ERR_BAD_PARAMETER', errorMessage(error), { cause: error });
+    }
+  }
+
+  /** Containers to share namespaces with, or to link to, must exist; a network need not before the start. */
   #checkNamed(record: ContainerRecord): void {
-    const { hostConfig } = record;
-    for (const mode of [hostConfig.NetworkMode, hostConfig.PidMode, hostConfig.IpcMode])
-      if (mode?.startsWith('container:')) this.find(mode.slice('container:'.length));
+    const { NetworkMode, PidMode, IpcMode, Links } = record.hostConfig;
+    for (const mode of [NetworkMode, PidMode, IpcMode])
+      if (mode?.startsWith('container:')) this.#named(mode.slice('container:'.length));
+    if (NetworkMode !== 'bridge') return;
+    for (const { name } of (Links ?? []).map(parseLink))
+      try {
+        this.find(name);
+      } catch (error) {
+        throw new DrydockError(
+          'ERR_BAD_PARAMETER',
+          `could not get container for ${name}: ${errorMessage(error)}`,
+          { cause: error },
+        );
+      }
   }
 
   /** What a container gets of what it asks for. @throws what its runtime refuses */
@@ -434,15 +452,8 @@ export class ContainerService {
   }
 
   async rename(container: Container, wishedName: string): Promise<void> {
-    if (wishedName === '')
-      throw new DrydockError('ERR_BAD_PARAMETER', 'Neither old nor new names may be empty');
     const name = checkName(wishedName);
     const oldName = container.name;
-    if (name === oldName)
-      throw new DrydockError(
-        'ERR_BAD_PARAMETER',
-        'Renaming a container with the same name as its current name',
-      );
     this.#reserve(name, container.id);
     try {
       container.record.name = name;

@@ -24,7 +24,7 @@ function record(request: CreateRequest, defaults: Partial<ContainerDefaults> = {
     logConfig: { Type: 'json-file', Config: {} },
     defaultRuntime: 'drydock',
     defaults: { ...CONTAINER_DEFAULTS, ...defaults },
-    hostSize: { processors: 4, memoryBytes: 0 },
+    hostSize: { processors: 4, memoryNodes: 1 },
   }).record;
 }
 

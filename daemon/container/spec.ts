@@ -220,17 +220,17 @@ function environment(record: ContainerRecord, links: string[] = []): string[] {
 /** The capability set after --cap-add and --cap-drop (moby: oci/caps TweakCapabilities). */
 export function capabilities(host: HostConfig, privileged: boolean): string[] {
   if (privileged) return [...ALL_CAPABILITIES];
-  const names = (list: string[] | null | undefined): string[] =>
-    (list ?? []).map((entry) => {
+  const names = (field: 'CapAdd' | 'CapDrop'): string[] =>
+    (host[field] ?? []).map((entry) => {
       const upper = entry.toUpperCase();
       if (upper === 'ALL') return 'ALL';
       const name = upper.startsWith('CAP_') ? upper : `CAP_${upper}`;
       if (!ALL_CAPABILITIES.includes(name))
-        throw new DrydockError('ERR_BAD_PARAMETER', `invalid CapAdd/CapDrop: unknown capability: "${name}"`);
+        throw new DrydockError('ERR_BAD_PARAMETER', `invalid ${field}: unknown capability: "${name}"`);
       return name;
     });
-  const added = names(host.CapAdd);
-  const dropped = names(host.CapDrop);
+  const added = names('CapAdd');
+  const dropped = names('CapDrop');
   const start = added.includes('ALL')
     ? ALL_CAPABILITIES
     : dropped.includes('ALL')

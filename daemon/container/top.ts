@@ -8,7 +8,7 @@ import { permit } from './lifecycle.ts';
 const run = promisify(execFile);
 const PS_OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 
-/** The table of GET /containers/ID/top. @throws ERR_CONFLICT when the container does not run, ERR_BAD_PARAMETER for options without a PID column */
+/** The table of GET /containers/ID/top. @throws ERR_CONFLICT when the container does not run, ERR_PS for options that ps refuses, or without a PID column */
 export async function processTable(
   container: Container,
   psArgs: string,
@@ -19,12 +19,14 @@ export async function processTable(
   try {
     ({ stdout: text } = await run('ps', psArgs.split(/\s+/), { maxBuffer: PS_OUTPUT_BYTES_MAX }));
   } catch (error) {
-    throw new DrydockError('ERR_PS', `error running ps ${psArgs}: ${errorMessage(error)}`);
+    // Its first line says why.
+    const [why = ''] = String((error as { stderr?: string }).stderr ?? '').split('\n');
+    throw new DrydockError('ERR_PS', `ps: ${why || errorMessage(error)}`);
   }
   const [head = '', ...lines] = text.split('\n');
   const titles = head.trim().split(/\s+/);
   const pidColumn = titles.indexOf('PID');
-  if (pidColumn < 0) throw new DrydockError('ERR_BAD_PARAMETER', "Couldn't find PID field in ps output");
+  if (pidColumn < 0) throw new DrydockError('ERR_PS', "Couldn't find PID field in ps output");
   const processes = lines
     .map((line) => line.trim().split(/\s+/))
     .filter((fields) => pids.has(Number(fields[pidColumn])))

@@ -4,6 +4,8 @@
  * here is an error or a warning by the design's rule: a promise of security is an error, a wish about resources a
  * warning. Nothing is dropped in silence. Pure.
  */
+import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { cpus } from 'node:os';
 import { DrydockError } from '#common/errors';
 import { MEMORY_BYTES_MIN, NAME_LENGTH_MAX } from '../limits.ts';
@@ -49,13 +51,13 @@ export function checkConfig(config: ContainerConfig): void {
 /** How the number of processors is known; a test gives its own. */
 export interface HostSize {
   processors: number;
-  memoryBytes: number;
+  memoryNodes: number;
 }
 
 /** Checks what the host is asked for; returns warnings for the client. */
 export function checkHostConfig(
   host: HostConfig,
-  size: HostSize = { processors: cpus().length, memoryBytes: 0 },
+  size: HostSize = { processors: cpus().length, memoryNodes: memoryNodes() },
 ): string[] {
   checkRestart(host);
   checkMemory(host);
@@ -63,6 +65,7 @@ export function checkHostConfig(
   checkModes(host);
   checkUnsupported(host);
   checkLogs(host);
+  checkExtraHosts(host);
   return warnings(host);
 }
 
@@ -111,12 +114,13 @@ function checkCpu(host: HostConfig, size: HostSize): void {
   if (CpuPeriod !== 0 && (CpuPeriod < 1000 || CpuPeriod > 1_000_000))
     throw invalid('CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)');
   if (CpuQuota > 0 && CpuQuota < 1000) throw invalid('CPU cfs quota can not be less than 1ms (i.e. 1000)');
-  if ((host.CpuShares ?? 0) < 0) throw invalid('invalid CPU shares: must not be negative');
+  if ((host.CpuShares ?? 0) < 0)
+    throw invalid(`invalid CPU shares (${host.CpuShares}): value must be a positive integer`);
   if (BlkioWeight !== 0 && (BlkioWeight < 10 || BlkioWeight > 1000))
     throw invalid('Range of blkio weight is from 10 to 1000');
   checkBlkio(host);
   checkCpuset(host.CpusetCpus ?? '', 'cpus', size.processors);
-  checkCpuset(host.CpusetMems ?? '', 'mems', Number.POSITIVE_INFINITY);
+  checkCpuset(host.CpusetMems ?? '', 'mems', size.memoryNodes);
 }
 
 /** Limits of devices, which a CLI checks itself; the device is looked at when the container starts. */
@@ -140,9 +144,27 @@ function checkCpuset(text: string, kind: 'cpus' | 'mems', available: number): vo
   for (const part of text.split(',')) {
     const match = /^(\d+)(?:-(\d+))?$/.exec(part);
     const last = Number(match?.[2] ?? match?.[1]);
-    if (!match || Number(match[1]) > last) throw invalid(`Invalid value ${text} for cpuset ${kind}`);
+    if (!match || Number(match[1]) > last)
+      throw invalid(`Invalid value ${text} for cpuset ${kind}: invalid format: ${part}`);
     if (last >= available)
-      throw invalid(`Requested CPUs are not available - requested ${text}, available: 0-${available - 1}`);
+      throw invalid(
+        `Requested ${kind === 'cpus' ? 'CPUs' : 'memory nodes'} are not available - requested ${text}, available: ${range(available)}`,
+      );
+  }
+}
+
+/** How the kernel writes the first numbers. */
+function range(count: number): string {
+  return count === 1 ? '0' : `0-${count - 1}`;
+}
+
+/** Of this machine; one where the kernel knows none (sysfs-devices-node). */
+function memoryNodes(): number {
+  try {
+    const [, last = '0'] = /(\d+)\s*$/.exec(readFileSync('/sys/devices/system/node/online', 'utf8')) ?? [];
+    return Number(last) + 1;
+  } catch {
+    return 1;
   }
 }
 
@@ -162,8 +184,19 @@ function checkModes(host: HostConfig): void {
   if (!['', 'host', 'private'].includes(host.CgroupnsMode ?? ''))
     throw invalid(`invalid cgroup namespace mode: ${host.CgroupnsMode}`);
   if (!['', 'default'].includes(host.Isolation ?? ''))
-    throw invalid(`invalid isolation '${host.Isolation}' on linux`);
-  if (host.NetworkMode === 'container:') throw invalid('invalid container format container:<name|id>');
+    throw invalid(`invalid isolation (${host.Isolation}): linux only supports 'default'`);
+  if (host.NetworkMode === 'container:')
+    throw invalid('invalid network mode: invalid container format container:<name|id>');
+}
+
+function checkExtraHosts(host: HostConfig): void {
+  for (const entry of host.ExtraHosts ?? []) {
+    const [, name, address = ''] = /^([^:]+):(.*)$/.exec(entry) ?? [];
+    if (name === undefined) throw invalid(`bad format for add-host: ${JSON.stringify(entry)}`);
+    const bare = address.replace(/^\[(.*)\]$/, '$1');
+    if (address !== 'host-gateway' && isIP(bare) === 0)
+      throw invalid(`invalid IP address in add-host: ${JSON.stringify(address)}`);
+  }
 }
 
 /** Wishes that are refused: the container would run with less protection, or without what it needs, than its user believes. */
@@ -221,13 +254,14 @@ function checkLogs(host: HostConfig): void {
   const known = Object.hasOwn(LOG_OPTIONS, type) ? LOG_OPTIONS[type]! : undefined;
   if (!known) throw invalid(`logger: no log driver named '${type}' is registered`);
   for (const [name, value] of Object.entries(host.LogConfig?.Config ?? {})) {
+    if (type === 'none') return;
     if (!known.has(name)) throw invalid(`unknown log opt '${name}' for ${type} log driver`);
     if (name === 'max-size' && value !== '-1') sizeBytes(value);
     if (name === 'max-file' && !(Number(value) >= 1)) throw invalid('max-file cannot be less than 1');
     if (name === 'compress' && value !== 'true' && value !== 'false')
       throw invalid(`invalid value for compress: ${JSON.stringify(value)}: true or false is needed`);
     if (name === 'mode' && value !== 'blocking' && value !== 'non-blocking')
-      throw invalid(`logger: logging mode "${value}" is not valid`);
+      throw invalid(`logger: logging mode not supported: ${value}`);
     if (name !== 'max-buffer-size') continue;
     if (host.LogConfig?.Config?.mode !== 'non-blocking')
       throw invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'");
@@ -256,6 +290,10 @@ function warnings(host: HostConfig): string[] {
     'Specifying a kernel memory limit is deprecated and will be removed in a future release.',
   );
   discard(host.KernelMemoryTCP, 'Kernel memory TCP limits are not supported. Limitation discarded.');
+  discard(
+    host.OomKillDisable && !host.Memory,
+    'OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.',
+  );
   discard(
     host.CpuCount || host.CpuPercent || host.IOMaximumIOps || host.IOMaximumBandwidth,
     'CpuCount, CpuPercent, IOMaximumIOps and IOMaximumBandwidth are for Windows only and were discarded.',

@@ -68,7 +68,7 @@ describe('--mount', () => {
       { Type: 'volume', Source: 'vv', Target: '/c', VolumeOptions: { Subpath: '../x' } },
       /subpath must be a relative path/,
     ],
-    [{ Type: 'npipe', Target: '/c' }, /mount type unknown: "npipe"/],
+    [{ Type: 'npipe', Target: '/c' }, /for type "npipe": mount type unknown/],
     [{ Type: 'volume', Target: '/' }, /destination can't be/],
   ])('%j is refused', (request, message) => {
     expect(() => parseMount(request)).toThrow(message);

@@ -17,12 +17,12 @@ function invalid(message: string): DrydockError {
   return new DrydockError('ERR_BAD_PARAMETER', message);
 }
 
-function cleanDestination(path: string, spec: string): string {
+function cleanDestination(path: string, spec: string, type: 'bind' | 'volume' = 'volume'): string {
   const text = path.trim();
   if (text === '') throw invalid(`invalid volume specification: '${spec}'`);
   if (!text.startsWith('/'))
     throw invalid(
-      `invalid volume specification: '${spec}': invalid mount config for type "volume": invalid mount path: '${text}' mount path must be absolute`,
+      `invalid volume specification: '${spec}': invalid mount config for type "${type}": invalid mount path: '${text}' mount path must be absolute`,
     );
   const clean = posix.normalize(text).replace(/(.)\/$/, '$1');
   if (clean === '/')
@@ -46,9 +46,9 @@ export function parseBind(spec: string): MountPoint {
     });
   // `/a:ro` can't be told from a destination: docker takes the second part as one and finds it is not absolute.
   const [source, target, mode = ''] = parts as [string, string, string?];
-  const destination = cleanDestination(target, spec);
-  const options = mode === '' ? [] : mode.split(',');
   const isHost = source.startsWith('/');
+  const destination = cleanDestination(target, spec, isHost ? 'bind' : 'volume');
+  const options = mode === '' ? [] : mode.split(',');
   checkMode(options, isHost);
   const readOnly = options.includes('ro');
   if (!isHost) {
@@ -56,7 +56,14 @@ export function parseBind(spec: string): MountPoint {
       throw invalid(
         `create ${source}: "${source}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`,
       );
-    return volumePoint({ name: source, destination, mode, readOnly, noCopy: options.includes('nocopy') });
+    // moby's default for volumes.
+    return volumePoint({
+      name: source,
+      destination,
+      mode: mode || 'z',
+      readOnly,
+      noCopy: options.includes('nocopy'),
+    });
   }
   return {
     Type: 'bind',
@@ -140,7 +147,7 @@ export function parseMount(request: MountRequest): MountPoint {
     case 'image':
       return imageMount(request, destination, bad);
     default:
-      throw invalid(`mount type unknown: "${type}"`);
+      throw bad('mount type unknown');
   }
 }
 
@@ -297,8 +304,9 @@ export function inheritedMounts(
   mountsOf: (reference: string) => MountPoint[],
 ): MountPoint[] {
   return (host.VolumesFrom ?? []).flatMap((entry) => {
+    if (entry === '') throw invalid('volumes-from specification cannot be an empty string');
     const [reference = '', mode = ''] = entry.split(':');
-    if (!['', 'ro', 'rw', 'z', 'Z'].includes(mode)) throw invalid(`invalid mode for volumes-from: ${mode}`);
+    if (!['', 'ro', 'rw', 'z', 'Z'].includes(mode)) throw invalid(`invalid mode: ${mode}`);
     return mountsOf(reference)
       .filter((point) => point.Type === 'bind' || point.Type === 'volume')
       .map((point) => ({ ...point, RW: mode === 'ro' ? false : point.RW, anonymous: false, noCopy: true }));
@@ -331,10 +339,13 @@ export function collectMounts(
   for (const mount of host.Mounts ?? []) add(parseMount(mount));
   for (const [path, text] of Object.entries(host.Tmpfs ?? {})) {
     const { options, readOnly } = mergeTmpfsOptions(text);
+    if (!path.startsWith('/')) throw invalid(`invalid mount path: '${path}' mount path must be absolute`);
+    if (posix.normalize(path) === '/') throw invalid("invalid specification: destination can't be '/'");
     add(tmpfsPoint(cleanDestination(path, path), options, readOnly));
   }
   for (const path of Object.keys(imageVolumes ?? {})) {
-    const destination = cleanDestination(path, path);
+    // An image may name one that is relative: it begins at the root (moby: GetResourcePath).
+    const destination = cleanDestination(posix.join('/', path), path);
     if (found.has(destination)) continue;
     found.set(destination, volumePoint({ name: '', destination, mode: '', readOnly: false, noCopy: false }));
   }

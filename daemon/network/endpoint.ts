@@ -4,7 +4,7 @@ import { DrydockError } from '#common/errors';
 import type { Attachment } from '#netstack';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import { endpointOptions } from './options.ts';
-import type { NetworkRecord, SubnetConfig } from './record.ts';
+import { type NetworkRecord, PREDEFINED, type SubnetConfig } from './record.ts';
 import { addressesOf, contains, formatAddress, parseAddress, parseRange, parseSubnet } from './subnets.ts';
 import { contains6 } from './subnets6.ts';
 
@@ -57,15 +57,14 @@ export function restrictedAddress(network: NetworkRecord, others: readonly strin
   );
 }
 
+function bad(text: string): DrydockError {
+  return new DrydockError('ERR_BAD_PARAMETER', `invalid endpoint settings:\n${text}`);
+}
+
 /** Refuses fixed addresses where docker does. */
 export function checkAddress(network: NetworkRecord, asked: EndpointSettings): void {
   const { IPv4Address: address = '', IPv6Address: address6 = '' } = asked.IPAMConfig ?? {};
-  const bad = (text: string): DrydockError =>
-    new DrydockError('ERR_BAD_PARAMETER', `invalid endpoint settings: ${text}`);
   if (address === '' && address6 === '') return;
-  if (address !== '' && !isIPv4(address)) throw bad(`invalid IPv4 address: ${address}`);
-  if (address6 !== '' && !isIPv6(address6)) throw bad(`invalid IPv6 address: ${address6}`);
-  if (network.predefined) throw bad('user specified IP address is supported on user defined networks only');
   if (!network.userSubnet)
     throw bad(
       'user specified IP address is supported only when connecting to networks with user configured subnets',
@@ -74,13 +73,21 @@ export function checkAddress(network: NetworkRecord, asked: EndpointSettings): v
     if (text !== '' && !isOn(network, text)) throw bad(`no configured subnet contains IP address ${text}`);
 }
 
-/** Checks what does not depend on the network. @throws ERR_BAD_PARAMETER */
-export function checkEndpoint(asked: EndpointSettings): void {
+/** Checks what does not depend on the network, which need not exist yet, but for its name. @throws ERR_BAD_PARAMETER */
+export function checkEndpoint(networkName: string, asked: EndpointSettings): void {
+  const { IPv4Address: address, IPv6Address: address6, LinkLocalIPs } = asked.IPAMConfig ?? {};
+  if (Object.hasOwn(PREDEFINED, networkName)) {
+    if (address || address6)
+      throw bad('user specified IP address is supported on user defined networks only');
+    if (asked.Aliases?.length)
+      throw bad('network-scoped alias is supported only for containers in user defined networks');
+  }
+  if (address && !isIPv4(address)) throw bad(`invalid IPv4 address: ${address}`);
+  if (address6 && !isIPv6(address6)) throw bad(`invalid IPv6 address: ${address6}`);
+  for (const own of LinkLocalIPs ?? [])
+    if (!isIPv4(own) || !own.startsWith('169.254.'))
+      throw bad(`invalid link-local IP address: ${own}: one of 169.254.0.0/16 is needed`);
+  if (asked.MacAddress && !/^([0-9a-f]{2}[:-]){5}[0-9a-f]{2}$/i.test(asked.MacAddress))
+    throw new DrydockError('ERR_BAD_PARAMETER', `invalid MAC address ${asked.MacAddress}`);
   endpointOptions(asked);
-  for (const address of asked.IPAMConfig?.LinkLocalIPs ?? [])
-    if (!isIPv4(address) || !address.startsWith('169.254.'))
-      throw new DrydockError(
-        'ERR_BAD_PARAMETER',
-        `invalid link local IP address: ${address}: one of 169.254.0.0/16 is needed`,
-      );
 }

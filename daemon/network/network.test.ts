@@ -108,7 +108,7 @@ describe('a new network', () => {
 
   it('takes a subnet and gateway that are asked for', () => {
     expect(
-      newNetwork({ Name: 'n', IPAM: { Config: [{ Subnet: '10.9.8.7/24', Gateway: '10.9.8.254' }] } }, facts),
+      newNetwork({ Name: 'n', IPAM: { Config: [{ Subnet: '10.9.8.0/24', Gateway: '10.9.8.254' }] } }, facts),
     ).toMatchObject({
       userSubnet: true,
       ipam: { Config: [{ Subnet: '10.9.8.0/24', Gateway: '10.9.8.254' }] },
@@ -137,13 +137,15 @@ describe('a new network', () => {
     [{ Name: 'n', IPAM: { Config: [{ Subnet: '172.17.5.0/24' }] } }, /Pool overlaps/],
     [
       { Name: 'n', IPAM: { Config: [{ Subnet: '10.0.0.0/24', Gateway: '10.0.1.1' }] } },
-      /no matching subnet for gateway/,
+      /invalid gateway 10.0.1.1: parent subnet .* doesn't contain this address/,
     ],
+    [{ Name: 'n', IPAM: { Config: [{ Subnet: '10.0.0.9/24' }] } }, /it should be 10.0.0.0\/24/],
+    [{ Name: 'n', ConfigOnly: true, Internal: true }, /can only contain network specific fields/],
     [{ Name: 'n', IPAM: { Config: [{ Gateway: '10.0.1.1' }] } }, /needs a subnet/],
     [{ Name: 'n', EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fd00:9:0:0:1::/80' }] } }, /Pool overlaps/],
     [
       { Name: 'n', EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fd00:1::/64', Gateway: 'fd00:2::1' }] } },
-      /no matching subnet/,
+      /invalid gateway fd00:2::1: parent subnet/,
     ],
     [{ Name: 'n', EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fd00:1::/127' }] } }, /invalid subnet/],
   ])('%j is refused', (request, message) => {

@@ -9,6 +9,7 @@ const BRIDGE = 'com.docker.network.bridge.';
 export const ICC_OPTION = 'com.docker.network.bridge.enable_icc';
 /** Where ports are published that name no address. */
 export const HOST_BINDING_OPTION = 'com.docker.network.bridge.host_binding_ipv4';
+const MASQUERADE = `${BRIDGE}enable_ip_masquerade`;
 const MTU = 'com.docker.network.driver.mtu';
 const PREFIX = 'com.docker.network.container_iface_prefix';
 const ENDPOINT = 'com.docker.network.endpoint.';
@@ -38,6 +39,8 @@ function truth(name: string, text: string): boolean {
 
 /** Reads a network's options. @throws ERR_BAD_PARAMETER, and ERR_NOT_IMPLEMENTED for a promise that can't be kept */
 export function bridgeOptions(options: Record<string, string>): BridgeOptions {
+  // It has no effect here, but a word that is none is a mistake here too.
+  truth(MASQUERADE, options[MASQUERADE] ?? 'true');
   const hostAddress = options[HOST_BINDING_OPTION] ?? '';
   if (hostAddress !== '' && isIP(hostAddress) === 0)
     throw invalid(`failed to parse host_binding_ipv4: ${JSON.stringify(hostAddress)} is no address`);

@@ -1,6 +1,7 @@
 /** A docker network's record, and how one is made from a request. Pure. */
 import { DrydockError } from '#common/errors';
 import type { AddressPool } from '../config-values.ts';
+import { checkConfiguration } from './config-only.ts';
 import { bridgeOptions } from './options.ts';
 import {
   chooseSubnet,
@@ -67,6 +68,10 @@ export interface NetworkRecord {
   };
   options: Record<string, string>;
   labels: Record<string, string>;
+  /** Of a network that is nothing but this: what others are made from. */
+  configuration?: Pick<CreateNetworkRequest, 'IPAM' | 'EnableIPv6'>;
+  /** The name of the configuration that it was made from. */
+  configFrom?: string;
   /** The request of the default network, as text: a daemon that is configured otherwise makes it anew. */
   configured?: string;
 }
@@ -102,13 +107,15 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
     throw invalid(`invalid network name: ${JSON.stringify(name)}: it must not be empty or contain a slash`);
   const driver = request.Driver || 'bridge';
   const isPredefined = Object.hasOwn(PREDEFINED, name);
-  refuseUnsupported(request, driver, isPredefined);
-  const bridge = driver === 'bridge';
+  if (request.ConfigOnly) checkConfiguration(request);
+  else refuseUnsupported(request, driver, isPredefined);
+  const { ConfigOnly, ConfigFrom, IPAM, EnableIPv6 } = request;
+  const bridge = driver === 'bridge' && !ConfigOnly;
   return {
     id: facts.id,
     name,
     created: facts.created,
-    driver: driver as NetworkRecord['driver'],
+    driver: ConfigOnly ? 'null' : (driver as NetworkRecord['driver']),
     internal: request.Internal === true,
     attachable: request.Attachable === true,
     predefined: isPredefined,
@@ -121,15 +128,21 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
     },
     options: { ...request.Options },
     labels: { ...request.Labels },
+    ...(ConfigOnly && { configuration: { IPAM: IPAM ?? {}, EnableIPv6: EnableIPv6 === true } }),
+    ...(ConfigFrom?.Network && { configFrom: ConfigFrom.Network }),
   };
 }
 
 function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPredefined: boolean): void {
-  if (request.Scope === 'swarm' || driver === 'overlay' || request.Ingress)
-    throw new DrydockError(
-      'ERR_NOT_SWARM',
+  const swarm: [unknown, string][] = [
+    [
+      driver === 'overlay',
       'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
-    );
+    ],
+    [request.Ingress, 'Ingress network can only be global scope network'],
+    [request.Scope === 'swarm', 'cannot create a swarm scoped network when swarm is not active'],
+  ];
+  for (const [asked, message] of swarm) if (asked) throw new DrydockError('ERR_FORBIDDEN', message);
   if ((driver === 'host' || driver === 'null') && !isPredefined)
     throw new DrydockError('ERR_FORBIDDEN', `only one instance of "${driver}" network is allowed`);
   if (!['bridge', 'host', 'null'].includes(driver))
@@ -139,8 +152,6 @@ function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPred
   bridgeOptions(request.Options ?? {});
   if (request.EnableIPv4 === false)
     throw new DrydockError('ERR_NOT_IMPLEMENTED', 'a network without IPv4 is not supported');
-  if (request.ConfigOnly || request.ConfigFrom?.Network)
-    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'configuration-only networks are not supported');
 }
 
 function subnetOf(configs: IpamConfig[], { used, pools }: NetworkFacts): SubnetConfig {
@@ -153,7 +164,8 @@ function subnetOf(configs: IpamConfig[], { used, pools }: NetworkFacts): SubnetC
     );
   const gateway = asked.Gateway || firstAddress(subnet);
   const address = parseAddress(gateway);
-  if (address === undefined || !contains(subnet, address)) throw noSubnetFor(gateway);
+  if (address === undefined || !contains(subnet, address))
+    throw badIpam(`invalid gateway ${gateway}: ${notIn(formatSubnet(subnet), address !== undefined)}`);
   return { Subnet: formatSubnet(subnet), Gateway: gateway, ...restrictions(asked, subnet) };
 }
 
@@ -163,14 +175,18 @@ function restrictions(asked: IpamConfig, subnet: Subnet): Pick<IpamConfig, 'IPRa
   if (asked.IPRange) {
     const range = parseRange(asked.IPRange);
     if (range.prefix < subnet.prefix || !contains(subnet, range.base))
-      throw invalid(`invalid network config: no matching subnet for range ${asked.IPRange}`);
+      throw badIpam(
+        `invalid ip-range ${asked.IPRange}: parent subnet ${formatSubnet(subnet)} doesn't contain ip-range`,
+      );
     found.IPRange = formatSubnet(range);
   }
   const reserved = Object.entries(asked.AuxiliaryAddresses ?? {});
-  for (const [, text] of reserved) {
+  for (const [name, text] of reserved) {
     const address = parseAddress(text);
     if (address === undefined || !contains(subnet, address))
-      throw invalid(`invalid network config: no matching subnet for aux-address ${text}`);
+      throw badIpam(
+        `invalid auxiliary address ${name}: ${notIn(formatSubnet(subnet), address !== undefined)}`,
+      );
   }
   if (reserved.length > 0) found.AuxiliaryAddresses = Object.fromEntries(reserved);
   return found;
@@ -185,12 +201,16 @@ function subnet6Of(configs: IpamConfig[], facts: NetworkFacts): SubnetConfig {
       'invalid pool request: Pool overlaps with other one on this address space',
     );
   const gateway = asked.Gateway ? canonicalAddress6(asked.Gateway) : first;
-  if (!contains6(subnet, gateway)) throw noSubnetFor(gateway);
+  if (!contains6(subnet, gateway)) throw badIpam(`invalid gateway ${gateway}: ${notIn(subnet, true)}`);
   return { Subnet: subnet, Gateway: gateway };
 }
 
-function noSubnetFor(gateway: string): DrydockError {
-  return invalid(`invalid network config: no matching subnet for gateway ${gateway}`);
+function badIpam(message: string): DrydockError {
+  return invalid(`invalid network config:\n${message}`);
+}
+
+function notIn(subnet: string, isAddress: boolean): string {
+  return isAddress ? `parent subnet ${subnet} doesn't contain this address` : 'invalid address';
 }
 
 /** An IPv6 subnet is a wish for IPv6, as --ipv6 is: dockerd would keep the subnet and use it for nothing. */
@@ -213,5 +233,9 @@ function subnets(request: CreateNetworkRequest, facts: NetworkFacts): SubnetConf
 
 function checkIpam(config: IpamConfig): void {
   if (config.Gateway && !config.Subnet)
-    throw invalid(`invalid network config: gateway ${config.Gateway} needs a subnet: give --subnet too`);
+    throw badIpam(`gateway ${config.Gateway} needs a subnet: give --subnet too`);
+  const subnet = config.Subnet ?? '';
+  if (subnet === '' || subnet.includes(':')) return;
+  const masked = formatSubnet(parseSubnet(subnet));
+  if (masked !== subnet) throw badIpam(`invalid subnet ${subnet}: it should be ${masked}`);
 }

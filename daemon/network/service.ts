@@ -13,6 +13,7 @@ import { newId } from '../container/names.ts';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import type { EventBus } from '../events/bus.ts';
 import type { RecordFolder } from '../store/record-folder.ts';
+import { fromConfiguration } from './config-only.ts';
 import { checkAddress, configOf, dnsNames, type Endpoint, isOn, restrictedAddress } from './endpoint.ts';
 import { bridgeOptions, endpointOptions } from './options.ts';
 import { formatGuestPort, portWishes } from './ports.ts';
@@ -170,13 +171,19 @@ export class NetworkService {
   /** Makes a user network. @returns the record and warnings */
   async create(request: CreateNetworkRequest): Promise<NetworkRecord> {
     const name = request.Name ?? '';
-    if (Object.hasOwn(PREDEFINED, name))
-      throw new DrydockError('ERR_FORBIDDEN', `operation is not permitted on predefined ${name} network`);
+    if (Object.hasOwn(PREDEFINED, name) || name === 'default')
+      throw new DrydockError('ERR_FORBIDDEN', `operation is not permitted on predefined ${name} network `);
     if (this.list().some((n) => n.name === name))
       throw new DrydockError('ERR_CONFLICT', `network with name ${name} already exists`);
-    const wanted = request.IPAM?.Config?.length ? this.#ownSubnets() : await this.#usedSubnets();
-    const options = { ...this.#deps.optionsByDriver[request.Driver || 'bridge'], ...request.Options };
-    const record = newNetwork({ ...request, Options: options }, this.#facts(wanted));
+    const { ConfigFrom, Driver } = request;
+    const configured = ConfigFrom?.Network
+      ? fromConfiguration(
+          request,
+          this.list().find((n) => n.name === ConfigFrom.Network),
+        )
+      : { ...request, Options: { ...this.#deps.optionsByDriver[Driver || 'bridge'], ...request.Options } };
+    const wanted = configured.IPAM?.Config?.length ? this.#ownSubnets() : await this.#usedSubnets();
+    const record = newNetwork(configured, this.#facts(wanted));
     await this.#add(record);
     this.#event('create', record);
     return record;
@@ -189,6 +196,11 @@ export class NetworkService {
       throw new DrydockError(
         'ERR_FORBIDDEN',
         `${record.name} is a pre-defined network and cannot be removed`,
+      );
+    if (record.configuration && this.list().some(({ configFrom }) => configFrom === record.name))
+      throw new DrydockError(
+        'ERR_FORBIDDEN',
+        `error while removing network: configuration network "${record.name}" is in use`,
       );
     const endpoints = this.#live.get(record.id)?.endpoints;
     if (endpoints && endpoints.size > 0) {
@@ -347,6 +359,8 @@ export class NetworkService {
   /** Attaches a container to one network. */
   async attach(record: ContainerRecord, name: string, asked: EndpointSettings, pid: number): Promise<void> {
     const network = this.find(name);
+    if (network.configuration)
+      throw new DrydockError('ERR_FORBIDDEN', 'cannot create endpoint on configuration-only network');
     const endpointId = newId(this.#deps.rng);
     const fixed = { ...asked, NetworkID: network.id, EndpointID: endpointId };
     if (network.driver !== 'bridge') return;

@@ -51,7 +51,7 @@ function parseCidr(text: string, prefixMax: number): Subnet {
   if (number === undefined || !/^\d{1,2}$/.test(bits) || prefix > prefixMax || prefix < 1)
     throw new DrydockError(
       'ERR_BAD_PARAMETER',
-      `invalid subnet ${text}: an IPv4 subnet of /1 to /30 is needed`,
+      `invalid network config:\ninvalid subnet ${text}: invalid CIDR block notation: an IPv4 subnet of /1 to /30 is needed`,
     );
   return { base: Math.floor(number / size(prefix)) * size(prefix), prefix };
 }

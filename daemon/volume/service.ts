@@ -138,6 +138,11 @@ export class VolumeService {
       );
     const options = { ...request.DriverOpts };
     const name = request.Name || newId(this.#deps.rng);
+    if (name.length === 1)
+      throw new DrydockError(
+        'ERR_BAD_PARAMETER',
+        `create ${name}: volume name is too short, names should be at least two alphanumeric characters`,
+      );
     if (!VOLUME_NAME.test(name))
       throw new DrydockError(
         'ERR_BAD_PARAMETER',

@@ -261,6 +261,46 @@ describe('resources', () => {
     expect(daemon.networks.open).toBe(0);
   });
 
+  it('networks from a configuration have what it says, and hold it', async () => {
+    const IPAM = { Config: [{ Subnet: '10.9.0.0/24' }] };
+    await call('POST', '/networks/create', { Name: 'config', ConfigOnly: true, IPAM, Labels: { a: 'b' } });
+    const made = await call('POST', '/networks/create', { Name: 'net', ConfigFrom: { Network: 'config' } });
+    expect(made.status).toBe(201);
+    expect((await call('GET', '/networks/config')).body).toMatchObject({
+      Driver: 'null',
+      ConfigOnly: true,
+      IPAM,
+    });
+    expect((await call('GET', '/networks/net')).body).toMatchObject({
+      Driver: 'bridge',
+      ConfigFrom: { Network: 'config' },
+      IPAM: { Config: [{ Subnet: '10.9.0.0/24', Gateway: '10.9.0.1' }] },
+      Labels: { a: 'b' },
+    });
+    for (const [body, message] of [
+      [{ Labels: { c: 'd' } }, /user specified configurations are not supported/],
+      [{ Options: { c: 'd' } }, /network driver options are not supported/],
+      [{ ConfigFrom: { Network: 'bridge' } }, /configuration network "bridge" does not exist/],
+    ] as const) {
+      const refused = await call('POST', '/networks/create', {
+        Name: 'other',
+        ConfigFrom: { Network: 'config' },
+        ...body,
+      });
+      expect((refused.body as { message: string }).message).toMatch(message);
+    }
+    await create('on', { HostConfig: { NetworkMode: 'config' } });
+    expect((await call('POST', '/containers/on/start')).body).toEqual({
+      message: 'cannot create endpoint on configuration-only network',
+    });
+    await call('DELETE', '/containers/on');
+    expect((await call('DELETE', '/networks/config')).body).toEqual({
+      message: 'error while removing network: configuration network "config" is in use',
+    });
+    await call('DELETE', '/networks/net');
+    expect((await call('DELETE', '/networks/config')).status).toBe(204);
+  });
+
   it('fixed addresses only where docker allows them', async () => {
     await call('POST', '/networks/create', { Name: 'auto' });
     await call('POST', '/networks/create', { Name: 'own', IPAM: { Config: [{ Subnet: '10.1.0.0/24' }] } });
@@ -276,7 +316,9 @@ describe('resources', () => {
     expect(daemon.networks.attached.at(-1)?.address).toBe('10.1.0.77');
     expect((await start('own', '10.2.0.77')).status).toBe(400);
     expect((await start('auto', '172.18.0.9')).status).toBe(400);
-    expect((await start('bridge', '172.17.0.9')).status).toBe(400);
+    const onBridge = { EndpointsConfig: { bridge: { IPAMConfig: { IPv4Address: '172.17.0.9' } } } };
+    const refused = await call('POST', '/containers/create', { Image: 'test', NetworkingConfig: onBridge });
+    expect(refused.status).toBe(400);
   });
 
   it('volumes: made on use, shared, in use, anonymous ones go with --rm and rm -v, prune spares named ones', async () => {

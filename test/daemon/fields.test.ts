@@ -35,7 +35,7 @@ function effects(request: CreateRequest): Record<string, string> {
       logConfig: { Type: 'json-file', Config: {} },
       defaultRuntime: 'drydock',
       defaults: CONTAINER_DEFAULTS,
-      hostSize: { processors: 4, memoryBytes: 0 },
+      hostSize: { processors: 4, memoryNodes: 1 },
     },
   );
   const { hostConfig: host, config } = record;

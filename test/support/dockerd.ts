@@ -1,4 +1,7 @@
-/** Debian's dockerd with folders of its own and no network, to compare with. Spoken to over its API, without the CLI. */
+/**
+ * Debian's dockerd with folders of its own, to compare with. Spoken to over its API, without the CLI. It has no network, or makes its
+ * bridge in a network namespace of its own, so that the machine's stays as it is.
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import http from 'node:http';
@@ -24,7 +27,7 @@ export class Dockerd {
   readonly #cgroupsBefore = cgroupParents();
   #said = '';
 
-  constructor() {
+  constructor({ bridge = false }: { bridge?: boolean } = {}) {
     this.#folder = mkdtempSync(`${tmpdir()}/drydock-dockerd-`);
     const options = {
       '-H': `unix://${this.socket}`,
@@ -36,9 +39,10 @@ export class Dockerd {
       ...Object.entries(options).flat(),
       '--iptables=false',
       '--ip6tables=false',
-      '--bridge=none',
+      ...(bridge ? [] : ['--bridge=none']),
     ];
-    this.#child = spawn('dockerd', args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    const [program, before] = bridge ? ['unshare', ['--net', 'dockerd']] : ['dockerd', []];
+    this.#child = spawn(program, [...before, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
     this.#child.stderr!.on('data', (chunk) => {
       this.#said += String(chunk);
     });
