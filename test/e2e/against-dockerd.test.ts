@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ask, compare, type Difference } from '../support/differential/compare.ts';
 import { explanationOf } from '../support/differential/explained.ts';
-import * as requests from '../support/differential/requests.ts';
+import { GROUPS, IMAGE, toolsLayer } from '../support/differential/requests.ts';
 import { Dockerd } from '../support/dockerd.ts';
 import { TestDaemon } from '../support/e2e/daemon.ts';
 import { E2E_NEEDS } from '../support/e2e/shared-daemon.ts';
@@ -22,9 +22,9 @@ describe.skipIf(lacking(...E2E_NEEDS, 'dockerd', '/bin/busybox'))('beside Debian
     ours = await TestDaemon.launch();
     await ours.ok(['rmi', 'drydock/host']);
     await theirs.ready();
-    const layer = requests.toolsLayer(readFileSync('/bin/busybox'));
+    const layer = toolsLayer(readFileSync('/bin/busybox'));
     const body = dockerArchive([layer], {
-      names: [requests.IMAGE],
+      names: [IMAGE],
       config: { Env: ['PATH=/bin'], Cmd: ['sh'] },
     });
     for (const socket of [ours.address.socketPath, theirs.socket])
@@ -35,18 +35,9 @@ describe.skipIf(lacking(...E2E_NEEDS, 'dockerd', '/bin/busybox'))('beside Debian
     if (ours) TestDaemon.forget(ours.address);
   });
 
-  it.each([
-    'system',
-    'badContainers',
-    'configurations',
-    'life',
-    'starts',
-    'images',
-    'networks',
-    'volumes',
-  ] as const)('%s: every difference is explained', async (group) => {
+  it.each(Object.entries(GROUPS))('%s: every difference is explained', async (_, steps) => {
     const unexplained: Difference[] = [];
-    for (const step of requests[group]) {
+    for (const step of steps) {
       const [mine, other] = await Promise.all([ask(ours.address.socketPath, step), ask(theirs.socket, step)]);
       unexplained.push(...compare(step, mine, other).filter((difference) => !explanationOf(difference)));
     }

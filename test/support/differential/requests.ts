@@ -55,7 +55,7 @@ const refused = (config: object): Step => make('refused', config);
 const host = (HostConfig: object): Step => refused({ HostConfig });
 
 /** Requests about the engine as a whole. */
-export const system: Step[] = [
+const system: Step[] = [
   get('/_ping'),
   head('/_ping'),
   get('/version'),
@@ -85,7 +85,7 @@ export const system: Step[] = [
 ];
 
 /** Requests for containers that are not there, or that make no sense. */
-export const badContainers: Step[] = [
+const badContainers: Step[] = [
   ...'json top logs?stdout=1 logs stats?stream=0 changes export archive?path=/ archive'
     .split(' ')
     .map((what) => get(`/containers/${NONE}/${what}`)),
@@ -136,7 +136,7 @@ export const badContainers: Step[] = [
 const health = { Test: ['CMD', 'true'] };
 
 /** Creates that dockerd refuses, or accepts with a warning. */
-export const configurations: Step[] = [
+const configurations: Step[] = [
   ...[
     { Cmd: [], Entrypoint: [] },
     { WorkingDir: 'relative' },
@@ -250,7 +250,7 @@ export const configurations: Step[] = [
 ].flatMap((step) => [step, del('/containers/refused?v=1')]);
 
 /** One container from its create to its end. */
-export const life: Step[] = [
+const life: Step[] = [
   make('life', {
     Env: ['A=1'],
     Labels: { a: 'b' },
@@ -329,7 +329,7 @@ export const life: Step[] = [
 ];
 
 /** Programs that cannot be started, or end in their own way. */
-export const starts: Step[] = [
+const starts: Step[] = [
   ...[
     { Cmd: ['nosuch'] },
     { Cmd: ['/etc/passwd'] },
@@ -354,7 +354,7 @@ export const starts: Step[] = [
 const scratch = tarOf([file('Dockerfile', 'FROM scratch')]);
 
 /** Images, by what both have. */
-export const images: Step[] = [
+const images: Step[] = [
   ...MINORS.map((minor) => get('/images/json', minor)),
   ...[{ nosuch: ['a'] }, { dangling: ['x'] }, { before: ['nosuch'] }, { reference: ['['] }].map((value) =>
     get(`/images/json?${filters(value)}`),
@@ -394,7 +394,7 @@ export const images: Step[] = [
 ];
 
 /** Networks. */
-export const networks: Step[] = [
+const networks: Step[] = [
   ...MINORS.map((minor) => get('/networks', minor)),
   ...['bridge', 'host', 'none', NONE, ''].map((name) => get(`/networks/${name}`)),
   get('/networks/bridge?verbose=1'),
@@ -516,7 +516,7 @@ export const networks: Step[] = [
 ];
 
 /** Volumes. */
-export const volumes: Step[] = [
+const volumes: Step[] = [
   get('/volumes/nosuch'),
   post('/volumes/create', '{'),
   ...['a', 'a/b', '-a', 'a b'].map((Name) => post('/volumes/create', { Name })),
@@ -544,3 +544,15 @@ export const volumes: Step[] = [
   post(`/volumes/prune?${filters({ nosuch: ['a'] })}`),
   post('/volumes/prune'),
 ];
+
+/** All requests, in groups that need nothing of one another. */
+export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
+  system,
+  'bad requests for containers': badContainers,
+  'what a container may be': configurations,
+  'the life of a container': life,
+  'starts and ends': starts,
+  images,
+  networks,
+  volumes,
+};
