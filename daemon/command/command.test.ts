@@ -74,7 +74,9 @@ describe('the drydock program', () => {
     expect(unknown.stderr).toContain('--help');
     const bad = drydock(['daemon', '--validate', '--config-file', join(folder, 'absent.json')]);
     expect(bad.status).toBe(1);
-    expect(bad.stderr).toMatch(/^drydock: the configuration file .*absent.json could not be read.* \(ERR_BAD_CONFIG\)$/m);
+    expect(bad.stderr).toMatch(
+      /^drydock: the configuration file .*absent.json could not be read.* \(ERR_BAD_CONFIG\)$/m,
+    );
   });
 
   it.skipIf(lacking('script'))('shows how far a check has come on a terminal, and not in a pipe', () => {

@@ -3,11 +3,17 @@
 /** Values that go down as well as up. */
 const GAUGES: ReadonlySet<string> = new Set([
   'guests',
+  'machines',
   'publications',
+  'neighbours',
+  'groups',
+  'pings',
+  'reassemblyBytes',
+  'tcpFlows',
+  'tcpBufferBytes',
+  'udpMappings',
   'dns_cache_entries',
   'dns_pending',
-  'flows',
-  'leases',
 ]);
 
 /** `egressDenied` and `dns_pending` become `drydock_net_egress_denied` and `drydock_net_dns_pending`. */

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { compiledEntry } from '#common/entry';
 import { bindUnix, close, openUnixSocket, read } from '#common/native/socket';
 import { choosePassed } from '../../daemon/activation.ts';
+import { documentedMetrics } from '../support/documented-metrics.ts';
 import { type DaemonAddress, Docker, IMAGE, TestDaemon, until } from '../support/e2e/daemon.ts';
 import { describeE2e } from '../support/e2e/session.ts';
 import { lacking } from '../support/requirements.ts';
@@ -38,6 +39,8 @@ async function expectMetrics(docker: Docker, url: string): Promise<void> {
     '# TYPE engine_daemon_network_actions_seconds histogram',
   ])
     expect(text.split('\n')).toContain(line);
+  const exposed = [...text.matchAll(/^# TYPE (\S+) (\w+)$/gm)].map(([, ...row]) => row);
+  expect(documentedMetrics('The daemon')).toEqual(exposed.sort());
   expect(text).toMatch(/^engine_daemon_engine_info\{architecture="\w+",.*os_type="linux".*\} 1$/m);
   expect(Number(/^engine_daemon_events_total (\d+)$/m.exec(text)![1])).toBeGreaterThan(2);
   expect((await fetch(url.replace('metrics', ''))).status).toBe(404);

@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { compiledEntry } from '#common/entry';
+import { documentedMetrics } from '../support/documented-metrics.ts';
 import { startMachine } from '../support/machine.ts';
 import { Netns, type Running } from '../support/netns.ts';
 import { NinepClient } from '../support/ninep-client.ts';
@@ -305,9 +306,11 @@ describe.skipIf(
       '10.0.0.1',
     );
     expect(await getJson('/services/dns/all')).toContainEqual(zone);
-    expect((await call('GET', '/metrics')).text).toMatch(
-      /^drydock_net_dns_queries_udp_total\{network="net"\} [1-9]/m,
-    );
+    const { text } = await call('GET', '/metrics');
+    expect(text).toMatch(/^drydock_net_dns_queries_udp_total\{network="net"\} [1-9]/m);
+    // The reference has each of them, with its kind, and no other.
+    const exposed = [...text.matchAll(/^# TYPE drydock_net_(\S+) (\w+)$/gm)].map(([, ...row]) => row);
+    expect(documentedMetrics('A network')).toEqual(exposed.sort());
   });
 
   test("the control socket is its owner's alone; --services has all but /connect", async () => {
