@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { explain } from '#common/command-help';
+import { DrydockError } from '#common/errors';
 import { startProgress } from '#common/progress';
 import { CONFIG_FILE_DEFAULT } from '../../config-options.ts';
 import { addFormat, type Format, paint, print } from '../format.ts';
@@ -16,7 +17,12 @@ export function defineDoctor(command: Command, version: string): void {
       '--bundle <file>',
       'also write what a bug report needs, with secrets removed; - is standard output',
     )
-    .action(async ({ format, bundle }: { format: Format; bundle?: string }) => {
+    .option(
+      '--probe',
+      'on a Mac: try what only a Mac can tell about its jails, and print the answers as JSON',
+    )
+    .action(async ({ format, bundle, probe }: { format: Format; bundle?: string; probe?: true }) => {
+      if (probe) return printProbes();
       const host = thisHost();
       const bar = startProgress();
       const findings = await examine(host, bar.report).finally(bar.end);
@@ -38,10 +44,25 @@ export function defineDoctor(command: Command, version: string): void {
         command: `drydock doctor --format json | jq '.[] | select(.status != "ok")'`,
       },
       { text: 'a file for a bug report', command: 'sudo drydock doctor --bundle report.json' },
+      { text: 'what a Mac says to the open questions', command: 'sudo drydock doctor --probe >probe.json' },
     ],
     exitCodes: { 1: 'a check failed: the daemon cannot run, or not as it should' },
     files: { [CONFIG_FILE_DEFAULT]: "the daemon's configuration, which is checked" },
   });
+}
+
+/** @throws DrydockError ERR_PLATFORM elsewhere than on a Mac */
+async function printProbes(): Promise<void> {
+  if (process.platform !== 'darwin')
+    throw new DrydockError(
+      'ERR_PLATFORM',
+      `--probe asks what only macOS can answer, and this is ${process.platform}. See docs/macos.md for the questions.`,
+    );
+  const [{ askAll, thisMac }, { DarwinCalls }] = await Promise.all([
+    import('../../runtime/darwin/probe/index.ts'),
+    import('#common/native/darwin/calls'),
+  ]);
+  process.stdout.write(`${JSON.stringify(await askAll(thisMac(new DarwinCalls())), null, 2)}\n`);
 }
 
 const COLOURS = { ok: 32, warn: 33, fail: 31 } as const;
