@@ -1,7 +1,7 @@
 /** How an option's value is written: in daemon.json and on the command line. Pure. */
 import { isIP, isIPv4 } from 'node:net';
 import { DrydockError } from '#common/errors';
-import { goBool } from './go-text.ts';
+import { goBool, goSize } from './go-text.ts';
 
 /** An OCI runtime: a path, or a name in PATH, and what comes before its subcommand. */
 export interface RuntimeProgram {
@@ -83,13 +83,6 @@ function parseBool(written: string): boolean {
   return value;
 }
 
-/** `64M`, `1g` or bytes. */
-function parseSize(written: string): number | undefined {
-  const match = /^(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?$/i.exec(written.trim());
-  if (!match) return undefined;
-  return Math.floor(Number(match[1]) * 1024 ** ' kmgtp'.indexOf(match[2]!.toLowerCase() || ' '));
-}
-
 function program(value: unknown, name: string): RuntimeProgram | undefined {
   if (!isFields(value) || typeof value.path !== 'string') return undefined;
   const others = Object.keys(value).filter((field) => field !== 'path' && field !== 'runtimeArgs');
@@ -140,9 +133,9 @@ const READERS: Readonly<Record<ValueKind, Reader>> = {
   },
   size: {
     wanted: 'a number of bytes, or a size such as 64M',
-    fromFile: (value) => (typeof value === 'string' ? parseSize(value) : whole(value)),
+    fromFile: (value) => (typeof value === 'string' ? goSize(value) : whole(value)),
     fromFlag(written) {
-      const bytes = parseSize(written);
+      const bytes = goSize(written);
       if (bytes === undefined) throw invalid(`invalid size: '${written}'`);
       return bytes;
     },

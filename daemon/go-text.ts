@@ -6,3 +6,10 @@ export function goBool(text: string): boolean | undefined {
   if (['0', 'f', 'F', 'false', 'FALSE', 'False'].includes(text)) return false;
   return undefined;
 }
+
+/** go-units' RAMInBytes: `64m`, `1.5 GiB`, a number of bytes. Undefined for what is no size. */
+export function goSize(text: string): number | undefined {
+  const [, number, unit = ''] = /^(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?$/i.exec(text.trim()) ?? [];
+  if (number === undefined) return undefined;
+  return Math.floor(Number(number) * 1024 ** ' kmgtp'.indexOf(unit.toLowerCase() || ' '));
+}

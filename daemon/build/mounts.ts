@@ -3,6 +3,7 @@
  */
 import { posix } from 'node:path';
 import { DrydockError } from '#common/errors';
+import { goSize } from '../go-text.ts';
 
 /** One --mount, checked. Paths are as they are written; numbers are parsed. */
 export interface RunMount {
@@ -105,12 +106,10 @@ export function parseMountFlag(flag: string): RunMount {
   };
 }
 
-/** `64m`, `1g`, a number of bytes. */
 function sizeOf(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const [, digits, unit = ''] = /^(\d+)([kmgt]?)(?:i?b)?$/i.exec(text) ?? [];
-  if (digits === undefined) throw bad(`invalid size: ${JSON.stringify(text)}`);
-  return Number(digits) * 1024 ** ' kmgt'.indexOf(unit.toLowerCase() || ' ');
+  const bytes = text === undefined ? undefined : goSize(text);
+  if (text !== undefined && bytes === undefined) throw bad(`invalid size: ${JSON.stringify(text)}`);
+  return bytes;
 }
 
 /** Where a mount is in the container: a relative target is below the working folder. */

@@ -104,6 +104,27 @@ describe('the drydock program', () => {
         expect(facts.help?.examples.length, facts.path.join(' ')).toBeGreaterThan(0);
   });
 
+  it('shows examples of commands and options that there are', () => {
+    for (const { help } of everyCommand(program))
+      for (const { command } of help?.examples ?? [])
+        for (const part of command.split(/ && | \| /)) {
+          const [, line] = /^(?:sudo )?drydock (.*)$/.exec(part) ?? [];
+          if (line === undefined) continue;
+          const words = line.split(' ');
+          let facts = program;
+          for (let next = program.commands; next.length > 0; next = facts.commands) {
+            const sub = next.find(({ path }) => path.at(-1) === words[0]);
+            if (!sub) break;
+            facts = sub;
+            words.shift();
+          }
+          expect(facts, command).not.toBe(program);
+          const known = facts.options.flatMap(({ names }) => names);
+          const used = words.filter((word) => /^-/.test(word)).map((word) => word.replace(/=.*/, ''));
+          expect(known, command).toEqual(expect.arrayContaining(used));
+        }
+  });
+
   it('has --format json wherever a command prints and ends', () => {
     /** Those run until they are stopped and log (the daemon by --log-format), or print a script for a shell. */
     const without = /^drydock (daemon|net|net (dns|dhcp|dhcp6|ntp|proxy)|completion)$/;

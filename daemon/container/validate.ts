@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { cpus } from 'node:os';
 import { DrydockError } from '#common/errors';
+import { goSize } from '../go-text.ts';
 import { MEMORY_BYTES_MIN, NAME_LENGTH_MAX } from '../limits.ts';
 import type { JailDeviceRule } from '../runtime/runtime.ts';
 import { signalNumber } from './signals.ts';
@@ -274,9 +275,9 @@ function checkLogs(host: HostConfig): void {
 
 /** `10m`, `1g`, `4096` in bytes. @throws ERR_BAD_PARAMETER */
 export function sizeBytes(text: string): number {
-  const match = /^(\d+(?:\.\d+)?) ?([kmgt]?)i?b?$/i.exec(text.trim());
-  if (!match) throw invalid(`invalid size: '${text}'`);
-  return Math.floor(Number(match[1]) * 1024 ** ' kmgt'.indexOf(match[2]!.toLowerCase() || ' '));
+  const bytes = goSize(text);
+  if (bytes === undefined) throw invalid(`invalid size: '${text}'`);
+  return bytes;
 }
 
 /** Wishes about resources that this host or runtime can't meet. */

@@ -1,7 +1,7 @@
 /**
  * Reads the console sessions of the documentation, and runs them: in a ```console block a line that starts with `$ ` is a
- * command, and what follows is its output. `...` in the output stands for any text. A block that is marked ```console static is
- * shown only, since it needs what a test has not, such as a Mac.
+ * command, and what follows is its output. `...` in the output stands for any text. A block that is marked `static: REASON` is
+ * shown only: another test runs it, or it needs what a test has not.
  */
 import { spawn } from 'node:child_process';
 import { finish } from './daemon.ts';
