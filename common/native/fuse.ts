@@ -6,6 +6,7 @@ import { openat } from './fs.ts';
 import { addressOf, cFunction, check, errno } from './libc.ts';
 
 const O_RDWR = 2;
+const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
 
 export const MS_RDONLY = 1;
@@ -34,9 +35,9 @@ const c = {
   umount2: cFunction('umount2', 'int', ['string', 'int']),
 };
 
-/** Opens /dev/fuse. The mount lives as long as a descriptor of this open file does. */
+/** Opens /dev/fuse; reading it never waits. The mount lives as long as a descriptor of this open file does. */
 export function openFuse(): number {
-  return check(c.open('/dev/fuse', O_RDWR | O_CLOEXEC), 'open', '/dev/fuse');
+  return check(c.open('/dev/fuse', O_RDWR | O_NONBLOCK | O_CLOEXEC), 'open', '/dev/fuse');
 }
 
 /** mount(2). `data` is the file system's option string. */
@@ -54,7 +55,7 @@ export function closeFd(fd: number): void {
   c.close(fd);
 }
 
-/** Reads one request into memory at `into`, waiting for it. A count, or a negative errno (-ENODEV: unmounted). */
+/** Reads one request into memory at `into`. A count, or a negative errno (-EAGAIN: none there, -ENODEV: unmounted). */
 export function readRequest(fd: number, into: number, size: number): number {
   const count: number = c.read(fd, into, size);
   return count < 0 ? -errno() : count;
@@ -70,7 +71,7 @@ const POLLIN = 1;
 const pollFd = new Int32Array(2);
 const pollAddress = addressOf(new Uint8Array(pollFd.buffer));
 
-/** Waits until a request is there or `timeoutMs` is over; whether one is there. */
+/** Waits until a request is there or `timeoutMs` is over, without end if it is -1; whether one is there. */
 export function waitRequest(fd: number, timeoutMs: number): boolean {
   pollFd[0] = fd;
   pollFd[1] = POLLIN;

@@ -2,7 +2,8 @@
  * The server thread of one mount. It gets the device and the root already open, serves until the file system is
  * unmounted or it is told to stop, and frees everything. It never returns to its event loop in between.
  */
-import { closeSync, writeSync } from 'node:fs';
+import { writeSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { systemClock } from '#common/clock';
 import { errorMessage } from '#common/errors';
@@ -11,6 +12,7 @@ import { close, takeOwnUmask } from '#common/native/fs';
 import { closeBacking, closeFd, openBacking } from '#common/native/fuse';
 import { addressOf } from '#common/native/libc';
 import { PosixFs } from '../backing/posix-linux.ts';
+import { ALERT_MS_MAX } from '../channel/alertness.ts';
 import { serve } from '../channel/fd-linux.ts';
 import { allocate } from '../memory.ts';
 import { parseEvents } from '../notify/events.ts';
@@ -74,6 +76,7 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
       clock: systemClock,
       request,
       reply: allocate(WRITE_BYTES_MAX + HEADER_ROOM, addressOf),
+      alertMsMax: availableParallelism() > 1 ? ALERT_MS_MAX : 0,
       stopped: shared.stopped,
       onStart: () => tell({ kind: 'started' }),
     });
@@ -83,7 +86,8 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
     shared.close();
     closeFd(input.fuseFd);
     close(input.rootFd);
-    if (input.traceFd >= 0) closeSync(input.traceFd);
+    // Not closeSync: Node warns of a number that another thread opened.
+    if (input.traceFd >= 0) close(input.traceFd);
   }
 }
 

@@ -79,6 +79,7 @@ describe.skipIf(lacking('root', '/dev/fuse'))('drydock fs', () => {
     fs.writeFileSync(guest('folder', 'naïve'), 'x');
     expect(failure(() => fs.statSync(guest('folder', 'none')))).toBe('ENOENT');
     await stop('SIGTERM');
+    expect(output.err).toBe('');
     const lines = fs
       .readFileSync(trace, 'utf8')
       .trim()
