@@ -249,6 +249,7 @@ async function openServices(
     log,
   });
   undo.add('close the networks', () => services.context.networks.close());
+  undo.add('close the threads of archives', () => services.context.archiveThreads.close());
   services.recovered.unshift(...unmounted);
   return { services, hostImage };
 }

@@ -11,6 +11,7 @@ import type { Network, NetworkOptions } from '#netstack';
 import type { ApiContext } from './api/context.ts';
 import { durationNs } from './api/query.ts';
 import { API_MINOR_MIN } from './api/versions.ts';
+import { ArchiveThreads } from './archive/threads.ts';
 import { SessionBuilds } from './build/buildkit/build.ts';
 import { controlServer } from './build/buildkit/control.ts';
 import { Solver } from './build/buildkit/solver.ts';
@@ -211,6 +212,7 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
       nowMs: () => clock.wallMs(),
       durationNs,
     }),
+    archiveThreads: new ArchiveThreads(clock),
     containers,
     execs: new ExecService(containers.supervisor, clock, rng),
     networks,

@@ -97,7 +97,7 @@ async function get(context: ApiContext, request: FastifyRequest, reply: FastifyR
   await withPlace(context, container, path, async (place) => {
     const stat = await statPath(place, notFound(container, path));
     void reply.header('X-Docker-Container-Path-Stat', statHeader(stat));
-    await sendArchive(reply, readArchive(place));
+    await sendArchive(reply, readArchive(context.archiveThreads.take(), place));
   });
   context.containers.supervisor.event(container, 'archive-path');
 }
@@ -125,7 +125,7 @@ async function put(context: ApiContext, request: FastifyRequest): Promise<void> 
     const running = isAlive(container.record.state.status);
     const replace = !flag(request, 'noOverwriteDirNonDir') && !running;
     const owner = flag(request, 'copyUIDGID') ? await ownerOf(container, place.root) : undefined;
-    await writeArchive(folder, body, { replace, owner });
+    await writeArchive(context.archiveThreads.take(), folder, body, { replace, owner });
   });
   context.containers.supervisor.event(container, 'extract-to-dir', { path });
 }
@@ -157,8 +157,10 @@ async function ownerOf(container: Container, root: string): Promise<{ uid: numbe
 async function exportRoot(context: ApiContext, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const container = containerOf(context, request);
   const { roots } = context;
-  const send = async (): Promise<void> =>
-    sendArchive(reply, readArchive({ root: await roots.mount(container.id), path: '/', maps: roots.maps }));
+  const send = async (): Promise<void> => {
+    const place = { root: await roots.mount(container.id), path: '/', maps: roots.maps };
+    await sendArchive(reply, readArchive(context.archiveThreads.take(), place));
+  };
   if (isAlive(container.record.state.status)) await send();
   else
     await container.turns.take(async () => {

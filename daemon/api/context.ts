@@ -1,6 +1,7 @@
 /** What the API's plugins work with: the daemon's services, made once in daemon/index.ts. */
 import type { Clock } from '#common/clock';
 import type { Log } from '#common/log';
+import type { ArchiveThreads } from '../archive/threads.ts';
 import type { SessionBuilds } from '../build/buildkit/build.ts';
 import type { GrpcServer } from '../build/buildkit/grpc.ts';
 import type { Builds } from '../build/service.ts';
@@ -28,6 +29,7 @@ export interface ApiContext {
   readonly sessionBuilds: SessionBuilds;
   /** BuildKit's control API. */
   readonly buildKit: GrpcServer;
+  readonly archiveThreads: ArchiveThreads;
   readonly containers: ContainerService;
   readonly execs: ExecService;
   readonly networks: NetworkService;

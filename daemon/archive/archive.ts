@@ -2,8 +2,7 @@
 import { lstat, readlink } from 'node:fs/promises';
 import { posix } from 'node:path';
 import { Readable } from 'node:stream';
-import { Worker } from 'node:worker_threads';
-import { compiledEntry } from '#common/entry';
+import type { Worker } from 'node:worker_threads';
 import { DrydockError, errorCode } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { resolveInRoot } from '../mounts/rootpath.ts';
@@ -105,9 +104,9 @@ async function linkTarget(root: string, path: string, target: string): Promise<s
   return host.slice(root.length) || '/';
 }
 
-/** The archive of what is at a place. */
-export function readArchive(place: Place): Readable {
-  const worker = start({ op: 'read', ...place, name: baseName(place.path) });
+/** The archive of what is at a place. @param worker a thread that waits for a job */
+export function readArchive(worker: Worker, place: Place): Readable {
+  worker.postMessage({ op: 'read', ...place, name: baseName(place.path) } satisfies ArchiveJob);
   const stream = new Readable({
     highWaterMark: 1 << 20,
     read() {
@@ -130,13 +129,17 @@ export function readArchive(place: Place): Readable {
   return stream;
 }
 
-/** Unpacks an archive below a place. @throws ERR_BAD_ARCHIVE, ERR_BAD_PARAMETER, ERR_NO_SPACE */
+/**
+ * Unpacks an archive below a place.
+ * @param worker a thread that waits for a job @throws ERR_BAD_ARCHIVE, ERR_BAD_PARAMETER, ERR_NO_SPACE
+ */
 export async function writeArchive(
+  worker: Worker,
   place: Place,
   archive: Readable,
   options: { replace: boolean; owner: { uid: number; gid: number } | undefined },
 ): Promise<void> {
-  const worker = start({ op: 'write', ...place, ...options });
+  worker.postMessage({ op: 'write', ...place, ...options } satisfies ArchiveJob);
   const answers: FromArchive[] = [];
   let wake = (): void => {};
   worker.on('message', (message: FromArchive) => {
@@ -194,14 +197,6 @@ async function* batches(stream: Readable): AsyncGenerator<Uint8Array<ArrayBuffer
       used = 0;
     }
   if (used > 0) yield batch.slice(0, used);
-}
-
-function start(job: ArchiveJob): Worker {
-  return new Worker(compiledEntry('daemon/archive/worker'), {
-    workerData: job,
-    name: 'drydock-archive',
-    trackUnmanagedFds: false,
-  });
 }
 
 function failure(message: FromArchive & { type: 'failed' }): DrydockError {

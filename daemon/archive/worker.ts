@@ -4,10 +4,10 @@
  * root: whatever a path has become, it leads to no file of the host. Writing opens every folder by openat2 within the
  * root (daemon/image/extract.ts).
  *
- * Messages: chunks and an end, each answered by `more` when it was taken, so that neither side runs ahead.
+ * Messages: the job; then chunks and an end, each answered by `more` when it was taken, so that neither side runs ahead.
  */
 import { closeSync, constants, lstatSync, openSync, statSync } from 'node:fs';
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { assert, DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { openInRoot } from '#common/native/layer-fs';
@@ -180,6 +180,8 @@ function attempt(work: () => void): void {
   }
 }
 
-const job = workerData as ArchiveJob;
-if (job.op === 'read') read(job).then(() => port.close(), fail);
-else attempt(() => write(job));
+// What follows the job waits until its work listens, within this turn.
+port.once('message', (job: ArchiveJob) => {
+  if (job.op === 'read') read(job).then(() => port.close(), fail);
+  else attempt(() => write(job));
+});
