@@ -2,7 +2,7 @@
  * How a configuration is read strictly: a reader for each value, and an error that names the place of what does not fit. A key
  * that is not known is an error too.
  */
-import { parse } from 'yaml';
+import { parseDocument } from 'yaml';
 import { DrydockError, errorMessage } from '#common/errors';
 
 /** An error of a configuration: where, and what is wrong there. */
@@ -67,13 +67,36 @@ export const mapping =
     return result as Shape<F>;
   };
 
+/** Deeper than any configuration goes. The reader of YAML works by recursion, and V8 ends the process when it runs out of stack there. */
+const NESTING_MAX = 100;
+
+/** How deep a text nests at most: by brackets, or by what a line begins with. Brackets in texts count too. */
+function nestingOf(content: string): number {
+  let depth = 0;
+  let deepest = 0;
+  for (const bracket of content.match(/[[\]{}]/g) ?? []) {
+    depth = bracket === '[' || bracket === '{' ? depth + 1 : Math.max(0, depth - 1);
+    deepest = Math.max(deepest, depth);
+  }
+  for (const start of content.match(/^[ \t]*(?:[-?:][ \t]+)+/gm) ?? [])
+    deepest = Math.max(deepest, start.replaceAll(/[ \t]/g, '').length);
+  // A level of a block is a blank at least, and nobody indents by one.
+  for (const indent of content.match(/^ +/gm) ?? []) deepest = Math.max(deepest, indent.length / 4);
+  return deepest;
+}
+
 /**
  * The values of a YAML text; JSON is YAML.
  * @throws DrydockError ERR_NET_CONFIG_INVALID
  */
 export function parseYaml(content: string): unknown {
+  if (nestingOf(content) > NESTING_MAX)
+    throw new DrydockError('ERR_NET_CONFIG_INVALID', 'The configuration nests too deeply to be one.');
   try {
-    return parse(content, { maxAliasCount: 100 });
+    const document = parseDocument(content);
+    // A warning is of a tag that is not known: something is meant that would not be.
+    for (const fault of [...document.errors, ...document.warnings]) throw fault;
+    return document.toJS({ maxAliasCount: 100 });
   } catch (error) {
     throw new DrydockError('ERR_NET_CONFIG_INVALID', `The configuration is no YAML: ${errorMessage(error)}`, {
       cause: error,

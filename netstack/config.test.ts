@@ -113,6 +113,9 @@ describe('what is wrong is named by its place', () => {
     ['stack: {policy: {rules: [{action: deny, cidr: x}]}}', /^stack\.policy: Rule 0: "x" is no network/],
     ['log-level: loud', /^log-level must be one of debug/],
     ['[', /is no YAML/],
+    ['['.repeat(20_000), /nests too deeply/],
+    ['{"a":'.repeat(20_000), /nests too deeply/],
+    ['- '.repeat(20_000), /nests too deeply/],
     ['- a', /must be a mapping/],
   ])('%s', (content, message) => {
     expect(() => resolveNetConfig(parseNetFile(content))).toThrow(

@@ -74,6 +74,18 @@ describe('a capture filter', () => {
     );
   });
 
+  test('is short, since it is functions within functions', () => {
+    for (const [piece, last] of [
+      ['(', ''],
+      ['not ', 'arp'],
+      ['arp and ', 'arp'],
+    ] as const) {
+      const filter = compileFilter(piece.repeat(100) + last + (piece === '(' ? `arp${')'.repeat(100)}` : ''));
+      expect(() => filter(TCP, 0, TCP.length)).not.toThrow();
+      expect(() => compileFilter(piece.repeat(10_000) + last)).toThrow(/more than 512 words/);
+    }
+  });
+
   test('is false for a runt', () => {
     expect(compileFilter('not arp')(TCP, 0, 10)).toBe(false);
   });

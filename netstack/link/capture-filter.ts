@@ -21,6 +21,9 @@ const ETHERTYPE_ARP = 0x0806;
 const ETHERTYPE_IPV6 = 0x86dd;
 const PROTOCOLS: Readonly<Record<string, number>> = { icmp: 1, tcp: 6, udp: 17, icmp6: 58 };
 
+/** Longest expression: it is read, and asked about every frame, by functions within functions. */
+const WORDS_MAX = 512;
+
 /** What of a frame a filter can ask about. One object is reused. */
 interface Facts {
   macSource: number;
@@ -46,6 +49,7 @@ export type CaptureFilter = (buf: Uint8Array, off: number, end: number) => boole
 export function compileFilter(expression: string): CaptureFilter {
   const words = expression.match(/\(|\)|!|&&|\|\||[^\s()!&|]+/g) ?? [];
   if (words.length === 0) return () => true;
+  if (words.length > WORDS_MAX) throw invalid(`it has more than ${WORDS_MAX} words`);
   const parser = new Parser(words);
   const test = parser.expression();
   parser.expectEnd();
