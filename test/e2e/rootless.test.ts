@@ -1,35 +1,15 @@
 /** The daemon of an ordinary user: the README's two commands without root. */
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type DaemonAddress, IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
+import { IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
 import { litterOf } from '../support/e2e/litter.ts';
+import { asUser, UID, USER, usersAddress } from '../support/e2e/ordinary-user.ts';
 import { E2E_NEEDS } from '../support/e2e/shared-daemon.ts';
 import { lacking } from '../support/requirements.ts';
 
-/** A user that every Debian has. */
-const USER = 'www-data';
-const UID = 33;
 const FIRST = 600_000;
-
-/** Becomes that user, on a machine that has given it the numbers of `text` (subuid(5)). */
-function asUser(folder: string, text: string): string[] {
-  writeFileSync(join(folder, 'ids'), text);
-  chmodSync(folder, 0o755);
-  const binds = ['subuid', 'subgid'].map((name) => `mount --bind ${folder}/ids /etc/${name}`).join(' && ');
-  const user = `env -u XDG_RUNTIME_DIR -u XDG_CONFIG_HOME HOME=${folder}/home setpriv --reuid ${UID} --regid ${UID} --clear-groups`;
-  return ['unshare', '--mount', 'sh', '-c', `${binds} && exec ${user} "$@"`, 'sh'];
-}
-
-/** Places that the user may write to. */
-function usersAddress(): DaemonAddress {
-  const address = TestDaemon.makeAddress();
-  const folder = dirname(address.dataRoot);
-  mkdirSync(address.configFolder, { recursive: true });
-  chownSync(folder, UID, UID);
-  return address;
-}
 
 describe.skipIf(lacking(...E2E_NEEDS, 'newuidmap', 'setpriv'))('the daemon of an ordinary user', () => {
   const address = usersAddress();

@@ -6,14 +6,17 @@
  */
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer, type Server } from 'node:net';
-import { hostname } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ALL_CAPABILITIES } from '../../../daemon/runtime/index.ts';
 import type { JailMount } from '../../../daemon/runtime/runtime.ts';
+import { IMAGE, TestDaemon } from '../../support/e2e/daemon.ts';
+import { asUser, USER, usersAddress } from '../../support/e2e/ordinary-user.ts';
 import { CONFINED_CHANGES, Jails, ociCommand, type SpecChanges } from '../jails.ts';
 
 interface Result {
@@ -25,6 +28,8 @@ interface Result {
 }
 
 const PROBES_MIN = 150;
+const REMAPPED_FIRST = 200_000;
+const REMAPPED = [{ inside: 0, outside: REMAPPED_FIRST, length: 65_536 }];
 /** What other runtimes leave open, and why it is no way out. */
 const KNOWN: Record<string, Record<string, string>> = {
   plain: {
@@ -79,6 +84,18 @@ afterAll(() => {
   rmSync(`/tmp/${unique}`);
 });
 
+/** What the probes need of the repository, by where it is in the jail. */
+const PROBE_FILES: Record<string, string> = {
+  ...Object.fromEntries(
+    ['dist', 'node_modules', 'test', 'package.json'].map((name) => [
+      `/probe/${name}`,
+      `${repository}${name}`,
+    ]),
+  ),
+  '/probe/node': process.execPath,
+};
+const PROBE_COMMAND = ['/probe/node', '/probe/test/interop/probes/probes.mjs'];
+
 async function probe(jails: Jails, changes: SpecChanges = {}): Promise<Result[]> {
   const bind = (source: string, target: string): JailMount => ({
     kind: 'bind',
@@ -88,15 +105,10 @@ async function probe(jails: Jails, changes: SpecChanges = {}): Promise<Result[]>
     options: [],
   });
   const env = ['PATH=/usr/bin:/bin:/usr/sbin:/sbin', `PROBE_HOST=${host}`];
-  const mounts = [
-    ...['dist', 'node_modules', 'test', 'package.json'].map((name) =>
-      bind(`${repository}${name}`, `/probe/${name}`),
-    ),
-    bind(process.execPath, '/probe/node'),
-  ];
+  const mounts = Object.entries(PROBE_FILES).map(([target, source]) => bind(source, target));
   return jails.withJail({ ...changes, mounts }, async (jail) => {
     const privileged = jails.spec([], changes).privileged;
-    const outcome = await jails.exec(jail, ['/probe/node', '/probe/test/interop/probes/probes.mjs'], {
+    const outcome = await jails.exec(jail, PROBE_COMMAND, {
       env,
       ...(privileged && { capabilities: [...ALL_CAPABILITIES] }),
     });
@@ -107,25 +119,62 @@ async function probe(jails: Jails, changes: SpecChanges = {}): Promise<Result[]>
 
 /** What a jail must ask for to be of a runtime, where that is not the default one. */
 const CHANGES: Record<string, SpecChanges> = {
+  'linux, userns-remap': { userMaps: { uids: REMAPPED, gids: REMAPPED } },
   plain: CONFINED_CHANGES,
 };
 
-describe.each(['linux', 'plain', 'runc', 'crun'])('in a jail of %s', (name) => {
-  const oci = name === 'linux' || name === 'plain' ? undefined : ociCommand(name);
+/** Whether all that was found is known. */
+function judge(name: string, found: Result[]): void {
+  results.set(name, found);
+  const known = KNOWN[name] ?? {};
+  expect(found.filter(({ id, outcome }) => outcome === 'open' && !(id in known))).toEqual([]);
+  expect(found.length).toBeGreaterThanOrEqual(PROBES_MIN);
+  expect(found.filter(({ outcome }) => outcome === 'held').length).toBeGreaterThanOrEqual(PROBES_MIN);
+}
+
+describe.each(['linux', 'linux, userns-remap', 'plain', 'runc', 'crun'])('in a jail of %s', (name) => {
+  const oci = ['runc', 'crun'].includes(name) ? ociCommand(name) : undefined;
   const jails = new Jails(oci && { oci });
-  beforeAll(() => jails.open());
+  beforeAll(async () => {
+    await jails.open();
+    // As the daemon unpacks images for such containers.
+    if (CHANGES[name]?.userMaps)
+      execFileSync('chown', ['-R', `${REMAPPED_FIRST}:${REMAPPED_FIRST}`, jails.root]);
+  });
   afterAll(async () => {
     await jails.close();
     oci?.remove();
   });
 
   it('no known way out is open', async () => {
-    const found = await probe(jails, CHANGES[name]);
-    results.set(name, found);
-    const known = KNOWN[name] ?? {};
-    expect(found.filter(({ id, outcome }) => outcome === 'open' && !(id in known))).toEqual([]);
-    expect(found.length).toBeGreaterThanOrEqual(PROBES_MIN);
-    expect(found.filter(({ outcome }) => outcome === 'held').length).toBeGreaterThanOrEqual(PROBES_MIN);
+    judge(name, await probe(jails, CHANGES[name]));
+  });
+});
+
+describe('in a container of an ordinary user’s daemon', () => {
+  const address = usersAddress();
+  const folder = mkdtempSync(join(tmpdir(), 'drydock-probes-'));
+  let daemon: TestDaemon;
+  beforeAll(async () => {
+    daemon = await TestDaemon.launch(address, [], { wrapper: asUser(folder, `${USER}:600000:65536\n`) });
+  });
+  afterAll(async () => {
+    await daemon.stop('SIGTERM');
+    TestDaemon.forget(address);
+    rmSync(folder, { recursive: true });
+  });
+
+  it('no known way out is open', async () => {
+    const mounts = Object.entries(PROBE_FILES).flatMap(([target, source]) => [
+      '-v',
+      `${source}:${target}:ro`,
+    ]);
+    const options = ['-d', '--name', 'probed', '--network', 'none', '-v', '/usr:/usr:ro', ...mounts];
+    await daemon.ok(['run', ...options, IMAGE, 'sleep', 'infinity']);
+    const command = ['exec', '-e', `PROBE_HOST=${host}`, 'probed', ...PROBE_COMMAND];
+    const { stdout, stderr } = await daemon.run(command);
+    expect(stderr).toBe('');
+    judge('rootless', JSON.parse(stdout));
   });
 });
 
@@ -168,7 +217,8 @@ function render(): string {
   return `# Ways out of a container, tried
 
 Known ways out of a container or into the host's kernel, each tried as root inside a container with the default
-settings, for Drydock's own runtime (\`linux\`), for its runtime without namespaces (\`plain\`, without network) and for
+settings, for Drydock's own runtime (\`linux\`; with users of its own, \`linux, userns-remap\`; in an ordinary user's
+daemon, \`rootless\`), for its runtime without namespaces (\`plain\`, without network) and for
 OCI runtimes that get the same specification from Drydock.
 "held" means refused by the kernel, or nothing there to attack. The page is made by \`test/interop/probes\`; CI fails
 when a probe gets through, or when this page is not what it finds. The same probes get through in a privileged
