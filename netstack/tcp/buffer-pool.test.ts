@@ -1,7 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { BufferPool, BufferShare, blockBytesFor } from './buffer-pool.ts';
+import { tcpDefaults } from './config.ts';
+import { ChallengeBudget, newTcpCounters } from './context.ts';
 import { BLOCK_BYTES_MAX, BLOCK_BYTES_MIN } from './limits.ts';
 import { Ring } from './ring.ts';
+import { type SegmentEmitter, SendBuffer } from './send-buffer.ts';
+import type { Region } from './types.ts';
 
 describe('BufferPool', () => {
   test.each([
@@ -119,5 +123,58 @@ describe('BufferShare', () => {
     expect(share.scarce).toBe(true);
     expect(share.acquire(4096)).toBeUndefined();
     expect(share.usedBytes).toBe(0);
+  });
+});
+
+describe('SendBuffer', () => {
+  const MSS_LARGE = 30_000;
+  const MSS_SMALL = 1460;
+  const LEN = 60_000;
+
+  /** A buffer of 64 KiB with 60,000 bytes, of which 20,000 lie before the wrap. */
+  function filled(): { buffer: SendBuffer; start: number; bytes: Uint8Array } {
+    const start = 0x10000 - 20_000;
+    const pool = new BufferPool({ bytesMax: 1 << 20, keptBytesMax: 0 });
+    const config = { ...tcpDefaults, sendBytesInitial: 0x10000 };
+    const buffer = new SendBuffer(
+      { config, pool, counters: newTcpCounters(), challenges: new ChallengeBudget() },
+      start,
+    );
+    const bytes = Uint8Array.from({ length: LEN }, (_, index) => index * 7);
+    const region: Region = { buf: bytes, off: 0, len: 0 };
+    for (let done = 0; done < LEN; ) {
+      const { buf, off, len } = buffer.writable(region, start, 0);
+      const part = Math.min(len, LEN - done);
+      buf.set(bytes.subarray(done, done + part), off);
+      buffer.produced(part, start);
+      done += part;
+    }
+    return { buffer, start, bytes };
+  }
+
+  test('ends a large segment at the wrap and puts a small one that lies across it together', () => {
+    const { buffer, start } = filled();
+    expect(buffer.together(start, LEN, MSS_LARGE)).toBe(20_000);
+    expect(buffer.together(start + 20_000, LEN - 20_000, MSS_LARGE)).toBe(LEN - 20_000);
+    const whole = 20_000 - (20_000 % MSS_SMALL);
+    expect(buffer.together(start, LEN, MSS_SMALL)).toBe(whole);
+    expect(buffer.together(start + whole, LEN - whole, MSS_SMALL)).toBe(MSS_SMALL);
+  });
+
+  test.each([MSS_LARGE, MSS_SMALL])('emits all bytes in order across the wrap, in segments of %i', (mss) => {
+    const { buffer, start, bytes } = filled();
+    const sent = new Uint8Array(LEN);
+    const emitter: SegmentEmitter = {
+      emit(seq, _flags, buf, off, len) {
+        sent.set(buf.subarray(off, off + len), seq - start);
+        return true;
+      },
+    };
+    for (let done = 0; done < LEN; ) {
+      const len = buffer.together(start + done, LEN - done, mss);
+      buffer.emit(emitter, start + done, 0, len, mss);
+      done += len;
+    }
+    expect(Buffer.compare(sent, bytes)).toBe(0);
   });
 });

@@ -3,8 +3,8 @@
  * which segments are cut. Its size grows while it is what limits the throughput, shrinks when little of it is used, and it
  * holds no memory while it is empty.
  *
- * A payload is always one piece of memory: a super-segment ends before the ring's wrap, and the one segment that lies across
- * it is copied together.
+ * A payload is always one piece of memory: a super-segment ends before the ring's wrap, a large segment ends there, and a small one
+ * that lies across it is copied together.
  */
 import type { TcpContext } from './context.ts';
 import { Ring } from './ring.ts';
@@ -16,6 +16,8 @@ export interface SegmentEmitter {
   emit(seq: number, flags: number, buf: Uint8Array, off: number, len: number, gsoBytes: number): boolean;
 }
 
+/** A segment that is cut off at the wrap costs less than a copy from this size on. */
+const CUT_BYTES_MIN = 8 * 1024;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
 /** Where a segment across the wrap is put together; its size is that of the largest IP packet. */
 const scratch: Uint8Array = new Uint8Array(0x10000);
@@ -81,11 +83,12 @@ export class SendBuffer {
     this.#peak = 0;
   }
 
-  /** How many of `len` bytes from `seq` make one piece of memory, without runts: whole segments before the wrap, or one across. */
+  /** How many of `len` bytes from `seq` make one piece of memory, without runts: whole segments before the wrap, or one at or across it. */
   together(seq: number, len: number, mss: number): number {
     const before = this.#ring.contiguous(seq, len);
     if (before === len) return len;
-    return before >= mss ? before - (before % mss) : Math.min(len, mss);
+    if (before >= mss) return before - (before % mss);
+    return before >= CUT_BYTES_MIN ? before : Math.min(len, mss);
   }
 
   /** Sends `len` bytes from `seq`, as {@link together} allows; more than `mss` of them are a super-segment. */
