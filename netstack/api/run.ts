@@ -88,12 +88,12 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     if (config.leaseFile !== undefined)
       running.closers.push(await keepLeaseFile(network, config.leaseFile, log));
     if (config.capture) running.closers.push(await startCapture(running.captures, config.capture, log));
-    await letIn(network, config, log);
-    const gone = config.stdio ? plugStdio(network) : undefined;
-    await serve(running, config, log);
     // Where only namespaces are attached, the gateway's port 80 is the host's as any other.
     if (config.links.length > 0 || config.listen.length > 0 || config.stdio)
       running.closers.push(await serveGuests(network, running.forwarder, log));
+    await letIn(network, config, log);
+    const gone = config.stdio ? plugStdio(network) : undefined;
+    await serve(running, config, log);
     await serveVpnkit(running, config, log, running.closers);
     for (const { socket, ...target } of config.sshForwards)
       running.closers.push(
