@@ -9,6 +9,7 @@ const EVERY_MS = 1000;
 const SAMPLES = 120;
 const RECORD_S = 5;
 const token = location.hash.slice(1);
+const NUMBER = 'number';
 const byId = (id) => document.getElementById(id);
 
 /** A table in a section: a caption, heads, and rows that are kept by key. */
@@ -19,7 +20,7 @@ class Table {
   #rows = new Map();
   #table = document.createElement('table');
 
-  /** @param columns title, what a row shows there (text or an element), and a class */
+  /** @param columns title, what a row shows there (text or an element), and a class or what makes one of a row */
   constructor(sectionId, caption, columns, empty) {
     this.#columns = columns;
     const head = document.createElement('tr');
@@ -27,7 +28,7 @@ class Table {
       const cell = document.createElement('th');
       cell.scope = 'col';
       cell.textContent = title;
-      if (kind) cell.className = kind;
+      if (kind === NUMBER) cell.className = kind;
       head.append(cell);
     }
     const thead = document.createElement('thead');
@@ -52,9 +53,10 @@ class Table {
     for (const [at, [key, values]] of entries.entries()) {
       const row = this.#rows.get(key) ?? this.#make(key, values);
       if (this.#body.children[at] !== row) this.#body.insertBefore(row, this.#body.children[at] ?? null);
-      for (const [column, { text }] of this.#columns.entries()) {
+      for (const [column, { text, kind }] of this.#columns.entries()) {
         const cell = row.children[column];
         if (text && cell.textContent !== text(values)) cell.textContent = text(values);
+        if (typeof kind === 'function') cell.className = kind(values);
       }
     }
   }
@@ -63,12 +65,20 @@ class Table {
     const row = document.createElement('tr');
     for (const { kind, element } of this.#columns) {
       const cell = row.insertCell();
-      if (kind) cell.className = kind;
+      if (typeof kind === 'string') cell.className = kind;
       if (element) cell.append(element(values));
     }
     this.#rows.set(key, row);
     return row;
   }
+}
+
+/** Says how it stands, once: a status that changes each second would be read aloud each second. */
+function tell(text) {
+  const status = byId('status');
+  if (status.textContent === text) return;
+  status.textContent = text;
+  status.className = text === 'live' ? 'live' : '';
 }
 
 async function ask(path) {
@@ -95,7 +105,7 @@ async function record(flow, button) {
     button.textContent = 'pcap';
   } catch (error) {
     button.textContent = 'pcap failed';
-    byId('status').textContent = error.message;
+    tell(error.message);
   }
   button.removeAttribute('aria-disabled');
 }
@@ -109,14 +119,13 @@ function pcapButton(flow) {
   return button;
 }
 
-const number = 'number';
 const containers = new Table(
   'containers',
   'Containers',
   [
     { title: 'Name', text: ({ name }) => name },
     { title: 'Image', text: ({ image }) => image },
-    { title: 'Status', text: ({ status }) => status },
+    { title: 'Status', kind: ({ state }) => `state ${state}`, text: ({ status }) => status },
     { title: 'Id', text: ({ id }) => id },
   ],
   'There are no containers.',
@@ -130,11 +139,11 @@ const flows = new Table(
     { title: 'Guest', text: ({ guest }) => guest },
     { title: 'Other side', text: ({ target }) => target },
     { title: 'State', text: ({ state }) => state },
-    { title: 'Sent', kind: number, text: ({ bytesFromGuest }) => bytes(bytesFromGuest) },
-    { title: 'Received', kind: number, text: ({ bytesToGuest }) => bytes(bytesToGuest) },
-    { title: 'RTT', kind: number, text: ({ rttMs }) => duration(rttMs) },
-    { title: 'Sent again', kind: number, text: ({ retransmits }) => String(retransmits ?? '') },
-    { title: 'Age', kind: number, text: ({ ageMs }) => duration(ageMs) },
+    { title: 'Sent', kind: NUMBER, text: ({ bytesFromGuest }) => bytes(bytesFromGuest) },
+    { title: 'Received', kind: NUMBER, text: ({ bytesToGuest }) => bytes(bytesToGuest) },
+    { title: 'RTT', kind: NUMBER, text: ({ rttMs }) => duration(rttMs) },
+    { title: 'Sent again', kind: NUMBER, text: ({ retransmits }) => String(retransmits ?? '') },
+    { title: 'Age', kind: NUMBER, text: ({ ageMs }) => duration(ageMs) },
     { title: 'Record', element: pcapButton },
   ],
   'Nobody talks to the outside now.',
@@ -147,8 +156,8 @@ const denied = new Table(
     { title: 'Protocol', text: ({ protocol }) => protocol },
     { title: 'To', text: ({ target, name }) => (name ? `${target} (${name})` : target) },
     { title: 'Network', text: ({ network }) => network },
-    { title: 'Times', kind: number, text: ({ count }) => String(count) },
-    { title: 'Last', kind: number, text: ({ idleMs }) => `${duration(idleMs)} ago` },
+    { title: 'Times', kind: NUMBER, text: ({ count }) => String(count) },
+    { title: 'Last', kind: NUMBER, text: ({ idleMs }) => `${duration(idleMs)} ago` },
   ],
   'Nothing was denied.',
 );
@@ -160,7 +169,7 @@ const dns = new Table(
     { title: 'Name', text: ({ name }) => name },
     { title: 'Type', text: ({ type }) => type },
     { title: 'Answer', text: ({ outcome, answers }) => (answers > 0 ? `${outcome}, ${answers}` : outcome) },
-    { title: 'Took', kind: number, text: ({ tookMs }) => duration(tookMs) },
+    { title: 'Took', kind: NUMBER, text: ({ tookMs }) => duration(tookMs) },
   ],
   'Nobody has asked yet.',
 );
@@ -173,7 +182,7 @@ const leases = new Table(
     { title: 'MAC', text: ({ mac }) => mac },
     { title: 'State', text: ({ state }) => state },
     { title: 'Network', text: ({ network }) => network },
-    { title: 'Left', kind: number, text: ({ leftMs }) => duration(leftMs) },
+    { title: 'Left', kind: NUMBER, text: ({ leftMs }) => duration(leftMs) },
   ],
   'No address is in use.',
 );
@@ -185,9 +194,9 @@ const files = new Table(
     { title: 'Folder', text: ({ destination }) => destination },
     { title: 'On the host', text: ({ source }) => source },
     { title: 'Operation', text: ({ name }) => name },
-    { title: 'Count', kind: number, text: ({ count }) => String(count) },
-    { title: 'Median', kind: number, text: ({ p50Us }) => duration(p50Us / 1000) },
-    { title: '99 %', kind: number, text: ({ p99Us }) => duration(p99Us / 1000) },
+    { title: 'Count', kind: NUMBER, text: ({ count }) => String(count) },
+    { title: 'Median', kind: NUMBER, text: ({ p50Us }) => duration(p50Us / 1000) },
+    { title: '99 %', kind: NUMBER, text: ({ p99Us }) => duration(p99Us / 1000) },
   ],
   'No folder of the host is mounted.',
 );
@@ -195,7 +204,7 @@ const files = new Table(
 const samples = [];
 let before = new Map();
 
-/** Bytes per second since the snapshot before. */
+/** Bytes per second since the snapshot before: into the plot. */
 function measure(all, timeMs) {
   const now = new Map(all.map((flow) => [flow.key, flow]));
   const seconds = (timeMs - (before.timeMs ?? timeMs)) / 1000;
@@ -211,8 +220,20 @@ function measure(all, timeMs) {
   samples.push(sample);
   if (samples.length > SAMPLES) samples.shift();
   byId('plot').replaceChildren(drawPlot(samples, SAMPLES));
-  byId('rates').textContent =
-    `${bytes(sample.toGuests)}/s to containers, ${bytes(sample.fromGuests)}/s from them, in ${all.length} flows`;
+  return sample;
+}
+
+/** The numbers at the top, by what they count. */
+function showTiles(facts) {
+  const tiles = byId('tiles');
+  for (const [at, [name, value]] of Object.entries(facts).entries()) {
+    const tile = tiles.children[at] ?? tiles.appendChild(document.createElement('div'));
+    if (tile.children.length === 0) {
+      tile.append(document.createElement('dt'), document.createElement('dd'));
+      tile.firstChild.textContent = name;
+    }
+    tile.lastChild.textContent = value;
+  }
 }
 
 /** The entries of all networks, each with its network and the name of its container. */
@@ -225,12 +246,31 @@ function ofAll(networks, list, addressIn) {
   );
 }
 
+/** Whom a flow goes to: the gateway's address is this host's. */
+function otherSide(target, gateways) {
+  if (target === '*') return 'several';
+  const address = addressOf(target);
+  return gateways.has(address) ? 'this host' : address;
+}
+
 function show(snapshot) {
   const { networks } = snapshot;
+  const gateways = new Set(networks.map(({ gateway }) => gateway));
   const all = ofAll(networks, 'flows', ({ guest }) => addressOf(guest))
-    .map((flow) => ({ ...flow, key: `${flow.network} ${flow.protocol} ${flow.id}` }))
+    .map((flow) => ({
+      ...flow,
+      key: `${flow.network} ${flow.protocol} ${flow.id}`,
+      to: otherSide(flow.target, gateways),
+    }))
     .sort((a, b) => b.bytesToGuest + b.bytesFromGuest - a.bytesToGuest - a.bytesFromGuest);
-  measure(all, snapshot.timeMs);
+  const speed = measure(all, snapshot.timeMs);
+  showTiles({
+    'Containers running': snapshot.containers.filter(({ state }) => state === 'running').length,
+    Flows: all.length,
+    'To containers': `${bytes(speed.toGuests)}/s`,
+    'From containers': `${bytes(speed.fromGuests)}/s`,
+    Denied: networks.reduce((sum, { denied }) => sum + denied.reduce((of, { count }) => of + count, 0), 0),
+  });
   byId('map').replaceChildren(drawMap(all));
   containers.show(snapshot.containers.map((row) => [row.id, row]));
   flows.show(all.map((row) => [row.key, row]));
@@ -260,17 +300,16 @@ const pause = byId('pause');
 const isPaused = () => pause.getAttribute('aria-pressed') === 'true';
 pause.addEventListener('click', () => {
   pause.setAttribute('aria-pressed', String(!isPaused()));
-  byId('status').textContent = isPaused() ? 'paused' : 'live';
+  tell(isPaused() ? 'paused' : 'live');
 });
 
 async function turn() {
   if (!isPaused())
     try {
       show(await (await ask('/api/snapshot')).json());
-      // Said once: a status that changes each second would be read aloud each second.
-      if (byId('status').textContent !== 'live') byId('status').textContent = 'live';
+      tell('live');
     } catch (error) {
-      byId('status').textContent = `no answer: ${error.message}`;
+      tell(`no answer: ${error.message}`);
     }
   setTimeout(turn, EVERY_MS);
 }
