@@ -1,10 +1,13 @@
 /**
  * epoll(7) and eventfd(2): how one thread waits for all of its descriptors at once, and how another wakes it.
- * Linux only; the kqueue twin for macOS has the same shape.
+ * Linux only; darwin/kqueue.ts is its twin.
  */
 import { arch } from 'node:process';
 import { cFunction, check, errno } from './libc.ts';
 import { NativeMemory } from './memory.ts';
+import type { Readiness } from './readiness.ts';
+
+export { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from './readiness.ts';
 
 const epollCreate1 = cFunction('epoll_create1', 'int', ['int']);
 const epollCtl = cFunction('epoll_ctl', 'int', ['int', 'int', 'int', 'int64']);
@@ -15,14 +18,6 @@ const readFd = cFunction('read', 'int', ['int', 'int64', 'size_t']);
 const writeFd = cFunction('write', 'int', ['int', 'int64', 'size_t']);
 
 // Linux include/uapi/linux/eventpoll.h
-export const EPOLLIN = 0x1;
-export const EPOLLOUT = 0x4;
-export const EPOLLERR = 0x8;
-export const EPOLLHUP = 0x10;
-export const EPOLLRDHUP = 0x2000;
-/** Edge-triggered: an event is told once, when it comes about. */
-export const EPOLLET: number = 0x80000000;
-
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 const EPOLL_CTL_MOD = 3;
@@ -35,8 +30,8 @@ const PACKED = arch === 'x64';
 const EVENT_LEN = PACKED ? 12 : 16;
 const DATA_OFF = PACKED ? 4 : 8;
 
-/** An epoll instance. Every descriptor carries a `tag` that comes back with its events. */
-export class Epoll {
+/** An epoll instance. */
+export class Epoll implements Readiness {
   readonly #fd: number;
   readonly #capacity: number;
   readonly #events: NativeMemory;
@@ -49,17 +44,14 @@ export class Epoll {
     this.#events = new NativeMemory(capacity * EVENT_LEN);
   }
 
-  /** Watches `fd` for `events`. `tag` is the caller's, 32 bits; `fd` comes back beside it. @throws SyscallError */
   add(fd: number, events: number, tag: number): void {
     this.#control(EPOLL_CTL_ADD, fd, events, tag);
   }
 
-  /** Changes what is watched. @throws SyscallError */
   modify(fd: number, events: number, tag: number): void {
     this.#control(EPOLL_CTL_MOD, fd, events, tag);
   }
 
-  /** Stops watching. Closing the last descriptor of a file does the same. @throws SyscallError */
   remove(fd: number): void {
     this.#control(EPOLL_CTL_DEL, fd, 0, 0);
   }
@@ -72,27 +64,20 @@ export class Epoll {
     check(epollCtl(this.#fd, operation, fd, address), 'epoll_ctl', `fd ${fd}`);
   }
 
-  /**
-   * Waits up to `timeoutMs` (0: only looks; -1: for ever) and returns how many events there are. A signal ends the
-   * wait with none. @throws SyscallError
-   */
   wait(timeoutMs: number): number {
     const count = epollWait(this.#fd, this.#events.address, this.#capacity, timeoutMs);
     if (count < 0 && errno() === EINTR) return 0;
     return check(count, 'epoll_wait');
   }
 
-  /** The descriptor of event `index` of the last wait. */
   eventFd(index: number): number {
     return this.#events.view.getInt32(index * EVENT_LEN + DATA_OFF, true);
   }
 
-  /** The tag of event `index`. */
   eventTag(index: number): number {
     return this.#events.view.getUint32(index * EVENT_LEN + DATA_OFF + 4, true);
   }
 
-  /** The EPOLL* bits of event `index`. */
   eventMask(index: number): number {
     return this.#events.view.getUint32(index * EVENT_LEN, true);
   }

@@ -7,6 +7,7 @@
  * quickly. Whether they do is learnt from the last sleeps, so an idle or a slow network costs no looking.
  */
 import { Epoll } from '#common/native/epoll';
+import type { Readiness } from '#common/native/readiness';
 
 /** Most events that one wait brings. */
 const EVENTS_MAX = 256;
@@ -69,7 +70,7 @@ interface Registration {
 
 /** Watches descriptors and dispatches their events. */
 export class Poller {
-  readonly #epoll: Epoll = new Epoll(EVENTS_MAX);
+  readonly #readiness: Readiness;
   readonly #registrations: (Registration | undefined)[] = [];
   #nextTag = 1;
   #count = 0;
@@ -79,11 +80,16 @@ export class Poller {
   #deferred: (() => void)[] = [];
   #resting: { fd: number; registration: Registration; until: number }[] = [];
 
+  /** @param readiness how the kernel is asked: epoll, or what stands in for it. */
+  constructor(readiness: Readiness = new Epoll(EVENTS_MAX)) {
+    this.#readiness = readiness;
+  }
+
   /** @throws SyscallError */
   watch(fd: number, events: number, handler: EventHandler): void {
     const tag = this.#nextTag;
     this.#nextTag = (tag + 1) >>> 0;
-    this.#epoll.add(fd, events, tag);
+    this.#readiness.add(fd, events, tag);
     this.#registrations[fd] = { tag, events, handler };
   }
 
@@ -97,7 +103,7 @@ export class Poller {
     const registration = this.#registrations[fd];
     if (!registration) return;
     registration.events = events;
-    this.#epoll.modify(fd, events, registration.tag);
+    this.#readiness.modify(fd, events, registration.tag);
   }
 
   /**
@@ -107,7 +113,7 @@ export class Poller {
   rest(fd: number, restMs: number): void {
     const registration = this.#registrations[fd];
     if (!registration) return;
-    this.#epoll.modify(fd, 0, registration.tag);
+    this.#readiness.modify(fd, 0, registration.tag);
     this.#resting.push({ fd, registration, until: performance.now() + restMs });
   }
 
@@ -120,7 +126,7 @@ export class Poller {
   unwatch(fd: number): void {
     if (!this.#registrations[fd]) return;
     this.#registrations[fd] = undefined;
-    this.#epoll.remove(fd);
+    this.#readiness.remove(fd);
   }
 
   /** Runs `action` after the events of this turn or the next: for what must not happen within the present call. */
@@ -136,7 +142,7 @@ export class Poller {
   /** True when there is something to dispatch already. @throws SyscallError */
   look(): boolean {
     this.#turn++;
-    this.#count = this.#epoll.wait(0);
+    this.#count = this.#readiness.wait(0);
     return this.#count > 0 || this.#deferred.length > 0;
   }
 
@@ -145,7 +151,7 @@ export class Poller {
     if (timeoutMs <= 0) return;
     if (this.#confidence >= CONFIDENCE_MAX / 2) {
       for (let i = 1; i < LOOKS; i++) {
-        this.#count = this.#epoll.wait(0);
+        this.#count = this.#readiness.wait(0);
         if (this.#count === 0) continue;
         this.#confidence = Math.min(CONFIDENCE_MAX, this.#confidence + 1);
         return;
@@ -153,7 +159,7 @@ export class Poller {
       this.#confidence--;
     }
     const before = performance.now();
-    this.#count = this.#epoll.wait(timeoutMs);
+    this.#count = this.#readiness.wait(timeoutMs);
     if (performance.now() - before > SHORT_SLEEP_MS) this.#confidence = Math.max(0, this.#confidence - 1);
     else this.#confidence = Math.min(CONFIDENCE_MAX, this.#confidence + 1);
   }
@@ -161,8 +167,9 @@ export class Poller {
   /** Hands out what the last wait brought, and does what was deferred. */
   dispatch(): void {
     for (let i = 0; i < this.#count; i++) {
-      const registration = this.#registrations[this.#epoll.eventFd(i)];
-      if (registration?.tag === this.#epoll.eventTag(i)) registration.handler(this.#epoll.eventMask(i));
+      const registration = this.#registrations[this.#readiness.eventFd(i)];
+      if (registration?.tag === this.#readiness.eventTag(i))
+        registration.handler(this.#readiness.eventMask(i));
     }
     this.#count = 0;
     if (this.#resting.length > 0) this.#wake(performance.now());
@@ -177,12 +184,12 @@ export class Poller {
     this.#resting = this.#resting.filter(({ fd, registration, until }) => {
       if (this.#registrations[fd] !== registration) return false;
       if (now < until) return true;
-      this.#epoll.modify(fd, registration.events, registration.tag);
+      this.#readiness.modify(fd, registration.events, registration.tag);
       return false;
     });
   }
 
   close(): void {
-    this.#epoll.close();
+    this.#readiness.close();
   }
 }

@@ -51,10 +51,15 @@ export class DarwinDouble implements DarwinLibrary {
   readonly processes: Map<number, FakeProcess> = new Map();
   /** Called for kill(2). */
   killed: (pid: number, signal: number) => void = () => {};
+  /** Events that the next kevent(2) tells of, each a whole struct kevent. */
+  readonly events: Uint8Array[] = [];
   #uid = 0;
 
+  /** What a failure is put down to. */
+  errnoValue: number = EPERM;
+
   errno(): number {
-    return EPERM;
+    return this.errnoValue;
   }
 
   function(name: string): (...args: never[]) => unknown {
@@ -140,6 +145,13 @@ export class DarwinDouble implements DarwinLibrary {
         if (args[0] === 7) process.limit = Uint8Array.from(bytes(3));
         else if (process.limit) bytes(3).set(process.limit);
         return 0;
+      }
+      case 'kqueue':
+        return openSync('/dev/null', 'r+');
+      case 'kevent': {
+        const told = this.events.splice(0, args[4] as number);
+        for (const [index, event] of told.entries()) bytes(3).set(event, index * event.length);
+        return told.length;
       }
       case 'kill':
         this.killed(args[0] as number, args[1] as number);

@@ -19,7 +19,16 @@ export const CONSTANTS = {
     FD_CLOEXEC: 1,
     O_NONBLOCK: 4,
   },
-  'errno.h': { EAGAIN: 35 },
+  'errno.h': { ENOENT: 2, EINTR: 4, EAGAIN: 35 },
+  'sys/event.h': {
+    EVFILT_READ: -1,
+    EVFILT_WRITE: -2,
+    EV_ADD: 1,
+    EV_DELETE: 2,
+    EV_CLEAR: 0x20,
+    EV_ERROR: 0x4000,
+    EV_EOF: 0x8000,
+  },
   'signal.h': { SIG_SETMASK: 3, NSIG: 32, SIGKILL: 9, SIGSTOP: 17 },
   'dlfcn.h': { RTLD_NOW: 2 },
   'sys/stat.h': { S_IFCHR: 0o020000 },
@@ -72,6 +81,12 @@ export interface StructLayout {
 export const STRUCTS = {
   'struct rlimit': { header: 'sys/resource.h', size: 16, fields: { rlim_cur: 0, rlim_max: 8 } },
   'struct sigaction': { header: 'signal.h', size: 16, fields: { sa_mask: 8, sa_flags: 12 } },
+  'struct kevent': {
+    header: 'sys/event.h',
+    size: 32,
+    fields: { ident: 0, filter: 8, flags: 10, fflags: 12, data: 16, udata: 24 },
+  },
+  'struct timespec': { header: 'time.h', size: 16, fields: { tv_sec: 0, tv_nsec: 8 } },
   'struct winsize': { header: 'sys/ioctl.h', size: 8, fields: { ws_row: 0, ws_col: 2 } },
   'struct rusage_info_v4': {
     header: 'sys/resource.h',
@@ -123,6 +138,10 @@ export const PROTOTYPES = {
   ],
   'fcntl.h': ['int fcntl(int fd, int command, ...)'],
   'sys/ioctl.h': ['int ioctl(int fd, unsigned long request, ...)'],
+  'sys/event.h': [
+    'int kqueue(void)',
+    'int kevent(int queue, const struct kevent *changes, int changeCount, struct kevent *events, int eventCount, const struct timespec *timeout)',
+  ],
   'stdlib.h': ['int posix_openpt(int flags)'],
   'signal.h': [
     'int kill(pid_t pid, int signal)',
