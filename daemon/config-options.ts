@@ -65,6 +65,8 @@ export interface DaemonConfig {
   networkOpts: Record<string, Record<string, string>>;
   /** Folders of the host that containers may mount; none: all. */
   fileSharing: string[];
+  /** Containers go on while no daemon runs. */
+  liveRestore: boolean;
   /** Where metrics are served, `address:port`; empty for nowhere. */
   metricsAddr: string;
   /** Where the web page is served, `address:port` of the loopback; empty for nowhere. */
@@ -146,6 +148,7 @@ export const DEFAULTS: DaemonConfig = {
   addressPools: [],
   networkOpts: {},
   fileSharing: [],
+  liveRestore: false,
   metricsAddr: '',
   dashboard: '',
   tls: false,
@@ -373,6 +376,13 @@ export const OPTIONS: readonly DaemonOption[] = [
     'text',
     'private or host (default private)',
     RELOAD,
+  ),
+  option(
+    '--live-restore',
+    'live-restore',
+    'liveRestore',
+    'flag',
+    'containers go on while the daemon is stopped, killed or replaced; host folders are then bound instead of served',
   ),
   option('--init', 'init', 'init', 'flag', 'containers that do not say get an init as process 1'),
   option(

@@ -24,7 +24,7 @@ describe('the daemon’s options', () => {
       proxies: { 'https-proxy': 'http://p:1', 'no-proxy': 'x' },
       features: { buildkit: true },
       'host-gateway-ip': '1.2.3.4',
-      'live-restore': false,
+      'live-restore': true,
       'userns-remap': '',
       'authorization-plugins': [],
     };
@@ -38,6 +38,7 @@ describe('the daemon’s options', () => {
       noProxy: 'x',
       features: file.features,
       hostGateways: ['1.2.3.4'],
+      liveRestore: true,
       usernsRemap: '',
     });
   });
@@ -116,7 +117,6 @@ describe('the daemon’s options', () => {
     ['{"proxies":7}', /proxies must be an object/],
     ['{"features":{"buildkit":"yes"}}', /features must be an object of true and false/],
     ['{"host-gateway-ip":"1.2.3.4","host-gateway-ips":[]}', /must not both be specified/],
-    ['{"live-restore":true}', /^live-restore is not supported/],
   ])('daemon.json %s is refused', (text, message) => {
     expect(() => parseConfigFile(text)).toThrow(message);
   });

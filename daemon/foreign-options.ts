@@ -39,7 +39,6 @@ const bare = { bare: true } as const;
 export const FOREIGN_OPTIONS: readonly ForeignOption[] = [
   refused('authorization-plugin', 'there are no plugins', { key: 'authorization-plugins' }),
   refused('selinux-enabled', 'SELinux labels are not set', bare),
-  refused('live-restore', 'containers end with the daemon', bare),
   refused('cpu-rt-period', 'there is no realtime budget', {}),
   refused('cpu-rt-runtime', 'there is no realtime budget', {}),
   refused('api-cors-header', 'dockerd has dropped it as unsafe'),

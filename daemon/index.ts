@@ -6,11 +6,12 @@ import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#common/clock';
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorCode } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { type Log, nullLog } from '#common/log';
 import type { Progress } from '#common/progress';
 import { cryptoRng } from '#common/rng';
+import { inUserNamespace } from '#common/user-namespace';
 import { mountFolder, sweepMounts } from '#fsbridge';
 import { createNetstack } from '#netstack';
 import { listenAddresses, type ServedApi, serveApi } from './api/index.ts';
@@ -23,7 +24,7 @@ import { EventBus } from './events/bus.ts';
 import { ensureHostImage, HOST_IMAGE, openImages, type StorageDriver } from './image/index.ts';
 import type { Image } from './image/store.ts';
 import { EngineMetrics, serveMetrics } from './metrics.ts';
-import { hostSubnets, requirements } from './platform.ts';
+import { cutConnections, hostSubnets, requirements } from './platform.ts';
 import { createRuntime } from './runtime/index.ts';
 import { containerDefaults, createServices, registryOptions, type Services } from './services.ts';
 import { lockDataRoot } from './store/lock.ts';
@@ -115,6 +116,11 @@ async function open(
   progress: Progress,
 ): Promise<Daemon> {
   const { dataRoot, execRoot } = config;
+  if (config.liveRestore && inUserNamespace)
+    throw new DrydockError(
+      'ERR_BAD_CONFIG',
+      "live-restore: containers of an ordinary user's daemon end with it: start the daemon as root, or without this option",
+    );
   // First, since a mistake in it need not wait for the rest.
   const addresses = listenAddresses(config.hosts);
   await mkdir(dataRoot, { recursive: true, mode: 0o710 });
@@ -166,7 +172,7 @@ function reloadAttributes(config: DaemonConfig): Record<string, string> {
     const value = config[field];
     return [key, typeof value === 'object' ? JSON.stringify(value) : String(value)];
   });
-  return { ...Object.fromEntries(values), 'live-restore': 'false', name: hostname() };
+  return { ...Object.fromEntries(values), 'live-restore': String(config.liveRestore), name: hostname() };
 }
 
 function metricsAddress(text: string): { host: string; port: number } {
@@ -217,6 +223,7 @@ async function openServices(
     clock,
     runtimes,
     defaultRuntime,
+    liveRestore: config.liveRestore,
   });
   await runtime.open();
   undo.add('close the runtime', () => runtime.close());
@@ -224,7 +231,10 @@ async function openServices(
   await mkdir(mountsFolder, { recursive: true, mode: 0o710 });
   undo.add('remove the folder of mounts', async () => {
     for (const path of await sweepMounts(mountsFolder)) log.warn({ path }, 'a mount was left over');
-    await rmdir(mountsFolder);
+    await rmdir(mountsFolder).catch((error) => {
+      // What containers need that go on stays.
+      if (!config.liveRestore || errorCode(error) !== 'ENOTEMPTY') throw error;
+    });
   });
   const unmounted = (await sweepMounts(mountsFolder)).map((path) => `unmounted ${path}`);
   const services = await createServices({
@@ -241,6 +251,7 @@ async function openServices(
     runtime,
     createNetstack,
     hostSubnets,
+    cutConnections,
     mountFolder,
     mountsFolder,
     events,

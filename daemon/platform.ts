@@ -12,6 +12,14 @@ export async function processStartTime(pid: number): Promise<string> {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
 }
 
+/**
+ * Resets the connections of a container, but those whose other end is spared.
+ * @throws SyscallError EOPNOTSUPP where the kernel can't
+ */
+export async function cutConnections(pid: number, spared: (remote: string) => boolean): Promise<void> {
+  (await import('#common/native/connections')).cutConnections(pid, spared);
+}
+
 /** A thing that a host must have. */
 export interface Requirement {
   met: boolean;

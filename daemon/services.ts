@@ -58,6 +58,7 @@ export interface ServiceParts {
   runtime: ReloadableRuntime;
   createNetstack: (options: NetworkOptions) => Promise<Network>;
   hostSubnets: () => Promise<string[]>;
+  cutConnections: (pid: number, spared: (address: string) => boolean) => Promise<void>;
   mountFolder: (options: BridgeMountOptions) => Promise<BridgeMount>;
   /** Where host folders are mounted for containers. */
   mountsFolder: string;
@@ -135,6 +136,7 @@ async function openStores(parts: ServiceParts): Promise<{
     records: new RecordFolder<NetworkRecord>(folder('networks'), 'network.json', { key: ID_KEY, log }),
     createNetstack: parts.createNetstack,
     hostSubnets: parts.hostSubnets,
+    cutConnections: parts.cutConnections,
     mtuBytes: config.mtu,
     defaultNetwork: defaultNetwork(config),
     pools: config.addressPools,
@@ -149,6 +151,7 @@ async function openStores(parts: ServiceParts): Promise<{
     folder: parts.mountsFolder,
     mountFolder: parts.mountFolder,
     exports: config.fileSharing,
+    direct: config.liveRestore,
     volumes,
     images,
     roots,
@@ -171,6 +174,7 @@ async function openStores(parts: ServiceParts): Promise<{
     dns: { servers: config.dns, search: config.dnsSearch, options: config.dnsOpts },
     hostGateways: config.hostGateways,
     defaults: parts.containerDefaults,
+    liveRestore: config.liveRestore,
   });
   return { volumes, networks, containers, mounts };
 }

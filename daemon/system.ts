@@ -184,7 +184,7 @@ export class SystemService {
       Runtimes: facts.runtimes,
       DefaultRuntime: facts.defaultRuntime,
       Swarm: NO_SWARM,
-      LiveRestoreEnabled: false,
+      LiveRestoreEnabled: config.liveRestore,
       Isolation: '',
       InitBinary: 'drydock',
       ContainerdCommit: { ID: '' },

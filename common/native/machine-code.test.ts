@@ -82,6 +82,23 @@ describe.skipIf(process.platform !== 'linux')('a program of system calls', () =>
     expect(child('kill -9 $$')).toMatchObject({ stderr: 'parent', status: 9 });
   });
 
+  it('does something more once the child has ended, and knows how', () => {
+    const result = run(
+      [
+        {
+          call: 'clone',
+          operands: [constants.signals.SIGCHLD, 0, 0, 0, 0],
+          parent: [],
+          afterwards: [{ call: 'write', operands: [1, 'scratch', 4] }],
+        },
+        { call: 'execve', operands: [text('/bin/sh'), 'argv', 'envp'] },
+      ],
+      ['-c', 'printf child; exit 7'],
+    );
+    // As wait4(2) tells it: the exit code in the second byte.
+    expect(result).toMatchObject({ stdout: 'child\0\x07\0\0', status: 7 });
+  });
+
   it('goes on when a call succeeds whose failure would end it', () => {
     const failures = [{ fd: 2, text: 'failed', status: 3 }];
     const result = run([

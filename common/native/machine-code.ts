@@ -44,6 +44,8 @@ export interface Instruction {
   failures?: readonly OnFailure[];
   /** For `clone`: what the parent does, while the child goes on; then it ends as the child has ended. */
   parent?: readonly Instruction[];
+  /** For `clone`: what the parent does once the child has ended; scratch memory holds how, as wait4(2) tells it. */
+  afterwards?: readonly Instruction[];
 }
 
 const HEADER_BYTES = 64;
@@ -206,7 +208,7 @@ function assemble(
     const bytes = Buffer.from(text);
     return [...call('write', [fd, bytes, bytes.length]), ...call('exit_group', [status])];
   };
-  const emit = ({ call: name, operands, failures = [], parent }: Instruction): void => {
+  const emit = ({ call: name, operands, failures = [], parent, afterwards = [] }: Instruction): void => {
     code.push(...call(name, operands));
     for (const wanted of failures) {
       const block = failure(wanted);
@@ -220,8 +222,9 @@ function assemble(
     if (!parent) return;
     const before = code.splice(0);
     for (const instruction of parent) emit(instruction);
+    code.push(...call('wait4', [-1, 'scratch', 0, 0]));
+    for (const instruction of afterwards) emit(instruction);
     const ending = [
-      ...call('wait4', [-1, 'scratch', 0, 0]),
       ...assembler.loadEnd,
       ...assembler.load(-1, BigInt(callNumber('exit_group', machine))),
       ...assembler.enter,

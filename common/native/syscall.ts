@@ -53,6 +53,7 @@ export type SystemCallName =
   | 'wait4'
   | 'mount'
   | 'rt_sigaction'
+  | 'setsid'
   | 'exit_group';
 
 /** Numbers on x86-64 and arm64 (arch/x86/entry/syscalls/syscall_64.tbl, asm-generic/unistd.h). */
@@ -98,6 +99,7 @@ const NUMBERS: Record<SystemCallName, [x64: number, arm64: number]> = {
   wait4: [61, 260],
   mount: [165, 40],
   rt_sigaction: [13, 134],
+  setsid: [112, 157],
   exit_group: [231, 94],
 };
 

@@ -26,8 +26,8 @@ import { ContainerLog, logAttributes } from './logs.ts';
 import { Memberships } from './memberships.ts';
 import { newId, randomName } from './names.ts';
 import { Neighbours } from './neighbours.ts';
-import { jailLimits, jailSpec } from './spec.ts';
-import { Supervisor } from './supervisor.ts';
+import { jailLimits, jailSpec, NO_PLACES } from './spec.ts';
+import { knownJail, Supervisor } from './supervisor.ts';
 import type { ContainerRecord, CreateRequest, HostConfig, MountPoint } from './types.ts';
 import { updatedHostConfig } from './update.ts';
 import { checkHostConfig, checkName, sizeBytes } from './validate.ts';
@@ -55,6 +55,8 @@ export interface ContainerDeps {
   hostGateways: readonly string[];
   /** Changed in place by a reload. */
   defaults: ContainerDefaults;
+  /** Containers go on while no daemon runs. */
+  liveRestore: boolean;
 }
 
 /** Docker's containers. */
@@ -92,6 +94,7 @@ export class ContainerService {
       log: deps.log,
       neighbours: this.#neighbours,
       defaults: deps.defaults,
+      liveRestore: deps.liveRestore,
       save: (container) => this.#save(container),
       find: (reference) => this.find(reference),
       removeAfterExit: (container) => this.remove(container, { force: false, volumes: true }),
@@ -106,11 +109,15 @@ export class ContainerService {
   }
 
   async #save(container: Container): Promise<void> {
-    if (!container.removed) await this.#deps.records.save(container.id, container.record);
+    if (container.removed) return;
+    const { record } = container;
+    if (record.state.survival) record.state.attached = this.#deps.networks.attached(record);
+    await this.#deps.records.save(container.id, record);
   }
 
   /**
-   * Loads what is on disk after the daemon's start: frees what a killed daemon left and says so.
+   * Loads what is on disk after the daemon's start: takes up the containers that have gone on, frees what else a killed
+   * daemon left, and says so.
    * @returns what was done, for the log
    */
   async open(): Promise<string[]> {
@@ -124,21 +131,21 @@ export class ContainerService {
     for (const key of damaged)
       this.#deps.log.error({ container: key }, 'the record of a container is damaged: see drydock fsck');
     for (const record of found.values()) this.#containers.set(record.id, this.#adopt(record));
-    const alive = [...found.values()].filter((r) => isAlive(r.state.status));
-    done.push(
-      ...(await runtime.sweep(
-        alive.map((r) => ({
-          id: r.id,
-          pid: r.state.pid,
-          startTime: r.state.pidStartTime,
-          ...(r.hostConfig.CgroupParent && { cgroupParent: r.hostConfig.CgroupParent }),
-        })),
-      )),
-    );
-    const rootIds = [...found.values()].flatMap((r) => [r.id, ...r.mounts.flatMap((m) => m.rootId ?? [])]);
-    done.push(...(await roots.sweep(new Set([...rootIds, ...damaged]))));
-    done.push(...(await mounts.sweep()));
-    for (const record of found.values()) await this.#recover(record, done);
+    const alive = this.list().filter((container) => isAlive(container.record.state.status));
+    const restored: Container[] = [];
+    for (const container of alive) if (await this.supervisor.restore(container)) restored.push(container);
+    done.push(...(await runtime.sweep(alive.filter((c) => !c.jail).map((c) => knownJail(c.record)))));
+    const rootIds = (records: Iterable<ContainerRecord>): string[] =>
+      [...records].flatMap((r) => [r.id, ...r.mounts.flatMap((m) => m.rootId ?? [])]);
+    const running = new Set(rootIds(restored.map((c) => c.record)));
+    done.push(...(await roots.sweep(new Set([...rootIds(found.values()), ...damaged]), running)));
+    done.push(...(await mounts.sweep(running)));
+    for (const container of restored) {
+      await this.supervisor.reconnect(container);
+      done.push(`took up container ${container.name} again`);
+    }
+    for (const record of found.values())
+      if (!restored.some((c) => c.record === record)) await this.#recover(record, done);
     return done;
   }
 
@@ -175,9 +182,13 @@ export class ContainerService {
     const { state } = record;
     const container = this.#containers.get(record.id)!;
     if (isAlive(state.status) || state.status === 'restarting') {
-      Object.assign(state, { status: 'exited', pid: 0, pidStartTime: '', exitCode: 137 });
+      if (!state.hasEnded) {
+        state.exitCode = 137;
+        state.error = 'the daemon was killed while the container ran';
+      }
+      Object.assign(state, { status: 'exited', pid: 0, pidStartTime: '' });
+      for (const key of ['survival', 'attached', 'hasEnded'] as const) delete state[key];
       state.finishedAt = this.#stamps.text();
-      state.error = 'the daemon was killed while the container ran';
       await this.#save(container);
       done.push(`marked container ${record.name} as exited`);
     }
@@ -345,11 +356,7 @@ export class ContainerService {
   /** What a container gets of what it asks for. @throws what its runtime refuses */
   report(record: ContainerRecord): JailReportRow[] {
     const spec = jailSpec(record, {
-      rootPath: '/',
-      etc: { hostname: '', hosts: '', 'resolv.conf': '' },
-      mounts: [],
-      pids: {},
-      linkEnvironment: [],
+      ...NO_PLACES,
       userMaps: this.#deps.userMaps,
       seccomp: this.#deps.defaults.seccomp,
     });
@@ -488,6 +495,7 @@ export class ContainerService {
     const running = this.list().filter((c) => c.up);
     await Promise.allSettled(
       running.map(async (container) => {
+        if (await this.supervisor.leave(container)) return;
         const asked = container.record.config.StopTimeout ?? timeoutS;
         await this.supervisor.stop(container, { timeoutS: Math.min(asked, timeoutS) });
         // The end of the daemon is not the user's wish for this container: its policy starts it again.

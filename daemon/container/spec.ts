@@ -47,6 +47,15 @@ export interface Places {
   seccomp: JailSpec['seccomp'];
 }
 
+/** Of a jail that is only asked about, or is there already. */
+export const NO_PLACES: Omit<Places, 'userMaps' | 'seccomp'> = {
+  rootPath: '/',
+  etc: { hostname: '', hosts: '', 'resolv.conf': '' },
+  mounts: [],
+  pids: {},
+  linkEnvironment: [],
+};
+
 /** Where programs are looked up when the image says nothing. */
 const PATH_DEFAULT = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const CPU_PERIOD_US_DEFAULT = 100_000;

@@ -13,16 +13,16 @@ import type { RootStore } from '../image/store.ts';
 import { EXEC_OUTPUT_GRACE_MS, HEALTH_OUTPUT_BYTES_MAX, KILL_WAIT_MS, STOP_TIMEOUT_S } from '../limits.ts';
 import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
-import type { ExitStatus, JailProcess, Runtime } from '../runtime/runtime.ts';
+import type { ExitStatus, JailProcess, KnownJail, Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
 import type { Container } from './container.ts';
 import type { ContainerDefaults } from './create.ts';
 import { HealthMonitor, newHealth, probeArgs } from './health.ts';
-import { permit } from './lifecycle.ts';
+import { isAlive, permit } from './lifecycle.ts';
 import { ipcDonor, namespacePids } from './namespaces.ts';
 import type { Neighbours } from './neighbours.ts';
 import { signalNumber } from './signals.ts';
-import { execProcess, jailSpec, type Places } from './spec.ts';
+import { execProcess, jailSpec, NO_PLACES, type Places } from './spec.ts';
 import { type ContainerRecord, ZERO_TIME } from './types.ts';
 import { checkDeviceRequests } from './validate.ts';
 
@@ -40,6 +40,8 @@ export interface SupervisorDeps {
   neighbours: Neighbours;
   /** What containers get that don't say. */
   defaults: Pick<ContainerDefaults, 'seccomp'>;
+  /** Containers go on while no daemon runs. */
+  liveRestore: boolean;
   save(container: Container): Promise<void>;
   /** Finds another container that a mode such as `container:NAME` names. */
   find(reference: string): Container;
@@ -132,8 +134,7 @@ export class Supervisor {
       mounts: await mounts.start(record, ipcDonor(record, this.#lookup)),
       pids: namespacePids(record, this.#lookup),
       linkEnvironment: neighbours.environment(container),
-      userMaps: this.#deps.userMaps,
-      seccomp: this.#deps.defaults.seccomp,
+      ...this.#constants(),
     };
     await neighbours.prepare(container);
     const jail = await runtime.create(jailSpec(record, places));
@@ -157,12 +158,74 @@ export class Supervisor {
       oomKilled: false,
       startedAt: this.#stamps.text(),
       finishedAt: state.finishedAt,
+      survival: process.survival,
     });
-    container.process = process;
     container.startedMs = this.#deps.clock.now();
-    if (container.log) container.io.add(container.log.begin());
     delete state.health;
     this.#watchHealth(container);
+    this.#follow(container, process, undo);
+  }
+
+  /**
+   * Takes up a container that goes on from an earlier daemon; its networks come later, by {@link reconnect}.
+   * @returns false when it is over, and nobody knows how
+   */
+  async restore(container: Container): Promise<boolean> {
+    const { runtime, roots, mounts, networks } = this.#deps;
+    const { record, id } = container;
+    const known = knownJail(record);
+    const taken = this.#deps.liveRestore
+      ? runtime.restore?.(jailSpec(record, { ...NO_PLACES, ...this.#constants() }), known)
+      : undefined;
+    if (!taken) return false;
+    container.jail = taken.jail;
+    await mounts.restore(record);
+    container.startedMs =
+      this.#deps.clock.now() - (this.#deps.clock.wallMs() - Date.parse(record.state.startedAt));
+    if (record.state.status === 'running') this.#watchHealth(container);
+    this.#follow(container, taken.process, [
+      () => roots.unmount(id),
+      () => mounts.stop(id),
+      () => taken.jail.destroy(),
+      () => networks.stop(record),
+    ]);
+    return true;
+  }
+
+  /** Puts a container that goes on onto its networks again. */
+  async reconnect(container: Container): Promise<void> {
+    await container.turns.take(async () => {
+      const { record, jail } = container;
+      if (!jail || !isAlive(record.state.status)) return;
+      const { attached } = record.state;
+      if (attached) await this.#deps.networks.restore(record, jail.pid, attached);
+      await this.#deps.neighbours.write(container);
+    });
+  }
+
+  /** Lets a container go on while the daemon ends. @returns false where it can't */
+  async leave(container: Container): Promise<boolean> {
+    const { jail, process, record } = container;
+    if (!this.#deps.liveRestore || !jail?.leave || !process?.survival || !isAlive(record.state.status))
+      return false;
+    container.health?.stop();
+    jail.leave();
+    // What was read so far is in the log before the daemon ends.
+    container.io.end();
+    await container.log?.flush();
+    await this.#deps.save(container);
+    return true;
+  }
+
+  /** What all jails have in common. */
+  #constants(): Pick<Places, 'userMaps' | 'seccomp'> {
+    return { userMaps: this.#deps.userMaps, seccomp: this.#deps.defaults.seccomp };
+  }
+
+  /** Streams of a process, and what happens at its end. */
+  #follow(container: Container, process: JailProcess, undo: (() => Promise<unknown>)[]): void {
+    container.process = process;
+    if (container.log) container.io.add(container.log.begin());
     const drained = container.io.connect(process);
     container.ended = process.exited.then((exit) => this.#exited(container, exit, drained, undo));
     container.ended.catch((error) =>
@@ -223,9 +286,20 @@ export class Supervisor {
   ): Promise<void> {
     await this.#outputEnds(container, drained);
     await container.turns.take(async () => {
+      await this.#noteEnd(container, exit);
       await this.#release(container, undo);
       await this.#finished(container, exit);
     });
+  }
+
+  /** What only the minders of a container know that can outlive the daemon is on disk before they are dismissed. */
+  async #noteEnd(container: Container, exit: ExitStatus): Promise<void> {
+    const { state } = container.record;
+    if (!state.survival) return;
+    delete state.survival;
+    delete state.attached;
+    Object.assign(state, { exitCode: exit.code, oomKilled: exit.oomKilled, hasEnded: true });
+    await this.#deps.save(container);
   }
 
   /** What was written before the end is delivered; a client that no longer reads can't hold the container's end back for ever. */
@@ -247,6 +321,8 @@ export class Supervisor {
       oomKilled: exit.oomKilled,
       finishedAt: this.#stamps.text(),
     });
+    delete state.survival;
+    delete state.attached;
     await this.#deps.neighbours
       .changed(container)
       .catch((error) =>
@@ -460,6 +536,17 @@ export class Supervisor {
     });
     this.event(container, 'unpause');
   }
+}
+
+/** How a runtime knows a container that an earlier daemon has started. */
+export function knownJail({ id, state, hostConfig }: ContainerRecord): KnownJail {
+  return {
+    id,
+    pid: state.pid,
+    startTime: state.pidStartTime,
+    ...(hostConfig.CgroupParent && { cgroupParent: hostConfig.CgroupParent }),
+    ...(state.survival && { survival: state.survival }),
+  };
 }
 
 /** The first bytes of a stream, as text; the rest is read and dropped. */

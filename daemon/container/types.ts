@@ -4,6 +4,8 @@
  * normalise.ts fills what has a default.
  */
 import type { ImageConfig } from '../image/store.ts';
+import type { Attached } from '../network/attached.ts';
+import type { Survival } from '../runtime/runtime.ts';
 
 /** Healthcheck; times are nanoseconds, 0 inherits. */
 export interface HealthConfig {
@@ -221,6 +223,12 @@ export interface ContainerState {
   /** A user stopped it: `unless-stopped` and `always` leave it alone until it is started or the daemon restarts. */
   stoppedByUser: boolean;
   health?: HealthState;
+  /** Of a container that can outlive the daemon, while it runs. */
+  survival?: Survival;
+  /** The same: what it has on its networks. */
+  attached?: Attached;
+  /** The same: how it ended is known, what it held may not be free yet. */
+  hasEnded?: true;
 }
 
 /** State of a healthcheck. */

@@ -144,9 +144,10 @@ export class Roots implements RootStore {
     return this.#root(containerId).layers;
   }
 
-  async sweep(known: Set<string>): Promise<string[]> {
+  async sweep(known: Set<string>, running: ReadonlySet<string> = new Set()): Promise<string[]> {
     const done: string[] = [];
     for (const name of await readdir(this.#folder)) {
+      if (running.has(name)) continue;
       if (known.has(name)) {
         await this.#driver.unmount(this.#path(name));
         continue;

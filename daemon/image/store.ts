@@ -176,6 +176,9 @@ export interface RootStore {
   sizes(containerId: string): Promise<{ writableBytes: number; rootBytes: number }>;
   /** What the container has changed against its image: 0 modified, 1 added, 2 deleted. Absolute paths, in order. */
   changes(containerId: string): Promise<{ path: string; kind: 0 | 1 | 2 }[]>;
-  /** Removes mounts and folders of containers that `known` does not list; unmounts all others. Returns what was done. */
-  sweep(known: Set<string>): Promise<string[]>;
+  /**
+   * Removes mounts and folders of containers that `known` does not list; unmounts all others but those of `running`.
+   * Returns what was done.
+   */
+  sweep(known: Set<string>, running?: ReadonlySet<string>): Promise<string[]>;
 }

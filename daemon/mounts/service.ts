@@ -31,6 +31,8 @@ export interface MountDeps {
   mountFolder: (options: BridgeMountOptions) => Promise<BridgeMount>;
   /** Folders of the host that may be mounted; none: all. */
   exports: readonly string[];
+  /** Host folders are bound by the kernel: a server would end with the daemon, and containers are to outlive it. */
+  direct: boolean;
   volumes: VolumeService;
   images: Pick<ImageStore, 'get'>;
   roots: Pick<RootStore, 'create' | 'mount' | 'unmount' | 'remove'>;
@@ -242,7 +244,13 @@ export class MountService {
     const found = await stat(source);
     const target = point.Destination;
     if (spreads(point.Propagation)) await requirePropagation(source, point.Propagation);
-    const served = !spreads(point.Propagation) && (found.isDirectory() || found.isFile());
+    const { direct } = this.#deps;
+    if (direct && readOnly && ReadOnlyNonRecursive)
+      throw new DrydockError(
+        'ERR_NOT_IMPLEMENTED',
+        `bind mount ${source}: with live-restore a read-only mount is read-only as a whole: leave ReadOnlyNonRecursive out`,
+      );
+    const served = !direct && !spreads(point.Propagation) && (found.isDirectory() || found.isFile());
     if (!served)
       return [
         {
@@ -337,6 +345,21 @@ export class MountService {
     return point.Source;
   }
 
+  /** Knows again what an earlier daemon has mounted for a container that goes on. */
+  async restore(record: ContainerRecord): Promise<void> {
+    const { volumes, roots } = this.#deps;
+    const undo: (() => Promise<unknown>)[] = [];
+    this.#undo.set(record.id, undo);
+    for (const { Type, Name, rootId } of record.mounts) {
+      if (rootId !== undefined) undo.push(() => roots.unmount(rootId));
+      if (Type !== 'volume') continue;
+      volumes.holdAgain(Name!, record.id);
+      undo.push(() => volumes.release(Name!, record.id));
+    }
+    for (const path of await mountsBelow(join(this.#deps.folder, record.id)))
+      undo.push(() => unmountAll(path));
+  }
+
   /** Unmounts what start() mounted. Idempotent; troubles are logged, since a container must be able to end. */
   async stop(containerId: string): Promise<void> {
     const undo = this.#undo.get(containerId) ?? [];
@@ -348,11 +371,15 @@ export class MountService {
     if (undo.length > 0) await removeMountPoints(join(this.#deps.folder, containerId));
   }
 
-  /** Removes the mount points that a killed daemon left. What fsbridge mounted there must have been unmounted before. */
-  async sweep(): Promise<string[]> {
+  /**
+   * Removes the mount points that a killed daemon left, but for those of containers that still run. What fsbridge mounted
+   * there must have been unmounted before.
+   */
+  async sweep(running: ReadonlySet<string>): Promise<string[]> {
     const done: string[] = [];
-    for (const path of (await mountsBelow(this.#deps.folder)).reverse()) await unmountAll(path);
     for (const name of await readdir(this.#deps.folder).catch(() => [])) {
+      if (running.has(name)) continue;
+      for (const path of (await mountsBelow(join(this.#deps.folder, name))).reverse()) await unmountAll(path);
       await removeMountPoints(join(this.#deps.folder, name));
       done.push(`removed the mount points of container ${name.slice(0, 12)}`);
     }

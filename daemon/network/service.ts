@@ -13,11 +13,12 @@ import { newId } from '../container/names.ts';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import type { EventBus } from '../events/bus.ts';
 import type { RecordFolder } from '../store/record-folder.ts';
+import { type Attached, type AttachedEndpoint, outlivesDaemon } from './attached.ts';
 import { fromConfiguration } from './config-only.ts';
 import { checkAddress, configOf, dnsNames, type Endpoint, isOn, restrictedAddress } from './endpoint.ts';
 import { bridgeOptions, endpointOptions } from './options.ts';
-import { formatGuestPort, portWishes } from './ports.ts';
-import { type OpenPort, openPort } from './publish.ts';
+import { formatGuestPort, type PortWish, portWishes } from './ports.ts';
+import { type OpenPort, openPort, type PublishPlace } from './publish.ts';
 import {
   type CreateNetworkRequest,
   type NetworkFacts,
@@ -33,6 +34,8 @@ export interface NetworkDeps {
   records: RecordFolder<NetworkRecord>;
   createNetstack: (options: NetworkOptions) => Promise<Network>;
   hostSubnets: () => Promise<string[]>;
+  /** Resets a container's connections but those that are spared, by the other end's address. */
+  cutConnections: (pid: number, spared: (address: string) => boolean) => Promise<void>;
   /** Of networks that name none; 0 leaves it to the stack. */
   mtuBytes: number;
   /** The default network; undefined: there is none. */
@@ -356,12 +359,69 @@ export class NetworkService {
     }
   }
 
-  /** Attaches a container to one network. */
-  async attach(record: ContainerRecord, name: string, asked: EndpointSettings, pid: number): Promise<void> {
+  /** What a running container has on its networks, for {@link restore}. */
+  attached(record: ContainerRecord): Attached {
+    const endpoints = Object.keys(record.networks).flatMap((network): AttachedEndpoint[] => {
+      const endpoint = this.#live.get(this.find(network).id)?.endpoints.get(record.id);
+      if (!endpoint) return [];
+      const { settings, metric, attachment } = endpoint;
+      return [{ network, settings, metric, interfaceName: attachment.interfaceName }];
+    });
+    const ports = (this.#ports.get(record.id) ?? []).map(({ wish, port: { hostPort } }) => ({
+      wish,
+      hostPort,
+    }));
+    // Both families of a port are opened together.
+    const isFirst = ({ wish }: { wish: PortWish }, index: number): boolean =>
+      ports.findIndex((other) => other.wish === wish) === index;
+    return { endpoints, ports: ports.filter(isFirst) };
+  }
+
+  /**
+   * Attaches a container anew that was attached by an earlier daemon, with the same addresses and ports. What can't be had
+   * any more is logged, and the container goes on without. Connections that went through that daemon are cut.
+   */
+  async restore(record: ContainerRecord, pid: number, { endpoints, ports }: Attached): Promise<void> {
+    const { log } = this.#deps;
+    const failed =
+      (what: string) =>
+      (error: unknown): void =>
+        log.error({ container: record.id, error }, `${what} of a container that goes on is lost`);
+    for (const before of endpoints)
+      await this.attach(record, before.network, record.networks[before.network] ?? {}, pid, before).catch(
+        failed(`the network ${before.network}`),
+      );
+    const place = await this.#publishPlace(record);
+    const opened: OpenPort[] = [];
+    this.#ports.set(record.id, opened);
+    for (const { wish, hostPort } of place ? ports : [])
+      await openPort(place!, { ...wish, hostFirst: hostPort, hostLast: hostPort }, opened).catch(
+        failed(`the published port ${hostPort}`),
+      );
+    const networks = endpoints.map(({ network }) => this.find(network));
+    if (networks.length > 0)
+      await this.#deps
+        .cutConnections(pid, (address) => outlivesDaemon(address, networks))
+        .catch((error) =>
+          log.warn(
+            { container: record.id, error },
+            'connections that went through the last daemon could not be reset',
+          ),
+        );
+  }
+
+  /** Attaches a container to one network. @param before what it had there under an earlier daemon */
+  async attach(
+    record: ContainerRecord,
+    name: string,
+    asked: EndpointSettings,
+    pid: number,
+    before?: AttachedEndpoint,
+  ): Promise<void> {
     const network = this.find(name);
     if (network.configuration)
       throw new DrydockError('ERR_FORBIDDEN', 'cannot create endpoint on configuration-only network');
-    const endpointId = newId(this.#deps.rng);
+    const endpointId = before?.settings.EndpointID ?? newId(this.#deps.rng);
     const fixed = { ...asked, NetworkID: network.id, EndpointID: endpointId };
     if (network.driver !== 'bridge') return;
     checkAddress(network, asked);
@@ -373,9 +433,13 @@ export class NetworkService {
       );
     const live = this.#liveOf(network);
     const names = dnsNames(record, asked);
-    const address = asked.IPAMConfig?.IPv4Address || this.#restrictedAddress(network, live);
-    const { interfaceName = this.#interfaceName(record.id, network), sysctls } = endpointOptions(asked);
-    const metric = this.#metric(record, asked);
+    const address =
+      before?.settings.IPAddress || asked.IPAMConfig?.IPv4Address || this.#restrictedAddress(network, live);
+    const address6 = before?.settings.GlobalIPv6Address || asked.IPAMConfig?.IPv6Address;
+    const mac = before?.settings.MacAddress || asked.MacAddress;
+    const { interfaceName: wished, sysctls } = endpointOptions(asked);
+    const interfaceName = before?.interfaceName ?? wished ?? this.#interfaceName(record.id, network);
+    const metric = before?.metric ?? this.#metric(record, asked);
     if (address) live.reserved.add(address);
     let attachment: Attachment;
     try {
@@ -385,8 +449,8 @@ export class NetworkService {
         metric,
         names,
         ...(address && { address }),
-        ...(asked.IPAMConfig?.IPv6Address && { address6: asked.IPAMConfig.IPv6Address }),
-        ...(asked.MacAddress && { mac: asked.MacAddress }),
+        ...(address6 && { address6 }),
+        ...(mac && { mac }),
         ...(asked.IPAMConfig?.LinkLocalIPs?.length && { linkLocal: asked.IPAMConfig.LinkLocalIPs }),
         ...(sysctls && { settings: sysctls(interfaceName) }),
       });
@@ -407,7 +471,7 @@ export class NetworkService {
       DNSNames: names,
     };
     live.endpoints.set(record.id, { attachment, settings, containerName: record.name, metric });
-    this.#event('connect', network, { container: record.id });
+    if (!before) this.#event('connect', network, { container: record.id });
   }
 
   /** The next address of a network with --ip-range or --aux-address; without them the stack chooses. */
@@ -475,23 +539,28 @@ export class NetworkService {
     }
   }
 
-  /** Opens a container's ports, which lead to its first network that is not internal. */
+  /** Opens a container's ports. */
   async #publish(record: ContainerRecord): Promise<void> {
     const { PortBindings, PublishAllPorts = false } = record.hostConfig;
     const wishes = portWishes(PortBindings, record.config.ExposedPorts, PublishAllPorts);
-    if (wishes.length === 0) return;
+    const place = wishes.length > 0 ? await this.#publishPlace(record) : undefined;
+    if (!place) return;
+    const opened: OpenPort[] = [];
+    this.#ports.set(record.id, opened);
+    for (const wish of wishes) await openPort(place, wish, opened);
+  }
+
+  /** Where a container's ports lead: its first network that is not internal. */
+  async #publishPlace(record: ContainerRecord): Promise<PublishPlace | undefined> {
     for (const name of Object.keys(record.networks)) {
       const network = this.find(name);
       const live = this.#live.get(network.id);
       const endpoint = live?.endpoints.get(record.id);
       if (!live || !endpoint || network.internal) continue;
-      const opened: OpenPort[] = [];
-      this.#ports.set(record.id, opened);
       const { hostAddress } = bridgeOptions(network.options);
-      for (const wish of wishes)
-        await openPort({ network: await live.network, endpoint, hostAddress }, wish, opened);
-      return;
+      return { network: await live.network, endpoint, hostAddress };
     }
+    return undefined;
   }
 
   /** Ends all networks. */

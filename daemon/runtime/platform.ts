@@ -17,6 +17,8 @@ export interface RuntimeOptions {
   execRoot: string;
   log: Log;
   clock: Clock;
+  /** Containers go on while no daemon runs. */
+  liveRestore?: boolean;
   /** OCI runtimes besides our own, by name. */
   runtimes?: Record<string, RuntimeProgram>;
   /** The one for containers that name none; our own when empty. */
@@ -60,6 +62,7 @@ export function createRuntime(options: RuntimeOptions): RuntimeSet {
         new oci.OciRuntime({ name, command: path, args: runtimeArgs }, options),
       options.runtimes ?? {},
       options.defaultRuntime ?? '',
+      options.liveRestore,
     );
   if (darwin)
     return new RuntimeSet(

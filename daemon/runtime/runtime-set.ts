@@ -30,6 +30,7 @@ export class RuntimeSet implements Runtime {
   #others: ReadonlyMap<string, ConfiguredRuntime> = new Map();
   #default: string = OWN_RUNTIME;
   readonly #opened = new Map<Runtime, Promise<void>>();
+  readonly #liveRestore: boolean;
 
   /** @throws DrydockError ERR_BAD_CONFIG when the default is not among them. */
   constructor(
@@ -38,7 +39,9 @@ export class RuntimeSet implements Runtime {
     make: MakeRuntime,
     programs: Record<string, RuntimeProgram>,
     defaultName: string,
+    liveRestore = false,
   ) {
+    this.#liveRestore = liveRestore;
     this.#own = own;
     this.#builtIn = builtIn;
     this.#make = make;
@@ -76,7 +79,20 @@ export class RuntimeSet implements Runtime {
   }
 
   report(spec: JailSpec): JailReportRow[] {
-    return this.#choose(spec.runtime).report(spec);
+    const runtime = this.#choose(spec.runtime);
+    const rows = runtime.report(spec);
+    if (this.#liveRestore && !runtime.restore)
+      rows.push({
+        feature: 'live-restore',
+        asked: 'containers outlive the daemon',
+        got: 'none',
+        how: `those of the runtime ${runtime.name} end with it`,
+      });
+    return rows;
+  }
+
+  restore(spec: JailSpec, known: KnownJail): ReturnType<NonNullable<Runtime['restore']>> {
+    return this.#find(spec.runtime || this.#default)?.restore?.(spec, known);
   }
 
   info(): ReturnType<Runtime['info']> {

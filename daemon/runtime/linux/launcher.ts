@@ -7,7 +7,7 @@ import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { constants as osConstants } from 'node:os';
 import { compiledEntry } from '#common/entry';
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorCode } from '#common/errors';
 import { endOf, type ProcessEnd } from '#common/native/child';
 import { AT_FDCWD, cloneTree, MOUNT_ATTR_RDONLY, setMountAttributes } from '#common/native/mount';
 import { withPidNamespace } from '#common/native/namespace';
@@ -15,6 +15,7 @@ import { pidfdGetFd, pidfdOpen, pidfdSignal } from '#common/native/process';
 import { LauncherChannel } from '../launcher-channel.ts';
 import { linuxStreams } from './stream-system.ts';
 import { PipeSet } from './streams.ts';
+import { type Warden, WardenPrograms } from './warden.ts';
 
 /** What a launcher that died may have said about it. */
 const LAST_WORDS_BYTES_MAX = 4096;
@@ -30,16 +31,40 @@ export type Birthplace = { kind: 'host' } | { kind: 'new' } | { kind: 'inside'; 
 export class LauncherProgram {
   readonly #nodeFd: number;
   readonly #ownPidNamespace: number;
+  /** What starts those launchers whose programs are to outlive the daemon. */
+  readonly wardens: WardenPrograms;
 
-  /** @param ownPidNamespace an open /proc/self/ns/pid. */
-  constructor(ownPidNamespace: number) {
+  /**
+   * @param ownPidNamespace an open /proc/self/ns/pid.
+   * @param instance what tells this daemon's processes from those of others
+   */
+  constructor(ownPidNamespace: number, instance: string) {
     this.#ownPidNamespace = ownPidNamespace;
+    this.wardens = new WardenPrograms(instance);
     this.#nodeFd = cloneTree(AT_FDCWD, process.execPath, false);
     setMountAttributes(this.#nodeFd, { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0 }, false);
   }
 
   close(): void {
     closeSync(this.#nodeFd);
+    this.wardens.close();
+  }
+
+  /** Starts a launcher, which waits, below a warden of its own. */
+  startMinded(birthplace: Birthplace): Launcher {
+    const pipes = new PipeSet(linuxStreams);
+    const target = birthplace.kind === 'inside' ? birthplace.pidfd : undefined;
+    const program = { nodeFd: this.#nodeFd, args: launcherArgs(), argv0: LAUNCHER_NAME };
+    try {
+      const { child, warden } = this.wardens.start(birthplace.kind, program, pipes, target);
+      if (!warden) throw noLauncher(pipes.lastWords(LAST_WORDS_BYTES_MAX));
+      return new Launcher(child, pipes, warden);
+    } catch (error) {
+      pipes.closeOwnEnds();
+      throw error;
+    } finally {
+      pipes.closeChildEnds();
+    }
   }
 
   /** Starts a launcher, which waits. Synchronous: see withPidNamespace. */
@@ -47,8 +72,8 @@ export class LauncherProgram {
     const pipes = new PipeSet(linuxStreams);
     const target = birthplace.kind === 'inside' ? [birthplace.pidfd] : [];
     const start = (): ChildProcess =>
-      spawn(`/proc/self/fd/${this.#nodeFd}`, ['--no-warnings', compiledEntry('daemon/launch/main')], {
-        argv0: 'drydock-launch',
+      spawn(`/proc/self/fd/${this.#nodeFd}`, launcherArgs(), {
+        argv0: LAUNCHER_NAME,
         cwd: '/',
         env: {},
         // A session of its own: a Ctrl-C at the daemon's terminal is not for containers.
@@ -74,6 +99,19 @@ export class LauncherProgram {
   }
 }
 
+const LAUNCHER_NAME = 'drydock-launch';
+
+function launcherArgs(): string[] {
+  return ['--no-warnings', compiledEntry('daemon/launch/main')];
+}
+
+function noLauncher(words: string): DrydockError {
+  return new DrydockError(
+    'ERR_JAIL',
+    `The launcher cannot be started${words && ` (${words})`}: see that the machine has memory and processes left.`,
+  );
+}
+
 /** One launcher, until it has become the container's program and after. */
 export class Launcher {
   readonly pid: number;
@@ -83,21 +121,23 @@ export class Launcher {
   /** When the process has ended, as launcher or as the program. */
   readonly exited: Promise<ProcessEnd>;
   readonly channel: LauncherChannel;
+  /** What the program will outlive the daemon by. */
+  readonly warden: Warden | undefined;
 
-  constructor(child: ChildProcess, pipes: PipeSet) {
+  /** @param warden its parent, where that is not this process but `child` */
+  constructor(child: ChildProcess, pipes: PipeSet, warden?: Warden) {
     child.on('error', () => {});
-    if (child.pid === undefined)
-      throw new DrydockError(
-        'ERR_JAIL',
-        'The launcher cannot be started: see that the machine has memory and processes left.',
-      );
-    this.pid = child.pid;
+    if (child.pid === undefined) throw noLauncher('');
+    this.pid = warden?.childPid ?? child.pid;
+    this.warden = warden;
     this.pipes = pipes;
     // Not yet reaped, since Node reaps in its event loop: the number cannot have been given away.
     this.pidfd = pidfdOpen(this.pid);
-    this.exited = new Promise((resolve) => {
-      child.once('exit', (code, signal) => resolve(this.#endOf(code, signal)));
-    });
+    this.exited =
+      warden?.ended ??
+      new Promise((resolve) => {
+        child.once('exit', (code, signal) => resolve(this.#endOf(code, signal)));
+      });
     this.channel = new LauncherChannel(child.stdio[3] as Socket, () => this.#died());
   }
 
@@ -113,7 +153,12 @@ export class Launcher {
   }
 
   signal(signal: number): void {
-    pidfdSignal(this.pidfd, signal);
+    try {
+      pidfdSignal(this.pidfd, signal);
+    } catch (error) {
+      // A warden reaps at once, so that the end may not have been heard of here yet.
+      if (!this.warden || errorCode(error) !== 'ESRCH') throw error;
+    }
   }
 
   /** Ends a launcher that has not become a program, and frees what belongs to it. */
@@ -134,9 +179,10 @@ export class Launcher {
     this.close();
   }
 
-  /** Frees the pidfd, after the end of the process. */
+  /** Frees what belongs to it, after the end of the process. */
   close(): void {
     closeSync(this.pidfd);
+    this.warden?.process.dismiss();
   }
 
   async #died(): Promise<DrydockError> {

@@ -4,19 +4,26 @@
  */
 import { closeSync, openSync } from 'node:fs';
 import { DrydockError, errorMessage } from '#common/errors';
-import { pidfdOpen, pidfdSignal } from '#common/native/process';
+import { pidfdSignal } from '#common/native/process';
 import { inUserNamespace } from '#common/user-namespace';
 import { launchError } from '../launcher-channel.ts';
 import type { RuntimeOptions } from '../platform.ts';
-import type { Jail, JailReportRow, JailSpec, KnownJail, NamespaceMode, Runtime } from '../runtime.ts';
+import type {
+  Jail,
+  JailProcess,
+  JailReportRow,
+  JailSpec,
+  KnownJail,
+  NamespaceMode,
+  Runtime,
+} from '../runtime.ts';
 import type { Cgroups } from './cgroup.ts';
 import { openCgroups } from './cgroup-open.ts';
 import { deviceRules, hostDevices } from './devices.ts';
-import { LinuxJail } from './jail.ts';
+import { type JailContext, LinuxJail } from './jail.ts';
 import { Keeper } from './keeper.ts';
 import { type Birthplace, type Launcher, LauncherProgram } from './launcher.ts';
 import { effectiveSpec } from './plan.ts';
-import { processStartTime } from './proc-stat.ts';
 import { knownLimits, limitWarnings, reportSpec } from './report.ts';
 import { seccompFilter } from './seccomp/filter.ts';
 import { ownModules } from './security/apparmor.ts';
@@ -29,7 +36,9 @@ import {
   thisMachinesModules,
 } from './security/modules.ts';
 import { Spares } from './spares.ts';
+import { Survivor } from './survivor.ts';
 import { waitUntil } from './wait.ts';
+import { openProcess } from './warden.ts';
 
 const SWEEP_TIMEOUT_MS = 10_000;
 
@@ -48,6 +57,10 @@ export class LinuxRuntime implements Runtime {
     this.#options = options;
   }
 
+  get #liveRestore(): boolean {
+    return this.#options.liveRestore === true;
+  }
+
   async open(): Promise<void> {
     if (process.getuid?.() !== 0)
       throw new DrydockError(
@@ -57,7 +70,7 @@ export class LinuxRuntime implements Runtime {
     this.#requireCgroups();
     this.#ownPidNamespace = openSync('/proc/self/ns/pid', 'r');
     try {
-      this.#program = new LauncherProgram(this.#ownPidNamespace);
+      this.#program = new LauncherProgram(this.#ownPidNamespace, this.#options.instance);
     } catch (error) {
       throw new DrydockError(
         'ERR_KERNEL_TOO_OLD',
@@ -66,7 +79,8 @@ export class LinuxRuntime implements Runtime {
       );
     }
     this.#modules = ownModules();
-    this.#spares = new Spares(this.#program, this.#options.clock, this.#options.log);
+    const { clock, log } = this.#options;
+    this.#spares = new Spares(this.#program, clock, log, this.#liveRestore);
     this.#refill();
   }
 
@@ -102,20 +116,9 @@ export class LinuxRuntime implements Runtime {
       await keeper?.end();
       this.#checkJoined(spec);
       const terminal = terminalFd === undefined ? undefined : launcher.takeDescriptor(terminalFd);
-      const jail = new LinuxJail(spec, launcher, terminal, {
-        filter,
-        labels,
-        landlock,
-        cgroups,
-        program: this.#requireProgram(),
-        clock: this.#options.clock,
-        log: this.#options.log,
-        settled: () => this.#refill(),
-        takeJoiner: () => this.#spares?.take('host'),
-        destroyed: () => {
-          this.#jails.delete(spec.id);
-          this.#refill();
-        },
+      const jail = new LinuxJail(spec, launcher, this.#context(spec.id, { filter, labels, landlock }), {
+        launcher,
+        terminal,
       });
       this.#jails.set(spec.id, jail);
       return jail;
@@ -126,6 +129,38 @@ export class LinuxRuntime implements Runtime {
       this.#refill();
       throw launchError(error, 'failed to create task for container: OCI runtime create failed');
     }
+  }
+
+  #context(id: string, compiled: Pick<JailContext, 'filter' | 'labels' | 'landlock'>): JailContext {
+    return {
+      ...compiled,
+      cgroups: this.#requireCgroups(),
+      program: this.#requireProgram(),
+      clock: this.#options.clock,
+      log: this.#options.log,
+      settled: () => this.#refill(),
+      takeJoiner: () => this.#spares?.take('host'),
+      forgotten: () => {
+        this.#jails.delete(id);
+        this.#refill();
+      },
+    };
+  }
+
+  restore(wish: JailSpec, known: KnownJail): { jail: Jail; process: JailProcess } | undefined {
+    if (!this.#liveRestore || !known.survival) return undefined;
+    const main = Survivor.find(known.survival);
+    if (!main) return undefined;
+    const labels = programLabels(wish, this.#requireModules());
+    const spec = effectiveSpec(wish, hostDevices, labels);
+    // Of further processes: Landlock is for the main program only, which has it.
+    const compiled = { filter: seccompFilter(spec), labels, landlock: undefined };
+    this.#requireCgroups().place(spec.id, known.cgroupParent);
+    const first = known.pid === main.pid ? main : Survivor.ofProcess(known);
+    const jail = new LinuxJail(spec, first, this.#context(spec.id, compiled));
+    this.#jails.set(spec.id, jail);
+    this.#refill();
+    return { jail, process: jail.takeUp(main) };
   }
 
   report(spec: JailSpec): JailReportRow[] {
@@ -157,6 +192,8 @@ export class LinuxRuntime implements Runtime {
       if (!killIfSame(pid, startTime)) continue;
       done.push(`killed process ${pid} of container ${id.slice(0, 12)}`);
     }
+    const minders = [...this.#jails.values()].flatMap((jail) => jail.minders);
+    this.#requireProgram().wardens.endStrays(new Set(minders));
     for (const id of cgroups.list()) {
       if (this.#jails.has(id)) continue;
       const left = cgroups.pids(id).length;
@@ -185,9 +222,10 @@ export class LinuxRuntime implements Runtime {
     const program = this.#requireProgram();
     const spare = mode === 'private' ? this.#spares?.take('new') : undefined;
     if (spare) return spare;
+    const isMinded = this.#liveRestore;
     let birthplace: Birthplace = { kind: mode === 'host' ? 'host' : 'new' };
     if (typeof mode === 'object') birthplace = { kind: 'inside', pidfd: this.#jailOf(mode.pid).pidfd };
-    return program.start(birthplace);
+    return isMinded ? program.startMinded(birthplace) : program.start(birthplace);
   }
 
   #refill(): void {
@@ -240,16 +278,9 @@ export class LinuxRuntime implements Runtime {
 
 /** Kills a process that has the number and the start time of one we knew. */
 function killIfSame(pid: number, startTime: string): boolean {
-  if (pid <= 0 || startTime === '') return false;
-  let pidfd: number;
+  const pidfd = openProcess({ pid, startTime });
+  if (pidfd === undefined) return false;
   try {
-    pidfd = pidfdOpen(pid);
-  } catch {
-    return false;
-  }
-  try {
-    // The descriptor pins the process; only then does its start time prove who it is.
-    if (processStartTime(pid) !== startTime) return false;
     pidfdSignal(pidfd, 9);
     return true;
   } catch {

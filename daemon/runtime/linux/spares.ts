@@ -40,11 +40,14 @@ export class Spares {
   readonly #program: LauncherProgram;
   readonly #clock: Clock;
   readonly #log: Log;
+  readonly #isMinded: boolean;
   readonly #waiting = new Map<Kind, Launcher>();
   #idle: Timer | undefined;
   #closed = false;
 
-  constructor(program: LauncherProgram, clock: Clock, log: Log) {
+  /** @param isMinded whether launchers for containers are below a warden */
+  constructor(program: LauncherProgram, clock: Clock, log: Log, isMinded: boolean) {
+    this.#isMinded = isMinded;
     this.#program = program;
     this.#clock = clock;
     this.#log = log;
@@ -76,7 +79,8 @@ export class Spares {
   #ensure(kind: Kind): void {
     if (this.#closed || this.#waiting.has(kind)) return;
     try {
-      const spare = this.#program.start({ kind });
+      const isMinded = this.#isMinded && kind === 'new';
+      const spare = isMinded ? this.#program.startMinded({ kind }) : this.#program.start({ kind });
       spare.channel.unref();
       setNiceness(spare.pid, WAITING_NICENESS);
       this.#waiting.set(kind, spare);

@@ -66,6 +66,16 @@ export class PipeSet {
     return [stdin.read, stdout.write, stderr.write];
   }
 
+  /** The reading ends of standard output and standard error. */
+  get outputs(): [stdout: number, stderr: number] {
+    return [this.#ends[1].read, this.#ends[2].read];
+  }
+
+  /** The writing end of standard input. */
+  get input(): number {
+    return this.#ends[0].write;
+  }
+
   closeChildEnds(): void {
     for (const fd of this.childEnds) closeSync(fd);
   }
@@ -90,25 +100,35 @@ export class PipeSet {
 
   /** Wraps the daemon's ends. Without `wantsStdin` the process reads the end at once. */
   open(wantsStdin: boolean): ProcessStreams {
-    const [stdinPipe, stdoutPipe, stderrPipe] = this.#ends;
-    let stdin: Socket | undefined;
-    if (wantsStdin) {
-      stdin = new Socket({ fd: stdinPipe.write, readable: false, writable: true });
-      // The process may close its end at any time: that is its right and no error of ours.
-      stdin.on('error', () => {});
-    } else closeSync(stdinPipe.write);
-    const stdout = openOutput(stdoutPipe.read);
-    const stderr = openOutput(stderrPipe.read);
-    return {
-      stdin,
-      stdout,
-      stderr,
-      resize: () => {},
-      destroy() {
-        for (const stream of [stdin, stdout, stderr]) stream?.destroy();
-      },
-    };
+    if (!wantsStdin) closeSync(this.input);
+    const [stdout, stderr] = this.outputs;
+    return openPipeStreams({ stdin: wantsStdin ? this.input : undefined, stdout, stderr });
   }
+}
+
+/** Wraps the daemon's ends of a process's pipes, which then belong to the streams. */
+export function openPipeStreams(fds: {
+  stdin: number | undefined;
+  stdout: number;
+  stderr: number;
+}): ProcessStreams {
+  let stdin: Socket | undefined;
+  if (fds.stdin !== undefined) {
+    stdin = new Socket({ fd: fds.stdin, readable: false, writable: true });
+    // The process may close its end at any time: that is its right and no error of ours.
+    stdin.on('error', () => {});
+  }
+  const stdout = openOutput(fds.stdout);
+  const stderr = openOutput(fds.stderr);
+  return {
+    stdin,
+    stdout,
+    stderr,
+    resize: () => {},
+    destroy() {
+      for (const stream of [stdin, stdout, stderr]) stream?.destroy();
+    },
+  };
 }
 
 /**

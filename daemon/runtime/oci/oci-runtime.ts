@@ -86,7 +86,7 @@ export class OciRuntime implements Runtime {
         `The OCI runtime ${this.#command[0]} cannot be run (${output.trim()}): install it or correct its path.`,
       );
     this.#ownPidNamespace = openSync('/proc/self/ns/pid', 'r');
-    this.#program = new LauncherProgram(this.#ownPidNamespace);
+    this.#program = new LauncherProgram(this.#ownPidNamespace, this.#options.instance);
     await mkdir(this.#stateRoot, { recursive: true, mode: 0o700 });
   }
 

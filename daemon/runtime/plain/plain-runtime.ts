@@ -52,7 +52,7 @@ export class PlainRuntime implements Runtime {
   async open(): Promise<void> {
     await this.#notes.open();
     // Every launcher is born where the daemon is: there is no pid namespace to come back from.
-    this.#program = new LauncherProgram(-1);
+    this.#program = new LauncherProgram(-1, this.#options.instance);
   }
 
   async create(wish: JailSpec): Promise<Jail> {

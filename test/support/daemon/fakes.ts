@@ -395,6 +395,7 @@ export async function fakeDaemon(folder?: string): Promise<FakeDaemon> {
     runtime,
     createNetstack: networks.create,
     hostSubnets: async () => [],
+    cutConnections: async () => {},
     mountFolder,
     mountsFolder: join(home, 'mounts'),
     events: new EventBus(clock),
