@@ -26,18 +26,22 @@ export class Liveness {
     return now - this.#silentSinceMs >= this.#config.userTimeoutMs;
   }
 
-  /** All keep-alive probes were in vain. */
-  get probesExhausted(): boolean {
-    return this.#probes >= this.#config.keepAliveProbes;
+  /** What an idle peer is due: nothing yet, a probe, or no more of them. `isAsked`: another timer asks the same question. */
+  due(now: number, isAsked: boolean): 'nothing' | 'ask' | 'give-up' {
+    if (now < this.keepAliveAtMs) return 'nothing';
+    if (isAsked) {
+      this.#postpone(now);
+      return 'nothing';
+    }
+    return this.#probes >= this.#config.keepAliveProbes ? 'give-up' : 'ask';
   }
 
   probed(now: number): void {
     this.#probes++;
-    this.postpone(now);
+    this.#postpone(now);
   }
 
-  /** Another timer is at work on the same question. */
-  postpone(now: number): void {
+  #postpone(now: number): void {
     this.keepAliveAtMs = now + this.#config.keepAliveIntervalMs;
   }
 
