@@ -16,7 +16,8 @@ describe.skipIf(lacking(...E2E_NEEDS, 'newuidmap', 'setpriv'))('the daemon of an
   const folder = mkdtempSync(join(tmpdir(), 'drydock-rootless-'));
   let daemon: TestDaemon;
   beforeAll(async () => {
-    daemon = await TestDaemon.launch(address, [], {
+    const runtimes = ['--add-runtime', 'real-runc=runc'];
+    daemon = await TestDaemon.launch(address, runtimes, {
       wrapper: asUser(folder, `${USER}:${FIRST}:65536\n`),
     });
   });
@@ -85,6 +86,26 @@ describe.skipIf(lacking(...E2E_NEEDS, 'newuidmap', 'setpriv'))('the daemon of an
     const script = 'ls /dir; ls /etc/passwd 2>&1; true';
     expect(await run('two', 'sh', '-c', script)).toMatch(/^new\nls: .*: No such file or directory$/);
     await daemon.ok(['rmi', 'two', 'one']);
+  });
+
+  it.each(['0', '1'])('builds images with DOCKER_BUILDKIT=%s', async (buildkit) => {
+    const context = mkdtempSync(join(folder, 'context-'));
+    writeFileSync(join(context, 'f'), 'f');
+    const text = `FROM ${IMAGE}\nRUN touch /by-run && id -u > /who\nCOPY --chown=33 f /copied\nUSER 33\nCMD stat -c %u /by-run /copied; cat /who`;
+    writeFileSync(join(context, 'Dockerfile'), text);
+    // Debian's CLI, which speaks with a daemon's BuildKit without a plug-in.
+    const options = { cli: '/usr/bin/docker', env: { DOCKER_BUILDKIT: buildkit } };
+    await daemon.ok(['build', '-q', '-t', 'built', context], options);
+    expect(await run('built')).toBe('0\n33\n0');
+    await daemon.ok(['rmi', 'built']);
+  });
+
+  it('runs containers by runc, without limits', async () => {
+    expect(await run('--runtime', 'real-runc', IMAGE, 'id', '-u')).toBe('0');
+    await daemon.ok(['run', '-d', '--name', 'other', '--runtime', 'real-runc', IMAGE, 'sleep', '1000']);
+    await daemon.ok(['kill', 'other']);
+    expect(await daemon.ok(['wait', 'other'])).toBe('137');
+    await daemon.ok(['rm', 'other']);
   });
 
   it('says what it cannot keep, and what it is', async () => {

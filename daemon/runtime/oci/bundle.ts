@@ -27,7 +27,8 @@ export interface BundleContext {
   labels: ProgramLabels;
   /** Where the network namespace is, when the jail has its own. */
   networkPath: string;
-  cgroupsPath: string;
+  /** Undefined for an ordinary user, who has no control groups: then the runtime must not try to limit anything. */
+  cgroupsPath: string | undefined;
   seccomp: { profile: SeccompProfile; context: CompileContext } | undefined;
 }
 
@@ -44,7 +45,7 @@ export function ociConfig(spec: JailSpec, context: BundleContext): object {
       namespaces: ociNamespaces(spec, context.networkPath),
       devices: spec.devices.map(ociDevice),
       cgroupsPath: context.cgroupsPath,
-      resources: { ...ociResources(spec.limits), devices: ociDeviceRules(spec) },
+      resources: context.cgroupsPath && { ...ociResources(spec.limits), devices: ociDeviceRules(spec) },
       mountLabel: context.labels.selinux && mountLabel(context.labels.selinux),
       maskedPaths: spec.maskedPaths,
       readonlyPaths: spec.readonlyPaths,

@@ -108,7 +108,7 @@ export class OciRuntime implements Runtime {
         identity: identityIn(spec.rootPath, spec.process),
         labels,
         networkPath: `/proc/${holder.pid}/ns/net`,
-        cgroupsPath: cgroups.pathOf(spec.id),
+        cgroupsPath: cgroups.driver === 'none' ? undefined : cgroups.pathOf(spec.id),
         seccomp: seccomp && { profile: seccomp, context: compileContext(spec) },
       });
       const bundle = join(this.#stateRoot, 'bundles', spec.id);
@@ -214,6 +214,9 @@ const HOST_NAMESPACES: JailSpec['namespaces'] = {
   cgroup: 'host',
 };
 
+/** Names the files of a container's first process. */
+const MAIN = 'main';
+
 /** The program, and what comes before its subcommand. */
 type Command = readonly [string, ...string[]];
 
@@ -259,7 +262,7 @@ class OciJail implements Jail {
   async start(): Promise<JailProcess> {
     const args = ['run', '--bundle', this.#bundle];
     try {
-      this.#main = await this.#launch('main', this.#spec.process, args, [this.id]);
+      this.#main = await this.#launch(MAIN, this.#spec.process, args, [this.id]);
       return this.#expose(this.#main, this.#spec.process);
     } catch (error) {
       throw ociError(
@@ -343,7 +346,7 @@ class OciJail implements Jail {
 
   /** Runs the runtime in the foreground, and waits until it says which process it has started. */
   async #launch(name: string, spec: ProcessSpec, before: string[], after: string[]): Promise<OciProcess> {
-    const { command, stateRoot, clock } = this.#context;
+    const { command, stateRoot, clock, cgroups } = this.#context;
     const pidFile = join(this.#bundle, `${name}.pid`);
     const logFile = join(this.#bundle, `${name}.log`);
     const options = ['--root', stateRoot, '--log', logFile, '--log-format', 'json'];
@@ -359,6 +362,11 @@ class OciJail implements Jail {
         }),
       ]);
       process.identify(pid);
+      if (cgroups.driver === 'none') {
+        // The runtime makes none either: what belongs to the jail is what shares its namespace of processes.
+        if (name === MAIN) cgroups.create(this.id, {}, undefined);
+        await cgroups.add(this.id, pid);
+      }
       this.#processes.add(process);
       return process;
     } catch (error) {
