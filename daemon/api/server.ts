@@ -9,6 +9,7 @@ import type { IncomingMessage } from 'node:http';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
 import { DrydockError, errorMessage } from '#common/errors';
 import { JSON_BODY_BYTES_MAX } from '../limits.ts';
+import { refusePages } from './browsers.ts';
 import type { ApiContext } from './context.ts';
 import { answerFor } from './errors.ts';
 import { canonicalKeys } from './schema.ts';
@@ -69,6 +70,7 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
       Ostype: 'linux',
       Server: `Drydock/${context.version} (linux)`,
     });
+    refusePages(request.raw);
     const asked = versions.get(request.raw);
     const refusal = asked === undefined ? undefined : refusedVersion(asked, context.minorMin);
     if (refusal !== undefined) throw new DrydockError('ERR_BAD_PARAMETER', refusal);

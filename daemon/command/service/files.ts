@@ -56,8 +56,8 @@ Restart=on-failure
 RestartSec=2
 TimeoutStartSec=${START_S_MAX}
 TimeoutStopSec=${STOP_S_MAX}
-# The daemon ends its containers itself; what is left when the time is up goes with it.
-KillMode=mixed
+# The daemon ends its containers itself. With live-restore they go on without it, and with them what keeps their output.
+KillMode=process
 Delegate=yes
 LimitNOFILE=1048576
 TasksMax=infinity
