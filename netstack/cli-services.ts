@@ -13,7 +13,8 @@ import { readText } from './cli-vpnkit.ts';
 import { resolvePolicy } from './config.ts';
 import { parsePolicyFile } from './config-file.ts';
 import { parseHostsFile } from './config-vpnkit.ts';
-import { requireIpv4, requireMac } from './plan.ts';
+import { requireDhcpExtras, requireIpv4, requireMac } from './plan.ts';
+import type { DhcpServerExtras } from './service/dhcp-server.ts';
 import { parseDurationMs } from './units.ts';
 import { formatIpv4, netmask, parseAddress, parseIpv4 } from './wire/address.ts';
 
@@ -188,6 +189,9 @@ interface DhcpFlags {
   mtu?: string;
   lease: string;
   static?: string[];
+  route?: string[];
+  ipv6OnlyWait?: string;
+  proxyConfig?: string;
   leaseFile?: string;
   debug?: boolean;
 }
@@ -211,6 +215,9 @@ function addDhcp(net: Command): void {
     .option('--domain <name>', 'domain of the clients')
     .option('--search <domain>', 'domain to search (repeatable)', collect)
     .option('--mtu <bytes>', "the link's MTU")
+    .option('--route <cidr=address>', 'a router for a subnet (option 121, repeatable)', collect)
+    .option('--ipv6-only-wait <time>', 'clients that can shall do without IPv4 for so long (option 108)')
+    .option('--proxy-config <url>', "where browsers find their proxy's settings (option 252)")
     .option('--lease <time>', 'length of a lease', '3600s')
     .option('--static <mac=address>', 'an address for one client (repeatable)', collect)
     .option('--lease-file <file>', 'keep the leases there between runs');
@@ -263,6 +270,7 @@ function addDhcp(net: Command): void {
         searchDomains: flags.search ?? [],
         leaseMs: durationMs(flags.lease, '--lease'),
         log,
+        ...dhcpExtras(flags),
         ...(flags.interface !== undefined && { interface: flags.interface }),
         ...(flags.domain !== undefined && { domainName: flags.domain }),
         ...(mtuBytes !== undefined && { mtuBytes }),
@@ -276,6 +284,18 @@ function addDhcp(net: Command): void {
       return { told, close: await withLeaseFile(service, leases, flags.leaseFile, log) };
     },
   );
+}
+
+function dhcpExtras({ route, ipv6OnlyWait, proxyConfig }: DhcpFlags): DhcpServerExtras {
+  const routes = route?.map((text): [string, string] => {
+    const [cidr = '', router = ''] = text.split('=');
+    return [cidr, router];
+  });
+  return requireDhcpExtras({
+    ...(routes && { dhcpRoutes: Object.fromEntries(routes) }),
+    ...(ipv6OnlyWait !== undefined && { ipv6OnlyWaitMs: durationMs(ipv6OnlyWait, '--ipv6-only-wait') }),
+    ...(proxyConfig !== undefined && { proxyAutoConfigUrl: proxyConfig }),
+  });
 }
 
 /** This host's address in a subnet, of one interface or of any. */

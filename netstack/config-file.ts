@@ -106,6 +106,9 @@ export interface StackFile extends CaptureFile, HostFile {
   hostsFile?: string;
   /** Resolvers as of VPNKit's `--dns`, followed. */
   dnsFile?: string;
+  dhcpRoutes?: Record<string, string>;
+  ipv6OnlyWait?: string;
+  proxyAutoConfigUrl?: string;
   dhcpFirst?: string;
   dhcpLast?: string;
   gatewayForwards?: Partial<GatewayForward>[];
@@ -191,6 +194,9 @@ const readFile: Reader<NetFile> = mapping({
     httpProxyFile: text,
     hostsFile: text,
     dnsFile: text,
+    dhcpRoutes: textMap,
+    ipv6OnlyWait: textOrNumber,
+    proxyAutoConfigUrl: text,
     dhcpFirst: text,
     dhcpLast: text,
     gatewayForwards: list(

@@ -3,6 +3,7 @@ import { mergeFlags } from './cli.ts';
 import { resolveNetConfig } from './config.ts';
 import { parseNetFile, parsePolicyFile } from './config-file.ts';
 import { parseVpnkitHttp } from './config-vpnkit.ts';
+import { requireDhcpExtras } from './plan.ts';
 
 const FILE = `
 listen: [unix:///run/net.sock]
@@ -71,6 +72,24 @@ test("a network as lima describes it: the gateway stands for the host's loopback
     staticLeases: { '192.168.104.5': '52:55:55:00:00:01' },
     zones: [],
   });
+});
+
+test('what DHCP tells besides is read, and refused by its place', () => {
+  const stack =
+    '{ dhcpRoutes: { 10.0.0.0/8: 192.168.127.9 }, ipv6OnlyWait: 1800s, proxyAutoConfigUrl: "http://wpad/" }';
+  const { dhcpExtras } = resolveNetConfig(parseNetFile(`stack: ${stack}`));
+  expect(requireDhcpExtras(dhcpExtras)).toEqual({
+    routes: [{ network: 0x0a000000, prefixLength: 8, router: 0xc0a87f09 }],
+    ipv6OnlyWaitMs: 1_800_000,
+    proxyAutoConfigUrl: 'http://wpad/',
+  });
+  expect(() => resolveNetConfig(parseNetFile('stack: { ipv6OnlyWait: 1800 }'))).toThrow(
+    /stack\.ipv6OnlyWait is "1800"/,
+  );
+  for (const cidr of ['10.0.0.0', '10.0.0.0/33', 'x/8', '10.0.0.0/8/8'])
+    expect(() => requireDhcpExtras({ dhcpRoutes: { [cidr]: '192.168.127.9' } })).toThrow(
+      /is no subnet that a route/,
+    );
 });
 
 test('JSON is taken too', () => {

@@ -4,16 +4,16 @@
  * not be silence. Everything here is pure; files are read by the command.
  */
 import { DrydockError, errorMessage } from '#common/errors';
-import type { LogLevel, NetFile, PolicyFile, ZoneFile } from './config-file.ts';
+import type { LogLevel, NetFile, PolicyFile, StackFile, ZoneFile } from './config-file.ts';
 import { resolveHostAddresses, resolveUnix } from './config-host.ts';
 import { invalid } from './config-shape.ts';
 import { checkForward, type GatewayForward, type SocketForward } from './config-vpnkit.ts';
 import { type CaptureFile, resolveCapture, resolveFaults, resolveMulticast } from './config-wire.ts';
-import type { CaptureOptions, FaultOptions, HttpProxyConfig } from './index.ts';
+import type { CaptureOptions, DhcpExtras, FaultOptions, HttpProxyConfig } from './index.ts';
 import { parseLinkUrl } from './link/link-url.ts';
 import type { LinkProtocol } from './link/listeners.ts';
 import { type PolicyConfig, policyFaults } from './service/policy.ts';
-import { parseDescriptor } from './units.ts';
+import { parseDescriptor, parseDurationMs } from './units.ts';
 import {
   formatAddress,
   formatIpv4,
@@ -78,6 +78,8 @@ export interface NetConfig {
   hostsFile: string | undefined;
   httpProxyFile: string | undefined;
   dnsFile: string | undefined;
+  /** What DHCP tells besides. */
+  dhcpExtras: DhcpExtras;
   /** First and last address that DHCP gives. */
   dhcpFirst: string | undefined;
   dhcpLast: string | undefined;
@@ -272,6 +274,7 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     httpProxyFile: stack.httpProxyFile,
     hostsFile: stack.hostsFile,
     dnsFile: stack.dnsFile,
+    dhcpExtras: resolveDhcpExtras(stack),
     dhcpFirst: stack.dhcpFirst,
     dhcpLast: stack.dhcpLast,
     gatewayForwards: (stack.gatewayForwards ?? []).map((entry, index) =>
@@ -307,6 +310,17 @@ export function resolveNetConfig(file: NetFile): NetConfig {
     machineIp,
     namespaces: (file.namespaces ?? []).map(resolveNamespace),
     interfaceName: file.interface ?? 'tap0',
+  };
+}
+
+function resolveDhcpExtras({ dhcpRoutes, ipv6OnlyWait, proxyAutoConfigUrl }: StackFile): DhcpExtras {
+  const waitMs = ipv6OnlyWait === undefined ? undefined : parseDurationMs(ipv6OnlyWait);
+  if (ipv6OnlyWait !== undefined && waitMs === undefined)
+    throw invalid('stack.ipv6OnlyWait', `is "${ipv6OnlyWait}", no duration like 1800s`);
+  return {
+    ...(dhcpRoutes && { dhcpRoutes }),
+    ...(waitMs !== undefined && { ipv6OnlyWaitMs: waitMs }),
+    ...(proxyAutoConfigUrl !== undefined && { proxyAutoConfigUrl }),
   };
 }
 

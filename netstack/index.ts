@@ -18,8 +18,18 @@ import type { Upstream } from './service/dns/upstreams.ts';
 import type { LeaseRecord } from './service/lease-pool.ts';
 import type { DeniedFlow, PolicyConfig } from './service/policy.ts';
 
+/** What DHCP tells machines besides their address, router, resolver, time server and names. */
+export interface DhcpExtras {
+  /** Routers by the subnet to which they lead, `10.0.0.0/8`. */
+  dhcpRoutes?: Record<string, string>;
+  /** How long machines that can do without IPv4 shall do so (RFC 8925). */
+  ipv6OnlyWaitMs?: number;
+  /** Where browsers find their proxy's settings. */
+  proxyAutoConfigUrl?: string;
+}
+
 /** How a network is made. */
-export interface NetworkOptions {
+export interface NetworkOptions extends DhcpExtras {
   /** Name for logs, metrics and thread names. */
   name: string;
   /** IPv4 subnet in CIDR form, such as `172.17.0.0/16`. */

@@ -9,6 +9,7 @@ import type { FaultOptions } from './link/faults.ts';
 import type { LinkEndpoint, LinkProtocol, StreamProtocol } from './link/listeners.ts';
 import type { CaptureOptions, CaptureState, LiveCaptureOptions } from './link/pcap.ts';
 import type { NetworkPlan } from './plan.ts';
+import type { DhcpServerExtras } from './service/dhcp-server.ts';
 import type { Zone } from './service/dns/names.ts';
 import type { DnsLogEntry } from './service/dns/query-log.ts';
 import type { Upstream } from './service/dns/upstreams.ts';
@@ -35,6 +36,7 @@ export interface WorkerSettings extends NetworkPlan {
   /** First and last address that DHCP gives. */
   dhcpFirst: number | undefined;
   dhcpLast: number | undefined;
+  dhcpExtras: DhcpServerExtras;
   faults: FaultOptions | undefined;
   port: MessagePort;
   /** eventfd that wakes the thread. */

@@ -13,7 +13,6 @@ import { DrydockError } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
 import { closeEventFd, kickEventFd, openEventFd } from '#common/native/epoll';
 import { duplicate, socketPair } from '#common/native/socket';
-import { TAP_MTU_MAX } from '#common/native/tap';
 import type { HttpProxy } from './api/http-proxy.ts';
 import { planProxy } from './api/http-proxy-plan.ts';
 import type { FlowInfo } from './flow/inside.ts';
@@ -44,9 +43,11 @@ import {
   type NetworkPlan,
   planNetwork,
   requireAddress,
+  requireDhcpExtras,
   requireGroups,
   requireIpv4,
   requireMac,
+  requireMtu,
   requireSocketForward,
 } from './plan.ts';
 import { publishError } from './publish/publish-error.ts';
@@ -57,12 +58,6 @@ import { dockerMac, type LeaseRecord } from './service/lease-pool.ts';
 import { type DeniedFlow, EgressRules, type PolicyConfig, policyFaults } from './service/policy.ts';
 import { firstByte, sharePair } from './socket-pairs.ts';
 import { formatAddress, formatEndpoint, formatIpv4, formatIpv6, formatMac } from './wire/address.ts';
-import { IPV6_MTU_MIN } from './wire/ipv6.ts';
-
-/** Largest MTU of a TAP is 65521; a multiple of 8 keeps fragments and segments even. */
-const MTU_BYTES_DEFAULT = 65520;
-/** IPv4 needs 68 (RFC 791); less than 576 serves nobody. */
-const MTU_BYTES_MIN = 576;
 
 const MEMORY_MIB_MAX = 512;
 
@@ -79,17 +74,7 @@ process.on('exit', () => {
 /** Implements `createNetstack` of the public surface. */
 export async function startNetwork(options: NetworkOptions): Promise<Network> {
   const plan = planNetwork(options);
-  const mtuBytes = options.mtuBytes ?? MTU_BYTES_DEFAULT;
-  if (!Number.isInteger(mtuBytes) || mtuBytes < MTU_BYTES_MIN || mtuBytes > TAP_MTU_MAX)
-    throw new DrydockError(
-      'ERR_MTU_INVALID',
-      `An MTU of ${mtuBytes} bytes is out of range. Give one from ${MTU_BYTES_MIN} to ${TAP_MTU_MAX}.`,
-    );
-  if (plan.ipv6 && mtuBytes < IPV6_MTU_MIN)
-    throw new DrydockError(
-      'ERR_MTU_INVALID',
-      `IPv6 needs an MTU of ${IPV6_MTU_MIN} bytes or more, not ${mtuBytes}.`,
-    );
+  const mtuBytes = requireMtu(options.mtuBytes, plan.ipv6 !== undefined);
   const fault = options.faults && checkFaults(options.faults);
   if (fault !== undefined) throw new DrydockError('ERR_FAULTS_INVALID', fault);
   const upstreams = options.dnsUpstreams?.map(requireUpstream);
@@ -166,6 +151,7 @@ class WorkerNetwork implements Network {
       socketForwards: (options.socketForwards ?? []).map(requireSocketForward),
       dhcpFirst: options.dhcpFirst === undefined ? undefined : requireIpv4(options.dhcpFirst, 'lease'),
       dhcpLast: options.dhcpLast === undefined ? undefined : requireIpv4(options.dhcpLast, 'lease'),
+      dhcpExtras: requireDhcpExtras(options),
       faults: options.faults,
       port: port2,
       wakeFd: this.#wakeFd,

@@ -3,9 +3,11 @@
  * address goes with a guest's IPv4 address: the one with the same host part, so that there is one pool and not two.
  */
 import { DrydockError } from '#common/errors';
+import { TAP_MTU_MAX } from '#common/native/tap';
 import type { SocketForward } from './config-vpnkit.ts';
 import type { MulticastGroup } from './flow/inside.ts';
-import type { NetworkOptions } from './index.ts';
+import type { DhcpExtras, NetworkOptions } from './index.ts';
+import type { DhcpServerExtras } from './service/dhcp-server.ts';
 import type { SocketForwardRule } from './service/socket-forwards.ts';
 import {
   ADDRESS_LEN,
@@ -24,6 +26,7 @@ import {
   put32,
   samePrefix,
 } from './wire/address.ts';
+import { IPV6_MTU_MIN } from './wire/ipv6.ts';
 
 /** Addresses of a network, as its thread uses them. */
 export interface NetworkPlan {
@@ -38,6 +41,11 @@ export interface PlanIpv6 {
   address: Uint8Array;
   prefixLength: number;
 }
+
+/** Largest MTU of a TAP is 65521; a multiple of 8 keeps fragments and segments even. */
+const MTU_BYTES_DEFAULT = 65520;
+/** IPv4 needs 68 (RFC 791); less than 576 serves nobody. */
+const MTU_BYTES_MIN = 576;
 
 /** Bits of an address. */
 const BITS_IPV4 = 32;
@@ -212,4 +220,42 @@ export function requireSocketForward({ prefix, port, path }: SocketForward): Soc
       `The forward of ${prefix} needs a port from 0 to 65535 (0: all) and the path of a unix socket.`,
     );
   return { address, prefixLength: 128 - bits + prefixLength, port, path };
+}
+
+/** @throws DrydockError ERR_MTU_INVALID */
+export function requireMtu(mtuBytes: number = MTU_BYTES_DEFAULT, hasIpv6: boolean): number {
+  if (!Number.isInteger(mtuBytes) || mtuBytes < MTU_BYTES_MIN || mtuBytes > TAP_MTU_MAX)
+    throw new DrydockError(
+      'ERR_MTU_INVALID',
+      `An MTU of ${mtuBytes} bytes is out of range. Give one from ${MTU_BYTES_MIN} to ${TAP_MTU_MAX}.`,
+    );
+  if (hasIpv6 && mtuBytes < IPV6_MTU_MIN)
+    throw new DrydockError(
+      'ERR_MTU_INVALID',
+      `IPv6 needs an MTU of ${IPV6_MTU_MIN} bytes or more, not ${mtuBytes}.`,
+    );
+  return mtuBytes;
+}
+
+/** What DHCP tells besides addresses. @throws DrydockError ERR_ADDRESS_INVALID */
+export function requireDhcpExtras(options: DhcpExtras): DhcpServerExtras {
+  const { dhcpRoutes, ipv6OnlyWaitMs, proxyAutoConfigUrl } = options;
+  return {
+    ...(dhcpRoutes && {
+      routes: Object.entries(dhcpRoutes).map(([cidr, router]) => {
+        const [text = '', length = '', ...rest] = cidr.split('/');
+        const network = parseIpv4(text);
+        const prefixLength = /^\d{1,2}$/.test(length) ? Number(length) : Number.NaN;
+        if (network === undefined || rest.length > 0 || !(prefixLength <= BITS_IPV4))
+          throw invalidAddress(`"${cidr}" is no subnet that a route leads to. Give one like 10.0.0.0/8.`);
+        return {
+          network: (network & netmask(prefixLength)) >>> 0,
+          prefixLength,
+          router: requireIpv4(router, 'router'),
+        };
+      }),
+    }),
+    ...(ipv6OnlyWaitMs !== undefined && { ipv6OnlyWaitMs }),
+    ...(proxyAutoConfigUrl !== undefined && { proxyAutoConfigUrl }),
+  };
 }

@@ -144,6 +144,7 @@ class NetworkThread {
       policy: this.#policy,
       clockQuality: hostClockQuality,
       searchDomains: settings.searchDomains,
+      dhcp: settings.dhcpExtras,
       ...(settings.domain === undefined ? {} : { domain: settings.domain }),
     });
     this.#guests = new Guests({

@@ -53,6 +53,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
     hostAddresses: config.hostAddresses,
     machineMacs: config.machineMacs,
     ...(config.gatewayIp6 !== undefined && { gateway6: config.gatewayIp6 }),
+    ...config.dhcpExtras,
     ...(config.dhcpFirst !== undefined && { dhcpFirst: config.dhcpFirst }),
     ...(config.dhcpLast !== undefined && { dhcpLast: config.dhcpLast }),
     gatewayForwards: config.gatewayForwards,

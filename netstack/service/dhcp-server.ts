@@ -44,8 +44,18 @@ const REPLY_LEN_MAX = 1500 - 28;
 const IPV4_BROADCAST = 0xffff_ffff;
 const HARDWARE_ETHERNET = 1;
 
+/** What a server may tell besides. */
+export interface DhcpServerExtras {
+  /** Besides the default route, which is added because option 121 replaces option 3 (RFC 3442 page 5). */
+  routes?: readonly ClasslessRoute[];
+  /** Option 108: how long clients that can do without IPv4 shall do so. */
+  ipv6OnlyWaitMs?: number;
+  /** Option 252. */
+  proxyAutoConfigUrl?: string;
+}
+
 /** What the server gives to its clients. */
-export interface DhcpServerOptions {
+export interface DhcpServerOptions extends DhcpServerExtras {
   pool: LeasePool;
   /** The server's own address, option 54. */
   serverAddress: number;
@@ -57,12 +67,6 @@ export interface DhcpServerOptions {
   domainName?: string;
   searchDomains?: readonly string[];
   mtuBytes?: number;
-  /** Besides the default route, which is added because option 121 replaces option 3 (RFC 3442 page 5). */
-  routes?: readonly ClasslessRoute[];
-  /** Option 108: how long clients that can do without IPv4 shall do so. */
-  ipv6OnlyWaitMs?: number;
-  /** Option 252. */
-  proxyAutoConfigUrl?: string;
   /** Take what relays forward. Off where every client is on the link itself: a guest could pose as a relay. */
   relays: boolean;
   log: Log;

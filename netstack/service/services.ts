@@ -23,7 +23,7 @@ import { DHCP_SERVER_PORT } from '../wire/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../wire/dhcpv6.ts';
 import { DNS_PORT } from '../wire/dns.ts';
 import { NTP_PORT } from '../wire/ntp.ts';
-import { DhcpServer } from './dhcp-server.ts';
+import { DhcpServer, type DhcpServerExtras } from './dhcp-server.ts';
 import { Dhcpv6Server } from './dhcpv6-server.ts';
 import { HostDnsDriver } from './dns/driver.ts';
 import { type NameSource, NameTable, type Zone } from './dns/names.ts';
@@ -55,6 +55,8 @@ export interface ServicesOptions {
   /** Extra names at fixed addresses; default: {@link defaultHostNames} at the gateway. */
   hostNames?: Record<string, readonly Uint8Array[]>;
   leaseMs?: number;
+  /** What DHCP tells besides. */
+  dhcp?: DhcpServerExtras;
   /** What is known of the host's clock; default: nothing. */
   clockQuality?: () => ClockQuality;
   /** Learns the addresses that names are answered with, and says which names may be asked for. */
@@ -134,6 +136,7 @@ function makeDhcp(options: ServicesOptions): DhcpServer {
     ntpServers: [address],
     relays: false,
     log: options.log,
+    ...options.dhcp,
     ...(options.leaseMs !== undefined && { leaseMs: options.leaseMs }),
     ...(options.mtuBytes !== undefined && { mtuBytes: options.mtuBytes }),
     ...(options.domain !== undefined && { domainName: options.domain }),

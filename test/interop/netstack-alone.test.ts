@@ -116,12 +116,25 @@ describe.skipIf(lacking('root', 'ip', 'dig', 'udhcpc', 'dhclient', 'ntpdig', 'cu
       '10.77.0.1',
       '--lease-file',
       leases,
+      ...[
+        '--route',
+        '10.88.0.0/16=10.77.0.9',
+        '--proxy-config',
+        'http://10.77.0.1/wpad.dat',
+        '--ipv6-only-wait',
+        '1800s',
+      ],
     );
     const { script, heard } = recorder();
-    const ran = await far.run('udhcpc', '-i', 'v1', '-n', '-q', '-f', '-t', '3', '-T', '1', '-s', script);
+    const asked = ['-O', 'staticroutes', '-O', 'wpad', '-O', '108'];
+    const flags = ['-i', 'v1', '-n', '-q', '-f', '-t', '3', '-T', '1', '-s', script];
+    const ran = await far.run('udhcpc', ...flags, ...asked);
     expect(ran).toMatchObject({ code: 0 });
     expect(heard()).toMatch(/^ip=10\.77\.0\.50$/m);
     expect(heard()).toMatch(/^serverid=10\.77\.0\.1$/m);
+    expect(heard()).toMatch(/^staticroutes=10\.88\.0\.0\/16 10\.77\.0\.9 0\.0\.0\.0\/0 10\.77\.0\.1$/m);
+    expect(heard()).toMatch(/^wpad=http:\/\/10\.77\.0\.1\/wpad\.dat$/m);
+    expect(heard()).toMatch(/^opt108=00000708$/m);
     await ends.pop()!();
     expect(JSON.parse(readFileSync(leases, 'utf8'))).toMatchObject([{ address: '10.77.0.50' }]);
   });
