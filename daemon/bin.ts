@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The `drydock` program: loads the command that is called, and tells errors by exit codes. */
+import '#common/small-heap';
 import { CommanderError } from 'commander';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { createProgram, usageExitCode } from './command/program.ts';

@@ -96,6 +96,8 @@ async function runDaemon(command: Command, version: string): Promise<void> {
       : textLog(config.logLevel, bar.print, Date.now);
   for (const warning of warnings) log.warn({}, warning);
   // Loaded now, so that --help and --validate don't wait for it.
+  const { returnLargeBuffers } = await import('#common/native/allocator');
+  returnLargeBuffers();
   const { openDaemon } = await import('./index.ts');
   const stopped = stopSignal(log);
   const daemon = await openDaemon(config, version, log, bar.report).finally(bar.end);

@@ -6,6 +6,7 @@
  *
  * Messages: the job; then chunks and an end, each answered by `more` when it was taken, so that neither side runs ahead.
  */
+import '#common/small-heap';
 import { closeSync, constants, lstatSync, openSync, statSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { assert, DrydockError, errorCode, errorMessage } from '#common/errors';

@@ -3,8 +3,9 @@
  * layer's diff id) and extracts it; copying walks files and puts them into a tree by the same extractor. One message
  * in, one out; errors cross as code and text.
  */
+import '#common/small-heap';
 import { createHash } from 'node:crypto';
-import { closeSync, createReadStream, lstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import { closeSync, lstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { errorCode, errorMessage } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
@@ -97,21 +98,33 @@ const SET_ID_BITS = 0o6000;
 
 async function forEachChunk(job: UnpackJob, take: (chunk: Buffer) => void): Promise<void> {
   const transform = decompressor(job.compression);
-  if (transform) {
-    const source = createReadStream(job.blobPath, { highWaterMark: READ_BYTES });
-    source.on('error', (error) => transform.destroy(error));
-    source.pipe(transform);
-    for await (const chunk of transform) take(chunk as Buffer);
-    return;
-  }
   const fd = openSync(job.blobPath, 'r');
+  // One buffer for all: as many as the file has would be much memory until they are collected.
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  let position = 0;
+  const read = (): Buffer => {
+    const chunk = buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, position));
+    position += chunk.length;
+    return chunk;
+  };
   try {
-    const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
-    for (;;) {
-      const length = readSync(fd, buffer, 0, buffer.length, null);
-      if (length === 0) return;
-      take(buffer.subarray(0, length));
+    if (!transform) {
+      for (let chunk = read(); chunk.length > 0; chunk = read()) take(chunk);
+      return;
     }
+    const feed = async (): Promise<void> => {
+      // Destroyed: the archive was refused, and the file is closed.
+      while (!transform.destroyed) {
+        const chunk = read();
+        if (chunk.length === 0) {
+          transform.end();
+          return;
+        }
+        await new Promise((taken) => transform.write(chunk, taken));
+      }
+    };
+    feed().catch((error: Error) => transform.destroy(error));
+    for await (const chunk of transform) take(chunk as Buffer);
   } finally {
     closeSync(fd);
   }
