@@ -28,7 +28,7 @@ const pages = [
 const tours = pages.filter((path) => consoleSteps(read(path)).length > 0);
 
 /** Largest packed package: what is above is a file that does not belong there. */
-const PACKED_BYTES_MAX = 1_200_000;
+const PACKED_BYTES_MAX = 1_300_000;
 
 describeE2e('the package', () => {
   let installed: Installed;
@@ -88,7 +88,10 @@ console.log([make, mountFolder, mountStatus, openDaemon, addresses].map((value) 
   it('is used by the examples as by any other program', () => {
     const folder = join(installed.folder, 'examples');
     cpSync(new URL('examples', root), folder, { recursive: true });
-    const ran = spawnSync(process.execPath, ['--test', 'examples/'], {
+    // Files by name, since Node's lines differ in what a folder means to --test; and in the reporter for a pipe.
+    const files = readdirSync(folder).filter((file) => file.endsWith('.test.mjs'));
+    const paths = files.map((file) => join('examples', file));
+    const ran = spawnSync(process.execPath, ['--test', '--test-reporter=tap', ...paths], {
       cwd: installed.folder,
       encoding: 'utf8',
     });
