@@ -25,6 +25,7 @@ const SIOCSIFMTU = 0x8922;
 const SIOCSIFHWADDR = 0x8924;
 const SIOCGIFINDEX = 0x8933;
 const SIOCSIFTXQLEN = 0x8943;
+const CONGESTION_CONTROL = 'ipv4/tcp_congestion_control';
 const IFF_UP = 1;
 const RTF_UP = 1;
 const RTF_GATEWAY = 2;
@@ -145,8 +146,9 @@ export function configureInterface(config: InterfaceConfig): void {
   if (ipv6)
     for (const setting of ['accept_dad', 'accept_ra', 'autoconf'])
       writeSetting(`ipv6/conf/${name}/${setting}`, '0');
-  // The wire has no losses but a full queue: the steadiest control fills it best.
-  writeSetting('ipv4/tcp_congestion_control', 'cubic');
+  // The wire has no losses but a full queue: the steadiest control fills it best, and one that paces (BBR) arms a timer for each
+  // segment. A namespace may choose only what the host allows to everybody, which Reno always is.
+  if (!writeSetting(CONGESTION_CONTROL, 'cubic')) writeSetting(CONGESTION_CONTROL, 'reno');
   withSocket(AF_INET, (fd) => {
     bringUp(fd, 'lo');
     const set = (request: number, label: string, fill: (memory: NativeMemory) => void): void => {

@@ -63,8 +63,10 @@ export class NativeStream implements HostStream, Gatherer {
   #ending: { finish: () => void } | undefined;
   #hasWritten = false;
   #noDelay = false;
+  /** No network lies between. */
+  readonly #local: boolean;
   /** Bytes to write until the socket is tuned for bulk. */
-  #untuned: number;
+  #untuned: number = BULK_BYTES;
   /** The peer's end has been announced, after which no edge comes. */
   #ended = false;
 
@@ -78,7 +80,7 @@ export class NativeStream implements HostStream, Gatherer {
     this.#fd = fd;
     this.#family = family;
     this.#poller = poller;
-    this.#untuned = local ? BULK_BYTES : Number.POSITIVE_INFINITY;
+    this.#local = local;
     this.#connecting = connecting;
   }
 
@@ -246,21 +248,20 @@ export class NativeStream implements HostStream, Gatherer {
 
   /**
    * Options are set when they begin to matter, since most connections are short: Nagle's algorithm holds back nothing
-   * before a second write, and congestion control nothing before the first windows.
+   * before a second write, and congestion control little.
    */
   #tune(len: number): void {
     if (!this.#hasWritten) this.#hasWritten = true;
     else if (!this.#noDelay) {
       this.#noDelay = true;
       socketOptions.setNoDelay(this.#fd);
+      // A control that paces and probes for bandwidth (BBR, the default of some hosts) arms a timer for each segment and halves
+      // the speed of loopback. Where there is no cubic, the host's choice stands.
+      if (this.#local) socketOptions.setCongestionControl(this.#fd, 'cubic');
     }
-    if (this.#untuned === Number.POSITIVE_INFINITY) return;
+    if (!this.#local || this.#untuned <= 0) return;
     this.#untuned -= len;
     if (this.#untuned > 0) return;
-    this.#untuned = Number.POSITIVE_INFINITY;
-    // A control that probes for bandwidth (BBR, the default of some hosts) halves the speed of loopback. Where there is
-    // no cubic, the host's choice stands.
-    socketOptions.setCongestionControl(this.#fd, 'cubic');
     // As much as a guest's window: what the kernel refuses would be copied aside, and written a second time.
     socketOptions.setSendBuffer(this.#fd, SEND_BUFFER_BYTES);
   }

@@ -424,6 +424,11 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip', 'curl', 'ping', 'dig'))(
         await netns.remove();
       });
 
+      test('a guest does not pace what it sends over a wire without a bottleneck, whatever the host does', async () => {
+        const { stdout } = await a.run('cat', '/proc/sys/net/ipv4/tcp_congestion_control');
+        expect(['cubic', 'reno']).toContain(stdout.trim());
+      });
+
       test('an address or an interface in use is refused, and so is a name that is none', async () => {
         for (const interfaceName of ['', '..', 'eth/0', 'a-name-that-is-too-long'])
           await expect(
