@@ -31,8 +31,11 @@ export function programFindings(host: HostView): Finding[] {
           part,
           name: 'rights',
           status: 'warn',
-          text: 'the daemon needs root, and some checks say less without it',
-          fix: 'Run: sudo drydock doctor',
+          text:
+            host.platform === 'linux'
+              ? 'an ordinary user: the daemon runs in a user namespace, without limits of memory, processor and processes'
+              : 'the daemon needs root, and some checks say less without it',
+          fix: 'For all of it, use sudo.',
         },
   ];
 }
