@@ -1,5 +1,6 @@
 /** One line of JSON for each request, for people who want to know what a program asks of a mount. */
 import { errnoName } from '#common/native/libc';
+import { NO_REPLY } from './ops/server.ts';
 import { operations } from './ops/table.ts';
 import * as O from './wire/opcode.ts';
 import type { Request } from './wire/request.ts';
@@ -23,7 +24,7 @@ const NAME_AT = new Map([
 /**
  * The line for a request that was handled.
  * @param path of the node that it is about, from the mount's root, as it was before
- * @param result bytes of the reply, or a negative error
+ * @param result bytes of the reply, a negative error, or NO_REPLY: there is none, or it comes later
  */
 export function traceLine(
   request: Request,
@@ -43,7 +44,7 @@ export function traceLine(
     pid,
     uid,
     gid,
-    result: result < 0 ? errnoName(-result) : 'ok',
+    result: result === NO_REPLY ? 'none' : result < 0 ? errnoName(-result) : 'ok',
     us: Math.round(elapsedMs * 1000),
   })}\n`;
 }

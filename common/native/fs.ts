@@ -7,6 +7,7 @@
  * the same on every architecture.
  */
 import { addressOf, cFunction, errno } from './libc.ts';
+import { callNumber } from './syscall.ts';
 
 /** dirfd that means the working directory; every absolute path ignores it. */
 export const AT_FDCWD = -100;
@@ -16,6 +17,7 @@ export const AT_SYMLINK_FOLLOW = 0x400;
 /** An empty name means the object behind dirfd itself. */
 export const AT_EMPTY_PATH = 0x1000;
 
+const SYS_PREADV2 = callNumber('preadv2', process.arch === 'arm64' ? 'arm64' : 'x64');
 const SYS_OPEN_TREE = 428;
 const SYS_MOUNT_SETATTR = 442;
 const SYS_FCHMODAT2 = 452;
@@ -82,6 +84,22 @@ export function statx(dirFd: number, path: number, flags: number, mask: number, 
 
 export function pread(fd: number, into: number, size: number, position: number): number {
   return outcome(c.pread(fd, into, size, position));
+}
+
+const RWF_NOWAIT = 8;
+/** struct iovec {base, length}, each of 64 bits. */
+const vector = new Uint32Array(4);
+const vectorAddress = addressOf(new Uint8Array(vector.buffer));
+
+/**
+ * Reads what can be had without waiting for a disk: -EAGAIN if that is nothing, -EOPNOTSUPP where the file system can't
+ * tell. Fewer bytes than asked for may be the end of the file or not.
+ */
+export function preadNow(fd: number, into: number, size: number, position: number): number {
+  vector[0] = into;
+  vector[1] = into / 0x1_0000_0000;
+  vector[2] = size;
+  return outcome(c.syscall(SYS_PREADV2, fd, vectorAddress, 1, position, 0, RWF_NOWAIT));
 }
 
 export function pwrite(fd: number, from: number, size: number, position: number): number {

@@ -54,7 +54,8 @@ export type SystemCallName =
   | 'mount'
   | 'rt_sigaction'
   | 'setsid'
-  | 'exit_group';
+  | 'exit_group'
+  | 'preadv2';
 
 /** Numbers on x86-64 and arm64 (arch/x86/entry/syscalls/syscall_64.tbl, asm-generic/unistd.h). */
 const NUMBERS: Record<SystemCallName, [x64: number, arm64: number]> = {
@@ -101,6 +102,7 @@ const NUMBERS: Record<SystemCallName, [x64: number, arm64: number]> = {
   rt_sigaction: [13, 134],
   setsid: [112, 157],
   exit_group: [231, 94],
+  preadv2: [327, 286],
 };
 
 /** The number of a system call on a machine. */

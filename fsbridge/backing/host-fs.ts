@@ -65,6 +65,11 @@ export interface HostFs {
   close(fd: number): void;
 
   read(fd: number, into: Memory, at: number, size: number, position: number): number;
+  /**
+   * The same without waiting: -EAGAIN if the data have to come from a disk first, -EOPNOTSUPP if that can't be told.
+   * Fewer bytes than asked for need not mean the end of the file.
+   */
+  readNow(fd: number, into: Memory, at: number, size: number, position: number): number;
   write(fd: number, from: Memory, at: number, size: number, position: number): number;
   /**
    * Fills `into` with records like Linux's linux_dirent64: 64-bit inode, 64-bit cookie of the position behind it,

@@ -138,6 +138,10 @@ export class MemoryFs implements HostFs {
     return file.inode.data.copy(into.bytes, at, position, Math.min(position + size, file.inode.size));
   }
 
+  readNow(fd: number, into: Memory, at: number, size: number, position: number): number {
+    return this.read(fd, into, at, size, position);
+  }
+
   write(fd: number, from: Memory, at: number, size: number, position: number): number {
     const file = this.#open.get(fd);
     if (file === undefined || (file.flags & O_ACCMODE) === 0) return -E.EBADF;

@@ -104,6 +104,10 @@ export class PosixFs implements HostFs {
     return fs.pread(fd, into.address + at, size, position);
   }
 
+  readNow(fd: number, into: Memory, at: number, size: number, position: number): number {
+    return fs.preadNow(fd, into.address + at, size, position);
+  }
+
   write(fd: number, from: Memory, at: number, size: number, position: number): number {
     return fs.pwrite(fd, from.address + at, size, position);
   }

@@ -20,6 +20,7 @@ import { openWatch } from '#common/native/fanotify';
 import * as nativeFs from '#common/native/fs';
 import * as fuse from '#common/native/fuse';
 import { errnoName } from '#common/native/libc';
+import { helpers } from '../aside/helpers.ts';
 import { openRoot } from '../backing/posix-linux.ts';
 import { Exchange } from '../notify/exchange.ts';
 import type { WatcherInput } from '../notify/watcher.ts';
@@ -319,6 +320,7 @@ export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMo
       'Ids can be mapped only where owners are the host\'s: with ownership "caller" everybody sees itself.',
     );
   const traceFd = await openTrace(options.trace, target);
+  const jobs = await helpers();
   let rootFd = -1;
   let fuseFd = -1;
   try {
@@ -340,7 +342,7 @@ export async function mountFolder(options: BridgeMountOptions): Promise<BridgeMo
   const watchFd = file ? -1 : openWatch();
   const exchange = watchFd < 0 ? undefined : new Exchange();
   const watch = exchange && { fd: watchFd, shared: exchange.shared };
-  const input: WorkerInput = { fuseFd, rootFd, shared: shared.shared, policy, traceFd, watch };
+  const input: WorkerInput = { fuseFd, rootFd, shared: shared.shared, policy, traceFd, jobs, watch };
   const log = options.log ?? nullLog;
   const device = deviceAt(target);
   const mount = new Mount({ source, target, device }, input, shared, log);

@@ -11,6 +11,7 @@ import { threadId } from '#common/native/fanotify';
 import { close, takeOwnUmask } from '#common/native/fs';
 import { closeBacking, closeFd, openBacking } from '#common/native/fuse';
 import { addressOf } from '#common/native/libc';
+import { Jobs } from '../aside/jobs.ts';
 import { PosixFs } from '../backing/posix-linux.ts';
 import { ALERT_MS_MAX } from '../channel/alertness.ts';
 import { serve } from '../channel/fd-linux.ts';
@@ -34,6 +35,8 @@ export interface WorkerInput {
   policy: Policy;
   /** Where each request is written, -1 for nowhere. The thread closes it. */
   traceFd: number;
+  /** Where calls that may take long are left (aside/jobs.ts). */
+  jobs: SharedArrayBuffer;
   /** For events of the host, where they can be had. */
   watch: { fd: number; shared: SharedArrayBuffer } | undefined;
 }
@@ -51,6 +54,7 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
   const shared = control(input.shared);
   takeOwnUmask();
   const request = allocate(WRITE_BYTES_MAX + HEADER_ROOM, addressOf);
+  const jobs = new Jobs(input.jobs);
   const session = new Session({
     host: new PosixFs(input.rootFd),
     layout: linuxLayout,
@@ -61,6 +65,7 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
       open: (fd) => openBacking(input.fuseFd, fd),
       close: (id) => closeBacking(input.fuseFd, id),
     },
+    aside: { put: (call, unique, ...operands) => jobs.put(input.fuseFd, call, unique, ...operands) },
     uid: process.geteuid?.() ?? 0,
     gid: process.getegid?.() ?? 0,
     request,
@@ -82,6 +87,7 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
     });
     if (failure !== undefined) tell({ kind: 'failed', errno: -failure });
   } finally {
+    jobs.drain(input.fuseFd);
     session.close();
     shared.close();
     closeFd(input.fuseFd);

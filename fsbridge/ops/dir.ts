@@ -3,6 +3,7 @@
  *
  * READDIRPLUS gives an entry reply with each name, and so a reference to its node; `.` and `..` have none.
  */
+import { SYNC } from '../aside/jobs.ts';
 import { allocate, type Memory } from '../memory.ts';
 import { DirStream, RECORD_NAME } from '../node/dir-stream.ts';
 import type { Handle } from '../node/handles.ts';
@@ -121,5 +122,6 @@ export function releasedir(server: Server, request: Request): number {
 export function fsyncdir(server: Server, request: Request): number {
   const handle = server.handles.get(request.u64(0));
   if (handle?.stream === undefined) return -E.EBADF;
-  return server.host.sync(handle.fd, (request.u32(8) & 1) !== 0);
+  const dataOnly = (request.u32(8) & 1) !== 0;
+  return server.leave(request, SYNC, handle.fd, dataOnly ? 1 : 0) ?? server.host.sync(handle.fd, dataOnly);
 }

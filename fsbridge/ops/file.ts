@@ -1,4 +1,5 @@
 /** Open files: OPEN, READ, WRITE, FLUSH, RELEASE, FSYNC, FALLOCATE, LSEEK, COPY_FILE_RANGE, SYNCFS. */
+import { READ, SYNC, SYNC_ALL } from '../aside/jobs.ts';
 import { HOST_OPEN_FLAGS, O_ACCMODE } from '../backing/host-fs.ts';
 import type { Memory } from '../memory.ts';
 import type { Node } from '../node/node.ts';
@@ -22,8 +23,8 @@ const WRITE_KILL_SUIDGID = 4;
 const WRITE_HEADER_BYTES = 40;
 const FSYNC_DATA_ONLY = 1;
 
-/** One request copies at most this much, so that others get their turn; the caller goes on with the rest. */
-const COPY_BYTES_MAX = 8 << 20;
+/** One request copies at most this much, as one write, so that others get their turn; the caller goes on with the rest. */
+const COPY_BYTES_MAX = 1 << 20;
 
 /** Makes a handle of `fd` and writes struct fuse_open_out at word `at`; its bytes. The host's stat is of the file. */
 export function putOpen(
@@ -83,7 +84,27 @@ export function read(server: Server, request: Request, reply: Memory): number {
   const handle = server.handles.get(request.u64(0));
   if (handle === undefined) return -E.EBADF;
   const size = Math.min(request.u32(16), reply.bytes.length - OUT_HEADER_BYTES);
-  return server.host.read(handle.fd, reply, OUT_HEADER_BYTES, size, request.u64(8));
+  const position = request.u64(8);
+  const { device } = handle.node;
+  if (server.aside !== undefined && !server.untold.has(device)) {
+    const count = readNow(server, handle.fd, reply, size, position);
+    if (count === -E.EOPNOTSUPP) server.untold.add(device);
+    else if (count !== -E.EAGAIN) return count;
+    else {
+      const left = server.leave(request, READ, handle.fd, position, size);
+      if (left !== undefined) return left;
+    }
+  }
+  return server.host.read(handle.fd, reply, OUT_HEADER_BYTES, size, position);
+}
+
+/** Reads all there is, or gives -EAGAIN if some of it has to come from a disk. */
+function readNow(server: Server, fd: number, reply: Memory, size: number, position: number): number {
+  const { host } = server;
+  const count = host.readNow(fd, reply, OUT_HEADER_BYTES, size, position);
+  if (count <= 0 || count === size) return count;
+  const more = host.readNow(fd, reply, OUT_HEADER_BYTES + count, size - count, position + count);
+  return more === 0 ? count : -E.EAGAIN;
 }
 
 /** struct fuse_write_in: fh, offset, size, write_flags, ...; then the data. */
@@ -122,7 +143,8 @@ export function release(server: Server, request: Request): number {
 export function fsync(server: Server, request: Request): number {
   const handle = server.handles.get(request.u64(0));
   if (handle === undefined) return -E.EBADF;
-  return server.host.sync(handle.fd, (request.u32(8) & FSYNC_DATA_ONLY) !== 0);
+  const dataOnly = (request.u32(8) & FSYNC_DATA_ONLY) !== 0;
+  return server.leave(request, SYNC, handle.fd, dataOnly ? 1 : 0) ?? server.host.sync(handle.fd, dataOnly);
 }
 
 /** struct fuse_fallocate_in: fh, offset, length, mode. */
@@ -158,6 +180,6 @@ export function copyFileRange(server: Server, request: Request, reply: Memory): 
   return 8;
 }
 
-export function syncfs(server: Server): number {
-  return server.host.syncAll();
+export function syncfs(server: Server, request: Request): number {
+  return server.leave(request, SYNC_ALL, server.host.root) ?? server.host.syncAll();
 }

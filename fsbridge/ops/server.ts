@@ -33,6 +33,12 @@ export interface Backing {
   close(id: number): void;
 }
 
+/** Does calls that may take long beside the serving thread, and answers for them (aside/jobs.ts). */
+export interface Aside {
+  /** False if it can't take another. */
+  put(call: number, unique: number, ...operands: number[]): boolean;
+}
+
 /** Room for a recorded owner. */
 const OWNER_BYTES = 64;
 
@@ -54,6 +60,8 @@ export interface ServerOptions {
   clock: Clock;
   /** Where the channel can: only the kernel's own device, and with CAP_SYS_ADMIN. */
   backing?: Backing;
+  /** Where there are threads for it; else the server does everything itself. */
+  aside?: Aside;
   /** #common/native/libc's, where the host needs addresses. */
   addressOf: (view: Uint8Array) => number;
   /** The user that files made by the server belong to at first. */
@@ -86,6 +94,10 @@ export class Server {
   /** What the kernel agreed to in INIT, or undefined when it serves no data by itself. */
   backing: Backing | undefined;
 
+  readonly aside: Aside | undefined;
+  /** Devices of the host that can't tell whether a read would wait: those in memory, and some networks. */
+  readonly untold: Set<number> = new Set();
+
   readonly #buffers: Memory[] = [];
 
   /** Where locate() found a node. */
@@ -108,6 +120,7 @@ export class Server {
     this.uid = options.uid;
     this.gid = options.gid;
     this.backing = options.policy.passthrough ? options.backing : undefined;
+    this.aside = options.aside;
     this.lifetimes = lifetimes(options.policy.consistency, false);
     this.uids = new IdMap(options.policy.uidMap);
     this.gids = new IdMap(options.policy.gidMap);
@@ -168,6 +181,11 @@ export class Server {
     if (this.name === '' || !vanished(result)) return result;
     const seen = this.statNode(node);
     return seen < 0 ? seen : call(this.dir, this.name);
+  }
+
+  /** Leaves a call that may take long to another thread, which replies; undefined if it is to be done here. */
+  leave(request: Request, call: number, ...operands: number[]): number | undefined {
+    return this.aside?.put(call, request.unique, ...operands) === true ? NO_REPLY : undefined;
   }
 
   /** The node of a request's directory and its descriptor in `dir`, or undefined with the error in `dir`. */

@@ -5,6 +5,7 @@
 import { ManualClock } from '#common/clock';
 import { MemoryFs } from '../../fsbridge/backing/memory-fs.ts';
 import { allocate, type Memory } from '../../fsbridge/memory.ts';
+import type { Aside } from '../../fsbridge/ops/server.ts';
 import { defaultPolicy, type Policy } from '../../fsbridge/policy/options.ts';
 import { Session } from '../../fsbridge/session.ts';
 import { linuxLayout } from '../../fsbridge/wire/layout-linux.ts';
@@ -68,7 +69,7 @@ export class FakeKernel {
   readonly #request: Memory = allocate(1 << 17);
   readonly #reply: Memory = allocate(1 << 17);
 
-  constructor(policy: Partial<Policy> = {}, host?: MemoryFs) {
+  constructor(policy: Partial<Policy> = {}, host?: MemoryFs, aside?: Aside) {
     this.host = host ?? new MemoryFs(this.clock);
     this.session = new Session({
       host: this.host,
@@ -76,6 +77,7 @@ export class FakeKernel {
       policy: { ...defaultPolicy, ...policy },
       clock: this.clock,
       addressOf: () => 0,
+      ...(aside !== undefined && { aside }),
       uid: 0,
       gid: 0,
       request: this.#request,

@@ -1,5 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { ManualClock } from '#common/clock';
+import { READ, SYNC } from '../../fsbridge/aside/jobs.ts';
+import { MemoryFs } from '../../fsbridge/backing/memory-fs.ts';
 import { OPEN_DIRS_MAX } from '../../fsbridge/node/dirs.ts';
 import { encode, FakeKernel } from './kernel.ts';
 
@@ -246,6 +249,42 @@ describe('open files', () => {
     kernel.release(entry.node, fh);
     kernel.release(entry.node, again);
     expect(kernel.error(15, entry.node, fh, 0n, 1, 0, 0n, 0, 0)).toBe(EBADF);
+  });
+
+  it('leave what waits for a disk to others, and wait themselves when those have too much to do', () => {
+    const left: number[][] = [];
+    let room = true;
+    let inMemory = 3;
+    class DiskFs extends MemoryFs {
+      override readNow(...args: Parameters<MemoryFs['readNow']>): number {
+        const [fd, into, at, size, position] = args;
+        return position >= inMemory ? -EAGAIN : this.read(fd, into, at, Math.min(size, inMemory), position);
+      }
+    }
+    const aside = {
+      put: (...job: number[]): boolean => {
+        if (room) left.push(job);
+        return room;
+      },
+    };
+    const kernel = started({}, new DiskFs(new ManualClock()), aside);
+    const { entry, fh } = kernel.create(ROOT, 'a');
+    kernel.write(entry.node, fh, 0, 'hello');
+    expect(kernel.read(entry.node, fh, 0, 3)).toBe('hel');
+    expect(kernel.send(15, entry.node, fh, 0n, 5, 0, 0n, 0, 0)).toBeUndefined();
+    expect(kernel.send(20, entry.node, fh, 1, 0)).toBeUndefined();
+    const fd = left[0]![2]!;
+    expect(left).toEqual([
+      [READ, Number(kernel.lastUnique) - 2, fd, 0, 5],
+      [SYNC, Number(kernel.lastUnique), fd, 1],
+    ]);
+    room = false;
+    expect(kernel.read(entry.node, fh, 0, 5)).toBe('hello');
+    expect(kernel.error(20, entry.node, fh, 0, 0)).toBe(0);
+    // The end of a file in memory is no reason to wait.
+    inMemory = 100;
+    room = true;
+    expect(kernel.read(entry.node, fh, 0, 100)).toBe('hello');
   });
 
   it('a write that claims more data than it brings is refused', () => {

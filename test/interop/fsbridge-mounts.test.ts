@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { compiledEntry } from '#common/entry';
 import { MNT_DETACH, unmountFs } from '#common/native/fuse';
 import { mountFolder, sweepMounts } from '#fsbridge';
-import { type BridgePair, bridgePair, eventually, failure } from '../support/bridge.ts';
+import { type BridgePair, bridgePair, eventually, failure, served } from '../support/bridge.ts';
 import * as posix from '../support/posix.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -197,6 +197,48 @@ describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
       await mount.unmount();
     } finally {
       spawnSync('umount', [join(source, 'proc')]);
+    }
+  });
+
+  it('serves others while one waits for the disk', async () => {
+    const source = join(base, 'source');
+    const target = join(base, 'target');
+    fs.mkdirSync(join(source, 'slow'), { recursive: true });
+    fs.mkdirSync(target);
+    // Below the source, a file system whose disk isn't done with anything before the flag is there.
+    const flag = join(base, 'flag');
+    const script = `import { existsSync } from 'node:fs';
+      import { MemoryFs, serveFs, systemClock } from ${JSON.stringify(compiledEntry('fsbridge/index'))};
+      class SlowFs extends MemoryFs {
+        sync() {
+          const pause = new Int32Array(new SharedArrayBuffer(4));
+          while (!existsSync(${JSON.stringify(flag)})) Atomics.wait(pause, 0, 0, 5);
+          return 0;
+        }
+      }
+      const target = ${JSON.stringify(join(source, 'slow'))};
+      serveFs({ host: new SlowFs(systemClock), target, onStart: () => process.stdout.write('ready') });`;
+    const server = spawn(process.execPath, ['--input-type=module', '-e', script]);
+    const exit = once(server, 'exit');
+    await once(server.stdout, 'data');
+    const mount = await mountFolder({ source, target });
+    const file = await fs.promises.open(join(target, 'slow', 'file'), 'w');
+    let synced = false;
+    const syncing = file.sync().then(() => {
+      synced = true;
+    });
+    try {
+      expect(await eventually(async () => (await served(mount, 'fsync')) === 1)).toBe(true);
+      fs.writeFileSync(join(target, 'other'), 'x');
+      expect(fs.readFileSync(join(source, 'other'), 'utf8')).toBe('x');
+      expect(synced).toBe(false);
+    } finally {
+      fs.writeFileSync(flag, '');
+      await syncing;
+      await file.close();
+      await mount.unmount();
+      unmountFs(join(source, 'slow'), MNT_DETACH);
+      await exit;
     }
   });
 

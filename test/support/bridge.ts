@@ -69,9 +69,12 @@ export function failure(body: () => unknown): string {
 }
 
 /** Waits until `condition` holds, for at most `timeoutMs`; whether it does. */
-export async function eventually(condition: () => boolean, timeoutMs = 5000): Promise<boolean> {
+export async function eventually(
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs = 5000,
+): Promise<boolean> {
   const endAt = performance.now() + timeoutMs;
-  while (!condition()) {
+  while (!(await condition())) {
     if (performance.now() > endAt) return false;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
