@@ -1,10 +1,11 @@
 /** Clients that people use besides the docker CLI, each doing real work against the daemon. */
-import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { PassThrough } from 'node:stream';
-import { text } from 'node:stream/consumers';
+import { dirname, join } from 'node:path';
+import { PassThrough, Writable } from 'node:stream';
+import { buffer, text } from 'node:stream/consumers';
+import { DockerClient } from '@docker/node-sdk';
 import Dockerode from 'dockerode';
 import { GenericContainer, Wait } from 'testcontainers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -73,6 +74,60 @@ describeE2e('dockerode', () => {
   });
 });
 
+describeE2e('@docker/node-sdk', () => {
+  it('makes a volume and a network, runs, executes, copies, follows logs, cleans up', async () => {
+    const client = await DockerClient.fromDockerHost(`unix:${docker.address.socketPath}`);
+    const name = uniqueName('sdk');
+    try {
+      expect((await client.systemVersion()).Os).toBe('linux');
+      await client.volumeCreate({ Name: name });
+      const network = await client.networkCreate({ Name: name });
+      const { Id } = await client.containerCreate(
+        {
+          Image: IMAGE,
+          Cmd: [
+            'sh',
+            '-c',
+            'echo text > /data/note; echo out; echo err >&2; while [ ! -e /data/end ]; do sleep 0.05; done; exit 7',
+          ],
+          HostConfig: { Binds: [`${name}:/data`], NetworkMode: name },
+        },
+        { name },
+      );
+      await client.containerStart(Id);
+      expect(Object.keys((await client.networkInspect(network.Id)).Containers ?? {})).toEqual([Id]);
+      const sinks = [new PassThrough(), new PassThrough()] as const;
+      const said = sinks.map((sink) => text(sink));
+      const followed = client.containerLogs(Id, ...sinks, { follow: true, stdout: true, stderr: true });
+      const outputs = [new PassThrough(), new PassThrough()] as const;
+      const [told] = outputs.map((sink) => text(sink));
+      const exec = await client.containerExec(Id, {
+        Cmd: ['sh', '-c', 'ls /data; touch /data/end'],
+        AttachStdout: true,
+        AttachStderr: true,
+      });
+      await client.execStart(exec.Id, ...outputs, {});
+      for (const sink of outputs) sink.end();
+      expect(await told).toBe('note\n');
+      expect((await client.execInspect(exec.Id)).ExitCode).toBe(0);
+      expect(await client.containerWait(Id)).toEqual({ StatusCode: 7 });
+      await followed;
+      for (const sink of sinks) sink.end();
+      expect(await Promise.all(said)).toEqual(['out\n', 'err\n']);
+      const archive = new PassThrough();
+      const copied = buffer(archive);
+      await client.containerArchive(Id, '/data/note', Writable.toWeb(archive));
+      expect((await copied).toString()).toContain('text\n');
+      await client.containerDelete(Id);
+      await client.networkDelete(name);
+      await client.volumeDelete(name);
+      await expect(client.containerInspect(Id)).rejects.toThrow();
+    } finally {
+      await client.close();
+    }
+  });
+});
+
 describeE2e('testcontainers', () => {
   it('starts a container, waits for its log line, reaches its port, executes in it', async () => {
     process.env.DOCKER_HOST = `unix://${docker.address.socketPath}`;
@@ -95,34 +150,62 @@ describeE2e('testcontainers', () => {
   });
 });
 
+/** The database's server (Debian's redis-tools holds it under this name) and its client. */
+const REDIS = '/usr/bin/redis-check-rdb';
+const REDIS_CLI = '/usr/bin/redis-cli';
+
+const DOCKERFILE = `FROM scratch
+COPY root /
+VOLUME /data
+EXPOSE 6379
+HEALTHCHECK --interval=1s --retries=20 CMD ["${REDIS_CLI}", "ping"]
+CMD ["/usr/bin/redis-server", "--dir", "/data", "--appendonly", "yes", "--appendfsync", "always", "--bind", "0.0.0.0", "--protected-mode", "no"]
+`;
+
+/** Counts its visitors in the database, by the database's own protocol. */
+const SITE = `
+const { connect } = require('net');
+require('http').createServer((question, answer) => {
+  const database = connect(6379, 'db', () => database.write('INCR visitors\\r\\n'));
+  database.once('data', (said) => { answer.end('visitor ' + String(said).slice(1).trim()); database.end(); });
+}).listen(80);
+`;
+
 const COMPOSE = `
-version: "3.7"
 services:
   db:
-    image: ${IMAGE}
-    command: ["node", "-e", "require('net').createServer(c=>c.on('error',()=>{}).end('a row')).listen(5432)"]
-    healthcheck:
-      test: ["CMD", "node", "-e", "require('net').connect(5432,'127.0.0.1').on('connect',()=>process.exit(0)).on('error',()=>process.exit(1))"]
-      interval: 1s
-      retries: 20
-    volumes: ["data:/var/lib/db"]
-    stop_signal: SIGKILL
+    build: ./db
+    volumes: ["data:/data"]
   web:
     image: ${IMAGE}
-    command: ["node", "-e", "require('http').createServer((q,r)=>require('net').connect(5432,'db').on('data',d=>r.end('web got '+d))).listen(80)"]
+    command: ["node", "/site/server.js"]
     ports: ["127.0.0.1::80"]
     volumes: ["./site:/site:ro"]
-    depends_on: [db]
+    depends_on:
+      db: { condition: service_healthy }
     stop_signal: SIGKILL
 volumes:
   data:
 `;
 
-describe.skipIf(lacking('docker-compose'))('docker-compose 1.x', () => {
-  it('a web server, a database and a health check: up, exec, logs, recreate, down', async () => {
+/** The programs with the libraries that they need, as an image's root. */
+function copyPrograms(root: string, programs: Record<string, string>): void {
+  for (const [name, program] of Object.entries(programs)) {
+    const libraries = execFileSync('ldd', [program]).toString().match(/\/\S+/g) ?? [];
+    for (const [from, to] of [[program, name], ...libraries.map((library) => [library, library])]) {
+      mkdirSync(join(root, dirname(to!)), { recursive: true });
+      copyFileSync(from!, join(root, to!));
+    }
+  }
+}
+
+describe.skipIf(lacking('docker-compose', REDIS))('docker-compose 1.x', () => {
+  it('a web server, a database and a health check: build, up, exec, logs, recreate, down', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'drydock-compose-'));
-    mkdirSync(join(folder, 'site'));
-    writeFileSync(join(folder, 'site', 'page'), 'from the host');
+    for (const part of ['site', 'db']) mkdirSync(join(folder, part));
+    copyPrograms(join(folder, 'db', 'root'), { '/usr/bin/redis-server': REDIS, [REDIS_CLI]: REDIS_CLI });
+    writeFileSync(join(folder, 'db', 'Dockerfile'), DOCKERFILE);
+    writeFileSync(join(folder, 'site', 'server.js'), SITE);
     writeFileSync(join(folder, 'docker-compose.yml'), COMPOSE);
     const project = uniqueName('compose').toLowerCase();
     const compose = async (...args: string[]): Promise<string> => {
@@ -136,23 +219,23 @@ describe.skipIf(lacking('docker-compose'))('docker-compose 1.x', () => {
       if (done.code !== 0) throw new Error(`docker-compose ${args.join(' ')}: ${done.stderr}`);
       return done.stdout.trim();
     };
+    const visit = async (): Promise<string> =>
+      (await fetch(`http://${await compose('port', 'web', '80')}/`)).text();
     try {
       await compose('up', '-d');
-      await until(async () => (await compose('ps')).includes('(healthy)'), 'the database is healthy');
-      const address = await compose('port', 'web', '80');
-      expect(await (await fetch(`http://${address}/`)).text()).toBe('web got a row');
-      expect(await compose('exec', '-T', 'web', 'cat', '/site/page')).toBe('from the host');
+      expect(await compose('ps')).toContain('(healthy)');
+      expect(await visit()).toBe('visitor 1');
+      expect(await compose('exec', '-T', 'db', REDIS_CLI, 'get', 'visitors')).toBe('1');
       expect(await compose('run', '--rm', '-T', 'web', 'echo', 'once')).toBe('once');
-      await compose('up', '-d', '--force-recreate', 'web');
-      expect(await (await fetch(`http://${await compose('port', 'web', '80')}/`)).text()).toBe(
-        'web got a row',
-      );
+      await compose('up', '-d', '--force-recreate');
+      expect(await visit()).toBe('visitor 2');
+      expect(await compose('logs', '--no-color', 'db')).toContain('Ready to accept connections');
     } finally {
-      await compose('down', '-v', '-t', '1');
+      await compose('down', '-v', '-t', '1', '--rmi', 'local');
       rmSync(folder, { recursive: true, force: true });
     }
-    expect(await docker.ok(['network', 'ls', '-q', '--filter', `name=${project}`])).toBe('');
-    expect(await docker.ok(['volume', 'ls', '-q', '--filter', `name=${project}`])).toBe('');
+    for (const kind of ['network', 'volume'])
+      expect(await docker.ok([kind, 'ls', '-q', '--filter', `name=${project}`])).toBe('');
   });
 });
 

@@ -27,7 +27,13 @@ import type { Birthplace, Launcher, LauncherProgram } from './launcher.ts';
 import { processStartTime } from './proc-stat.ts';
 import { signalName, signalNumber } from './signals.ts';
 import { linuxStreams } from './stream-system.ts';
-import { openPipeStreams, openTerminalStreams, type PipeSet, type ProcessStreams } from './streams.ts';
+import {
+  openPipeStreams,
+  openTerminalStreams,
+  type PipeSet,
+  type ProcessStreams,
+  releaseStreams,
+} from './streams.ts';
 import type { Survivor } from './survivor.ts';
 import { waitUntil } from './wait.ts';
 import { type Holder, markOf, type Warden } from './warden.ts';
@@ -216,7 +222,7 @@ export class LinuxJail implements Jail {
     });
     for (const process of this.#processes) {
       await process.exited;
-      process.streams.destroy();
+      releaseStreams(process.streams);
     }
     if (started) {
       await this.#first.exited;

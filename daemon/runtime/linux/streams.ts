@@ -140,6 +140,15 @@ function openOutput(fd: number): Socket {
   return new Socket(options);
 }
 
+/**
+ * Frees the streams of a process that has ended with its jail. Output that somebody reads still holds the process's last words, and
+ * frees itself at its end, which is near.
+ */
+export function releaseStreams({ stdin, stdout, stderr }: ProcessStreams): void {
+  stdin?.destroy();
+  for (const output of [stdout, stderr]) if (output?.readableFlowing === null) output.destroy();
+}
+
 /** Reads of a terminal return at most a line buffer's worth. */
 const DRAIN_BYTES = 65_536;
 const RETRY_MS_MIN = 2;

@@ -42,7 +42,7 @@ import {
 } from '../linux/security/modules.ts';
 import { signalNumber } from '../linux/signals.ts';
 import { linuxStreams } from '../linux/stream-system.ts';
-import { openTerminalStreams, PipeSet, type ProcessStreams } from '../linux/streams.ts';
+import { openTerminalStreams, PipeSet, type ProcessStreams, releaseStreams } from '../linux/streams.ts';
 import { waitUntil } from '../linux/wait.ts';
 import type { OciCommand, RuntimeOptions } from '../platform.ts';
 import type {
@@ -325,7 +325,7 @@ class OciJail implements Jail {
     if (cgroups.list().includes(this.id)) cgroups.kill(this.id);
     for (const process of this.#processes) {
       await process.exited;
-      process.streams.destroy();
+      releaseStreams(process.streams);
     }
     await runToEnd(command, ['--root', stateRoot, 'delete', '--force', this.id]);
     await waitUntil(clock, `the cgroups of ${this.id} to be free`, DELETE_TIMEOUT_MS, () => {

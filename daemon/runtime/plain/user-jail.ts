@@ -6,7 +6,7 @@ import type { Clock } from '#common/clock';
 import { assert, DrydockError } from '#common/errors';
 import type { ProcessEnd } from '#common/native/child';
 import { signalName, signalNumber } from '../linux/signals.ts';
-import type { ProcessStreams } from '../linux/streams.ts';
+import { type ProcessStreams, releaseStreams } from '../linux/streams.ts';
 import { waitUntil } from '../linux/wait.ts';
 import type {
   ExitStatus,
@@ -139,7 +139,7 @@ export class UserJail implements Jail {
     await killAll(this.#host.processes, this.#owner, this.#clock, this.id);
     for (const running of this.#running) {
       await running.exited;
-      running.streams.destroy();
+      releaseStreams(running.streams);
     }
     await this.#host.release();
   }
