@@ -484,6 +484,44 @@ describe.skipIf(lacking('root', '/dev/net/tun', 'ip'))('the end of a network', (
     await expect(network.stats()).rejects.toMatchObject({ code: 'ERR_NETWORK_CLOSED' });
   });
 
+  test('a hundred guests that came, published, were called and left, leave no descriptor, flow or port behind', async () => {
+    const network = await createNetstack({ name: 'busy', subnet: '10.216.0.0/24' });
+    const netns = new Netns();
+    const round = async (): Promise<void> => {
+      const guest = await network.attach({
+        namespacePath: netns.path,
+        interfaceName: 'eth0',
+        names: ['one'],
+      });
+      const rule = { hostAddress: '127.0.0.1', hostPort: 0, guestAddress: guest.address, guestPort: 9 };
+      const tcp = await network.publish({ ...rule, protocol: 'tcp' });
+      const udp = await network.publish({ ...rule, protocol: 'udp' });
+      const client = net.connect(tcp.hostPort, '127.0.0.1').on('error', () => {});
+      // Nobody listens in the guest, so the client is reset.
+      await new Promise((resolve) => client.once('close', resolve));
+      const sender = dgram.createSocket('udp4');
+      await new Promise((resolve) => sender.send('x', udp.hostPort, '127.0.0.1', resolve));
+      sender.close();
+      await udp.close();
+      await tcp.close();
+      await guest.detach();
+    };
+    const held = async (): Promise<unknown> => {
+      const { tcpFlows, udpMappings, guests, publications, leases, neighbours } = await network.stats();
+      const open = [...descriptors().values()].sort();
+      return { open, tcpFlows, udpMappings, guests, publications, leases, neighbours };
+    };
+    try {
+      await round();
+      const before = await held();
+      for (let i = 0; i < 100; i++) await round();
+      await vi.waitFor(async () => expect(await held()).toEqual(before));
+    } finally {
+      await network.close();
+      await netns.remove();
+    }
+  });
+
   test('a thread that fails is told to whoever asks', async () => {
     const before = descriptors();
     const network = await createNetstack({ name: 'failing', subnet: '10.215.0.0/24' });
