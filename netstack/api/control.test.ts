@@ -16,7 +16,6 @@ import { CaptureControl, LIVE_CAPTURES_MAX } from './capture-control.ts';
 import { type ControlServer, createControlServer } from './control.ts';
 import { listenAt } from './endpoint.ts';
 import { Forwarder, PORT_RANGE_MAX, parseEndpoint, parseSshTarget } from './forwarder.ts';
-import { GUEST_CONNECTIONS_MAX, serveGuests } from './guest-control.ts';
 import { ProxyControl } from './vpnkit-http.ts';
 import { waitPortRoute } from './wait-port.ts';
 
@@ -585,80 +584,4 @@ test.each([
 
 test.each(['80', '127.0.0.1', '1.2.3.4:99999', 'host.example:80', ''])('"%s" is no endpoint', (text) => {
   expect(() => parseEndpoint(text)).toThrow(expect.objectContaining({ code: 'ERR_FORWARD_INVALID' }));
-});
-
-describe("what a machine asks at the gateway's port 80", () => {
-  /** The network's part of it: connections of machines, as they come. */
-  let arrive: (stream: net.Socket, guest: string) => void;
-  let machines: net.Server;
-  let end: () => Promise<void>;
-
-  beforeEach(async () => {
-    end = await serveGuests(
-      {
-        serve: async (_port, take) => {
-          arrive = take;
-          return { close: async () => {} };
-        },
-      },
-      forwarder,
-      nullLog,
-    );
-    machines = net.createServer({ allowHalfOpen: true }, (stream) => arrive(stream, '192.168.127.2'));
-    machines.listen(0, '127.0.0.1');
-    await once(machines, 'listening');
-  });
-  afterEach(async () => {
-    await end();
-    machines.close();
-  });
-
-  async function ask(path: string, body: object): Promise<[status: number, text: string]> {
-    const { port } = machines.address() as net.AddressInfo;
-    const request = http.request({ port, method: 'POST', path, agent: false });
-    request.end(JSON.stringify(body));
-    const [response] = (await once(request, 'response')) as [http.IncomingMessage];
-    let text = '';
-    for await (const chunk of response) text += chunk;
-    return [response.statusCode!, text];
-  }
-
-  test('a port of its own is published without its address, and taken back', async () => {
-    const wish = { local: ':8080', remote: ':8080', protocol: 'tcp' };
-    expect(await ask('/services/forwarder/expose', wish)).toEqual([200, '']);
-    expect(
-      published.map(({ hostAddress, guestAddress, guestPort }) => [hostAddress, guestAddress, guestPort]),
-    ).toEqual([
-      ['0.0.0.0', '192.168.127.2', 8080],
-      ['::', '192.168.127.2', 8080],
-    ]);
-    expect(await ask('/services/forwarder/unexpose', wish)).toEqual([200, '']);
-    expect(forwarder.all()).toEqual([]);
-  });
-
-  test("files of the host, what the host has published, and the rest of the API are not a machine's", async () => {
-    await forwarder.expose({ local: '127.0.0.1:2222', remote: '192.168.127.2:22', protocol: 'tcp' });
-    expect(
-      await ask('/services/forwarder/expose', {
-        local: '/run/x',
-        remote: 'tcp://192.168.127.2:1',
-        protocol: 'unix',
-      }),
-    ).toEqual([500, expect.stringMatching(/TCP and UDP ports only/)]);
-    expect(await ask('/services/forwarder/unexpose', { local: '127.0.0.1:2222', protocol: 'tcp' })).toEqual([
-      500,
-      'proxy not found\n',
-    ]);
-    expect((await ask('/services/dns/add', {}))[0]).toBe(404);
-    expect(forwarder.all()).toHaveLength(1);
-  });
-
-  test('so many connections and no more', async () => {
-    const streams = Array.from({ length: GUEST_CONNECTIONS_MAX }, () => new net.Socket());
-    for (const stream of streams) arrive(stream, '192.168.127.2');
-    const late = new net.Socket();
-    arrive(late, '192.168.127.2');
-    expect(late.destroyed).toBe(true);
-    expect(streams.some((stream) => stream.destroyed)).toBe(false);
-  });
 });

@@ -15,6 +15,8 @@ import { formatAddress, parseAddress } from '../wire/address.ts';
 export const EXPOSED_MAX = 4096;
 /** Most ports of one range. */
 export const PORT_RANGE_MAX = 1024;
+/** Most ports that guests have asked for: each is a socket of the host. */
+export const GUEST_PORTS_MAX = 2048;
 
 export type ExposeProtocol = 'tcp' | 'udp' | 'unix';
 
@@ -29,8 +31,8 @@ export interface Exposed {
 export type Dial = (address: string, port: number) => Promise<Socket>;
 
 interface Row extends Exposed {
-  /** A guest has asked for it. */
-  isGuests: boolean;
+  /** Ports of the host that a guest has asked for; 0 for what the host has. */
+  guestPorts: number;
   close(): Promise<void>;
 }
 
@@ -139,7 +141,7 @@ export class Forwarder {
         `${EXPOSED_MAX} ports are exposed already. Unexpose some of them first.`,
       );
     // The place is taken before the first await: a second request for it must not slip in between.
-    const row: Row = { ...wish, isGuests: caller !== undefined, close: async () => {} };
+    const row: Row = { ...wish, guestPorts: 0, close: async () => {} };
     this.#rows.set(key, row);
     try {
       if (wish.protocol === 'unix') row.close = await this.#exposeSocket(wish);
@@ -165,6 +167,15 @@ export class Forwarder {
       throw invalid(
         `${row.local} are ${local.count} ports and ${row.remote} are ${remote.count}. Both must be as many, and ${PORT_RANGE_MAX} at most.`,
       );
+    if (caller !== undefined) {
+      const before = [...this.#rows.values()].reduce((sum, { guestPorts }) => sum + guestPorts, 0);
+      if (before + local.count > GUEST_PORTS_MAX)
+        throw new DrydockError(
+          'ERR_FORWARD_LIMIT',
+          `Machines have ${before} ports exposed, and may have ${GUEST_PORTS_MAX}. Unexpose some of them first.`,
+        );
+      row.guestPorts = local.count;
+    }
     const isAny = row.local.startsWith(':');
     const addresses = isAny ? ['0.0.0.0', '::'] : [local.address];
     for (const address of addresses) this.#checkBind(address);
@@ -247,7 +258,7 @@ export class Forwarder {
   async unexpose(protocol: ExposeProtocol, local: string, caller?: string): Promise<void> {
     const key = `${protocol} ${local}`;
     const row = this.#rows.get(key);
-    if (!row || (caller !== undefined && !row.isGuests))
+    if (!row || (caller !== undefined && row.guestPorts === 0))
       throw new DrydockError('ERR_FORWARD_UNKNOWN', 'proxy not found');
     this.#rows.delete(key);
     await row.close();

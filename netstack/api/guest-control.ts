@@ -12,8 +12,9 @@ import { forwarderRoutes } from './forwarder-routes.ts';
 
 /** The port of the gateway. */
 const PORT = 80;
-/** Connections of machines at once. */
+/** Connections at once, of all machines and of each. */
 export const GUEST_CONNECTIONS_MAX = 256;
+export const CONNECTIONS_PER_GUEST_MAX = 32;
 
 /**
  * Serves it; returns its end.
@@ -36,7 +37,8 @@ export async function serveGuests(
     },
   );
   const served = await network.serve(PORT, (socket, guest) => {
-    if (callers.size >= GUEST_CONNECTIONS_MAX) {
+    const own = [...callers.values()].filter((caller) => caller === guest).length;
+    if (own >= CONNECTIONS_PER_GUEST_MAX || callers.size >= GUEST_CONNECTIONS_MAX) {
       socket.destroy();
       return;
     }
