@@ -131,11 +131,11 @@ describe('SendBuffer', () => {
   const MSS_SMALL = 1460;
   const LEN = 60_000;
 
-  /** A buffer of 64 KiB with 60,000 bytes, of which 20,000 lie before the wrap. */
-  function filled(): { buffer: SendBuffer; start: number; bytes: Uint8Array } {
-    const start = 0x10000 - 20_000;
+  /** A buffer with 60,000 bytes, of which 20,000 lie before the wrap. */
+  function filled(capacity = 0x80000): { buffer: SendBuffer; start: number; bytes: Uint8Array } {
+    const start = capacity - 20_000;
     const pool = new BufferPool({ bytesMax: 1 << 20, keptBytesMax: 0 });
-    const config = { ...tcpDefaults, sendBytesInitial: 0x10000 };
+    const config = { ...tcpDefaults, sendBytesInitial: capacity };
     const buffer = new SendBuffer(
       { config, pool, counters: newTcpCounters(), challenges: new ChallengeBudget() },
       start,
@@ -159,6 +159,11 @@ describe('SendBuffer', () => {
     const whole = 20_000 - (20_000 % MSS_SMALL);
     expect(buffer.together(start, LEN, MSS_SMALL)).toBe(whole);
     expect(buffer.together(start + whole, LEN - whole, MSS_SMALL)).toBe(MSS_SMALL);
+  });
+
+  test('does not cut where a ring holds few segments', () => {
+    const { buffer, start } = filled(0x10000);
+    expect(buffer.together(start, LEN, MSS_LARGE)).toBe(MSS_LARGE);
   });
 
   test.each([MSS_LARGE, MSS_SMALL])('emits all bytes in order across the wrap, in segments of %i', (mss) => {

@@ -16,8 +16,9 @@ export interface SegmentEmitter {
   emit(seq: number, flags: number, buf: Uint8Array, off: number, len: number, gsoBytes: number): boolean;
 }
 
-/** A segment that is cut off at the wrap costs less than a copy from this size on. */
+/** A segment that is cut off at the wrap costs less than a copy from this size on, where a ring holds many of them. */
 const CUT_BYTES_MIN = 8 * 1024;
+const CUT_SEGMENTS_MIN = 16;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
 /** Where a segment across the wrap is put together; its size is that of the largest IP packet. */
 const scratch: Uint8Array = new Uint8Array(0x10000);
@@ -88,7 +89,8 @@ export class SendBuffer {
     const before = this.#ring.contiguous(seq, len);
     if (before === len) return len;
     if (before >= mss) return before - (before % mss);
-    return before >= CUT_BYTES_MIN ? before : Math.min(len, mss);
+    const cut = before >= CUT_BYTES_MIN && this.#ring.capacity >= CUT_SEGMENTS_MIN * mss;
+    return cut ? before : Math.min(len, mss);
   }
 
   /** Sends `len` bytes from `seq`, as {@link together} allows; more than `mss` of them are a super-segment. */
