@@ -150,9 +150,14 @@ function stopSignal(log: DaemonLog): Promise<string> {
 }
 
 /** What a newcomer reads when the daemon is ready. */
-export function banner(addresses: string[], image: string, version: string, dashboard?: string): string {
+export function banner(
+  addresses: string[],
+  image: string | undefined,
+  version: string,
+  dashboard?: string,
+): string {
   const [address = ''] = addresses;
-  const name = image.replace(/:latest$/, '');
+  const name = image?.replace(/:latest$/, '') ?? 'IMAGE';
   const lines = [
     '',
     `Drydock ${version} is ready. In another terminal:`,

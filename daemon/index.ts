@@ -21,10 +21,10 @@ import { type DaemonConfig, OPTIONS } from './config-options.ts';
 import { viewRoutes } from './dashboard/routes.ts';
 import { serveDashboard } from './dashboard/server.ts';
 import { EventBus } from './events/bus.ts';
-import { ensureHostImage, HOST_IMAGE, openImages, type StorageDriver } from './image/index.ts';
+import { ensureHostImage, openImages, type StorageDriver } from './image/index.ts';
 import type { Image } from './image/store.ts';
 import { EngineMetrics, serveMetrics } from './metrics.ts';
-import { cutConnections, hostSubnets, requirements } from './platform.ts';
+import { cutConnections, hasHostImage, hostSubnets, requirements } from './platform.ts';
 import { createRuntime } from './runtime/index.ts';
 import { containerDefaults, createServices, registryOptions, type Services } from './services.ts';
 import { lockDataRoot } from './store/lock.ts';
@@ -38,8 +38,8 @@ export { type DaemonConfig, DEFAULTS } from './config-options.ts';
 export interface Daemon {
   /** Addresses that answer, in the form of DOCKER_HOST. */
   readonly addresses: string[];
-  /** Name of the image that needs no registry. */
-  readonly hostImage: string;
+  /** Name of the image that needs no registry, where there is one. */
+  readonly hostImage: string | undefined;
   /** URL of the web page with its token, where one is served. */
   readonly dashboard: string | undefined;
   /** What was found and cleaned up of a daemon that was killed. */
@@ -153,7 +153,7 @@ async function open(
   return {
     addresses: api.addresses,
     dashboard: dashboard?.url,
-    hostImage: image.tags[0] ?? HOST_IMAGE,
+    hostImage: image?.tags[0],
     recovered: lock.abandoned ? recovered : [],
     reload(next) {
       const taken = OPTIONS.filter(({ reload }) => reload).map(({ field }) => [field, next[field]]);
@@ -188,7 +188,7 @@ async function openServices(
   log: Log,
   undo: Undo,
   progress: Progress,
-): Promise<{ services: Services; hostImage: Promise<Image> }> {
+): Promise<{ services: Services; hostImage: Promise<Image | undefined> }> {
   const { dataRoot, execRoot, userMaps } = config;
   const clock = systemClock;
   const events = new EventBus(clock);
@@ -202,7 +202,9 @@ async function openServices(
     onEvent: (event) => events.emit('image', event.action, event.id, event.attributes),
   });
   // A worker's work, beside all that follows.
-  const hostImage = ensureHostImage(opened.images, log, clock, progress);
+  const hostImage = hasHostImage
+    ? ensureHostImage(opened.images, log, clock, progress)
+    : Promise.resolve(undefined);
   hostImage.catch(() => {}); // told where it is awaited
   undo.add('close the image store', async () => {
     await Promise.allSettled([hostImage]);

@@ -1,4 +1,5 @@
 /** What the daemon asks of the operating system at its edge, and the only file here that knows which one it is. */
+import { execFile } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { networkInterfaces, release } from 'node:os';
@@ -7,6 +8,8 @@ import { delimiter, join } from 'node:path';
 /** Start time of a process in the kernel's own unit, or '' when there is no such process. With the pid it names a process for good. */
 export async function processStartTime(pid: number): Promise<string> {
   if (!(pid > 0)) return '';
+  // ps(1) has it to the second only, which is enough for numbers that take long to come round again.
+  if (process.platform === 'darwin') return firstLine('ps', ['-o', 'lstart=', '-p', String(pid)]);
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
   // proc(5): the command in parentheses may hold spaces and parentheses; starttime is field 22.
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
@@ -18,6 +21,13 @@ export async function processStartTime(pid: number): Promise<string> {
  */
 export async function cutConnections(pid: number, spared: (remote: string) => boolean): Promise<void> {
   (await import('#common/native/connections')).cutConnections(pid, spared);
+}
+
+/** What a program says, or '' when it fails. */
+function firstLine(program: string, args: string[]): Promise<string> {
+  return new Promise((resolve) => {
+    execFile(program, args, (error, stdout) => resolve(error ? '' : (stdout.split('\n')[0] ?? '').trim()));
+  });
 }
 
 /** A thing that a host must have. */
@@ -36,20 +46,25 @@ function usable(path: string): boolean {
   }
 }
 
+/** Whether an image can be made of this host's programs: a Mac's need a linker and a cache that nobody may copy. */
+export const hasHostImage: boolean = process.platform === 'linux';
+
 /** What the daemon can't do without on this host. */
 export function requirements(): Requirement[] {
+  const root = {
+    met: process.getuid?.() === 0,
+    remedy:
+      process.platform === 'darwin'
+        ? 'drydock needs root to give each container a user of its own: run it with sudo'
+        : 'drydock needs root for namespaces, mounts and cgroups: run it with sudo',
+  };
+  if (process.platform === 'darwin') return [root];
   if (process.platform !== 'linux')
     return [
-      {
-        met: false,
-        remedy: `the ${process.platform} runtime is not built yet: run the daemon on Linux, where it runs whole`,
-      },
+      { met: false, remedy: `there is no runtime for ${process.platform}: run the daemon on Linux or macOS` },
     ];
   return [
-    {
-      met: process.getuid?.() === 0,
-      remedy: 'drydock needs root for namespaces, mounts and cgroups: run it with sudo',
-    },
+    root,
     {
       met: usable('/dev/net/tun'),
       remedy:

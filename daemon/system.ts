@@ -1,9 +1,11 @@
 /** Facts about the daemon as a whole: version, info, disk use. */
+
 import { cpus, hostname, totalmem } from 'node:os';
 import type { Clock } from '#common/clock';
 import type { DaemonConfig } from './config-options.ts';
 import type { ContainerService } from './container/service.ts';
 import type { EventBus } from './events/bus.ts';
+import { hostOs } from './image/index.ts';
 import type { ImageStore, RootStore } from './image/store.ts';
 import { hostFacts } from './platform.ts';
 import type { KnownLimits, Runtime } from './runtime/runtime.ts';
@@ -106,7 +108,7 @@ export class SystemService {
       GoVersion: `node ${process.version}`,
       KernelVersion: host.kernelVersion,
       MinAPIVersion: apiMin,
-      Os: 'linux',
+      Os: hostOs(),
     };
     return {
       Platform: { Name: `Drydock ${version}` },
@@ -116,7 +118,7 @@ export class SystemService {
       MinAPIVersion: apiMin,
       GitCommit: version,
       GoVersion: `node ${process.version}`,
-      Os: 'linux',
+      Os: hostOs(),
       Arch: arch,
       KernelVersion: host.kernelVersion,
       BuildTime: this.#startedAt,
@@ -166,7 +168,7 @@ export class SystemService {
       KernelVersion: host.kernelVersion,
       OperatingSystem: host.operatingSystem,
       OSVersion: host.osVersion,
-      OSType: 'linux',
+      OSType: hostOs(),
       Architecture: host.architecture,
       IndexServerAddress: 'https://index.docker.io/v1/',
       RegistryConfig: registryConfig(config),

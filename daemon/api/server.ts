@@ -5,9 +5,11 @@
  * The version prefix (`/v1.47/...`) is cut off before routing, so each route exists once; handlers that differ by
  * version ask {@link apiVersion}.
  */
+
 import type { IncomingMessage } from 'node:http';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
 import { DrydockError, errorMessage } from '#common/errors';
+import { hostOs } from '../image/index.ts';
 import { JSON_BODY_BYTES_MAX } from '../limits.ts';
 import { refusePages } from './browsers.ts';
 import type { ApiContext } from './context.ts';
@@ -67,7 +69,7 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
     void reply.headers({
       'Api-Version': `1.${API_MINOR_MAX}`,
       'Docker-Experimental': 'false',
-      Ostype: 'linux',
+      Ostype: hostOs(),
       Server: `Drydock/${context.version} (linux)`,
     });
     refusePages(request.raw);

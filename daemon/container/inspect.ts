@@ -1,4 +1,5 @@
 /** What the Engine API shows of a container: inspect, the list's summary, states in words. Pure. */
+import { hostOs } from '../image/index.ts';
 import { parseLink } from './links.ts';
 import type { ContainerRecord, EndpointSettings, MountPoint } from './types.ts';
 
@@ -128,7 +129,7 @@ export function inspectView(record: ContainerRecord, live: LiveView): object {
     Name: `/${record.name}`,
     RestartCount: state.restartCount,
     Driver: live.driver,
-    Platform: 'linux',
+    Platform: hostOs(),
     MountLabel: live.labels.mount,
     ProcessLabel: live.labels.process,
     AppArmorProfile: live.labels.apparmor,

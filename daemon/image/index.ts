@@ -19,6 +19,7 @@ import type { ImageEvent } from './store.ts';
 import { VfsDriver } from './vfs-driver.ts';
 import { FileWorkers } from './workers.ts';
 
+export { hostOs } from './config-file.ts';
 export { ensureHostImage, HOST_IMAGE } from './host-image.ts';
 
 /** Storage drivers by the names that dockerd uses. */
