@@ -20,7 +20,7 @@ import { VfsDriver } from './vfs-driver.ts';
 import { FileWorkers } from './workers.ts';
 
 export { hostOs } from './config-file.ts';
-export { ensureHostImage, HOST_IMAGE } from './host-image.ts';
+export { ensureHostImage } from './host-image.ts';
 
 /** Storage drivers by the names that dockerd uses. */
 export type StorageDriver = 'overlay2' | 'vfs';
