@@ -126,7 +126,7 @@ export async function prepareCopy(parts: CopyParts, request: CopyRequest): Promi
     const skip =
       request.excludes.length === 0 ? [] : files.flatMap((each) => excludedPaths(each, request.excludes));
     const all: CopyItem[] = [...items, ...archives.map(({ path }) => ({ source: path, target: '' }))];
-    const digest = await images.library.parts.workers.hash({ items: all, skip });
+    const digest = await images.library.parts.workers.hash({ items: all, skip }, request.signal);
     const kind = all.length > 1 ? 'multi' : files[0]?.isDirectory ? 'dir' : 'file';
     return {
       hash: `${kind}:${digest}`,
@@ -171,7 +171,8 @@ async function produce(
       const { items, folders } = planCopy(tree, files, request.destination, request.parents);
       if (request.destination.endsWith('/') || archives.length > 0)
         folders.push(latin1(cleanPath(request.destination)));
-      await workers.copy({ items, skip, folders, targetPath: root, owner, mode: parseMode(request.chmod) });
+      const mode = parseMode(request.chmod);
+      await workers.copy({ items, skip, folders, targetPath: root, owner, mode }, request.signal);
       for (const { path, compression } of archives)
         await workers.unpack({
           blobPath: Buffer.from(path, 'latin1').toString('utf8'),
@@ -181,7 +182,7 @@ async function produce(
           bytesMax: LAYER_BYTES_MAX,
           prefix: latin1(cleanPath(request.destination)),
         });
-      return await images.library.makeLayer(await roots.packed(id), lease);
+      return await images.library.makeLayer(await roots.packed(id), lease, request.signal);
     } catch (error) {
       throw buildError(request, error);
     } finally {

@@ -60,7 +60,11 @@ async function runWith(
     const exitCode = await running.exited;
     if (exitCode !== 0) throw new BuildRunError(command, exitCode);
     await running.cleanMountPlaces();
-    const layer = await parts.images.library.makeLayer(await roots.packed(running.containerId), lease);
+    const layer = await parts.images.library.makeLayer(
+      await roots.packed(running.containerId),
+      lease,
+      signal,
+    );
     mustRemove ||= options.removeContainers;
     return layer;
   } finally {

@@ -79,6 +79,13 @@ export interface SyncJob {
 
 export type FileJob = UnpackJob | MakeJob | CopyJob | HashJob | SyncJob;
 
+/** What is sent to a thread. */
+export interface FileOrder {
+  job: FileJob;
+  /** Becomes 1, in shared memory, when nobody wants the result any more. */
+  stop: Int32Array;
+}
+
 export interface UnpackResult {
   diffId: string;
   bytes: number;
@@ -94,6 +101,14 @@ export interface FileJobResult {
 
 const maps = workerData as UserMaps | undefined;
 const READ_BYTES = 1 << 20;
+let stop: Int32Array | undefined;
+
+/** Ends a job that nobody wants any more. Its thread can't be ended instead: that would leave its files open. */
+function throwIfStopped(): void {
+  if (stop && Atomics.load(stop, 0) === 1)
+    throw new Error('the work was given up, since whoever asked for it has gone');
+}
+
 const SET_ID_BITS = 0o6000;
 
 async function forEachChunk(job: UnpackJob, take: (chunk: Buffer) => void): Promise<void> {
@@ -188,6 +203,7 @@ function make(job: MakeJob): UnpackResult {
     const isOverlay = job.whiteouts === 'overlay';
     const reader = new TarReader(extractor);
     for (const chunk of 'nodes' in source ? hostFiles(source) : packTree(source.folder, source.options)) {
+      throwIfStopped();
       if (isOverlay) count(chunk);
       reader.push(chunk);
     }
@@ -210,6 +226,7 @@ function* walk(
   firstNames: Map<bigint, ByteString> = new Map(),
 ): Generator<{ path: ByteString; header: TarHeader }> {
   for (const { source, target, isShallow } of items) {
+    throwIfStopped();
     if (skip.has(source)) continue;
     const path = Buffer.from(source, 'latin1');
     const stats = lstatSync(path, { bigint: true });
@@ -253,6 +270,7 @@ function copy(job: CopyJob): void {
       if (header.type === 'file') {
         let position = 0;
         for (const chunk of fileData(path, header.size)) {
+          throwIfStopped();
           extractor.data(chunk, position);
           position += chunk.length;
         }
@@ -296,6 +314,8 @@ async function run(job: FileJob): Promise<FileJobResult> {
   }
 }
 
-parentPort?.on('message', (job: FileJob) => {
+parentPort?.on('message', (order: FileOrder) => {
+  const { job } = order;
+  stop = order.stop;
   void run(job).then((result) => parentPort!.postMessage(result));
 });

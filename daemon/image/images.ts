@@ -163,7 +163,7 @@ export class Images implements ImageStore {
         names: [...new Set(names)],
       })),
     );
-    const lease: Lease = new Set(
+    const lease = this.library.openLease(
       saved.flatMap((image) => this.library.digestsOf(this.library.parts.records.get(image.id)!)),
     );
     const stream = Readable.from(

@@ -177,9 +177,9 @@ export class LayerStore implements Unsynced {
   }
 
   /** Makes a layer of files that are on this machine. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE; then nothing is kept. */
-  make(source: PackSource | HostFiles): Promise<Layer> {
+  make(source: PackSource | HostFiles, signal?: AbortSignal): Promise<Layer> {
     const job = { source, whiteouts: this.#whiteouts, bytesMax: this.#bytesMax };
-    return this.#add(true, (targetPath) => this.#workers.make({ ...job, targetPath }));
+    return this.#add(true, (targetPath) => this.#workers.make({ ...job, targetPath }, signal));
   }
 
   /** The archive of a layer's folder. @throws ERR_DIGEST_MISMATCH at its end when its files were changed on the disk */

@@ -211,8 +211,8 @@ export class Library {
   }
 
   /** Makes a layer of files that are on this machine; it has no blob but what packing it again gives. */
-  async makeLayer(source: PackSource | HostFiles, lease: Lease): Promise<LayerRecord> {
-    const { diffId, bytes, tarBytes } = await this.parts.layers.make(source);
+  async makeLayer(source: PackSource | HostFiles, lease: Lease, signal?: AbortSignal): Promise<LayerRecord> {
+    const { diffId, bytes, tarBytes } = await this.parts.layers.make(source, signal);
     lease.add(diffId);
     return (
       this.recordedLayer(diffId) ?? { diffId, bytes, tarBytes, blob: { digest: diffId, size: tarBytes } }

@@ -12,6 +12,7 @@ import type {
   CopyJob,
   FileJob,
   FileJobResult,
+  FileOrder,
   HashJob,
   MakeJob,
   UnpackJob,
@@ -24,6 +25,7 @@ const IDLE_MS_MAX = 10_000;
 
 interface WaitingJob {
   job: FileJob;
+  stop: Int32Array;
   done: (result: FileJobResult) => void;
   failed: (error: Error) => void;
 }
@@ -54,18 +56,18 @@ export class FileWorkers {
   }
 
   /** Makes a layer of files that are on this machine. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE, ERR_HOST_IMAGE */
-  async make(job: Omit<MakeJob, 'kind'>): Promise<UnpackResult> {
-    return (await this.#run({ ...job, kind: 'make' })).unpacked!;
+  async make(job: Omit<MakeJob, 'kind'>, signal?: AbortSignal): Promise<UnpackResult> {
+    return (await this.#run({ ...job, kind: 'make' }, signal)).unpacked!;
   }
 
   /** Copies files into a tree. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE */
-  async copy(job: Omit<CopyJob, 'kind'>): Promise<void> {
-    await this.#run({ ...job, kind: 'copy' });
+  async copy(job: Omit<CopyJob, 'kind'>, signal?: AbortSignal): Promise<void> {
+    await this.#run({ ...job, kind: 'copy' }, signal);
   }
 
   /** A digest of files as they would be copied: names, kinds, modes and content. */
-  async hash(job: Omit<HashJob, 'kind'>): Promise<string> {
-    return (await this.#run({ ...job, kind: 'hash' })).digest!;
+  async hash(job: Omit<HashJob, 'kind'>, signal?: AbortSignal): Promise<string> {
+    return (await this.#run({ ...job, kind: 'hash' }, signal)).digest!;
   }
 
   /** Writes everything of the file system that holds `path` to its disk. */
@@ -79,11 +81,17 @@ export class FileWorkers {
     await Promise.all([...this.#workers].map((worker) => worker.terminate()));
   }
 
-  async #run(job: FileJob): Promise<FileJobResult> {
+  /** @throws the signal's reason when that comes first; what the job has written is the caller's to remove */
+  async #run(job: FileJob, signal?: AbortSignal): Promise<FileJobResult> {
+    signal?.throwIfAborted();
+    const stop = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+    const onAbort = (): void => void Atomics.store(stop, 0, 1);
+    signal?.addEventListener('abort', onAbort);
     const result = await new Promise<FileJobResult>((done, failed) => {
-      this.#waiting.push({ job, done, failed });
+      this.#waiting.push({ job, stop, done, failed });
       this.#dispatch();
-    });
+    }).finally(() => signal?.removeEventListener('abort', onAbort));
+    if (result.error && signal?.aborted) throw signal.reason;
     if (result.error) throw new DrydockError(result.error.code ?? 'ERR_BAD_ARCHIVE', result.error.message);
     return result;
   }
@@ -95,7 +103,8 @@ export class FileWorkers {
       if (!thread) return;
       thread.current = this.#waiting.shift()!;
       thread.worker.ref();
-      thread.worker.postMessage(thread.current.job);
+      const { job, stop } = thread.current;
+      thread.worker.postMessage({ job, stop } satisfies FileOrder);
     }
     this.#expire?.cancel();
     this.#expire = this.#clock.arm(this.#clock.now() + IDLE_MS_MAX, () => {
