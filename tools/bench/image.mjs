@@ -16,7 +16,7 @@ import { archive } from './image/archive.mjs';
 import { measures } from './image/measures.mjs';
 
 const INSIDE = 'DRYDOCK_BENCH_NETWORK';
-const REGISTRY = '127.0.0.1:5987';
+const REGISTRY_PORT = 5987;
 
 const { values: options } = parseArgs({
   options: {
@@ -47,17 +47,22 @@ const peakMib = ({ pid }) =>
 /** Lets the peak begin anew (proc(5), clear_refs). */
 const forgetPeak = ({ pid }) => writeFileSync(`/proc/${pid}/clear_refs`, '5');
 
+let registries = 0;
+
+/** Starts a registry that has nothing, and gives its address. */
 function registry() {
-  if (!existsSync('/usr/bin/docker-registry')) return undefined;
+  const address = `127.0.0.1:${REGISTRY_PORT + registries}`;
+  const file = bench.at(`registry${registries}.yml`);
   const config = {
     version: '0.1',
     log: { level: 'error', accesslog: { disabled: true } },
-    storage: { filesystem: { rootdirectory: bench.at('registry') } },
-    http: { addr: REGISTRY },
+    storage: { filesystem: { rootdirectory: bench.at(`registry${registries++}`) } },
+    http: { addr: address },
   };
-  writeFileSync(bench.at('registry.yml'), JSON.stringify(config));
-  bench.start('docker-registry', ['serve', bench.at('registry.yml')]);
-  return REGISTRY;
+  writeFileSync(file, JSON.stringify(config));
+  bench.start('docker-registry', ['serve', file]);
+  execFileSync('sh', ['-c', `until curl -s http://${address}/v2/ >/dev/null; do sleep 0.05; done`]);
+  return address;
 }
 
 const summarise = (samples) => ({
@@ -109,7 +114,8 @@ async function main() {
   ours.docker('save', '-o', bench.at('host.tar'), 'drydock/host');
   theirs.docker('load', '-q', '-i', bench.at('host.tar'));
   const results = [];
-  for (const measure of measures(bench, archives, sizes, registry())) {
+  const hasRegistry = existsSync('/usr/bin/docker-registry');
+  for (const measure of measures(bench, archives, sizes, hasRegistry ? registry : undefined)) {
     if (!measure.name.includes(options.only)) continue;
     const result = run(measure, peers);
     results.push(result);

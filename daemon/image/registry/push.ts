@@ -17,7 +17,7 @@ import { makeManifest, type PushedLayer, parseManifest } from './manifest.ts';
 
 const PROGRESS_MS = 100;
 /** Layers are compressed once and pulled often, but a push waits for it: zlib's fast end, as most builders choose. */
-const GZIP_LEVEL = 3;
+const GZIP = { level: 3, memLevel: 9, chunkSize: 256 << 10 };
 
 export interface PushParts {
   client: RepositoryClient;
@@ -110,7 +110,7 @@ async function pushLayer(parts: PushParts, layer: LayerRecord): Promise<PushedLa
   }
   const counted = counter(parts, id, layer.blob.size);
   const source = Readable.from(library.layerBlob(layer), { objectMode: false });
-  const passes = compression === 'none' ? [counted, createGzip({ level: GZIP_LEVEL })] : [counted];
+  const passes = compression === 'none' ? [counted, createGzip(GZIP)] : [counted];
   // An error of any of them ends the last one with it, which the upload reads.
   pipeline([source, ...passes], () => {});
   const compressed = passes.at(-1)!;

@@ -40,11 +40,11 @@ function transfers(bench, { image, title, mib, path }, registry) {
   const push = {
     name: `push ${title}`,
     mib,
-    // A repository of its own for each round, of an image that was loaded anew: nothing is there or known already.
+    // To a registry of its own for each round: dockerd remembers for ever which one has which layer.
     prepare: (peer) => {
       forget(peer, ...(peer.target ? [peer.target] : []), image);
       peer.docker('load', '-q', '-i', path);
-      peer.target = `${registry}/${peer.name}/${image}${Date.now()}`;
+      peer.target = `${registry()}/${image}`;
       peer.docker('tag', image, peer.target);
     },
     work: (peer) => peer.docker('push', '-q', peer.target),
@@ -97,7 +97,7 @@ function containers(bench) {
   ];
 }
 
-/** All measures in their order. @param registry its address, or undefined when there is none */
+/** All measures in their order. @param registry starts one and gives its address; undefined where there is none */
 export function measures(bench, archives, sizes, registry) {
   const big = {
     image: 'big',
