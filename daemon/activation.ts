@@ -6,7 +6,7 @@ import { DrydockError } from '#common/errors';
 import { close, connectUnix, openUnixSocket, setCloseOnExec, write } from '#common/native/socket';
 
 /** The first descriptor that a service manager passes. */
-const FIRST_FD = 3;
+export const FIRST_FD = 3;
 
 /** A listening socket that came with the process. */
 export interface PassedSocket {
@@ -15,17 +15,21 @@ export interface PassedSocket {
   name: string;
 }
 
+/** Descriptors of the sockets that `env` speaks of, when they are for process `pid`. */
+export function passedSockets({ LISTEN_PID, LISTEN_FDS }: NodeJS.ProcessEnv, pid: number): number[] {
+  if (Number(LISTEN_PID) !== pid || !/^\d+$/.test(LISTEN_FDS ?? '')) return [];
+  return Array.from({ length: Number(LISTEN_FDS) }, (_, index) => FIRST_FD + index);
+}
+
 /**
  * Takes over the sockets that `env` speaks of, when they are for process `pid`. The variables are removed and the descriptors
  * closed at exec, so that no container hears of them.
  */
 export function takePassedSockets(env: NodeJS.ProcessEnv, pid: number): PassedSocket[] {
-  const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES } = env;
+  const fds = passedSockets(env, pid);
+  const names = (env.LISTEN_FDNAMES ?? '').split(':');
   for (const name of ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES']) delete env[name];
-  if (Number(LISTEN_PID) !== pid || !/^\d+$/.test(LISTEN_FDS ?? '')) return [];
-  const names = (LISTEN_FDNAMES ?? '').split(':');
-  return Array.from({ length: Number(LISTEN_FDS) }, (_, index) => {
-    const fd = FIRST_FD + index;
+  return fds.map((fd, index) => {
     setCloseOnExec(fd);
     return { fd, name: names[index] || 'unknown' };
   });

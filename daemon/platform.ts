@@ -35,6 +35,8 @@ export interface Requirement {
   met: boolean;
   /** What is missing and how to get it. */
   remedy: string;
+  /** An ordinary user gets it by a user namespace (rootless.ts). */
+  isRoot?: true;
 }
 
 function usable(path: string): boolean {
@@ -64,7 +66,7 @@ export function requirements(): Requirement[] {
       { met: false, remedy: `there is no runtime for ${process.platform}: run the daemon on Linux or macOS` },
     ];
   return [
-    root,
+    { ...root, isRoot: true },
     {
       met: usable('/dev/net/tun'),
       remedy:

@@ -12,16 +12,21 @@ import { mapText } from '#common/id-map';
 import { type Instruction, machineProgram, thisMachine } from '#common/native/machine-code';
 import { CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER } from '#common/native/namespace';
 import { fillMemory, memoryFile, sealMemory } from '#common/native/process';
+import { FIRST_FD, passedSockets } from './activation.ts';
 import { findProgram } from './platform.ts';
 import { findNamed, type IdFiles, readIdFiles, subordinateIds } from './user-maps.ts';
 
 /** What the daemon takes as orders. */
 const PASSED_ON = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-const TELL_FD = 3;
-const WAIT_FD = 4;
-const NODE_FD = 5;
 const PR_SET_PDEATHSIG = 1;
 const AT_EMPTY_PATH = 0x1000;
+
+/** Descriptors of the entry program: it tells that it waits for its maps, hears that they are there, and becomes Node. */
+interface EntryFds {
+  tell: number;
+  wait: number;
+  node: number;
+}
 
 /** struct sigaction of the kernel with SIG_IGN as handler. */
 function ignoring(): Uint8Array {
@@ -35,7 +40,7 @@ function ignoring(): Uint8Array {
  * namespace, which the daemon needs for pid namespaces of its own; and waits for its end. Signals that are passed on
  * reach both and are for Node.
  */
-function entryProgram(): Uint8Array {
+function entryProgram({ tell, wait, node }: EntryFds): Uint8Array {
   const must = (what: string): Instruction['failures'] => [{ fd: 2, text: `drydock: ${what}\n`, status: 1 }];
   const refused = 'this machine lets ordinary users make no user namespaces: run the daemon with sudo';
   const proc = Buffer.from('proc\0');
@@ -45,8 +50,8 @@ function entryProgram(): Uint8Array {
   });
   return machineProgram(thisMachine(), [
     { call: 'unshare', operands: [CLONE_NEWUSER], failures: must(refused) },
-    { call: 'write', operands: [TELL_FD, 'argv', 1] },
-    { call: 'read', operands: [WAIT_FD, 'scratch', 1] },
+    { call: 'write', operands: [tell, 'argv', 1] },
+    { call: 'read', operands: [wait, 'scratch', 1] },
     { call: 'setresgid', operands: [0, 0, 0], failures: must('the group of root is not mapped') },
     { call: 'setresuid', operands: [0, 0, 0], failures: must('root is not mapped') },
     { call: 'unshare', operands: [CLONE_NEWNS | CLONE_NEWPID], failures: must(refused) },
@@ -68,7 +73,7 @@ function entryProgram(): Uint8Array {
     },
     {
       call: 'execveat',
-      operands: [NODE_FD, Buffer.from('\0'), 'argv', 'envp', AT_EMPTY_PATH],
+      operands: [node, Buffer.from('\0'), 'argv', 'envp', AT_EMPTY_PATH],
       failures: must('Node cannot be started again'),
     },
   ]);
@@ -142,15 +147,20 @@ export async function runInUserNamespace(warn: (text: string) => void): Promise<
     (name) => findProgram(name) !== undefined,
   );
   if (warning) warn(warning);
+  const passed = passedSockets(process.env, process.pid);
+  const tell = FIRST_FD + passed.length;
+  const fds = { tell, wait: tell + 1, node: tell + 2 };
   const program = memoryFile('drydock-rootless');
-  fillMemory(program, entryProgram());
+  fillMemory(program, entryProgram(fds));
   sealMemory(program);
   const node = openSync(process.execPath, 'r');
   const child = spawn(`/proc/self/fd/${program}`, [...process.execArgv, ...process.argv.slice(1)], {
     argv0: process.argv0,
     // A Ctrl-C is for this process, which passes it on.
     detached: true,
-    stdio: ['inherit', 'inherit', 'inherit', 'pipe', 'pipe', node],
+    stdio: ['inherit', 'inherit', 'inherit', ...passed, 'pipe', 'pipe', node],
+    // The daemon is process 1 of its pid namespace, and the sockets of a service manager are for it.
+    env: { ...process.env, ...(passed.length > 0 && { LISTEN_PID: '1' }) },
   });
   closeSync(program);
   closeSync(node);
@@ -158,14 +168,14 @@ export async function runInUserNamespace(warn: (text: string) => void): Promise<
     child.once('error', reject);
     child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]));
   });
-  const [tell, wait] = [child.stdio[TELL_FD], child.stdio[WAIT_FD]] as [
+  const [told, wait] = [child.stdio[fds.tell], child.stdio[fds.wait]] as [
     NodeJS.ReadableStream,
     NodeJS.WritableStream,
   ];
   wait.on('error', () => {});
   for (const signal of PASSED_ON) process.on(signal, () => process.kill(-child.pid!, signal));
   const isReady = await Promise.race([
-    new Promise<boolean>((resolve) => tell.once('data', () => resolve(true))),
+    new Promise<boolean>((resolve) => told.once('data', () => resolve(true))),
     ended.then(() => false),
   ]);
   if (isReady) {

@@ -1,9 +1,12 @@
 /** The daemon of an ordinary user: the README's two commands without root. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
+import { compiledEntry } from '#common/entry';
+import { Docker, IMAGE, TestDaemon, until } from '../support/e2e/daemon.ts';
 import { litterOf } from '../support/e2e/litter.ts';
 import { asUser, UID, USER, usersAddress } from '../support/e2e/ordinary-user.ts';
 import { E2E_NEEDS } from '../support/e2e/shared-daemon.ts';
@@ -140,4 +143,38 @@ describe.skipIf(lacking(...E2E_NEEDS, 'newuidmap', 'setpriv'))('the daemon of an
     await daemon.stop('SIGTERM');
     expect(litterOf(address)).toEqual([]);
   });
+
+  it.skipIf(lacking('systemd-socket-activate'))(
+    "is started by the socket of a user's service manager",
+    async () => {
+      const { socketPath, dataRoot } = address;
+      const [program = '', ...words] = [
+        ...asUser(folder, `${USER}:${FIRST}:65536\n`),
+        ...[
+          'systemd-socket-activate',
+          '-l',
+          socketPath,
+          process.execPath,
+          compiledEntry('daemon/bin'),
+          'daemon',
+        ],
+        ...['--host', 'fd://', '--data-root', dataRoot, '--exec-root', join(dataRoot, '..', 'exec')],
+      ];
+      const manager = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'] });
+      let log = '';
+      for (const stream of [manager.stdout, manager.stderr]) stream.on('data', (chunk) => (log += chunk));
+      const ended = once(manager, 'exit');
+      try {
+        await until(() => log.includes('Listening on'), 'the manager listens');
+        expect(await new Docker(address).ok(['run', '--rm', IMAGE, 'sh', '-c', 'id -u; env'])).not.toMatch(
+          /LISTEN_/,
+        );
+        expect(log).toContain(`DOCKER_HOST=unix://${socketPath}`);
+      } finally {
+        manager.kill('SIGTERM');
+      }
+      expect(await ended).toEqual([0, null]);
+      expect(litterOf(address)).toEqual([]);
+    },
+  );
 });

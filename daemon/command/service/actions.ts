@@ -48,7 +48,7 @@ function requireFree(host: ServiceHost, { settings }: ServicePlan): void {
  * @throws ERR_REQUIREMENTS, ERR_SERVICE_PROGRAM, ERR_SERVICE_DEFAULT_TAKEN, ERR_SERVICE_MANAGER
  */
 export function install(host: ServiceHost, plan: ServicePlan): void {
-  const missing = host.missing();
+  const missing = host.missing(plan.settings.user);
   if (missing.length > 0)
     throw new DrydockError('ERR_REQUIREMENTS', `the service could not run here:\n${missing.join('\n')}`);
   if (host.program.includes('/_npx/'))

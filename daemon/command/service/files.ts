@@ -36,7 +36,10 @@ function daemonArguments(settings: ServiceSettings, hosts: readonly string[]): s
   return [node, program, 'daemon', ...hosts.flatMap((host) => ['--host', host]), ...folders];
 }
 
-/** drydock.service. It is started by its socket or at boot, says when it is ready, and keeps its containers' cgroups to itself. */
+/**
+ * drydock.service. It is started by its socket or at boot, says when it is ready, and keeps its containers' cgroups to itself. A user's
+ * daemon is a child of the process that systemd knows (rootless.ts), and says so too.
+ */
 export function serviceUnit(settings: ServiceSettings): string {
   return `# Made by: drydock service install
 [Unit]
@@ -49,7 +52,7 @@ StartLimitBurst=3
 
 [Service]
 Type=notify
-NotifyAccess=main
+NotifyAccess=${settings.user ? 'all' : 'main'}
 ExecStart=${daemonArguments(settings, ['fd://']).map(word).join(' ')}
 ExecReload=kill -HUP $MAINPID
 Restart=on-failure

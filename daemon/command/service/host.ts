@@ -23,8 +23,8 @@ export interface ServiceHost {
   /** Node and the program's entry, absolute. */
   node: string;
   program: string;
-  /** What the daemon lacks here, and what to do about it. */
-  missing(): string[];
+  /** What the daemon lacks here, and what to do about it. @param user whether it is to be a user's */
+  missing(user: boolean): string[];
   /** What is at `path`: a file's text, where a link leads, or that there is something else. */
   look(path: string): { kind: 'file' | 'link' | 'other'; text: string } | undefined;
   write(path: string, text: string): void;
@@ -44,9 +44,9 @@ export function thisServiceHost(): ServiceHost {
     env: process.env,
     node: process.execPath,
     program: compiledEntry('daemon/bin'),
-    missing: () =>
+    missing: (user) =>
       requirements()
-        .filter(({ met }) => !met)
+        .filter(({ met, isRoot }) => !met && !(user && isRoot))
         .map(({ remedy }) => remedy),
     look(path) {
       const found = lstatSync(path, { throwIfNoEntry: false });
