@@ -3,7 +3,7 @@
  * everything down again.
  */
 import { createWriteStream } from 'node:fs';
-import { rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { type Logger, pino } from 'pino';
 import { readText } from '../cli-vpnkit.ts';
 import type { NetConfig } from '../config.ts';
@@ -100,7 +100,7 @@ export async function runNetwork(config: NetConfig): Promise<void> {
       running.closers.push(
         await forwardOverSsh(network, socket, { address: config.machineIp, port: 22, ...target }, log),
       );
-    if (config.pidFile !== undefined) await writeFile(config.pidFile, String(process.pid));
+    if (config.pidFile !== undefined) await writePidFile(config.pidFile);
     notifier?.send({ notification_type: 'ready' });
     log.info({ subnet: network.subnet, gateway: network.gateway }, 'the network is ready');
     log.info({ reason: await (gone ? Promise.race([ended, gone]) : ended) }, 'ending');
@@ -230,6 +230,12 @@ async function serve(
   };
   for (const endpoint of config.listen) await open(endpoint, true);
   if (config.services !== undefined) await open(config.services, false);
+}
+
+/** Whoever waits for the file reads the number in it, the number alone, as soon as it is there. */
+async function writePidFile(path: string): Promise<void> {
+  await writeFile(`${path}.new`, String(process.pid));
+  await rename(`${path}.new`, path);
 }
 
 async function stop(
