@@ -91,8 +91,7 @@ function ulimitsOf(text: string): NonNullable<HostConfig['Ulimits']> {
 
 /** dockerd's own text: --squash is of its experimental mode. */
 function refuseSquash(request: FastifyRequest): void {
-  if (flag(request, 'squash'))
-    throw badParameter('squash is only supported with experimental mode, which this daemon has not');
+  if (flag(request, 'squash')) throw badParameter('squash is only supported with experimental mode');
 }
 
 /** The context and the Dockerfile of a classic build: in the request, or at an address. */

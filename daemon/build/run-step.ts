@@ -37,6 +37,11 @@ export async function runCommand(step: RunStep, build: RunStepBuild): Promise<La
   }
 }
 
+/** BuildKit's steps have all the same hostname, which the client may choose; the classic builder's that of their container. */
+function hostnameOf({ mode, buildArgs }: BuildOptions): string | undefined {
+  return mode === 'buildkit' ? buildArgs.get('BUILDKIT_SANDBOX_HOSTNAME') || 'buildkitsandbox' : undefined;
+}
+
 async function runWith(
   { imageId, config, command, env, network }: RunStep,
   { parts, options, lease, say, output }: RunStepBuild,
@@ -49,6 +54,7 @@ async function runWith(
     command,
     env: [...env, ...mounts.env],
     network,
+    hostname: hostnameOf(options),
     signal,
     points: mounts.points,
   };

@@ -13,6 +13,8 @@ export interface RunRequest {
   env: string[];
   /** `none` or `host`; otherwise what the client wishes for all commands. */
   network: string | undefined;
+  /** The container's own short id when undefined. */
+  hostname: string | undefined;
   /** Further mounts. */
   points: MountPoint[];
   signal: AbortSignal;
@@ -40,12 +42,13 @@ export function containerRunner(
   hostConfig: HostConfig,
 ): StepRunner {
   return {
-    async start({ imageId, config, command, env, network, points, signal }, output) {
+    async start({ imageId, config, command, env, network, hostname, points, signal }, output) {
       const create = {
         Image: imageId,
         Cmd: command,
         Entrypoint: [],
         Env: env,
+        ...(hostname !== undefined && { Hostname: hostname }),
         ...(config.User !== undefined && { User: config.User }),
         ...(config.WorkingDir !== undefined && { WorkingDir: config.WorkingDir }),
         Healthcheck: { Test: ['NONE'] },

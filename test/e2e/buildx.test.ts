@@ -77,6 +77,13 @@ describeE2e('BuildKit’s control API, as buildx speaks it with the docker drive
     await ok('rmi', tag);
   });
 
+  it('has the hostname of BuildKit in its steps, or what the client wishes', async () => {
+    const dockerfile = `FROM ${IMAGE}\nRUN hostname\n`;
+    expect((await build(dockerfile)).output).toBe('buildkitsandbox\n');
+    const attributes = { 'build-arg:BUILDKIT_SANDBOX_HOSTNAME': 'chosen', 'no-cache': '' };
+    expect((await build(dockerfile, { attributes })).output).toBe('chosen\n');
+  });
+
   it('takes what was done before from the cache', async () => {
     const dockerfile = `FROM ${IMAGE}\nRUN date +%N > /${uniqueName('when')}\n`;
     const [first, second] = [await build(dockerfile), await build(dockerfile)];
