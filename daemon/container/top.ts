@@ -14,10 +14,15 @@ export async function processTable(
   psArgs: string,
 ): Promise<{ Titles: string[]; Processes: string[][] }> {
   permit('top', container.record.state.status, container.id, container.name);
-  const pids = new Set(await container.jail!.pids());
+  const list = await container.jail!.pids();
+  const pids = new Set(list);
+  const ps = async (args: string[]): Promise<string> =>
+    (await run('ps', args, { maxBuffer: PS_OUTPUT_BYTES_MAX })).stdout;
+  const args = psArgs.split(/\s+/);
   let text: string;
   try {
-    ({ stdout: text } = await run('ps', psArgs.split(/\s+/), { maxBuffer: PS_OUTPUT_BYTES_MAX }));
+    // Without a list ps shows those of the daemon's own session; some options (such as f) go without a list alone.
+    text = await ps([...args, `-q${list.join(',')}`]).catch(() => ps(args));
   } catch (error) {
     // Its first line says why.
     const [why = ''] = String((error as { stderr?: string }).stderr ?? '').split('\n');

@@ -287,6 +287,18 @@ describeE2e.each(clis)('docker commands, $name', ({ cli }) => {
     await expect.poll(() => run('exec', id, 'test', '-e', '/by-detached').then((r) => r.code)).toBe(0);
   });
 
+  it('top shows the processes, with whatever columns are asked for', async () => {
+    const name = uniqueName('top');
+    await ok('run', '-d', '--name', name, IMAGE, 'sleep', '1234');
+    expect(await ok('top', name)).toMatch(/^UID +PID .*\n.*sleep 1234$/);
+    expect(await ok('top', name, '-o', 'pid,args')).toMatch(/^PID +COMMAND *\n\d+ +sleep 1234$/);
+    // An option that goes with no list of processes.
+    expect(await ok('top', name, 'axf')).toMatch(/sleep 1234$/);
+    expect((await docker.run(['top', name, '--nosuch'], { cli })).stderr).toMatch(
+      /ps: error: unknown gnu long option/,
+    );
+  });
+
   it('exec into a container that does not run says so', async () => {
     const id = await ok('create', IMAGE, 'true');
     const { code, stderr } = await run('exec', id, 'true');
