@@ -1,20 +1,33 @@
-/** What somebody could try with the API, and what comes of it. */
+/** What somebody could try who may speak to the API a little, or who runs in a container, and what comes of it. */
 import { execFileSync } from 'node:child_process';
-import { statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, beforeAll, expect, it } from 'vitest';
 import { type Docker, IMAGE } from '../support/e2e/daemon.ts';
-import { describeE2e, sharedDocker } from '../support/e2e/session.ts';
+import { describeE2e, sharedDocker, uniqueName } from '../support/e2e/session.ts';
+
+const COPIES = 6;
+/** Swaps a folder and a link to a folder of the host, as fast as it can. */
+const SWAP = `const fs=require('fs');fs.mkdirSync('/a/real',{recursive:true});fs.writeFileSync('/a/real/f','inside');
+fs.symlinkSync(process.argv[1],'/a/link');fs.symlinkSync('real','/a/swap');console.log('up');
+for(let n=0;;n++){const t='/a/t'+n;fs.symlinkSync(n%2?'real':'link',t);fs.renameSync(t,'/a/swap')}`;
 
 describeE2e('the API, attacked', () => {
   let docker: Docker;
+  let folder: string | undefined;
 
   beforeAll(() => {
     docker = sharedDocker();
   });
-  afterEach(() => docker.removeAll());
+  afterEach(async () => {
+    await docker.removeAll();
+    if (folder) rmSync(folder, { recursive: true });
+    folder = undefined;
+  });
 
-  /** Sends bytes as they are. @returns all that is answered until the daemon closes or \`until\` is seen */
+  /** Sends bytes as they are. @returns all that is answered until the daemon closes or `until` is seen */
   const raw = (bytes: string, until?: string): Promise<string> =>
     new Promise((resolve, reject) => {
       let answer = '';
@@ -69,6 +82,28 @@ describeE2e('the API, attacked', () => {
     );
     expect(answer).toContain(smuggled);
     expect(await docker.ok(['ps', '-aq', '--no-trunc'])).toContain(container);
+  });
+
+  it('a container that swaps folders for links under cp neither gets at the host’s files nor has them copied out', async () => {
+    folder = mkdtempSync(join(tmpdir(), 'drydock-host-'));
+    writeFileSync(join(folder, 'f'), 'secret');
+    const name = uniqueName('swaps');
+    await docker.ok(['run', '-d', '--name', name, IMAGE, 'node', '-e', SWAP, '--', folder]);
+    await expect.poll(() => docker.ok(['logs', name])).toBe('up');
+    const archive = execFileSync('tar', ['-c', '-C', '/etc', 'hostname']);
+    const path = (text: string): string => `/containers/${name}/archive?path=${encodeURIComponent(text)}`;
+    // A folder that is gone in the middle breaks the archive off.
+    const copied = (asked: string): Promise<string> =>
+      docker.api('GET', path(asked)).then(({ body }) => body, String);
+    for (let n = 0; n < COPIES; n++) {
+      // Each may find the folder or the link, inside the container; what it must not find is the host.
+      await docker.api('PUT', path('/a/swap'), archive.toString('latin1'), {
+        'content-type': 'application/x-tar',
+      });
+      for (const asked of ['/a/swap/f', '/a/swap/']) expect(await copied(asked)).not.toContain('secret');
+    }
+    expect(readdirSync(folder)).toEqual(['f']);
+    expect(readFileSync(join(folder, 'f'), 'utf8')).toBe('secret');
   });
 
   it.each<[method: string, path: string, body: object | undefined]>([

@@ -13,6 +13,7 @@ import { fsck } from '../../daemon/store/fsck.ts';
 import { type DaemonAddress, IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
 import { litterOf } from '../support/e2e/litter.ts';
 import { describeE2e } from '../support/e2e/session.ts';
+import { tally } from '../support/tally.ts';
 
 const PRELOAD = fileURLToPath(new URL('../support/faults/fault-points.mjs', import.meta.url));
 const KILLS = process.env.DRYDOCK_TEST_KILLS ?? '1';
@@ -206,6 +207,7 @@ describeE2e('a daemon killed in the middle of', () => {
       // How many changes there are varies with what runs beside: then it was not reached, and nothing is shown.
       if (disarm().length >= point) {
         expect(await daemon.exited, at).toBe('SIGKILL');
+        tally('kills');
         expect((await fsck(address.dataRoot)).damage, at).toEqual([]);
         await launch();
       }

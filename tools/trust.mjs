@@ -1,0 +1,143 @@
+// The trust report: every suite that attacks Drydock, starves it, kills it or feeds it nonsense, by one command, with what it tried
+// and what came of it. Needs root and the packages of .ci/packages, as the tests do.
+//
+//   npm run trust                              all suites, one kill for each operation
+//   npm run trust -- --kills all               a kill at every change to the disk (long)
+//   npm run trust -- --runs 10000 --seed 7     property tests with so many inputs, from a seed
+//   npm run trust -- --only fuzz,attacks       some suites
+//   npm run trust -- --minutes 20              starts no further suite after that time
+//   npm run trust -- --out report.md           writes the report there too
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const root = new URL('..', import.meta.url);
+const FUZZ = fileURLToPath(new URL('../test/support/faults/fuzz.mjs', import.meta.url));
+
+/** What each suite is, and its test files (or folders). */
+const SUITES = {
+  crash: [
+    'the daemon killed in the middle of changes, and while containers run',
+    ['test/e2e/crash.test.ts', 'test/e2e/live-restore.test.ts'],
+  ],
+  faults: [
+    'disk, descriptors and patience run out',
+    ['test/e2e/faults.test.ts', 'test/interop/netstack-descriptors.test.ts'],
+  ],
+  attacks: [
+    'the API, images, archives and jails attacked',
+    [
+      'test/e2e/attacks.test.ts',
+      'test/e2e/bad-input.test.ts',
+      'daemon/api/browsers.test.ts',
+      'test/interop/image-hostile.test.ts',
+      'test/interop/runtime-isolation.test.ts',
+      'test/interop/probes',
+    ],
+  ],
+  floods: ['guests and clients that flood', ['test/interop/netstack-floods.test.ts']],
+  fuzz: [
+    'parsers and machines fed with what nobody should send',
+    ['test/netstack', 'test/sim', 'test/fsbridge', 'netstack', 'fsbridge', 'daemon/image', 'daemon/build'],
+  ],
+  leaks: ['launches and kills by the hundred, and what is left', ['test/interop/runtime-litter.test.ts']],
+};
+
+const { values: options } = parseArgs({
+  options: {
+    kills: { type: 'string', default: '1' },
+    runs: { type: 'string', default: '100' },
+    seed: { type: 'string', default: String(Date.now() % 2 ** 31) },
+    only: { type: 'string', default: Object.keys(SUITES).join(',') },
+    minutes: { type: 'string', default: 'Infinity' },
+    out: { type: 'string' },
+  },
+});
+
+const folder = mkdtempSync(join(tmpdir(), 'drydock-trust-'));
+
+/** Runs one suite. */
+function run(files) {
+  const results = join(folder, 'results.json');
+  const tally = join(folder, 'tally');
+  for (const path of [results, tally]) writeFileSync(path, '');
+  const startedMs = performance.now();
+  spawnSync(
+    process.execPath,
+    ['node_modules/vitest/vitest.mjs', 'run', ...files, '--reporter=json', `--outputFile=${results}`],
+    {
+      cwd: root,
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: {
+        ...process.env,
+        NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --import ${FUZZ}`,
+        DRYDOCK_TEST_ALL: '1',
+        DRYDOCK_TEST_KILLS: options.kills,
+        DRYDOCK_FUZZ_SEED: options.seed,
+        DRYDOCK_FUZZ_RUNS: options.runs,
+        DRYDOCK_TEST_TALLY: tally,
+      },
+    },
+  );
+  const counts = { kills: 0, inputs: 0 };
+  for (const line of readFileSync(tally, 'utf8').split('\n').filter(Boolean)) {
+    const { what, count } = JSON.parse(line);
+    counts[what] += count;
+  }
+  const text = readFileSync(results, 'utf8');
+  // A run that could not even begin has written nothing.
+  const { testResults } = text === '' ? { testResults: [] } : JSON.parse(text);
+  const cases = testResults.flatMap((file) => file.assertionResults);
+  const failed = [
+    ...testResults
+      .filter(
+        (file) =>
+          file.status === 'failed' && file.assertionResults.every(({ status }) => status !== 'failed'),
+      )
+      .map((file) => file.name),
+    ...cases.filter(({ status }) => status === 'failed').map(({ fullName }) => fullName),
+  ];
+  if (cases.length === 0) failed.push(`nothing of ${files.join(', ')} was run`);
+  const passed = cases.filter(({ status }) => status === 'passed').length;
+  return { ...counts, passed, failed, seconds: Math.round((performance.now() - startedMs) / 1000) };
+}
+
+const rows = [];
+const failures = [];
+let skipped = [];
+const endMs = performance.now() + Number(options.minutes) * 60_000;
+const wanted = options.only.split(',');
+for (const [index, name] of wanted.entries()) {
+  const suite = SUITES[name];
+  if (!suite) throw new Error(`there is no suite ${name}: ${Object.keys(SUITES).join(', ')}`);
+  if (performance.now() > endMs) {
+    skipped = wanted.slice(index);
+    break;
+  }
+  const [what, files] = suite;
+  process.stderr.write(`${name}: ${what}\n`);
+  const { passed, failed, kills, inputs, seconds } = run(files);
+  rows.push(`| ${name} | ${what} | ${passed} | ${kills} | ${inputs} | ${failed.length} | ${seconds} |`);
+  failures.push(...failed.map((title) => `- ${name}: ${title}`));
+}
+rmSync(folder, { recursive: true });
+
+const report = [
+  `Seed ${options.seed}, ${options.runs} inputs for each property that does not say its own number, kills: ${options.kills}.`,
+  '',
+  '| suite | what | cases survived | kills | inputs tried | failed | seconds |',
+  '| --- | --- | --- | --- | --- | --- | --- |',
+  ...rows,
+  '',
+  failures.length === 0
+    ? 'Nothing failed, and nothing was left on the machine.'
+    : ['Failed:', '', ...failures].join('\n'),
+  ...(skipped.length > 0 ? ['', `Not run, for want of time: ${skipped.join(', ')}.`] : []),
+  '',
+].join('\n');
+process.stdout.write(report);
+if (options.out) writeFileSync(options.out, report);
+process.exit(failures.length === 0 ? 0 : 1);
