@@ -1,173 +1,23 @@
-/** Dockerfiles, each instruction and flag, built over the real store: what they make, what they say, and what is refused. */
-import { execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import { type AddressInfo, createServer as createNetServer, type Server as NetServer } from 'node:net';
+/** Dockerfiles, each instruction and flag, built over the real store: what they make. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { Readable } from 'node:stream';
-import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { systemClock } from '#common/clock';
-import { nullLog } from '#common/log';
-import { type BuildOptions, type NamedContext, NO_WISHES } from '../../daemon/build/options.ts';
-import type { StepRunner } from '../../daemon/build/runner.ts';
-import type { Builds } from '../../daemon/build/service.ts';
+import type { BuildOptions, NamedContext } from '../../daemon/build/options.ts';
 import { digestOf } from '../../daemon/image/content.ts';
-import { ensureHostImage } from '../../daemon/image/index.ts';
-import type { Image, Progress } from '../../daemon/image/store.ts';
-import { buildsOver, chrootRunner } from '../support/chroot-runner.ts';
-import {
-  directory,
-  type Entry,
-  file,
-  symlink,
-  type TestImages,
-  tarOf,
-  testImages,
-} from '../support/images.ts';
+import { chrootRunner } from '../support/chroot-runner.ts';
+import { CONTEXT, compressed, Dockerfiles, listing } from '../support/dockerfiles.ts';
 import { lacking } from '../support/requirements.ts';
 
 const describeHere = describe.skipIf(lacking('root'));
 
-const never = new AbortController().signal;
-let store: TestImages;
-let builds: Builds;
-let server: Server;
-let base: string;
-let gitPort: number;
-let gitServer: NetServer;
-
+let dockerfiles: Dockerfiles;
 beforeAll(async () => {
-  store = await testImages();
-  builds = buildsOver(store);
-  await builds.open();
-  await ensureHostImage(store.images, nullLog, systemClock);
-  await serveRepository();
-  await store.images.tag('drydock/host', 'host');
-  server = createServer((request, response) => {
-    if (request.url === '/f.txt')
-      response.writeHead(200, { 'Last-Modified': 'Thu, 01 Jan 2015 00:00:00 GMT' }).end('from the web');
-    else response.writeHead(404).end();
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  dockerfiles = await Dockerfiles.open();
 });
-/** A repository that git's own daemon serves, one process per connection. */
-async function serveRepository(): Promise<void> {
-  const folder = `${store.dataRoot}/repositories`;
-  const git = (...args: string[]): string =>
-    execFileSync('git', ['-c', 'user.name=a', '-c', 'user.email=a@b', ...args], {
-      cwd: `${folder}/r.git`,
-      encoding: 'utf8',
-    });
-  mkdirSync(`${folder}/r.git/sub`, { recursive: true });
-  git('init', '--quiet', '--initial-branch=main');
-  for (const name of ['one', 'two']) {
-    writeFileSync(`${folder}/r.git/sub/${name}`, name);
-    git('add', '.');
-    git('commit', '--quiet', '-m', name);
-    if (name === 'one') git('tag', 'v1');
-  }
-  gitServer = createNetServer((socket) => {
-    const child = spawn('git', ['daemon', '--inetd', '--export-all', `--base-path=${folder}`], {
-      stdio: ['pipe', 'pipe', 'ignore'],
-      env: {
-        ...process.env,
-        GIT_CONFIG_COUNT: '1',
-        GIT_CONFIG_KEY_0: 'safe.directory',
-        GIT_CONFIG_VALUE_0: '*',
-      },
-    });
-    socket.on('error', () => child.kill());
-    socket.pipe(child.stdin);
-    child.stdin.on('error', () => {});
-    child.stdout.pipe(socket);
-  });
-  await new Promise<void>((resolve) => gitServer.listen(0, '127.0.0.1', resolve));
-  gitPort = (gitServer.address() as AddressInfo).port;
-}
-
-/** Archives in the two forms that the host's programs read. */
-function compressed(): Entry[] {
-  const by = (program: string, name: string): Buffer =>
-    execFileSync(program, ['-c'], { input: tarOf([file(name, name)]) });
-  return [file('t.tar.bz2', by('bzip2', 'bz')), file('t.tar.xz', by('xz', 'xz'))];
-}
-
-afterAll(async () => {
-  gitServer?.close();
-  server.close();
-  await store.dispose();
-});
-
-interface Built {
-  image: Image;
-  output: string;
-  lines: Progress[];
-}
-
-const CONTEXT: Entry[] = [
-  file('a.txt', 'A', { mode: 0o644, mtimeSeconds: 1_000_000 }),
-  file('b.txt', 'B', { mode: 0o755 }),
-  directory('dir', { mode: 0o750 }),
-  file('dir/c', 'C', { uid: 77, gid: 78 }),
-  file('dir/deep/d', 'D'),
-  symlink('dir/link', 'c'),
-  symlink('top', 'dir/c'),
-  symlink('out', '../../../../../../etc/passwd'),
-  file('sp ace', 'S'),
-  file('t.tar', tarOf([file('in/tar', 'T'), symlink('in/l', 'tar')])),
-  file('t.tgz', gzipSync(tarOf([file('gz', 'Z')]))),
-  file('evil.tar', tarOf([file('../../x', 'X')])),
-  file('plain.gz', gzipSync('no tar')),
-];
-
-async function build(
-  dockerfile: string,
-  options: Partial<BuildOptions> & { context?: Entry[]; name?: string; runner?: StepRunner } = {},
-): Promise<Built> {
-  const { context = CONTEXT, name = 'Dockerfile', runner = chrootRunner(store), ...wishes } = options;
-  const lines: Progress[] = [];
-  const id = await builds.build({
-    options: { ...NO_WISHES, ...wishes },
-    source: (scratch) =>
-      builds.receive(
-        Readable.from([tarOf([...context, file(name, dockerfile.replaceAll('$URL', base))])]),
-        name,
-        scratch,
-        never,
-      ),
-    runner,
-    credentialsFor: () => undefined,
-    progress: (line) => void lines.push(line),
-    signal: never,
-  });
-  return {
-    image: await store.images.get(id),
-    output: lines.map((line) => line.stream ?? '').join(''),
-    lines,
-  };
-}
-
-/** Runs `work` with the root of a container made from an image. */
-async function inRoot<T>(image: Image, work: (root: string) => T): Promise<T> {
-  await store.roots.create('look', image.id);
-  try {
-    return work(await store.roots.mount('look'));
-  } finally {
-    await store.roots.remove('look');
-  }
-}
-
-const listing = (root: string, folder: string): string =>
-  execFileSync('find', [`${root}${folder}`, '-mindepth', '0', '-printf', '/%P %y%m %U:%G %l\n'])
-    .toString()
-    .trim()
-    .split('\n')
-    .sort()
-    .join('\n')
-    .replaceAll(' \n', '\n')
-    .trim();
+afterAll(() => dockerfiles.close());
+const build: Dockerfiles['build'] = (...args) => dockerfiles.build(...args);
+const inRoot: Dockerfiles['inRoot'] = (...args) => dockerfiles.inRoot(...args);
 
 describeHere('configuration', () => {
   const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -394,74 +244,6 @@ describeHere('stages', () => {
   });
 });
 
-describeHere('the cache', () => {
-  const steps = (output: string): number => output.split(' ---> Using cache').length - 1;
-
-  it('gives the same image again, until something changes', async () => {
-    const text = 'FROM host\nENV CACHE=1\nCOPY a.txt /x\nRUN date +%N > /y';
-    const first = await build(text);
-    expect(steps(first.output)).toBe(0);
-    const second = await build(text);
-    expect([second.image.id, steps(second.output)]).toEqual([first.image.id, 3]);
-    const context = [file('a.txt', 'changed'), ...CONTEXT.slice(1)];
-    const third = await build(text, { context });
-    expect(steps(third.output)).toBe(1);
-    const touched = [file('a.txt', 'A', { mode: 0o644, mtimeSeconds: 2, uid: 9 }), ...CONTEXT.slice(1)];
-    expect((await build(text, { context: touched })).image.id).toBe(first.image.id);
-    expect(steps((await build(text, { noCache: true })).output)).toBe(0);
-  });
-
-  it('knows arguments that RUN sees', async () => {
-    const text = 'FROM host\nARG Q\nRUN echo $Q > /q';
-    const one = await build(text, { buildArgs: new Map([['Q', '1']]) });
-    const two = await build(text, { buildArgs: new Map([['Q', '2']]) });
-    expect(one.image.id).not.toBe(two.image.id);
-    expect(steps((await build(text, { buildArgs: new Map([['Q', '1']]) })).output)).toBe(2);
-  });
-
-  it('takes steps from an image that was loaded', async () => {
-    const text = 'FROM host\nRUN date +%N > /from-elsewhere\nENV Z=1';
-    const { image } = await build(text, { tags: ['cached'] });
-    const { readAll } = await import('../support/images.ts');
-    const saved = await readAll(await store.images.save(['cached']));
-    await store.images.remove('cached', { force: true, prune: true, users: () => [] });
-    expect(steps((await build('FROM host\nENV UNRELATED=1')).output)).toBe(0);
-    await store.images.load(Readable.from([saved]), () => {});
-    const again = await build(text, { cacheFrom: ['cached'] });
-    expect(steps(again.output)).toBe(2);
-    expect(again.image.diffIds).toEqual(image.diffIds);
-  });
-});
-
-describeHere('the output', () => {
-  it('is that of docker’s classic builder', async () => {
-    const { image, output, lines } = await build('FROM host\nRUN echo out\nENV OUT=1', {
-      tags: ['said:1', 'said:2'],
-      noCache: true,
-    });
-    const id = '[0-9a-f]{12}';
-    expect(output).toMatch(
-      new RegExp(
-        `^Step 1/3 : FROM host\n ---> ${id}\nStep 2/3 : RUN echo out\n ---> Running in \\S{12}\nout\n ---> Removed intermediate container \\S{12}\n ---> ${id}\nStep 3/3 : ENV OUT=1\n ---> ${id}\nSuccessfully built ${image.id.slice(7, 19)}\nSuccessfully tagged said:1\nSuccessfully tagged said:2\n$`,
-      ),
-    );
-    expect(lines).toContainEqual({ aux: { ID: image.id } });
-    expect(image.tags).toEqual(['said:1', 'said:2']);
-    expect(image.history.slice(-2).map((step) => [step.created_by, step.empty_layer ?? false])).toEqual([
-      ['/bin/sh -c echo out', false],
-      ['/bin/sh -c #(nop)  ENV OUT=1', true],
-    ]);
-  });
-
-  it('is only the id when the client wants it quiet, and warns of arguments that nothing takes', async () => {
-    const { image, output } = await build('FROM host\nENV Q=1', { quiet: true });
-    expect(output).toBe(`${image.id}\n`);
-    expect((await build('FROM host', { buildArgs: new Map([['NOT_USED', '1']]) })).output).toContain(
-      '[Warning] One or more build-args [NOT_USED] were not consumed',
-    );
-  });
-});
-
 describeHere('what BuildKit adds to Dockerfiles', () => {
   it.each([
     ['COPY --link dir /d/', '/ d755 0:0\n/c f644 0:0\n/deep d755 0:0\n/deep/d f644 0:0\n/link l777 0:0 c'],
@@ -485,13 +267,17 @@ describeHere('what BuildKit adds to Dockerfiles', () => {
     ['ADD git://127.0.0.1:$GIT/r.git#v1:sub /d/', '/ d755 0:0\n/one f644 0:0'],
     ['ADD git://127.0.0.1:$GIT/r.git#main:sub /d/', '/ d755 0:0\n/one f644 0:0\n/two f644 0:0'],
   ])('%s', async (line, files) => {
-    const text = line.replace('$GIT', String(gitPort)).replace('$SUM', digestOf('from the web').slice(7));
+    const text = line
+      .replace('$GIT', String(dockerfiles.gitPort))
+      .replace('$SUM', digestOf('from the web').slice(7));
     const { image } = await build(`FROM scratch\n${text}`, { context: [...CONTEXT, ...compressed()] });
     expect(await inRoot(image, (root) => listing(root, '/d'))).toBe(files);
   });
 
   it('ADD of a repository keeps .git when asked, and only then', async () => {
-    const { image } = await build(`FROM scratch\nADD --keep-git-dir git://127.0.0.1:${gitPort}/r.git /k/`);
+    const { image } = await build(
+      `FROM scratch\nADD --keep-git-dir git://127.0.0.1:${dockerfiles.gitPort}/r.git /k/`,
+    );
     expect(await inRoot(image, (root) => readFileSync(`${root}/k/.git/HEAD`, 'utf8'))).toMatch(
       /^[0-9a-f]{40}\n/,
     );
@@ -510,7 +296,7 @@ describeHere('what BuildKit adds to Dockerfiles', () => {
     const gate = mkdtempSync(`${tmpdir()}/drydock-gate-`);
     const meet = (own: string, other: string): string =>
       `RUN touch /gate/${own}; while ! test -e /gate/${other}; do sleep 0.05; done`;
-    const runner = chrootRunner(store, { [gate]: 'gate' });
+    const runner = chrootRunner(dockerfiles.store, { [gate]: 'gate' });
     const text = `FROM host AS a\n${meet('a', 'b')}\nFROM host AS b\n${meet('b', 'a')}\nFROM scratch\nCOPY --from=a /etc/passwd /a\nCOPY --from=b /etc/passwd /b\n`;
     await build(text, { mode: 'buildkit', runner, noCache: true });
     rmSync(gate, { recursive: true });
@@ -555,100 +341,5 @@ describeHere('what BuildKit adds to Dockerfiles', () => {
     const again = await read(['a']);
     expect(again[0]).not.toBe(a);
     expect(again[1]).toBe(b);
-  });
-});
-
-describeHere('bad Dockerfiles', () => {
-  it.each<[dockerfile: string, message: string, options?: Partial<BuildOptions>]>([
-    ['RUN x', 'No build stage in current context'],
-    ['ENV A=b\nFROM host', 'no build stage in current context'],
-    ['FROM', 'FROM requires either one or three arguments'],
-    ['FROM a b c', 'FROM requires either one or three arguments'],
-    ['FROM $NOTHING', 'base name ($NOTHING) should not be blank'],
-    ['FROM host AS 1x', 'invalid name for build stage: "1x"'],
-    ['FROM host\nRUN --mount=type=cache x', 'target is required for mount type "cache"'],
-    ['FROM host\nRUN --mount=type=what,target=/x x', 'unsupported mount type "what"'],
-    ['FROM host\nRUN --mount=type=bind,target=/x,source=/none x', '"/none": not found'],
-    ['FROM host\nRUN --mount=type=secret,id=s,required x', 'secret s: not found'],
-    ['FROM host\nRUN --mount=type=ssh,required x', 'no SSH key "default" forwarded from the client'],
-    ['FROM host\nRUN --network=host x', 'network.host is not allowed'],
-    ['FROM host\nRUN --security=insecure x', 'security.insecure is not allowed'],
-    ['FROM host\nRUN --device=x x', 'unknown flag: --device'],
-    ['FROM host\nADD --checksum=sha256:00 $URL/f.txt /', 'invalid checksum'],
-    [`FROM host\nADD --checksum=sha256:${'0'.repeat(64)} $URL/f.txt /`, 'digest mismatch sha256:'],
-    [
-      `FROM host\nADD --checksum=sha256:${'0'.repeat(64)} a.txt /`,
-      'checksum can only be given for an HTTP source',
-    ],
-    ['FROM host\nADD git@example.com:a/b.git /', "repositories by ssh can't be fetched"],
-    ['FROM host\nADD git://127.0.0.1:1/none.git /', 'failed to fetch remote git://127.0.0.1:1/none.git'],
-    ['FROM host\nCOPY a.txt', 'COPY requires at least two arguments, but only 1 was provided'],
-    ['FROM host\nCOPY a.txt b.txt /x', 'the destination must be a directory and end with a /'],
-    [
-      'FROM host\nCOPY nothing /x',
-      'COPY failed: file not found in build context or excluded by .dockerignore: stat nothing: file does not exist',
-    ],
-    ['FROM host\nCOPY no*thing /x', 'COPY failed: no source files were specified'],
-    ['FROM host\nCOPY --from=5 /a /b', 'invalid from flag value 5: invalid stage index or name'],
-    ['FROM host\nCOPY --chown=nosuchuser a.txt /x', "can't find uid for user nosuchuser"],
-    ['FROM host\nCOPY --chmod=u+q a.txt /x', '--chmod=u+q is neither an octal mode nor a symbolic one'],
-    ['FROM host\nCOPY dir/c /d/\nCOPY dir /d/c', 'COPY failed: cannot enter the directory "d/c" (ENOTDIR)'],
-    ['FROM host\nADD $URL/missing /x', 'with status 404'],
-    ['FROM scratch\nRUN x', 'FROM scratch has none'],
-    ['FROM scratch', 'No image was generated'],
-    ['FROM host\nENV', 'ENV requires at least one argument'],
-    ['FROM host\nENV A=${x', 'failed to process'],
-    ['FROM host', 'failed to reach build target nope in Dockerfile', { target: 'nope' }],
-    ['FROM host', 'invalid reference format', { tags: ['BAD'] }],
-    ['FROM host\nEXPOSE x', 'Invalid containerPort: x'],
-    ['FROM host\nSHELL x', 'SHELL requires the arguments to be in JSON form'],
-  ])('%j: %s', async (dockerfile, message, options = {}) => {
-    await expect(build(dockerfile, options)).rejects.toThrow(message);
-  });
-
-  it('a file can not replace a folder of the image', async () => {
-    await expect(build('FROM host\nRUN mkdir -p /d/a.txt\nCOPY a.txt /d/')).rejects.toThrow(
-      'is a folder, which a file can not replace',
-    );
-  });
-
-  it('the Dockerfile is looked for where the client says, inside of the context only', async () => {
-    await expect(build('FROM host', { name: 'other' })).resolves.toBeDefined();
-    const none = builds.build({
-      options: NO_WISHES,
-      source: (scratch) =>
-        builds.receive(Readable.from([tarOf(CONTEXT)]), '../../etc/passwd', scratch, never),
-      runner: chrootRunner(store),
-      credentialsFor: () => undefined,
-      progress: () => {},
-      signal: never,
-    });
-    await expect(none).rejects.toThrow('Cannot locate specified Dockerfile: ../../etc/passwd');
-  });
-
-  it('.dockerignore takes the two files of the build itself out of the context', async () => {
-    const context = [file('.dockerignore', 'Dockerfile\n.dockerignore'), file('kept', '')];
-    const { image } = await build('FROM scratch\nCOPY . /', { context });
-    expect(await inRoot(image, (root) => listing(root, ''))).toBe('/ d755 0:0\n/kept f644 0:0');
-  });
-
-  it('a lone Dockerfile is a context too', async () => {
-    const id = await builds.build({
-      options: { ...NO_WISHES, quiet: true },
-      source: (scratch) =>
-        builds.receive(Readable.from([Buffer.from('FROM host\nENV LONE=1\n')]), 'Dockerfile', scratch, never),
-      runner: chrootRunner(store),
-      credentialsFor: () => undefined,
-      progress: () => {},
-      signal: never,
-    });
-    expect((await store.images.get(id)).config.Env).toContain('LONE=1');
-  });
-
-  it('nothing of a failed build is left but its cache', async () => {
-    const { readdirSync } = await import('node:fs');
-    expect(readdirSync(`${store.dataRoot}/build`)).toEqual([]);
-    expect(readdirSync(`${store.dataRoot}/overlay2/roots`)).toEqual([]);
-    expect(readdirSync(`${store.dataRoot}/image/content/ingest`)).toEqual([]);
   });
 });
