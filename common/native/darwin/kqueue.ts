@@ -4,6 +4,7 @@
  */
 import { SyscallError } from '../../errors.ts';
 import { errnoName, type NativeFunction } from '../libc.ts';
+import { NativeMemory } from '../memory.ts';
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, type Readiness } from '../readiness.ts';
 import { CONSTANTS, STRUCTS } from './abi.ts';
 import { type DarwinLibrary, systemLibrary } from './library.ts';
@@ -13,32 +14,22 @@ const { EINTR, ENOENT } = CONSTANTS['errno.h'];
 const { size: EVENT_LEN, fields: EVENT } = STRUCTS['struct kevent'];
 const { size: TIMESPEC_LEN, fields: TIMESPEC } = STRUCTS['struct timespec'];
 
-class Memory {
-  readonly bytes: Uint8Array;
-  readonly view: DataView;
-
-  constructor(lengthBytes: number) {
-    this.bytes = new Uint8Array(lengthBytes);
-    this.view = new DataView(this.bytes.buffer);
-  }
-}
-
 /** A kqueue. */
 export class Kqueue implements Readiness {
   readonly #library: DarwinLibrary;
   readonly #kevent: NativeFunction;
   readonly #fd: number;
   readonly #capacity: number;
-  readonly #change = new Memory(EVENT_LEN);
-  readonly #events: Memory;
-  readonly #timeout = new Memory(TIMESPEC_LEN);
+  readonly #change = new NativeMemory(EVENT_LEN);
+  readonly #events: NativeMemory;
+  readonly #timeout = new NativeMemory(TIMESPEC_LEN);
 
   /** @param capacity most events that one wait returns. @throws SyscallError */
   constructor(capacity: number, library: DarwinLibrary = systemLibrary()) {
     this.#library = library;
     this.#kevent = library.function('kevent');
     this.#capacity = capacity;
-    this.#events = new Memory(capacity * EVENT_LEN);
+    this.#events = new NativeMemory(capacity * EVENT_LEN);
     this.#fd = library.function('kqueue')();
     if (this.#fd < 0) throw this.#failure('kqueue');
   }
