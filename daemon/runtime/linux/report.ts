@@ -48,8 +48,14 @@ function namespaceRow(kind: keyof JailSpec['namespaces'], mode: NamespaceMode): 
   };
 }
 
+const HOW_DEVICES: Record<Cgroups['version'] | 'none', string> = {
+  '1': 'nodes on a tmpfs, devices cgroup',
+  '2': 'nodes on a tmpfs, eBPF device program',
+  none: 'nodes of the host on a tmpfs; root of a user namespace can make none',
+};
+
 /** What the process may do to the kernel: capabilities, devices, system calls, paths of /proc and /sys. */
-function powerRows(spec: JailSpec, version: Cgroups['version']): JailReportRow[] {
+function powerRows(spec: JailSpec, { version, driver }: Cgroups): JailReportRow[] {
   const { privileged, maskedPaths, readonlyPaths, process } = spec;
   const unconfined = privileged || spec.seccomp === 'unconfined';
   const unmasked = maskedPaths.length === 0 && readonlyPaths.length === 0;
@@ -74,7 +80,7 @@ function powerRows(spec: JailSpec, version: Cgroups['version']): JailReportRow[]
       feature: 'devices',
       asked: privileged ? 'all' : String(spec.devices.length),
       got: full,
-      how: version === '2' ? 'nodes on a tmpfs, eBPF device program' : 'nodes on a tmpfs, devices cgroup',
+      how: HOW_DEVICES[driver === 'none' ? 'none' : version],
       ...(privileged && { bypass: 'disks and memory of the host can be written' }),
     },
     {
@@ -109,7 +115,7 @@ export function reportSpec(spec: JailSpec, cgroups: Cgroups, modules: SecurityMo
       how: 'mount namespace, pivot_root, old root detached',
     },
     userRow(spec),
-    ...powerRows(spec, cgroups.version),
+    ...powerRows(spec, cgroups),
     ...labelRows(spec, modules),
     ...(spec.init
       ? [

@@ -36,7 +36,6 @@ export interface Question {
 /** A user that no system gives away. */
 const PROBE_UID = 0x7ffe_0001;
 const MEBIBYTE = 1 << 20;
-const FUSE_T = ['/usr/local/bin/go-nfsv4', '/Library/Application Support/fuse-t/bin/go-nfsv4'];
 const LOOPBACK_ALIAS = '127.94.0.1';
 const ECHO = '/bin/echo';
 const DYLD = '/usr/lib/dyld';
@@ -129,14 +128,6 @@ export const QUESTIONS: readonly Question[] = [
           return yesIf(false, `${error}; case-${isSensitive ? '' : 'in'}sensitive`);
         }
       }),
-  },
-  {
-    probe: 'fuse-t',
-    question: 'Is FUSE-T there, for bind mounts?',
-    async ask() {
-      const found = FUSE_T.find((path) => existsSync(path));
-      return yesIf(found !== undefined, found ?? FUSE_T.join(', '));
-    },
   },
   {
     probe: 'execve',
