@@ -29,7 +29,7 @@ export function defineFsck(command: Command): void {
         print(options.format, plain(report, repaired), () => text(report, repaired));
         if (!repaired && report.damage.length > 0) process.exitCode = 1;
       } finally {
-        await lock.release();
+        await lock.putBack();
       }
     });
   explain(command, {

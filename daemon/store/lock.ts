@@ -13,6 +13,8 @@ export interface DataRootLock {
   /** True when the last owner did not end in order. */
   readonly abandoned: boolean;
   release(): Promise<void>;
+  /** As {@link release}, but what an owner left that did not end in order is there again: somebody else will clean up. */
+  putBack(): Promise<void>;
 }
 
 /** Takes the lock. @throws ERR_DATA_ROOT_IN_USE naming the process that holds it */
@@ -20,7 +22,7 @@ export async function lockDataRoot(dataRoot: string): Promise<DataRootLock> {
   const path = join(dataRoot, 'daemon.lock');
   const own = `${path}.${process.pid}`;
   await writeFile(own, `${process.pid} ${await processStartTime(process.pid)}\n`);
-  let abandoned = false;
+  let left: string | undefined;
   try {
     for (;;) {
       try {
@@ -29,17 +31,23 @@ export async function lockDataRoot(dataRoot: string): Promise<DataRootLock> {
       } catch (error) {
         if (errorCode(error) !== 'EEXIST') throw error;
       }
-      const [pid = '', startTime = ''] = (await readFile(path, 'utf8').catch(() => '')).trim().split(' ');
+      const text = await readFile(path, 'utf8').catch(() => '');
+      const [pid = '', startTime = ''] = text.trim().split(' ');
       if (startTime !== '' && (await processStartTime(Number(pid))) === startTime)
         throw new DrydockError(
           'ERR_DATA_ROOT_IN_USE',
           `another daemon (process ${pid}) uses the data root ${dataRoot}. Stop it, or give this one its own --data-root, --exec-root and --host.`,
         );
-      abandoned = true;
+      left = text;
       await rm(path, { force: true });
     }
   } finally {
     await rm(own, { force: true });
   }
-  return { abandoned, release: () => rm(path, { force: true }) };
+  const release = (): Promise<void> => rm(path, { force: true });
+  return {
+    abandoned: left !== undefined,
+    release,
+    putBack: () => (left === undefined ? release() : writeFile(path, left)),
+  };
 }
