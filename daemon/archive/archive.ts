@@ -150,14 +150,16 @@ export async function writeArchive(
     answers.push({ type: 'failed', code: undefined, message: error.message });
     wake();
   });
-  const answer = async (): Promise<FromArchive> => {
+  // Fresh memory costs more than what is copied into it: the same pieces go to and fro.
+  const spare: Uint8Array<ArrayBuffer>[] = [];
+  const answer = async (): Promise<void> => {
     while (answers.length === 0)
       await new Promise<void>((resolve) => {
         wake = resolve;
       });
     const [first] = answers.splice(0, 1);
     if (first!.type === 'failed') throw failure(first);
-    return first!;
+    if (first!.type === 'more' && first.bytes.length === BATCH_BYTES) spare.push(first.bytes);
   };
   let unanswered = 0;
   const send = async (bytes: Uint8Array<ArrayBuffer>): Promise<void> => {
@@ -167,7 +169,7 @@ export async function writeArchive(
     unanswered--;
   };
   try {
-    for await (const batch of batches(archive)) await send(batch);
+    for await (const batch of batches(archive, spare)) await send(batch);
     for (; unanswered > 0; unanswered--) await answer();
     worker.postMessage({ type: 'end' } satisfies ToArchive);
     await answer();
@@ -182,8 +184,12 @@ const BATCH_BYTES = 1 << 20;
 const BATCHES_UNDER_WAY = 2;
 
 /** The bytes of a stream in pieces of {@link BATCH_BYTES}, each in memory of its own, which can be given away. */
-async function* batches(stream: Readable): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  let batch = new Uint8Array(BATCH_BYTES);
+async function* batches(
+  stream: Readable,
+  spare: Uint8Array<ArrayBuffer>[],
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  const next = (): Uint8Array<ArrayBuffer> => spare.pop() ?? new Uint8Array(BATCH_BYTES);
+  let batch = next();
   let used = 0;
   for await (const chunk of stream as AsyncIterable<Buffer>)
     for (let off = 0; off < chunk.length; ) {
@@ -193,7 +199,7 @@ async function* batches(stream: Readable): AsyncGenerator<Uint8Array<ArrayBuffer
       used += taken;
       if (used < BATCH_BYTES) continue;
       yield batch;
-      batch = new Uint8Array(BATCH_BYTES);
+      batch = next();
       used = 0;
     }
   if (used > 0) yield batch.slice(0, used);

@@ -35,12 +35,16 @@ export type ArchiveJob =
 /** To the daemon. */
 export type FromArchive =
   | { type: 'chunk'; bytes: Uint8Array }
-  | { type: 'more' }
+  /** A chunk was taken; its memory comes back. */
+  | { type: 'more'; bytes: Uint8Array<ArrayBuffer> }
   | { type: 'end' }
   | { type: 'failed'; code: string | undefined; message: string };
 
 /** From the daemon. */
-export type ToArchive = { type: 'chunk'; bytes: Uint8Array } | { type: 'end' } | { type: 'more' };
+export type ToArchive =
+  | { type: 'chunk'; bytes: Uint8Array<ArrayBuffer> }
+  | { type: 'end' }
+  | { type: 'more' };
 
 assert(parentPort, 'the archive worker is a worker thread');
 const port = parentPort;
@@ -154,8 +158,11 @@ function write(job: ArchiveJob & { op: 'write' }): void {
   const reader = new TarReader(new Relocated(extractor, job, rootFd));
   port.on('message', (message: ToArchive) => {
     attempt(() => {
-      if (message.type === 'chunk')
-        reader.push(Buffer.from(message.bytes.buffer, message.bytes.byteOffset, message.bytes.length));
+      if (message.type === 'chunk') {
+        const { bytes } = message;
+        reader.push(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
+        port.postMessage({ type: 'more', bytes } satisfies FromArchive, [bytes.buffer]);
+      }
       if (message.type === 'end') {
         reader.finish();
         extractor.finish();
@@ -163,7 +170,7 @@ function write(job: ArchiveJob & { op: 'write' }): void {
         closeSync(rootFd);
         send({ type: 'end' });
         port.close();
-      } else send({ type: 'more' });
+      }
     });
   });
 }

@@ -208,7 +208,8 @@ export const measures = [
       const whole = pssMib(peer);
       return {
         [`memory at ${RUNNING} containers`]: whole,
-        'memory per container': (whole - peer.idleMib) / RUNNING,
+        // Told only where the idle engine was measured too.
+        ...(peer.idleMib && { 'memory per container': (whole - peer.idleMib) / RUNNING }),
       };
     },
     after: removeMany,
