@@ -1,11 +1,13 @@
 // Measures a folder natively, through bindfs and through us, in turns within one run, so that whatever else the machine
 // does meets all alike. Prints medians and ratios; --json FILE keeps everything. Needs root, a build, and bindfs.
 //   npm run bench:fs -- [--rounds 3] [--files 2000] [--folder /dev/shm] [--only regexp] [--json FILE]
+//   npm run bench:fs -- --known 100000   descriptors, memory and idle processor time once so many files are known
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import koffi from 'koffi';
 
 const { values: flags } = parseArgs({
   options: {
@@ -14,6 +16,7 @@ const { values: flags } = parseArgs({
     folder: { type: 'string', default: '/dev/shm' },
     only: { type: 'string', default: '.' },
     json: { type: 'string' },
+    known: { type: 'string' },
   },
 });
 const rounds = Number(flags.rounds);
@@ -26,9 +29,14 @@ const drydock = (...options) => ({
   start: (source, target) =>
     spawn(process.execPath, [program, 'fs', 'mount', ...options, source, target], { stdio: 'pipe' }),
 });
+const bindfs = (...options) => ({
+  start: (source, target) => spawn('bindfs', ['-f', ...options, source, target], { stdio: 'ignore' }),
+});
 const candidates = {
   native: undefined,
-  bindfs: { start: (source, target) => spawn('bindfs', ['-f', source, target], { stdio: 'ignore' }) },
+  bindfs: bindfs(),
+  // By itself bindfs lets the kernel remember for a second. This is what it takes to see the host's changes at once.
+  'bindfs, nothing kept': bindfs('-o', 'attr_timeout=0,entry_timeout=0'),
   consistent: drydock('--consistency', 'consistent'),
   cached: drydock('--consistency', 'cached'),
   'cached, data here': drydock('--consistency', 'cached', '--no-passthrough'),
@@ -39,6 +47,13 @@ function cpuUs(pid) {
   const fields = fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
   return (Number(fields[11]) + Number(fields[12])) * 10_000;
 }
+
+const library = koffi.load(null);
+const c = {
+  mmap: library.func('mmap', 'int64', ['int64', 'uint64', 'int', 'int', 'int', 'int64']),
+  munmap: library.func('munmap', 'int', ['int64', 'uint64']),
+  memchr: library.func('memchr', 'int64', ['int64', 'int', 'uint64']),
+};
 
 const sh = (script, cwd) =>
   execFileSync('sh', ['-ec', script], { cwd, stdio: ['ignore', 'ignore', 'ignore'] });
@@ -55,6 +70,7 @@ const each = (count, run) => {
 };
 const MIB = 1 << 20;
 const DATA = 32;
+const DATA_TESTS = ['write MiB', 'read MiB', 'random 4k reads', 'random 4k writes', 'mapped MiB'];
 const block = Buffer.alloc(MIB, 'x');
 
 /** Each makes what it needs in `setup`, and `run` returns how many operations it did. In this order. */
@@ -131,6 +147,17 @@ const tests = {
       return 2000;
     },
   },
+  'mapped MiB': {
+    run: (d) => {
+      const fd = fs.openSync(join(d, 'data'), 'r');
+      const address = c.mmap(0, DATA * MIB, 1 /* PROT_READ */, 1 /* MAP_SHARED */, fd, 0);
+      // Every page is looked at, for what is searched isn't there.
+      c.memchr(address, 'y'.charCodeAt(0), DATA * MIB);
+      c.munmap(address, DATA * MIB);
+      fs.closeSync(fd);
+      return DATA;
+    },
+  },
   untar: tree(`tar xf '${join(base, 'tree.tar')}'`),
   find: tree('find tree -type f | wc -l'),
   grep: tree('grep -r needle tree || true'),
@@ -166,66 +193,141 @@ async function start(name) {
 }
 
 const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
-const results = {};
-const sides = [];
-try {
-  makeTree();
-  for (const name of Object.keys(candidates)) sides.push(await start(name));
-  // Round 0 warms everything up and isn't counted.
-  for (let round = 0; round <= rounds; round++)
-    for (const side of sides) {
-      const work = (root) => join(root, 'work');
-      fs.mkdirSync(work(side.host));
-      for (const [test, { setup, run }] of Object.entries(tests)) {
-        setup?.(work(side.guest), work(side.host));
-        const cpu = side.server && cpuUs(side.server.pid);
-        const at = process.hrtime.bigint();
-        const count = run(work(side.guest));
-        const us = Number(process.hrtime.bigint() - at) / 1000 / count;
-        const cpuEach = side.server && (cpuUs(side.server.pid) - cpu) / count;
-        if (round === 0 || !only.test(test)) continue;
-        results[test] ??= {};
-        results[test][side.name] ??= [];
-        results[test][side.name].push({ us, cpu: cpuEach });
-      }
-      fs.rmSync(work(side.host), { recursive: true });
-    }
-} finally {
-  for (const { server, guest } of sides) {
-    if (server === undefined) continue;
-    execFileSync('umount', ['-l', guest]);
-    if (server.exitCode === null) {
-      server.kill('SIGTERM');
-      await once(server, 'exit');
-    }
+const pad = (text, width) => String(text).padStart(width);
+
+async function stop({ server, guest }) {
+  if (server === undefined) return;
+  execFileSync('umount', ['-l', guest]);
+  if (server.exitCode === null) {
+    server.kill('SIGTERM');
+    await once(server, 'exit');
   }
-  fs.rmSync(base, { recursive: true, force: true });
 }
 
-const names = Object.keys(candidates);
-const pad = (text, width) => String(text).padStart(width);
-console.log(
-  `microseconds per operation, median of ${rounds}; in brackets how many times as fast as bindfs; server CPU`,
-);
-console.log(`${' '.repeat(26)}${names.map((name) => pad(name, 26)).join('')}`);
-const ratios = Object.fromEntries(names.map((name) => [name, []]));
-for (const [test, by] of Object.entries(results)) {
-  const bindfs = median(by.bindfs.map(({ us }) => us));
-  const cells = names.map((name) => {
-    const us = median(by[name].map((one) => one.us));
-    const cpu =
-      by[name][0].cpu === undefined ? '' : ` ${median(by[name].map((one) => one.cpu)).toFixed(0)}us`;
-    ratios[name].push(bindfs / us);
-    return pad(`${us.toFixed(1)} (${(bindfs / us).toFixed(2)}x)${cpu}`, 26);
-  });
-  console.log(`${test.padEnd(26)}${cells.join('')}`);
+/** Runs all tests on all sides in turns; results by test and side. */
+async function compare() {
+  const results = {};
+  const sides = [];
+  try {
+    makeTree();
+    for (const name of Object.keys(candidates)) sides.push(await start(name));
+    // Round 0 warms everything up and isn't counted.
+    for (let round = 0; round <= rounds; round++)
+      for (const side of sides) {
+        const work = (root) => join(root, 'work');
+        fs.mkdirSync(work(side.host));
+        for (const [test, { setup, run }] of Object.entries(tests)) {
+          setup?.(work(side.guest), work(side.host));
+          const cpu = side.server && cpuUs(side.server.pid);
+          const at = process.hrtime.bigint();
+          const count = run(work(side.guest));
+          const us = Number(process.hrtime.bigint() - at) / 1000 / count;
+          const cpuEach = side.server && (cpuUs(side.server.pid) - cpu) / count;
+          if (round === 0 || !only.test(test)) continue;
+          results[test] ??= {};
+          results[test][side.name] ??= [];
+          results[test][side.name].push({ us, cpu: cpuEach });
+        }
+        fs.rmSync(work(side.host), { recursive: true });
+      }
+  } finally {
+    for (const side of sides) await stop(side);
+  }
+  return results;
 }
+
+/** Whom a side is compared with: what is shown is as new as there. */
+const peerOf = (name) => (name === 'consistent' ? 'bindfs, nothing kept' : 'bindfs');
 const mean = (list) => Math.exp(list.reduce((sum, x) => sum + Math.log(x), 0) / list.length);
-console.log(
-  `${'geometric mean'.padEnd(26)}${names.map((name) => pad(`${mean(ratios[name]).toFixed(2)}x`, 26)).join('')}`,
-);
-if (flags.json)
-  fs.writeFileSync(
-    flags.json,
-    JSON.stringify({ rounds, files, folder: flags.folder, node: process.version, results }, undefined, 1),
+
+function report(results) {
+  const names = Object.keys(candidates);
+  const time = (test, name) => median(results[test][name].map(({ us }) => us));
+  const line = (title, cells) =>
+    console.log(`${title.padEnd(24)}${cells.map((cell) => pad(cell, 24)).join('')}`);
+  console.log(
+    `Microseconds for an operation, median of ${rounds}, and how many times as fast as bindfs; CPU of the server.`,
   );
+  console.log('Consistent is compared with the bindfs that keeps nothing either.');
+  line('', names);
+  for (const [test, by] of Object.entries(results))
+    line(
+      test,
+      names.map((name) => {
+        const us = time(test, name);
+        const cpus = by[name].map(({ cpu }) => cpu);
+        const cpu = cpus[0] === undefined ? '' : ` ${median(cpus).toFixed(0)}us`;
+        return `${us.toFixed(1)} (${(time(test, peerOf(name)) / us).toFixed(2)}x)${cpu}`;
+      }),
+    );
+  const total = (title, wanted, peer) => {
+    const chosen = Object.keys(results).filter(wanted);
+    if (chosen.length === 0) return;
+    const ratio = (name) => mean(chosen.map((test) => time(test, peer(name)) / time(test, name)));
+    line(
+      title,
+      names.map((name) => `${ratio(name).toFixed(2)}x`),
+    );
+  };
+  const isData = (test) => DATA_TESTS.includes(test);
+  console.log('Geometric means:');
+  total('metadata and trees', (test) => !isData(test), peerOf);
+  total(
+    'the same to plain bindfs',
+    (test) => !isData(test),
+    () => 'bindfs',
+  );
+  total('data', isData, () => 'bindfs');
+  total('data, to native', isData, () => 'native');
+}
+
+/** What a server holds and does once the kernel knows `count` files of its mount, while the host is busy elsewhere. */
+async function known(count) {
+  const folders = Math.ceil(count / 1000);
+  for (const name of ['consistent', 'cached']) {
+    const side = await start(name);
+    try {
+      for (let i = 0; i < folders; i++) {
+        fs.mkdirSync(join(side.host, `d${i}`));
+        each(1000, (j) => fs.closeSync(fs.openSync(join(side.host, `d${i}`, `f${j}`), 'w')));
+      }
+      const { pid } = side.server;
+      const at = process.hrtime.bigint();
+      for (const folder of fs.readdirSync(side.guest))
+        for (const file of fs.readdirSync(join(side.guest, folder)))
+          fs.lstatSync(join(side.guest, folder, file));
+      const walkS = Number(process.hrtime.bigint() - at) / 1e9;
+      const descriptors = fs.readdirSync(`/proc/${pid}/fd`).length;
+      const [, memory] = /^VmRSS:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'));
+      const elsewhere = join(side.host, '..', 'elsewhere');
+      fs.mkdirSync(elsewhere);
+      // Let what the walk left behind settle first.
+      await new Promise((resolve) => setTimeout(resolve, 2000));
+      const before = cpuUs(pid);
+      const endMs = Date.now() + 10_000;
+      let changes = 0;
+      while (Date.now() < endMs) fs.writeFileSync(join(elsewhere, `f${changes++ % 1000}`), 'x');
+      const idle = ((cpuUs(pid) - before) / 10_000_000) * 100;
+      console.log(
+        `${name}: ${count} files walked in ${walkS.toFixed(1)} s; ${descriptors} descriptors, ${Math.round(memory / 1024)} MiB; ${idle.toFixed(2)} % of a processor while the host made ${changes} changes elsewhere in 10 s`,
+      );
+    } finally {
+      await stop(side);
+    }
+  }
+}
+
+try {
+  if (flags.known) await known(Number(flags.known));
+  else {
+    const results = await compare();
+    report(results);
+    if (flags.json)
+      fs.writeFileSync(
+        flags.json,
+        JSON.stringify({ rounds, files, folder: flags.folder, node: process.version, results }, undefined, 1),
+      );
+  }
+} finally {
+  fs.rmSync(base, { recursive: true, force: true });
+}
