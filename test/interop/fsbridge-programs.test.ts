@@ -1,11 +1,13 @@
 import { execFile } from 'node:child_process';
 import * as fs from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type BridgePair, bridgePair } from '../support/bridge.ts';
 import { lacking } from '../support/requirements.ts';
 
 const run = promisify(execFile);
+const TYPESCRIPT = fileURLToPath(new URL('../../node_modules/typescript/bin/tsc', import.meta.url));
 
 /** Runs a shell script and gives its output. */
 async function sh(script: string, cwd: string): Promise<string> {
@@ -65,6 +67,27 @@ describe.skipIf(lacking('root', '/dev/fuse', 'git', 'sqlite3', 'tar'))('programs
         expect(await list('out/in')).toBe(await list('in'));
         expect(fs.statSync(pair.guest('out/in/hard')).ino).toBe(
           fs.statSync(pair.guest('out/in/deep/er/file')).ino,
+        );
+      });
+
+      it.runIf(consistency === 'cached')('npm installs from a lock, and a compiler compiles', async () => {
+        // Without a registry: the package is packed here, and npm's cache is on the mount as well.
+        const script = `
+          mkdir -p dep/lib app/src && cd dep
+          echo '{"name":"dep","version":"1.0.0","bin":"run.js","types":"lib/f1.d.ts"}' > package.json
+          printf '#!/bin/sh\necho installed' > run.js
+          for i in $(seq 300); do
+            echo "module.exports = $i" > lib/f$i.js; echo "declare const n: $i; export = n" > lib/f$i.d.ts
+          done
+          npm pack --silent >/dev/null && cd ../app
+          echo '{"name":"app","dependencies":{"dep":"file:../dep/dep-1.0.0.tgz"}}' > package.json
+          npm install --offline --silent >/dev/null && rm -rf node_modules && npm ci --offline --silent >/dev/null
+          for i in $(seq 30); do echo "import n = require('dep/lib/f$i'); console.log(n);" > src/m$i.ts; done
+          '${process.execPath}' '${TYPESCRIPT}' --outDir out --module commonjs --types '' src/*.ts
+          node_modules/.bin/dep; ls node_modules/dep/lib | wc -l; node out/m7.js`;
+        expect(await sh(script, pair.guest(''))).toBe('installed\n600\n7');
+        expect(await sh('cd app && ls node_modules/dep/lib | wc -l; node out/m30.js', pair.host(''))).toBe(
+          '600\n30',
         );
       });
 
