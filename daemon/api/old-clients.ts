@@ -55,7 +55,7 @@ function mountFor(mount: MountRequest, minor: number): MountRequest {
   return result;
 }
 
-/** All endpoints had the same priority before 1.48, and the one MAC address was the container's before 1.44. */
+/** All endpoints had the same priority before 1.48. */
 function withoutPriorities(request: CreateRequest): void {
   const asked = request.NetworkingConfig?.EndpointsConfig;
   if (!asked) return;
