@@ -94,8 +94,11 @@ export function endOf(pidfd: number): ProcessEnd | undefined {
   info.writeBigUInt64LE(PIDFD_INFO_EXIT, 0);
   if (rawIoctl(pidfd, PIDFD_GET_INFO, 'void *', info) < 0) return undefined;
   if ((info.readBigUInt64LE(0) & PIDFD_INFO_EXIT) === 0n) return undefined;
-  // As wait(2) has it: the signal in the low seven bits, else the code in the byte above.
-  const status = info.readInt32LE(INFO_BYTES - 4);
+  return endOfStatus(info.readInt32LE(INFO_BYTES - 4));
+}
+
+/** What wait(2) tells: the signal in the low seven bits, else the code in the byte above. */
+export function endOfStatus(status: number): ProcessEnd {
   const signal = status & 0x7f;
   return signal ? { code: null, signal } : { code: (status >> 8) & 0xff, signal: null };
 }

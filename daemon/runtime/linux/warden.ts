@@ -13,7 +13,7 @@ import { closeSync, constants, openSync, readdirSync, readFileSync, readSync } f
 import { Socket } from 'node:net';
 import { constants as osConstants } from 'node:os';
 import { errorCode } from '#common/errors';
-import type { ProcessEnd } from '#common/native/child';
+import { endOfStatus, type ProcessEnd } from '#common/native/child';
 import { type Instruction, machineProgram, type OnFailure, thisMachine } from '#common/native/machine-code';
 import { CLONE_NEWPID } from '#common/native/namespace';
 import {
@@ -342,9 +342,7 @@ function openWake(pid: number): number | undefined {
 function endIn(status: number): ProcessEnd {
   const bytes = Buffer.alloc(NUMBER_BYTES);
   if (readSync(status, bytes, 0, NUMBER_BYTES, 0) < NUMBER_BYTES) return { code: null, signal: SIGKILL };
-  const number = bytes.readInt32LE(0);
-  const signal = number & 0x7f;
-  return signal ? { code: null, signal } : { code: (number >> 8) & 0xff, signal: null };
+  return endOfStatus(bytes.readInt32LE(0));
 }
 
 /** See the module's head. */
