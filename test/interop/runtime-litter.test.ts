@@ -7,8 +7,6 @@ import { linuxUserProcesses } from '../../daemon/runtime/plain/user-processes-li
 import { CONFINED_CHANGES, Jails, ociCommand, readUntil, text } from './jails.ts';
 
 const jails = new Jails();
-beforeAll(() => jails.open());
-afterAll(() => jails.close());
 
 /** What this process and the kernel hold. A namespace lives by a process, a descriptor or a mount, which are all here. */
 function holdings(of: Jails = jails): Record<string, unknown> {
@@ -48,6 +46,10 @@ async function settled(like?: Record<string, unknown>): Promise<Record<string, u
 const ROUNDS = 28;
 
 describe('launching again and again', () => {
+  beforeAll(() => jails.open());
+  // Before the others: its spare launcher would end by itself while they count.
+  afterAll(() => jails.close());
+
   it('leaves nothing, whatever became of the jail', async () => {
     await jails.run(['true'], { process: { terminal: true } });
     await jails.run(['true'], { init: true });
