@@ -7,9 +7,12 @@ export function goBool(text: string): boolean | undefined {
   return undefined;
 }
 
-/** go-units' RAMInBytes: `64m`, `1.5 GiB`, a number of bytes. Undefined for what is no size. */
-export function goSize(text: string): number | undefined {
+/**
+ * go-units' RAMInBytes, or FromHumanSize where a thousand is meant by `k`: `64m`, `1.5 GiB`, a number of bytes. Undefined
+ * for what is no size.
+ */
+export function goSize(text: string, kilo: 1000 | 1024 = 1024): number | undefined {
   const [, number, unit = ''] = /^(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?$/i.exec(text.trim()) ?? [];
   if (number === undefined) return undefined;
-  return Math.floor(Number(number) * 1024 ** ' kmgtp'.indexOf(unit.toLowerCase() || ' '));
+  return Math.floor(Number(number) * kilo ** ' kmgtp'.indexOf(unit.toLowerCase() || ' '));
 }

@@ -34,6 +34,8 @@ export interface Dockerfile {
   escape: string;
   /** The frontend that `# syntax=` asks for. */
   syntax?: string;
+  /** What `# check=` asks of the linter. */
+  check?: string;
   instructions: Instruction[];
 }
 
@@ -81,6 +83,7 @@ export function parseDockerfile(text: string): Dockerfile {
   const lines = text.replace(/^\ufeff/, '').split(/\r?\n/);
   const directive = directives(lines);
   const syntax = directive.get('syntax');
+  const check = directive.get('check');
   const cursor: Cursor = { lines, at: 0, escape: directive.get('escape') ?? '\\' };
   if (cursor.escape !== '\\' && cursor.escape !== '`')
     throw dockerfileError(1, `invalid ESCAPE ${JSON.stringify(cursor.escape)}. Must be \` or \\`);
@@ -93,7 +96,12 @@ export function parseDockerfile(text: string): Dockerfile {
   }
   if (instructions.length === 0)
     throw new DrydockError('ERR_BAD_DOCKERFILE', 'the Dockerfile cannot be empty');
-  return { escape: cursor.escape, ...(syntax !== undefined && { syntax }), instructions };
+  return {
+    escape: cursor.escape,
+    ...(syntax !== undefined && { syntax }),
+    ...(check !== undefined && { check }),
+    instructions,
+  };
 }
 
 /** `# key=value` lines before anything else. */

@@ -32,6 +32,9 @@ import type { ContainerRecord, CreateRequest, HostConfig, MountPoint } from './t
 import { updatedHostConfig } from './update.ts';
 import { checkHostConfig, checkName, sizeBytes } from './validate.ts';
 
+/** A file of the driver `local` when no size is asked for: 20 MiB. */
+const LOCAL_LOG_SIZE = `${20 << 20}`;
+
 /** What the service works with. */
 export interface ContainerDeps {
   records: RecordFolder<ContainerRecord>;
@@ -157,11 +160,12 @@ export class ContainerService {
     const { Type, Config = {} } = record.hostConfig.LogConfig ?? {};
     if (Type === 'none') return undefined;
     const local = Type === 'local';
-    const size = Config['max-size'] ?? (local ? '20m' : '-1');
+    const size = Config['max-size'] ?? (local ? LOCAL_LOG_SIZE : '-1');
     return new ContainerLog(
       this.logPath(record.id),
       {
-        sizeMax: size === '-1' ? Number.POSITIVE_INFINITY : sizeBytes(size),
+        // The log drivers read their sizes as disks are sold, the buffer's as memory is (moby's daemon/logger).
+        sizeMax: size === '-1' ? Number.POSITIVE_INFINITY : sizeBytes(size, 1000),
         filesMax: Number(Config['max-file'] ?? (local ? 5 : 1)),
         compress: (Config.compress ?? String(local)) === 'true',
         ...(Config.mode === 'non-blocking' && { bufferMax: sizeBytes(Config['max-buffer-size'] ?? '1m') }),

@@ -273,9 +273,9 @@ function checkLogs(host: HostConfig): void {
     throw invalid('compress cannot be true when max-file is less than 2 or max-size is not set');
 }
 
-/** `10m`, `1g`, `4096` in bytes. @throws ERR_BAD_PARAMETER */
-export function sizeBytes(text: string): number {
-  const bytes = goSize(text);
+/** `10m`, `1g`, `4096` in bytes; see {@link goSize}. @throws ERR_BAD_PARAMETER */
+export function sizeBytes(text: string, kilo?: 1000 | 1024): number {
+  const bytes = goSize(text, kilo);
   if (bytes === undefined) throw invalid(`invalid size: '${text}'`);
   return bytes;
 }

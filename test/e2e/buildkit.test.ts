@@ -53,6 +53,7 @@ const CLI = '/usr/bin/docker';
     const tag = uniqueName('buildkit');
     const { code, stderr } = await build(
       `# syntax=docker/dockerfile:1
+# check=error=true
 FROM ${IMAGE} AS one
 ARG WHO=nobody
 COPY . /in/
@@ -66,6 +67,7 @@ CMD ["cat", "/file"]
     expect([code, stderr]).toEqual([0, expect.stringContaining('from the context for you')]);
     expect(stderr).toMatch(/640 16\n.*644 3000000\n.*\/etc\/passwd\n.*203\n/);
     expect(stderr).toContain('[internal] load build context');
+    expect(stderr).toContain('[warning] # check=error=true: the Dockerfile is not linted here');
     expect(stderr).toMatch(/\[one 3\/3\] RUN test/);
     expect(stderr).toContain(`naming to ${tag}`);
     expect(await ok('run', '--rm', tag)).toBe('from the context');

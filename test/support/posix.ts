@@ -154,14 +154,16 @@ export function asUser<T>(uid: number, gid: number, body: () => T): T {
   }
 }
 
-/** A shared mapping of a whole file, by copies in and out. */
+/** A shared mapping of a whole file, by copies in and out. The file stays open as long as it. */
 export class Mapping {
+  readonly #fd: number;
   readonly #address: number;
   readonly #size: number;
 
   constructor(fd: number, size: number) {
     const readWrite = 3;
     const shared = 1;
+    this.#fd = fd;
     this.#address = c.mmap(0, size, readWrite, shared, fd, 0);
     this.#size = size;
     if (this.#address === -1) throw new Error('mmap failed');
@@ -183,6 +185,9 @@ export class Mapping {
   }
 
   close(): void {
+    // munmap writes back what is dirty with the memory map of the process locked: a file server that is a thread of the
+    // same process may need it to answer, and both would wait forever.
+    fs.fsync(this.#fd);
     c.munmap(this.#address, this.#size);
   }
 }

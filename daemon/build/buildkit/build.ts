@@ -131,7 +131,10 @@ export class SessionBuilds {
     if (isUploaded)
       return parts.trace.run('[internal] load remote build context', async () => {
         const context = await this.#uploaded(buildId);
-        return checkSyntax(await this.#builds.receive(context, dockerfile, parts.scratchPath, parts.signal));
+        return checkSyntax(
+          await this.#builds.receive(context, dockerfile, parts.scratchPath, parts.signal),
+          parts.trace,
+        );
       });
     return fetchSource(parts, {
       filename: dockerfile,

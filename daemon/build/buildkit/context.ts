@@ -74,14 +74,14 @@ export async function fetchSource(parts: SourceParts, names: SourceNames): Promi
     const contextPath = await parts.trace.run(`[internal] load remote build context`, () =>
       fetchRemote(parts, remote, 'context', names.subfolder),
     );
-    return checkSyntax({ contextPath, dockerfile: await readDockerfile(contextPath, filename) });
+    return checkSyntax({ contextPath, dockerfile: await readDockerfile(contextPath, filename) }, parts.trace);
   }
   const definition = await loadDefinition(parts, names);
   if (remote !== undefined) {
     const contextPath = await parts.trace.run('[internal] load remote build context', () =>
       fetchRemote(parts, remote, 'context', names.subfolder),
     );
-    return checkSyntax({ contextPath, dockerfile: definition.text });
+    return checkSyntax({ contextPath, dockerfile: definition.text }, parts.trace);
   }
   const ignore = await parts.trace.run('[internal] load .dockerignore', async () => {
     if (definition.ignore !== undefined) return definition.ignore;
@@ -92,7 +92,7 @@ export async function fetchSource(parts: SourceParts, names: SourceNames): Promi
   const contextPath = await parts.trace.run('[internal] load build context', () =>
     fetchClientFolder(parts, 'context', { name: names.contextName, excludes: ignorePatterns(ignore) }),
   );
-  return checkSyntax({ contextPath, dockerfile: definition.text });
+  return checkSyntax({ contextPath, dockerfile: definition.text }, parts.trace);
 }
 
 function loadDefinition(
@@ -175,9 +175,11 @@ async function textOf(folder: string, path: string): Promise<string | undefined>
   }
 }
 
-/** Refuses another language than the one that is built in. @throws ERR_BAD_DOCKERFILE */
-export function checkSyntax(source: BuildSource): BuildSource {
-  const { syntax } = parseDockerfile(source.dockerfile);
+/** Refuses another language than the one that is built in, and tells of what is not checked. @throws ERR_BAD_DOCKERFILE */
+export function checkSyntax(source: BuildSource, trace: Trace): BuildSource {
+  const { syntax, check } = parseDockerfile(source.dockerfile);
+  if (check?.includes('error=true'))
+    trace.begin(`[warning] # check=${check}: the Dockerfile is not linted here`).end();
   if (syntax !== undefined && !SYNTAX.test(syntax))
     throw new DrydockError(
       'ERR_BAD_DOCKERFILE',
