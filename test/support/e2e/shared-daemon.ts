@@ -9,7 +9,7 @@ import { litterOf } from './litter.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
-    /** The shared daemons; the worker with the pool id n has number n - 1. */
+    /** The shared daemons: as many as there are workers. */
     daemons: DaemonAddress[];
   }
 }
