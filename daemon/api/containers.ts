@@ -14,7 +14,7 @@ import { filters, flag, integer, jsonBody, text, timestampNano } from './query.t
 import { createContainerBody, updateContainerBody } from './schema.ts';
 import { apiVersion } from './server.ts';
 import { openStream } from './stream.ts';
-import { liveView } from './views.ts';
+import { liveView, securityLabels } from './views.ts';
 
 /** The container that a route names. */
 export function containerOf(context: ApiContext, request: FastifyRequest): Container {
@@ -36,6 +36,7 @@ export function containerRoutes(app: FastifyInstance, context: ApiContext): void
     return inspectView(
       container.record,
       apiVersion(request) < NAMES_MINOR ? withShortId(container, live) : live,
+      securityLabels(context, container),
     );
   });
   lifeRoutes(app, context);
@@ -169,11 +170,12 @@ async function list(context: ApiContext, request: FastifyRequest): Promise<objec
   const chosen = containers.list().filter((c) => (all || c.up) && test(c.record));
   const limited = limit > 0 ? chosen.slice(0, limit) : chosen;
   const sizes = flag(request, 'size');
+  const linkNames = containers.memberships.linkNames();
   return Promise.all(
     limited.map(async (c) =>
       summaryView(c.record, await liveView(context, c, sizes), {
         wallMs: clock.wallMs(),
-        linkNames: containers.memberships.linkNames(c),
+        linkNames: linkNames(c),
       }),
     ),
   );

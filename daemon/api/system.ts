@@ -110,12 +110,13 @@ async function diskUse(context: ApiContext, request: FastifyRequest): Promise<ob
       Containers: context.imageUsers(image.id).length,
     }));
   }
+  const linkNames = containers.memberships.linkNames();
   if (wants('container'))
     result.Containers = await Promise.all(
       containers.list().map(async (c) =>
         summaryView(c.record, await liveView(context, c, true), {
           wallMs: clock.wallMs(),
-          linkNames: containers.memberships.linkNames(c),
+          linkNames: linkNames(c),
         }),
       ),
     );

@@ -1,7 +1,7 @@
 /** What the live daemon adds to a container's record when it is shown. */
 import type { Container } from '../container/container.ts';
 import { etcPaths } from '../container/files.ts';
-import type { LiveView } from '../container/inspect.ts';
+import type { LiveView, SecurityLabels } from '../container/inspect.ts';
 import { mountLabel } from '../runtime/index.ts';
 import type { JailReportRow } from '../runtime/runtime.ts';
 import type { ApiContext } from './context.ts';
@@ -22,13 +22,12 @@ export async function liveView(context: ApiContext, container: Container, sizes:
       log: container.log ? containers.logPath(container.id) : '',
     },
     driver: roots.driver,
-    labels: labelsOf(context, container),
     sizes: sizes ? await roots.sizes(container.id) : undefined,
   };
 }
 
-/** From the report, which says what is really in force. */
-function labelsOf({ containers }: ApiContext, { record }: Container): LiveView['labels'] {
+/** From the report, which says what is really in force; making that costs more than all else that is shown of a container. */
+export function securityLabels({ containers }: ApiContext, { record }: Container): SecurityLabels {
   const given = (feature: string): string => {
     const row = report.find((one) => one.feature === feature);
     return row && row.got !== 'none' ? row.asked : '';

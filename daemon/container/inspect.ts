@@ -10,9 +10,14 @@ export interface LiveView {
   execIds: string[] | null;
   paths: { resolv: string; hostname: string; hosts: string; log: string };
   driver: string;
-  /** As the kernel's security modules have them. */
-  labels: { apparmor: string; process: string; mount: string };
   sizes?: { writableBytes: number; rootBytes: number } | undefined;
+}
+
+/** A container's labels as the kernel's security modules have them; empty: none. */
+export interface SecurityLabels {
+  apparmor: string;
+  process: string;
+  mount: string;
 }
 
 /** `20 minutes` the way docker says it (go-units HumanDuration). */
@@ -111,7 +116,7 @@ function portsView(record: ContainerRecord, live: LiveView): Record<string, obje
 }
 
 /** GET /containers/ID/json */
-export function inspectView(record: ContainerRecord, live: LiveView): object {
+export function inspectView(record: ContainerRecord, live: LiveView, labels: SecurityLabels): object {
   const { state, config, hostConfig } = record;
   // The default network's address is shown at the top too, for clients of before 1.21.
   const top = live.networks.bridge;
@@ -130,9 +135,9 @@ export function inspectView(record: ContainerRecord, live: LiveView): object {
     RestartCount: state.restartCount,
     Driver: live.driver,
     Platform: hostOs(),
-    MountLabel: live.labels.mount,
-    ProcessLabel: live.labels.process,
-    AppArmorProfile: live.labels.apparmor,
+    MountLabel: labels.mount,
+    ProcessLabel: labels.process,
+    AppArmorProfile: labels.apparmor,
     ExecIDs: live.execIds,
     HostConfig: hostConfigView(record),
     GraphDriver: { Name: live.driver, Data: {} },

@@ -73,14 +73,21 @@ export class Memberships {
     });
   }
 
-  /** Names by which other containers link to this one, `/web/db`. */
-  linkNames(container: Container): string[] {
-    return this.#deps.all().flatMap(({ record }) =>
-      (record.hostConfig.Links ?? []).map(parseLink).flatMap(({ name, alias }) => {
-        const same = name === container.name || container.id.startsWith(name);
-        return same ? [`/${record.name}/${alias}`] : [];
+  /**
+   * Names by which other containers link to one, `/web/db`. What is returned answers for any number of containers: the
+   * links are gathered once for a whole list.
+   */
+  linkNames(): (container: Container) => string[] {
+    const links = this.#deps.all().flatMap(({ record }) =>
+      (record.hostConfig.Links ?? []).map((link) => {
+        const { name, alias } = parseLink(link);
+        return { name, path: `/${record.name}/${alias}` };
       }),
     );
+    return (container) =>
+      links
+        .filter(({ name }) => name === container.name || container.id.startsWith(name))
+        .map(({ path }) => path);
   }
 
   /** Removes a link of a container by the name that it has there. @throws ERR_CONTAINER_NOT_FOUND */

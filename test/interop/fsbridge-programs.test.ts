@@ -70,7 +70,7 @@ describe.skipIf(lacking('root', '/dev/fuse', 'git', 'sqlite3', 'tar'))('programs
         );
       });
 
-      it.runIf(consistency === 'cached')('npm installs from a lock, and a compiler compiles', async () => {
+      it('npm installs from a lock, and a compiler compiles', async () => {
         // Without a registry: the package is packed here, and npm's cache is on the mount as well.
         const script = `
           mkdir -p dep/lib app/src && cd dep
