@@ -110,8 +110,8 @@ async function diskUse(context: ApiContext, request: FastifyRequest): Promise<ob
       Containers: context.imageUsers(image.id).length,
     }));
   }
-  const linkNames = containers.memberships.linkNames();
-  if (wants('container'))
+  if (wants('container')) {
+    const linkNames = containers.memberships.linkNames();
     result.Containers = await Promise.all(
       containers.list().map(async (c) =>
         summaryView(c.record, await liveView(context, c, true), {
@@ -120,6 +120,7 @@ async function diskUse(context: ApiContext, request: FastifyRequest): Promise<ob
         }),
       ),
     );
+  }
   if (wants('volume'))
     result.Volumes = await Promise.all(
       volumes.list().map(async (volume) => ({
