@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { effectiveConfig, instanceOf, parseConfigFile, parseHost } from './config.ts';
 import { valueOfFlag } from './config-values.ts';
+import { PLACES } from './places.ts';
 
 describe('the daemon’s options', () => {
   it('flags and file patch the defaults', () => {
@@ -10,7 +11,7 @@ describe('the daemon’s options', () => {
       dataRoot: '/d',
       labels: ['a=b'],
       shutdownTimeoutS: 3,
-      hosts: ['unix:///run/drydock/docker.sock'],
+      hosts: [`unix://${PLACES.run}/docker.sock`],
     });
   });
 

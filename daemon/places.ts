@@ -22,8 +22,18 @@ function usersPlaces(uid: number): Places {
 
 const ownUid = process.getuid?.() ?? 0;
 
+const ROOTS_PLACES: Places = { data: '/var/lib/drydock', run: '/run/drydock', config: '/etc/drydock' };
+
 /** Those of this process's user; on Linux an ordinary user may have a daemon, and has its own. */
 export const PLACES: Places =
   process.platform === 'linux' && (ownUid !== 0 || inUserNamespace)
     ? usersPlaces(ownUid || outsideRoot())
-    : { data: '/var/lib/drydock', run: '/run/drydock', config: '/etc/drydock' };
+    : ROOTS_PLACES;
+
+/** A text with the places of this process's user as root has it: for pages that are made by one and read by all. */
+export function withPlacesOfRoot(text: string): string {
+  return (Object.keys(PLACES) as (keyof Places)[]).reduce(
+    (changed, place) => changed.replaceAll(PLACES[place], ROOTS_PLACES[place]),
+    text,
+  );
+}

@@ -32,7 +32,8 @@ import { MountService } from './mounts/service.ts';
 import { defaultNetwork } from './network/defaults.ts';
 import type { NetworkRecord } from './network/record.ts';
 import { NetworkService } from './network/service.ts';
-import type { Runtime } from './runtime/runtime.ts';
+import { defaultSpec } from './runtime/defaults.ts';
+import type { JailSpec, Runtime } from './runtime/runtime.ts';
 import { ID_KEY, RecordFolder } from './store/record-folder.ts';
 import { SystemService } from './system.ts';
 import { type VolumeRecord, VolumeService } from './volume/service.ts';
@@ -100,6 +101,17 @@ export async function containerDefaults(config: DaemonConfig): Promise<Container
 /** Those that SIGHUP takes over. */
 function reloadedDefaults({ shmBytes, ipcMode, cgroupnsMode }: DaemonConfig) {
   return { shmBytes, ipcMode, cgroupnsMode };
+}
+
+/** The jail of a container that asks for nothing. */
+function defaultJail({ userMaps, containerDefaults: { seccomp, noNewPrivileges } }: ServiceParts): JailSpec {
+  const spec = defaultSpec('0'.repeat(64), '/');
+  return {
+    ...spec,
+    ...(userMaps && { userMaps }),
+    ...(seccomp && { seccomp }),
+    process: { ...spec.process, noNewPrivileges },
+  };
 }
 
 /** How registries are reached, in their own terms. */
@@ -192,6 +204,7 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     remapped: parts.userMaps !== undefined,
     live,
     runtime,
+    defaultJail: defaultJail(parts),
     images,
     roots,
     containers,

@@ -2,13 +2,14 @@
 
 import { cpus, hostname, totalmem } from 'node:os';
 import type { Clock } from '#common/clock';
+import { errorMessage } from '#common/errors';
 import type { DaemonConfig } from './config-options.ts';
 import type { ContainerService } from './container/service.ts';
 import type { EventBus } from './events/bus.ts';
 import { hostOs } from './image/index.ts';
 import type { ImageStore, RootStore } from './image/store.ts';
 import { hostFacts } from './platform.ts';
-import type { KnownLimits, Runtime } from './runtime/runtime.ts';
+import type { JailReportRow, JailSpec, KnownLimits, Runtime } from './runtime/runtime.ts';
 
 /** What the service works with. */
 export interface SystemDeps {
@@ -21,6 +22,8 @@ export interface SystemDeps {
   /** The options; a reload puts others in their place. */
   live: { config: DaemonConfig };
   runtime: Runtime;
+  /** The jail of a container that asks for nothing, with the daemon's own options. */
+  defaultJail: JailSpec;
   images: ImageStore;
   roots: RootStore;
   containers: ContainerService;
@@ -84,6 +87,11 @@ function masked(proxy: string): string {
   return proxy.replace(/^(\w+:\/\/)[^@/]*@/, '$1xxxxx:xxxxx@');
 }
 
+/** A row of a report as a warning: what was asked for and is not there in full. */
+function isLacking({ asked, got }: JailReportRow): boolean {
+  return asked !== 'none' && got !== 'full';
+}
+
 /** The daemon about itself. */
 export class SystemService {
   readonly #deps: SystemDeps;
@@ -130,6 +138,24 @@ export class SystemService {
     return this.#deps.runtime.info().cgroupVersion;
   }
 
+  /**
+   * What each runtime makes of a container that asks for nothing: a row for each feature, with how, and what gets round it.
+   * A runtime that would refuse it says why.
+   */
+  #jailReports(): Record<string, JailReportRow[]> {
+    const names = Object.keys(this.#deps.runtime.info().runtimes);
+    return Object.fromEntries(names.map((name) => [name, this.#report(name)]));
+  }
+
+  #report(runtime: string): JailReportRow[] {
+    try {
+      return this.#deps.runtime.report({ ...this.#deps.defaultJail, runtime });
+    } catch (error) {
+      const how = errorMessage(error);
+      return [{ feature: 'container', asked: 'nothing in particular', got: 'none', how }];
+    }
+  }
+
   /** GET /info */
   async info(): Promise<Record<string, unknown>> {
     const deps = this.#deps;
@@ -137,6 +163,7 @@ export class SystemService {
     const { config } = deps.live;
     const host = await hostFacts();
     const facts = runtime.info();
+    const lacking = this.#report(facts.defaultRuntime).filter(isLacking);
     const states = containers.list().map((c) => c.record.state.status);
     const count = (...wanted: string[]): number => states.filter((s) => wanted.includes(s)).length;
     return {
@@ -204,7 +231,12 @@ export class SystemService {
         DefaultAddressPools: config.addressPools.map(({ base, size }) => ({ Base: base, Size: size })),
       }),
       CDISpecDirs: [],
-      Warnings: facts.warnings,
+      Warnings: [
+        ...facts.warnings,
+        ...lacking.map(({ feature, got, how }) => `WARNING: ${feature}: ${got}: ${how}`),
+      ],
+      // Not in moby's: docker's CLI passes over it.
+      JailReports: this.#jailReports(),
     };
   }
 }

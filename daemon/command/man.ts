@@ -1,5 +1,6 @@
 /** Man pages from the commands (man(7) macros), one for each command: drydock(1), drydock-net(1), drydock-fs-mount(1). */
 import { EXIT_CODES } from '#common/command-help';
+import { withPlacesOfRoot } from '../places.ts';
 import { type CommandFacts, everyCommand } from './describe.ts';
 
 /** A page: `drydock-net.1`, and its source. */
@@ -10,7 +11,7 @@ interface ManPage {
 
 /** Text in roff: a backslash and a line's first dot or quote would be requests, and a plain `-` a hyphen. */
 function roff(text: string): string {
-  return text
+  return withPlacesOfRoot(text)
     .replaceAll('\\', '\\e')
     .replaceAll('-', '\\-')
     .replace(/^([.'])/gm, '\\&$1');

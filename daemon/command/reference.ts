@@ -1,5 +1,6 @@
 /** The command line's reference in Markdown, from the commands. */
 import { EXIT_CODES } from '#common/command-help';
+import { withPlacesOfRoot } from '../places.ts';
 import { type CommandFacts, everyCommand } from './describe.ts';
 
 const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
@@ -16,7 +17,7 @@ function table(head: [string, string], rows: readonly [string, string][]): strin
 /** The whole page. */
 export function referencePage(program: CommandFacts): string {
   const sections = [...everyCommand(program)].map(section);
-  return `# Command line
+  return withPlacesOfRoot(`# Command line
 
 Made from the commands themselves by \`npm run docs\`; \`drydock COMMAND --help\` and the man pages say the same.
 
@@ -26,7 +27,7 @@ ${sections.join('\n')}
 ${table(
   ['code', 'meaning'],
   Object.entries(EXIT_CODES).map(([code, text]) => [code, text]),
-)}`;
+)}`);
 }
 
 function section(facts: CommandFacts): string {

@@ -8,7 +8,6 @@
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import type { PseudoTerminal } from '#common/native/tty';
 import type { ProcessSpec } from '../runtime/runtime.ts';
-import { claimTree } from './claim.ts';
 import { isErrno, step } from './failure.ts';
 import type { Confinement, LandlockRules } from './protocol.ts';
 import { enterPlainRoot, openOwnTerminal } from './root.ts';
@@ -22,7 +21,7 @@ export function enterConfinement(
 ): PseudoTerminal | undefined {
   step('make a session keyring', () => system.newSessionKeyring(`_ses.${jail.id}`));
   if (first) {
-    step('give the root to its user', () => claimTree(jail.rootPath, owner));
+    step('give the root to its user', () => system.claimTree(jail.rootPath, owner));
     return enterPlainRoot(system, jail);
   }
   step('enter the root', () => {

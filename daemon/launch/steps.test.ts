@@ -109,6 +109,7 @@ function launch(system: System, unshared: () => void = () => {}): void {
 /** The same in a jail without namespaces. */
 function launchConfined(system: System, first: boolean): void {
   const jail = spec();
+  // Who runs the tests may give its own standard streams to itself.
   const owner = statSync(folder).uid;
   const rules = [
     { path: '/', write: false, execute: true },
@@ -258,6 +259,7 @@ describe.skipIf(process.platform !== 'linux')('a launch without namespaces', () 
     expect(calls).toMatchInlineSnapshot(`
       [
         "newSessionKeyring _ses.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "claimTree FOLDER",
         "cloneTree  FOLDER/source",
         "newFilesystem proc",
         "openResolved  /proc",
@@ -328,6 +330,7 @@ describe.skipIf(process.platform !== 'linux')('a launch without namespaces', () 
     expect(stepsThatFail((system) => launchConfined(system, true))).toMatchInlineSnapshot(`
       [
         "make a session keyring",
+        "give the root to its user",
         "open FOLDER/source to mount it on /data",
         "mount proc on /proc",
         "mount bind on /data",

@@ -1,4 +1,4 @@
-/** The system calls that the launcher makes, in one object, so that a test can record them instead. */
+/** The system calls that the launcher makes, and the one walk of a tree, in one object, so that a test can record them instead. */
 import * as child from '#common/native/child';
 import * as labels from '#common/native/labels';
 import * as landlock from '#common/native/landlock';
@@ -7,6 +7,7 @@ import * as namespace from '#common/native/namespace';
 import * as process from '#common/native/process';
 import * as seccomp from '#common/native/seccomp';
 import * as tty from '#common/native/tty';
+import * as claim from './claim.ts';
 
 /** See the files of common/native for each call. */
 export type System = typeof child &
@@ -16,7 +17,8 @@ export type System = typeof child &
   typeof namespace &
   typeof process &
   typeof seccomp &
-  typeof tty;
+  typeof tty &
+  typeof claim;
 
 /** The real ones. */
 export const linuxSystem: System = {
@@ -28,4 +30,5 @@ export const linuxSystem: System = {
   ...process,
   ...seccomp,
   ...tty,
+  ...claim,
 };

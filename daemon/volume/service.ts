@@ -99,8 +99,9 @@ export class VolumeService {
   async #save(record: VolumeRecord): Promise<void> {
     this.#volumes.set(record.name, record);
     const made = await mkdir(this.dataPath(record.name), { recursive: true, mode: 0o755 });
-    if (made !== undefined) {
-      const { uid, gid } = ownerOnDisk(ROOT, this.#deps.userMaps);
+    const { userMaps } = this.#deps;
+    if (made !== undefined && userMaps) {
+      const { uid, gid } = ownerOnDisk(ROOT, userMaps);
       await chown(this.dataPath(record.name), uid, gid);
     }
     await this.#deps.records.save(record.name, record);

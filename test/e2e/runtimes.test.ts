@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { JailReportRow } from '../../daemon/runtime/runtime.ts';
 import { ociCommand } from '../interop/jails.ts';
 import { IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
 import { describeE2e } from '../support/e2e/session.ts';
@@ -27,6 +28,32 @@ describeE2e('OCI runtimes by configuration', () => {
       '{{.DefaultRuntime}} {{range $name, $_ := .Runtimes}}{{$name}} {{end}}',
     ]);
     expect(info).toBe('drydock crun drydock missing plain real-runc');
+  });
+
+  it('each tell in info what a container gets, how, and what gets round it', async () => {
+    const { body } = await daemon.api('GET', '/info');
+    const { JailReports: reports, Warnings: warnings } = JSON.parse(body) as {
+      JailReports: Record<string, JailReportRow[]>;
+      Warnings: string[];
+    };
+    expect(Object.keys(reports).toSorted()).toEqual(['crun', 'drydock', 'missing', 'plain', 'real-runc']);
+    const row = (runtime: string, feature: string) =>
+      reports[runtime]?.find((row) => row.feature === feature);
+    expect(row('drydock', 'system calls')).toMatchObject({ asked: 'default profile', got: 'full' });
+    expect(row('drydock', 'user namespace')?.bypass).toMatch(/fault of the kernel/);
+    expect(row('crun', 'devices')?.how).toMatch(/\(by crun\)$/);
+    expect(reports.plain).toEqual([
+      expect.objectContaining({ got: 'none', how: expect.stringMatching(/no network of its own/) }),
+    ]);
+    for (const rows of Object.values(reports))
+      for (const { feature, asked, got, how } of rows) {
+        expect([feature, asked, how]).not.toContain('');
+        expect(['full', 'partial', 'none']).toContain(got);
+      }
+    const lacking = reports.drydock!.filter(({ asked, got }) => asked !== 'none' && got !== 'full');
+    expect(warnings.filter((text) => lacking.some(({ feature }) => text.includes(feature)))).toHaveLength(
+      lacking.length,
+    );
   });
 
   it.each(['real-runc', 'crun'])(

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { compiledEntry } from '#common/entry';
+import { PLACES } from '../../places.ts';
 import type { JailReportRow } from '../../runtime/runtime.ts';
 import { makeBundle, Redactor } from './bundle.ts';
 import type { EngineFacts, Finding, HostView } from './host.ts';
@@ -11,7 +12,8 @@ import { doctorText } from './index.ts';
 import { examine } from './probes.ts';
 
 const GIB = 1024 ** 3;
-const SOCKET = '/run/drydock/docker.sock';
+const SOCKET = join(PLACES.run, 'docker.sock');
+const SETTINGS = join(PLACES.config, 'daemon.json');
 
 /** Files, folders, programs' outputs and engines of a machine on which all is well. */
 interface Machine {
@@ -103,15 +105,10 @@ describe('the doctor', () => {
         'warn',
         (m) => put(m.files, '/proc/self/limits', 'Max open files 1024 4096'),
       ],
-      [
-        'a full disk',
-        '/var/lib/drydock',
-        'fail',
-        () => ({ room: () => ({ freeBytes: 1, freeInodesShare: 1 }) }),
-      ],
+      ['a full disk', PLACES.data, 'fail', () => ({ room: () => ({ freeBytes: 1, freeInodesShare: 1 }) })],
       [
         'no inodes',
-        '/var/lib/drydock',
+        PLACES.data,
         'warn',
         () => ({ room: () => ({ freeBytes: 50 * GIB, freeInodesShare: 0.01 }) }),
       ],
@@ -126,12 +123,7 @@ describe('the doctor', () => {
       ['a DOCKER_HOST elsewhere', 'DOCKER_HOST', 'warn', () => ({ env: { DOCKER_HOST: 'unix:///x.sock' } })],
       ['a dead socket', `unix://${SOCKET}`, 'warn', (m) => put(m.files, SOCKET, '')],
       ['a dead engine', '/var/run/docker.sock', 'warn', (m) => put(m.files, '/var/run/docker.sock', '')],
-      [
-        'bad settings',
-        'configuration',
-        'fail',
-        (m) => put(m.files, '/etc/drydock/daemon.json', '{"mtu": 1}'),
-      ],
+      ['bad settings', 'configuration', 'fail', (m) => put(m.files, SETTINGS, '{"mtu": 1}')],
       ['a platform without runtime', 'platform', 'fail', () => ({ platform: 'win32' })],
     ];
   it.each(troubles)('notices %s, and says what to do', async (_what, name, status, spoil) => {
@@ -216,7 +208,7 @@ describe('the bundle for bug reports', () => {
 
   it('holds the findings, the settings and the variables that matter, and no other variable', async () => {
     const machine = wellMachine();
-    machine.files['/etc/drydock/daemon.json'] = JSON.stringify({
+    machine.files[SETTINGS] = JSON.stringify({
       labels: ['token=opensesame1', 'rack=7'],
       'registry-mirrors': ['https://ada:hunter22@mirror.example'],
     });

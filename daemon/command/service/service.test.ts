@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { lacking } from '../../../test/support/requirements.ts';
+import { PLACES } from '../../places.ts';
 import { install, status, uninstall } from './actions.ts';
 import type { RanProgram, ServiceHost } from './host.ts';
 import { planService, type ServiceWish } from './plan.ts';
@@ -174,9 +175,10 @@ describe('drydock service', () => {
 
   it('goes by the configuration file, which must leave the sockets to the service manager', () => {
     const machine = new Machine();
-    machine.write('/etc/drydock/daemon.json', '{ "data-root": "/srv/drydock" }');
+    const settings = join(PLACES.config, 'daemon.json');
+    machine.write(settings, '{ "data-root": "/srv/drydock" }');
     expect(planService(machine, SYSTEM).settings.dataRoot).toBe('/srv/drydock');
-    machine.write('/etc/drydock/daemon.json', '{ "hosts": ["tcp://127.0.0.1:2375"] }');
+    machine.write(settings, '{ "hosts": ["tcp://127.0.0.1:2375"] }');
     expect(() => planService(machine, SYSTEM)).toThrow(/has "hosts"/);
   });
 

@@ -66,6 +66,8 @@ export const DEVIATIONS: readonly Deviation[] = [
   // Fields of events before 1.22, which every dockerd sends until 1.52.
   of('GET /events', /^\/(status|id|from): is not documented$/),
   of('GET /info', /^\/GenericResources: must be array$/),
+  // Ours.
+  of('GET /info', /^\/JailReports: is not documented$/),
   // No isolation, on Linux.
   { operation: /^GET \/(info|containers\/\{id\}\/json)$/, fault: /\/Isolation: must be equal/ },
   // Kept after it left the API with 1.45: docker-compose 1.x speaks the newest version and reads it.
