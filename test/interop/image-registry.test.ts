@@ -1,6 +1,6 @@
-/** Pull and push with Debian's docker-registry, and with one that misbehaves; skopeo and umoci as witnesses. */
+/** Pull and push with Debian's docker-registry, and with one that misbehaves; skopeo as a witness. */
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import type { RequestListener, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { promisify } from 'node:util';
@@ -16,7 +16,6 @@ import {
   file,
   hardLink,
   load,
-  readAll,
   symlink,
   type TestImages,
   tarOf,
@@ -247,61 +246,6 @@ describeHere('a registry without TLS on loopback', () => {
     await forget();
     await store.images.pull(`${registry.domain}/theirs:1`, { ...noAuth, progress });
     expect((await store.images.list())[0]!.diffIds).toEqual(image.diffIds);
-  });
-});
-
-describeHere('skopeo and umoci', () => {
-  it('read what we save, and we load what skopeo writes', async () => {
-    const { image } = await load(store, dockerArchive(LAYERS, { names: ['saved:1'] }));
-    const folder = `${store.dataRoot}/exchange`;
-    mkdirSync(folder);
-    const { writeFile } = await import('node:fs/promises');
-    await writeFile(`${folder}/saved.tar`, await readAll(await store.images.save(['saved:1'])));
-    mkdirSync(`${folder}/layout`);
-    execFileSync('tar', ['-xf', `${folder}/saved.tar`, '-C', `${folder}/layout`]);
-    for (const source of [`docker-archive:${folder}/saved.tar`, `oci:${folder}/layout:1`]) {
-      const { stdout } = await run('skopeo', ['inspect', '--config', source]);
-      expect(JSON.parse(stdout).rootfs.diff_ids).toEqual(image.diffIds);
-    }
-    await run('skopeo', [
-      'copy',
-      `docker-archive:${folder}/saved.tar`,
-      `docker-archive:${folder}/theirs.tar:theirs:2`,
-    ]);
-    await run('skopeo', [
-      'copy',
-      `docker-archive:${folder}/saved.tar`,
-      `oci-archive:${folder}/oci.tar:docker.io/library/oci:3`,
-    ]);
-    await forget();
-    for (const [archive, name] of [
-      ['theirs.tar', 'theirs:2'],
-      ['oci.tar', 'oci:3'],
-    ]) {
-      const { image: loaded } = await load(store, readFileSync(`${folder}/${archive}`));
-      expect([loaded.diffIds, loaded.tags]).toEqual([image.diffIds, expect.arrayContaining([name])]);
-    }
-  });
-
-  it('umoci unpacks the same tree as we do: modes, owners, times, links, whiteouts', async () => {
-    const { image } = await load(store, dockerArchive(LAYERS, { names: ['saved:1'] }));
-    const folder = `${store.dataRoot}/exchange`;
-    mkdirSync(`${folder}/layout`, { recursive: true });
-    execFileSync('tar', ['-x', '-C', `${folder}/layout`], {
-      input: await readAll(await store.images.save(['saved:1'])),
-    });
-    await run('umoci', ['unpack', '--image', `${folder}/layout:1`, `${folder}/bundle`]);
-    await store.roots.create('c', image.id);
-    const tree = (root: string): string =>
-      execFileSync(
-        'sh',
-        [
-          '-c',
-          "find . -mindepth 1 -printf '%P %y %m %U:%G %n %l %s ' \\( ! -type d -printf '%T@' -o -true \\) -printf '\\n' | sed 's/\\(.* d [0-9]* [0-9:]*\\) .*/\\1/' | sort; find . -type f | sort | xargs sha256sum",
-        ],
-        { cwd: root },
-      ).toString();
-    expect(tree(await store.roots.mount('c'))).toBe(tree(`${folder}/bundle/rootfs`));
   });
 });
 
