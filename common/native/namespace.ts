@@ -21,6 +21,7 @@ export const CLONE_NEWNET = 0x40000000;
 
 const rawUnshare = cFunction('unshare', 'int', ['int']);
 const rawChroot = cFunction('chroot', 'int', ['str']);
+const rawFchdir = cFunction('fchdir', 'int', ['int']);
 const rawChdir = cFunction('chdir', 'int', ['str']);
 const rawSetns = cFunction('setns', 'int', ['int', 'int']);
 const rawSethostname = cFunction('sethostname', 'int', ['str', 'size_t']);
@@ -40,6 +41,12 @@ export function unshare(flags: number): void {
  */
 export function changeRoot(path: string): void {
   check(rawChroot(path), 'chroot', path);
+}
+
+/** Makes the folder behind a descriptor the root of the calling thread: how one comes back from {@link changeRoot}. */
+export function returnToRoot(fd: number): void {
+  check(rawFchdir(fd), 'fchdir', String(fd));
+  check(rawChroot('.'), 'chroot', '.');
 }
 
 /** Makes `path` the working folder of the process. */

@@ -97,7 +97,7 @@ async function get(context: ApiContext, request: FastifyRequest, reply: FastifyR
   await withPlace(context, container, path, async (place) => {
     const stat = await statPath(place, notFound(container, path));
     void reply.header('X-Docker-Container-Path-Stat', statHeader(stat));
-    await sendArchive(reply, readArchive(context.archiveThreads.take(), place));
+    await sendArchive(reply, readArchive(context.archiveThreads, place));
   });
   context.containers.supervisor.event(container, 'archive-path');
 }
@@ -125,7 +125,7 @@ async function put(context: ApiContext, request: FastifyRequest): Promise<void> 
     const running = isAlive(container.record.state.status);
     const replace = !flag(request, 'noOverwriteDirNonDir') && !running;
     const owner = flag(request, 'copyUIDGID') ? await ownerOf(container, place.root) : undefined;
-    await writeArchive(context.archiveThreads.take(), folder, body, { replace, owner });
+    await writeArchive(context.archiveThreads, folder, body, { replace, owner });
   });
   context.containers.supervisor.event(container, 'extract-to-dir', { path });
 }
@@ -159,7 +159,7 @@ async function exportRoot(context: ApiContext, request: FastifyRequest, reply: F
   const { roots } = context;
   const send = async (): Promise<void> => {
     const place = { root: await roots.mount(container.id), path: '/', maps: roots.maps };
-    await sendArchive(reply, readArchive(context.archiveThreads.take(), place));
+    await sendArchive(reply, readArchive(context.archiveThreads, place));
   };
   if (isAlive(container.record.state.status)) await send();
   else

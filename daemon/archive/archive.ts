@@ -2,12 +2,12 @@
 import { lstat, readlink } from 'node:fs/promises';
 import { posix } from 'node:path';
 import { Readable } from 'node:stream';
-import type { Worker } from 'node:worker_threads';
 import { DrydockError, errorCode } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { resolveInRoot } from '../mounts/rootpath.ts';
 import { nanoToRfc3339 } from '../stamps.ts';
-import type { ArchiveJob, FromArchive, ToArchive } from './worker.ts';
+import type { ArchiveThreads } from './threads.ts';
+import type { FromArchive } from './worker.ts';
 
 /** Where a path of a container is: a root on the host, and an absolute path inside it. */
 export interface Place {
@@ -104,77 +104,60 @@ async function linkTarget(root: string, path: string, target: string): Promise<s
   return host.slice(root.length) || '/';
 }
 
-/** The archive of what is at a place. @param worker a thread that waits for a job */
-export function readArchive(worker: Worker, place: Place): Readable {
-  worker.postMessage({ op: 'read', ...place, name: baseName(place.path) } satisfies ArchiveJob);
-  const stream = new Readable({
-    highWaterMark: 1 << 20,
-    read() {
-      worker.postMessage({ type: 'more' } satisfies ToArchive);
-    },
-    destroy(error, done) {
-      worker.terminate().then(
-        () => done(error),
-        () => done(error),
-      );
-    },
-  });
-  worker.on('message', (message: FromArchive) => {
-    if (message.type === 'chunk')
-      stream.push(Buffer.from(message.bytes.buffer, message.bytes.byteOffset, message.bytes.length));
-    if (message.type === 'end') stream.push(null);
-    if (message.type === 'failed') stream.destroy(failure(message));
-  });
-  worker.on('error', (error) => stream.destroy(error));
-  return stream;
+/** The archive of what is at a place. */
+export function readArchive(threads: ArchiveThreads, place: Place): Readable {
+  return Readable.from(archiveChunks(threads, place), { objectMode: false, highWaterMark: 1 << 20 });
+}
+
+async function* archiveChunks(threads: ArchiveThreads, place: Place): AsyncGenerator<Buffer> {
+  const thread = threads.take();
+  try {
+    thread.begin({ op: 'read', ...place, name: baseName(place.path) });
+    for (;;) {
+      const answer = await thread.answer();
+      if (answer.type === 'failed') throw failure(answer);
+      if (answer.type !== 'chunk') return;
+      const { buffer, byteOffset, length } = answer.bytes;
+      yield Buffer.from(buffer, byteOffset, length);
+      thread.send({ type: 'more' });
+    }
+  } finally {
+    await threads.release(thread);
+  }
 }
 
 /**
  * Unpacks an archive below a place.
- * @param worker a thread that waits for a job @throws ERR_BAD_ARCHIVE, ERR_BAD_PARAMETER, ERR_NO_SPACE
+ * @throws ERR_BAD_ARCHIVE, ERR_BAD_PARAMETER, ERR_NO_SPACE
  */
 export async function writeArchive(
-  worker: Worker,
+  threads: ArchiveThreads,
   place: Place,
   archive: Readable,
   options: { replace: boolean; owner: { uid: number; gid: number } | undefined },
 ): Promise<void> {
-  worker.postMessage({ op: 'write', ...place, ...options } satisfies ArchiveJob);
-  const answers: FromArchive[] = [];
-  let wake = (): void => {};
-  worker.on('message', (message: FromArchive) => {
-    answers.push(message);
-    wake();
-  });
-  worker.on('error', (error) => {
-    answers.push({ type: 'failed', code: undefined, message: error.message });
-    wake();
-  });
+  const thread = threads.take();
   // Fresh memory costs more than what is copied into it: the same pieces go to and fro.
   const spare: Uint8Array<ArrayBuffer>[] = [];
   const answer = async (): Promise<void> => {
-    while (answers.length === 0)
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-    const [first] = answers.splice(0, 1);
-    if (first!.type === 'failed') throw failure(first);
-    if (first!.type === 'more' && first.bytes.length === BATCH_BYTES) spare.push(first.bytes);
-  };
-  let unanswered = 0;
-  const send = async (bytes: Uint8Array<ArrayBuffer>): Promise<void> => {
-    worker.postMessage({ type: 'chunk', bytes } satisfies ToArchive, [bytes.buffer]);
-    if (++unanswered < BATCHES_UNDER_WAY) return;
-    await answer();
-    unanswered--;
+    const first = await thread.answer();
+    if (first.type === 'failed') throw failure(first);
+    if (first.type === 'taken' && first.bytes.length === BATCH_BYTES) spare.push(first.bytes);
   };
   try {
-    for await (const batch of batches(archive, spare)) await send(batch);
+    thread.begin({ op: 'write', ...place, ...options });
+    let unanswered = 0;
+    for await (const bytes of batches(archive, spare)) {
+      thread.send({ type: 'chunk', bytes }, [bytes.buffer]);
+      if (++unanswered < BATCHES_UNDER_WAY) continue;
+      await answer();
+      unanswered--;
+    }
     for (; unanswered > 0; unanswered--) await answer();
-    worker.postMessage({ type: 'end' } satisfies ToArchive);
+    thread.send({ type: 'end' });
     await answer();
   } finally {
-    await worker.terminate();
+    await threads.release(thread);
   }
 }
 

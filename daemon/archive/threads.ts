@@ -1,17 +1,86 @@
 /**
- * Threads for archives. Each does one job and ends, since its root has become the container's; but starting one takes longer than a
- * small copy, so after a job the next one is made ready, and waits for a while: copies come in rows.
+ * Threads for archives. Starting one takes longer than a small copy, so one that has done its job waits for the next for a
+ * while: copies come in rows. Each does one job at a time.
  */
 import { Worker } from 'node:worker_threads';
 import type { Clock, Timer } from '#common/clock';
 import { compiledEntry } from '#common/entry';
+import type { ArchiveJob, FromArchive, ToArchive } from './worker.ts';
 
 const IDLE_MS_MAX = 10_000;
+
+/** A thread, and what it has said that nobody has taken yet. */
+export class ArchiveThread {
+  readonly #worker: Worker;
+  readonly #answers: FromArchive[] = [];
+  #wake = (): void => {};
+  #busy = false;
+  #gone = false;
+
+  constructor() {
+    this.#worker = new Worker(compiledEntry('daemon/archive/worker'), {
+      name: 'drydock-archive',
+      execArgv: [],
+      trackUnmanagedFds: false,
+    });
+    this.#worker.on('message', (answer: FromArchive) => this.#take(answer));
+    this.#worker.on('error', (error) => this.#lost(error.message));
+    this.#worker.on('exit', () => this.#lost('the thread has ended'));
+  }
+
+  #take(answer: FromArchive): void {
+    if (answer.type === 'end' || answer.type === 'failed') this.#busy = false;
+    this.#answers.push(answer);
+    this.#wake();
+  }
+
+  #lost(message: string): void {
+    this.#gone = true;
+    this.#take({ type: 'failed', code: undefined, message });
+  }
+
+  /** Whether it can do a job. */
+  get usable(): boolean {
+    return !this.#gone;
+  }
+
+  /** Starts a job. While it has one, the thread keeps the process alive. */
+  begin(job: ArchiveJob): void {
+    this.#busy = true;
+    this.#answers.length = 0;
+    this.#worker.ref();
+    this.#worker.postMessage(job);
+  }
+
+  send(message: ToArchive, transferred: ArrayBuffer[] = []): void {
+    this.#worker.postMessage(message, transferred);
+  }
+
+  /** What it says next. */
+  async answer(): Promise<FromArchive> {
+    while (this.#answers.length === 0)
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    return this.#answers.shift()!;
+  }
+
+  /** Ends what it still does, and waits until it has let go of the container's files. */
+  async settle(): Promise<void> {
+    if (this.#busy) this.send({ type: 'abort' });
+    while (this.#busy) await this.answer();
+    this.#worker.unref();
+  }
+
+  async end(): Promise<void> {
+    await this.#worker.terminate();
+  }
+}
 
 /** See the module's head. */
 export class ArchiveThreads {
   readonly #clock: Clock;
-  #waiting: Worker | undefined;
+  #waiting: ArchiveThread | undefined;
   #expiry: Timer | undefined;
   #closed = false;
 
@@ -19,32 +88,18 @@ export class ArchiveThreads {
     this.#clock = clock;
   }
 
-  /** A thread that waits for its job. */
-  take(): Worker {
+  /** A thread without a job; it is to be released. */
+  take(): ArchiveThread {
     this.#expiry?.cancel();
-    const thread = this.#waiting ?? this.#start();
+    const thread = this.#waiting?.usable ? this.#waiting : new ArchiveThread();
     this.#waiting = undefined;
-    thread.ref();
-    thread.once('exit', () => this.#prepare());
     return thread;
   }
 
-  #start(): Worker {
-    return new Worker(compiledEntry('daemon/archive/worker'), {
-      name: 'drydock-archive',
-      trackUnmanagedFds: false,
-    });
-  }
-
-  /** Makes the next one ready, when the last is over: not earlier, so as not to compete with it. */
-  #prepare(): void {
-    if (this.#closed || this.#waiting) return;
-    const thread = this.#start();
-    thread.unref();
-    // One that can't start leaves the next copy to start its own, which tells why.
-    thread.once('error', () => {
-      if (this.#waiting === thread) this.#waiting = undefined;
-    });
+  /** Takes a thread back, whether it has finished its job or not. */
+  async release(thread: ArchiveThread): Promise<void> {
+    await thread.settle();
+    if (this.#closed || this.#waiting || !thread.usable) return void thread.end();
     this.#waiting = thread;
     this.#expiry = this.#clock.arm(this.#clock.now() + IDLE_MS_MAX, () => void this.#drop());
   }
@@ -52,7 +107,7 @@ export class ArchiveThreads {
   async #drop(): Promise<void> {
     const thread = this.#waiting;
     this.#waiting = undefined;
-    await thread?.terminate();
+    await thread?.end();
   }
 
   /** Ends the one that waits. */

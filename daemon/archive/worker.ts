@@ -4,7 +4,8 @@
  * root: whatever a path has become, it leads to no file of the host. Writing opens every folder by openat2 within the
  * root (daemon/image/extract.ts).
  *
- * Messages: the job; then chunks and an end, each answered by `more` when it was taken, so that neither side runs ahead.
+ * Messages: a job; then chunks, each answered when it was taken, so that neither side runs ahead. Every job ends with `end` or
+ * `failed` and leaves no descriptor open, also one that was aborted; then the next one may come.
  */
 import '#common/small-heap';
 import { closeSync, constants, lstatSync, openSync, statSync } from 'node:fs';
@@ -12,7 +13,7 @@ import { parentPort } from 'node:worker_threads';
 import { assert, DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { openInRoot } from '#common/native/layer-fs';
-import { CLONE_FS, changeRoot, unshare } from '#common/native/namespace';
+import { CLONE_FS, changeRoot, returnToRoot, unshare } from '#common/native/namespace';
 import { LayerExtractor } from '../image/extract.ts';
 import { fileData, headerOf, packTree } from '../image/pack.ts';
 import { BLOCK, emitHeader, padding, type TarHeader, trailer } from '../image/tar/header.ts';
@@ -36,7 +37,7 @@ export type ArchiveJob =
 export type FromArchive =
   | { type: 'chunk'; bytes: Uint8Array }
   /** A chunk was taken; its memory comes back. */
-  | { type: 'more'; bytes: Uint8Array<ArrayBuffer> }
+  | { type: 'taken'; bytes: Uint8Array<ArrayBuffer> }
   | { type: 'end' }
   | { type: 'failed'; code: string | undefined; message: string };
 
@@ -44,14 +45,19 @@ export type FromArchive =
 export type ToArchive =
   | { type: 'chunk'; bytes: Uint8Array<ArrayBuffer> }
   | { type: 'end' }
-  | { type: 'more' };
+  | { type: 'more' }
+  /** Nobody wants the rest of the job. */
+  | { type: 'abort' };
+
+/** A job under way: takes what is said to it; true: it is over. */
+interface Work {
+  take(message: ToArchive): boolean;
+  /** Closes what is open. */
+  close(): void;
+}
 
 assert(parentPort, 'the archive worker is a worker thread');
 const port = parentPort;
-
-function send(message: FromArchive): void {
-  port.postMessage(message);
-}
 
 const latin1 = (text: string): string => Buffer.from(text).toString('latin1');
 
@@ -71,25 +77,47 @@ function* pack({ path, name, maps }: ArchiveJob & { op: 'read' }): Generator<Buf
   else yield trailer();
 }
 
-async function read(job: ArchiveJob & { op: 'read' }): Promise<void> {
-  unshare(CLONE_FS);
-  changeRoot(job.root);
-  let wake = (): void => {};
-  let credit = CREDIT;
-  port.on('message', () => {
-    credit++;
-    wake();
-  });
-  const whole = job.path === '/';
-  for (const bytes of whole ? packTree('/', { overlay: false, maps: job.maps }) : pack(job)) {
-    if (credit === 0)
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-    credit--;
-    send({ type: 'chunk', bytes });
+/** This thread's own root, to come back to. */
+let ownRoot: number | undefined;
+
+/** Reads with the container's root as this thread's. */
+class Reading implements Work {
+  readonly #chunks: Generator<Buffer>;
+  #credit = CREDIT;
+
+  constructor(job: ArchiveJob & { op: 'read' }) {
+    if (ownRoot === undefined) {
+      ownRoot = openSync('/', constants.O_RDONLY | constants.O_DIRECTORY);
+      unshare(CLONE_FS);
+    }
+    changeRoot(job.root);
+    this.#chunks = job.path === '/' ? packTree('/', { overlay: false, maps: job.maps }) : pack(job);
   }
-  send({ type: 'end' });
+
+  take(message: ToArchive): boolean {
+    if (message.type === 'more') this.#credit++;
+    return this.run();
+  }
+
+  /** Sends what may be sent. */
+  run(): boolean {
+    for (; this.#credit > 0; this.#credit--) {
+      const { value, done } = this.#chunks.next();
+      if (done) return true;
+      // What has memory of its own goes without being copied.
+      const isWhole = value.length === value.buffer.byteLength;
+      port.postMessage(
+        { type: 'chunk', bytes: value } satisfies FromArchive,
+        isWhole ? [value.buffer as ArrayBuffer] : [],
+      );
+    }
+    return false;
+  }
+
+  close(): void {
+    this.#chunks.return(undefined);
+    returnToRoot(ownRoot!);
+  }
 }
 
 /** Chunks that may be under way. */
@@ -152,44 +180,63 @@ function printable(name: string): string {
   return JSON.stringify(Buffer.from(name, 'latin1').toString());
 }
 
-function write(job: ArchiveJob & { op: 'write' }): void {
-  const extractor = new LayerExtractor(job.root, 'none', { maps: job.maps });
-  const rootFd = openSync(job.root, constants.O_RDONLY | constants.O_DIRECTORY);
-  const reader = new TarReader(new Relocated(extractor, job, rootFd));
-  port.on('message', (message: ToArchive) => {
-    attempt(() => {
-      if (message.type === 'chunk') {
-        const { bytes } = message;
-        reader.push(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
-        port.postMessage({ type: 'more', bytes } satisfies FromArchive, [bytes.buffer]);
-      }
-      if (message.type === 'end') {
-        reader.finish();
-        extractor.finish();
-        extractor.close();
-        closeSync(rootFd);
-        send({ type: 'end' });
-        port.close();
-      }
-    });
-  });
-}
+/** Writes what it is sent. */
+class Writing implements Work {
+  readonly #extractor: LayerExtractor;
+  readonly #rootFd: number;
+  readonly #reader: TarReader;
 
-function fail(error: unknown): void {
-  send({ type: 'failed', code: errorCode(error), message: errorMessage(error) });
-  port.close();
-}
+  constructor(job: ArchiveJob & { op: 'write' }) {
+    this.#extractor = new LayerExtractor(job.root, 'none', { maps: job.maps });
+    this.#rootFd = openSync(job.root, constants.O_RDONLY | constants.O_DIRECTORY);
+    this.#reader = new TarReader(new Relocated(this.#extractor, job, this.#rootFd));
+  }
 
-function attempt(work: () => void): void {
-  try {
-    work();
-  } catch (error) {
-    fail(error);
+  take(message: ToArchive): boolean {
+    if (message.type === 'chunk') {
+      const { bytes } = message;
+      this.#reader.push(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
+      port.postMessage({ type: 'taken', bytes } satisfies FromArchive, [bytes.buffer]);
+    }
+    if (message.type !== 'end') return false;
+    this.#reader.finish();
+    this.#extractor.finish();
+    return true;
+  }
+
+  close(): void {
+    this.#extractor.close();
+    closeSync(this.#rootFd);
   }
 }
 
-// What follows the job waits until its work listens, within this turn.
-port.once('message', (job: ArchiveJob) => {
-  if (job.op === 'read') read(job).then(() => port.close(), fail);
-  else attempt(() => write(job));
+let current: Work | undefined;
+
+/** Does a part of the job, and closes it when it is over, well or not. */
+function attempt(part: () => boolean): void {
+  let answer: FromArchive | undefined;
+  try {
+    if (part()) answer = { type: 'end' };
+  } catch (error) {
+    answer = { type: 'failed', code: errorCode(error), message: errorMessage(error) };
+  }
+  if (!answer) return;
+  current?.close();
+  current = undefined;
+  port.postMessage(answer);
+}
+
+port.on('message', (message: ArchiveJob | ToArchive) => {
+  if ('op' in message)
+    attempt(() => {
+      if (message.op === 'write') {
+        current = new Writing(message);
+        return false;
+      }
+      const reading = new Reading(message);
+      current = reading;
+      return reading.run();
+    });
+  // What was said before the end of a job was known is of no use any more.
+  else if (current) attempt(() => message.type === 'abort' || current!.take(message));
 });

@@ -438,7 +438,6 @@ export class ContainerService {
       const before = record.state.status;
       record.state.status = 'removing';
       try {
-        await this.#deps.roots.unmount(container.id);
         // Off the books first: of a crash from here on no container is left that has lost its files.
         await this.#deps.records.doom(container.id);
         try {

@@ -5,11 +5,12 @@
  * Layout: `roots/ID/{root.json,...}`, the rest being the driver's. A root keeps a record of its layers, so that they
  * outlive the image when that is removed by force.
  */
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename } from 'node:fs/promises';
 import { DrydockError } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import { readJson, writeJson } from '../store/durable.ts';
+import { removeTree } from '../store/remove-tree.ts';
 import type { TreeChange } from './changes-of-tree.ts';
 import { storageError } from './content.ts';
 import type { LayerStore } from './layers.ts';
@@ -183,7 +184,7 @@ export class Roots implements RootStore {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
       throw error;
     }
-    await rm(doomed, { recursive: true, force: true });
+    await removeTree(doomed);
     this.#log.debug({ root: name }, 'removed a root file system');
   }
 }

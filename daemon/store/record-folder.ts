@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { errorCode } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
 import { readJson, sweepTemporaries, writeJson } from './durable.ts';
+import { removeTree } from './remove-tree.ts';
 
 /** A thing on its way out: its folder was renamed, so that a crash in the middle leaves no half of it under its name. */
 const DOOMED_PREFIX = '.removing-';
@@ -121,7 +122,7 @@ export class RecordFolder<T extends object> {
     await this.doom(key).catch((error) => {
       if (errorCode(error) !== 'ENOENT') throw error;
     });
-    await rm(this.#doomedPath(key), { recursive: true, force: true });
+    await removeTree(this.#doomedPath(key));
   }
 
   #doomedPath(key: string): string {

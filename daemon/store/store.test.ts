@@ -6,12 +6,28 @@ import { nullLog } from '#common/log';
 import { resolveInRoot } from '../mounts/rootpath.ts';
 import { lockDataRoot } from './lock.ts';
 import { ID_KEY, RecordFolder } from './record-folder.ts';
+import { removeTree } from './remove-tree.ts';
 
 let folder: string;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'drydock-store-'));
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
+
+describe('removing a folder', () => {
+  it('takes all that is in it, whatever its name, and nothing that its links lead to', async () => {
+    const doomed = join(folder, 'doomed');
+    await mkdir(join(doomed, 'a', 'b'), { recursive: true });
+    await writeFile(Buffer.concat([Buffer.from(`${doomed}/a/`), Buffer.of(0xff, 0xfe)]), '');
+    await mkdir(join(folder, 'kept'));
+    await writeFile(join(folder, 'kept', 'file'), '');
+    await symlink(join(folder, 'kept'), join(doomed, 'a', 'link'));
+    await removeTree(doomed);
+    expect(await readdir(folder)).toEqual(['kept']);
+    expect(await readdir(join(folder, 'kept'))).toEqual(['file']);
+    await expect(removeTree(doomed)).resolves.toBeUndefined();
+  });
+});
 
 describe('records on disk', () => {
   it('are found again; what a crash left half-made, and what was damaged, are told apart', async () => {
