@@ -24,7 +24,8 @@ import { formatAddress, formatIpv4, mapped, putMac, sameAddress } from './wire/a
 const TX_QUEUE_LEN = 4096;
 
 interface Guest {
-  readonly address: number;
+  /** Of the pool: its own address, or only its number where guests have no IPv4. */
+  readonly leased: number;
   /** Its addresses, 16 bytes each. */
   readonly addrs: readonly Uint8Array[];
   readonly port: SwitchPort;
@@ -64,9 +65,10 @@ export class Guests {
       ...(wish.mac === undefined ? {} : { mac: wish.mac }),
       ...(wish.address === undefined ? {} : { wanted: wish.address }),
     });
-    const { address, mac } = lease;
+    const { address: leased, mac } = lease;
+    const address = settings.guestsHaveIpv4 ? leased : undefined;
     try {
-      const address6 = this.#ipv6Of(wish.address6, address);
+      const address6 = this.#ipv6Of(wish.address6, leased);
       const macBytes = new Uint8Array(6);
       putMac(macBytes, 0, mac);
       const tap = makeInterface(wish, address, address6, macBytes, settings);
@@ -77,24 +79,24 @@ export class Guests {
         linkLocal: wish.linkLocal,
         ipv6: address6,
       });
-      const addrs = address6 ? [mapped(address), address6] : [mapped(address)];
+      const addrs = [...(address === undefined ? [] : [mapped(address)]), ...(address6 ? [address6] : [])];
       const id = this.#nextId++;
-      this.#guests.set(id, { address, addrs, port });
+      this.#guests.set(id, { leased, addrs, port });
       for (const addr of addrs) {
         stack.bindGuest(addr, macBytes);
         services.setNames(addr, wish.names);
       }
       return { id, address, address6, mac };
     } catch (error) {
-      leases.detach(address);
+      leases.detach(leased);
       throw error;
     }
   }
 
-  /** The guest's IPv6 address: the wanted one, or the one that goes with its IPv4 address. */
-  #ipv6Of(wanted: Uint8Array | undefined, address: number): Uint8Array | undefined {
+  /** The guest's IPv6 address: the wanted one, or the one that goes with what it has leased. */
+  #ipv6Of(wanted: Uint8Array | undefined, leased: number): Uint8Array | undefined {
     const { settings } = this.#parts;
-    const chosen = wanted ?? guestIpv6(settings, address);
+    const chosen = wanted ?? guestIpv6(settings, leased);
     if (!chosen || !settings.ipv6) return undefined;
     const holders = [settings.ipv6.address, ...[...this.#guests.values()].flatMap((guest) => guest.addrs)];
     if (holders.some((holder) => sameAddress(holder, 0, chosen, 0)))
@@ -126,14 +128,14 @@ export class Guests {
       stack.forgetGuest(addr);
     }
     guest.port.close();
-    leases.detach(guest.address);
+    leases.detach(guest.leased);
   }
 }
 
 /** Makes and configures the TAP in the guest's namespace. */
 function makeInterface(
   { namespacePath, interfaceName: name, linkLocal, metric, settings: kernel }: Commands['attach']['take'],
-  address: number,
+  address: number | undefined,
   address6: Uint8Array | undefined,
   mac: Uint8Array,
   settings: WorkerSettings,
@@ -146,11 +148,13 @@ function makeInterface(
     linkLocal: linkLocal.map(formatIpv4),
     ...(metric !== undefined && { metric }),
     ...(kernel && { settings: kernel }),
-    ipv4: {
-      address: formatIpv4(address),
-      prefixLength: settings.prefixLength,
-      gateway: settings.internal ? undefined : formatIpv4(settings.gateway),
-    },
+    ...(address !== undefined && {
+      ipv4: {
+        address: formatIpv4(address),
+        prefixLength: settings.prefixLength,
+        gateway: settings.internal ? undefined : formatIpv4(settings.gateway),
+      },
+    }),
     ...(settings.ipv6 && address6
       ? {
           ipv6: {

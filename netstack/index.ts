@@ -32,8 +32,11 @@ export interface DhcpExtras {
 export interface NetworkOptions extends DhcpExtras {
   /** Name for logs, metrics and thread names. */
   name: string;
-  /** IPv4 subnet in CIDR form, such as `172.17.0.0/16`. */
-  subnet: string;
+  /**
+   * IPv4 subnet in CIDR form, such as `172.17.0.0/16`. Without it guests in namespaces speak IPv6 alone, and what the stack
+   * has of IPv4 is its own matter.
+   */
+  subnet?: string;
   /** The stack's own address in the subnet: router, DNS, DHCP and NTP server. Default: the first usable one. */
   gateway?: string;
   /**
@@ -118,6 +121,7 @@ export interface GuestResolving {
 /** A guest on a network. */
 export interface Attachment {
   readonly interfaceName: string;
+  /** Its IPv4 address; '' on a network without IPv4. */
   readonly address: string;
   readonly prefixLength: number;
   readonly gateway: string;

@@ -69,7 +69,7 @@ export interface Commands {
       metric: number | undefined;
       settings: Record<string, string> | undefined;
     };
-    give: { id: number; address: number; address6: Uint8Array | undefined; mac: number };
+    give: { id: number; address: number | undefined; address6: Uint8Array | undefined; mac: number };
   };
   setNames: { take: { id: number; names: string[] }; give: undefined };
   setResolving: {

@@ -252,9 +252,13 @@ class WorkerNetwork implements Network {
     const { ipv6 } = this.#plan;
     return {
       interfaceName: options.interfaceName,
-      address: formatIpv4(address),
-      prefixLength: this.#plan.prefixLength,
-      gateway: this.gateway,
+      ...(address === undefined
+        ? { address: '', prefixLength: 0, gateway: '' }
+        : {
+            address: formatIpv4(address),
+            prefixLength: this.#plan.prefixLength,
+            gateway: this.gateway,
+          }),
       ...(ipv6 && address6
         ? {
             ipv6: {

@@ -33,6 +33,8 @@ export interface NetworkPlan {
   network: number;
   prefixLength: number;
   gateway: number;
+  /** Guests in namespaces have IPv4 addresses; else they are numbered by them, and have IPv6 addresses alone. */
+  guestsHaveIpv4: boolean;
   ipv6: PlanIpv6 | undefined;
 }
 
@@ -51,9 +53,20 @@ const MTU_BYTES_MIN = 576;
 const BITS_IPV4 = 32;
 const BITS_IPV6 = 128;
 
+/** Where a network without IPv4 numbers its guests: addresses that nobody sees, of those for benchmarks (RFC 2544). */
+const UNSEEN_SUBNET = '198.18.0.0';
+const UNSEEN_HOST_BITS_MAX = 16;
+
+/** The subnet of a network whose guests have no IPv4: as large as its IPv6 subnet, within bounds. */
+function unseenSubnet(subnet6: string | undefined): string {
+  if (subnet6 === undefined) throw invalidAddress('A network needs a subnet: give subnet, subnet6 or both.');
+  const hostBits = BITS_IPV6 - Number(subnet6.split('/')[1]);
+  return `${UNSEEN_SUBNET}/${BITS_IPV4 - Math.min(UNSEEN_HOST_BITS_MAX, hostBits)}`;
+}
+
 /** @throws DrydockError ERR_ADDRESS_INVALID */
 export function planNetwork(options: NetworkOptions): NetworkPlan {
-  const subnet = parseSubnet(options.subnet);
+  const subnet = parseSubnet(options.subnet ?? unseenSubnet(options.subnet6));
   const gateway =
     options.gateway === undefined ? subnet.network + 1 : requireIpv4(options.gateway, 'gateway');
   if ((gateway & netmask(subnet.prefixLength)) >>> 0 !== subnet.network)
@@ -64,7 +77,7 @@ export function planNetwork(options: NetworkOptions): NetworkPlan {
     options.subnet6 === undefined
       ? undefined
       : planIpv6(options.subnet6, options.gateway6, BITS_IPV4 - subnet.prefixLength);
-  return { ...subnet, gateway, ipv6 };
+  return { ...subnet, gateway, guestsHaveIpv4: options.subnet !== undefined, ipv6 };
 }
 
 function parseSubnet(cidr: string): { network: number; prefixLength: number } {

@@ -255,8 +255,8 @@ class NetworkThread {
 
   /** Names given by the owner come beside those by which every guest knows its host. */
   #setHostNames(names: Record<string, Uint8Array[]>): undefined {
-    const { gateway: ipv4, ipv6 } = this.#settings;
-    const gateway = ipv6 ? [mapped(ipv4), ipv6.address] : [mapped(ipv4)];
+    const { gateway: ipv4, guestsHaveIpv4, ipv6 } = this.#settings;
+    const gateway = [...(guestsHaveIpv4 ? [mapped(ipv4)] : []), ...(ipv6 ? [ipv6.address] : [])];
     const standing = Object.fromEntries(DEFAULT_HOST_NAMES.map((name) => [name, gateway]));
     this.#services.setHostNames({ ...standing, ...names });
   }

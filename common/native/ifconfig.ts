@@ -87,7 +87,7 @@ export interface InterfaceConfig {
   mtuBytes: number;
   /** How many frames wait when the reader is slow. */
   txQueueLen: number;
-  ipv4: { address: string; prefixLength: number; gateway: string | undefined };
+  ipv4?: { address: string; prefixLength: number; gateway: string | undefined };
   /** Further IPv4 addresses of 169.254.0.0/16 (RFC 3927). */
   linkLocal?: string[];
   /** Of the default routes the one with the lowest metric is used; default: the number at the end of the name. */
@@ -164,12 +164,14 @@ export function configureInterface(config: InterfaceConfig): void {
     // For the machine's root only (net/core/dev_ioctl.c); others have the kernel's own length.
     if (!inUserNamespace)
       set(SIOCSIFTXQLEN, 'SIOCSIFTXQLEN', ({ view }) => view.setInt32(IFREQ_VALUE, config.txQueueLen, true));
-    set(SIOCSIFADDR, 'SIOCSIFADDR', (memory) => putIpv4(memory, IFREQ_VALUE, ipv4.address));
-    set(SIOCSIFNETMASK, 'SIOCSIFNETMASK', (memory) =>
-      putIpv4(memory, IFREQ_VALUE, prefixToMask(ipv4.prefixLength)),
-    );
+    if (ipv4) {
+      set(SIOCSIFADDR, 'SIOCSIFADDR', (memory) => putIpv4(memory, IFREQ_VALUE, ipv4.address));
+      set(SIOCSIFNETMASK, 'SIOCSIFNETMASK', (memory) =>
+        putIpv4(memory, IFREQ_VALUE, prefixToMask(ipv4.prefixLength)),
+      );
+    }
     bringUp(fd, name);
-    if (ipv4.gateway !== undefined) addDefaultRoute(fd, name, ipv4.gateway, metric);
+    if (ipv4?.gateway !== undefined) addDefaultRoute(fd, name, ipv4.gateway, metric);
     for (const [index, address] of (config.linkLocal ?? []).entries())
       addAlias(fd, `${name}:${index}`, address, LINK_LOCAL_PREFIX);
   });

@@ -114,7 +114,7 @@ function networkView(context: ApiContext, record: NetworkRecord, endpoints: bool
     Created: record.created,
     Scope: 'local',
     Driver: record.driver,
-    EnableIPv4: true,
+    EnableIPv4: record.withoutIPv4 !== true,
     EnableIPv6: record.enableIPv6 === true,
     IPAM: {
       Driver: record.ipam.Driver,
@@ -133,7 +133,7 @@ function networkView(context: ApiContext, record: NetworkRecord, endpoints: bool
           Name: containerName,
           EndpointID: settings.EndpointID ?? '',
           MacAddress: settings.MacAddress ?? '',
-          IPv4Address: `${settings.IPAddress}/${settings.IPPrefixLen}`,
+          IPv4Address: settings.IPAddress ? `${settings.IPAddress}/${settings.IPPrefixLen}` : '',
           IPv6Address: settings.GlobalIPv6Address
             ? `${settings.GlobalIPv6Address}/${settings.GlobalIPv6PrefixLen}`
             : '',

@@ -33,7 +33,8 @@ export function hostsText(
   hostGateways: readonly string[] = [],
 ): string {
   const { Hostname = '', Domainname = '' } = record.config;
-  const gateway = Object.values(networks).find((n) => n.Gateway)?.Gateway ?? '';
+  const gateways = Object.values(networks).map((n) => n.Gateway || n.IPv6Gateway || '');
+  const gateway = gateways.find((address) => address !== '') ?? '';
   const lines: string[] = [];
   for (const entry of record.hostConfig.ExtraHosts ?? []) {
     // `name:address`; an IPv6 address may be in brackets. The CLI also sends `name=address`.

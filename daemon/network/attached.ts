@@ -1,6 +1,7 @@
 /** What a running container has on its networks, as a later daemon needs it to give it the same again. */
 import type { EndpointSettings } from '../container/types.ts';
-import { isOn } from './endpoint.ts';
+import { configOf, isOn } from './endpoint.ts';
+import { FAMILIES } from './options.ts';
 import type { PortWish } from './ports.ts';
 import type { NetworkRecord } from './record.ts';
 
@@ -27,5 +28,5 @@ export interface Attached {
 export function outlivesDaemon(address: string, networks: readonly NetworkRecord[]): boolean {
   if (address.startsWith('127.') || address === '0:0:0:0:0:0:0:1') return true;
   const on = networks.find((network) => isOn(network, address));
-  return on?.ipam.Config.every(({ Gateway }) => Gateway !== address) ?? false;
+  return on !== undefined && FAMILIES.every((family) => configOf(on, family)?.Gateway !== address);
 }

@@ -5,8 +5,16 @@ import type { Attachment } from '#netstack';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import { endpointOptions } from './options.ts';
 import { type NetworkRecord, PREDEFINED, type SubnetConfig } from './record.ts';
-import { addressesOf, contains, formatAddress, parseAddress, parseRange, parseSubnet } from './subnets.ts';
-import { contains6 } from './subnets6.ts';
+import {
+  addressesOf,
+  contains,
+  firstAddress,
+  formatAddress,
+  parseAddress,
+  parseRange,
+  parseSubnet,
+} from './subnets.ts';
+import { addressesOf6, contains6, parseRange6, parseSubnet6 } from './subnets6.ts';
 
 /** A container on a network while it runs. */
 export interface Endpoint {
@@ -26,7 +34,12 @@ export function dnsNames(record: ContainerRecord, asked: EndpointSettings): stri
 
 /** A network's subnet of one family. */
 export function configOf(network: NetworkRecord, family: 4 | 6): SubnetConfig | undefined {
-  return network.ipam.Config.find((config) => config.Subnet.includes(':') === (family === 6));
+  const config = network.ipam.Config.find(({ Subnet }) => Subnet.includes(':') === (family === 6));
+  return config && { ...config, Gateway: config.Gateway ?? firstOf(config.Subnet) };
+}
+
+function firstOf(subnet: string): string {
+  return subnet.includes(':') ? parseSubnet6(subnet).first : firstAddress(parseSubnet(subnet));
 }
 
 /** Whether an address is in one of a network's subnets. */
@@ -39,22 +52,33 @@ export function isOn(network: NetworkRecord, address: string): boolean {
 }
 
 /**
- * The next address of a network with --ip-range or --aux-address; undefined without them: the stack chooses.
- * @throws ERR_FORBIDDEN when there is none left
+ * The next address of a family on a network with --ip-range or --aux-address; undefined without them: the stack chooses.
+ * @param others addresses that are taken @throws ERR_FORBIDDEN when there is none left
  */
-export function restrictedAddress(network: NetworkRecord, others: readonly string[]): string | undefined {
-  const { Subnet, Gateway, IPRange, AuxiliaryAddresses } = configOf(network, 4)!;
-  if (!IPRange && !AuxiliaryAddresses) return undefined;
-  const subnet = parseSubnet(Subnet);
-  const last = formatAddress(subnet.base + 2 ** (32 - subnet.prefix) - 1);
+export function restrictedAddress(
+  network: NetworkRecord,
+  family: 4 | 6,
+  others: readonly string[],
+): string | undefined {
+  const config = configOf(network, family);
+  if (!config?.IPRange && !config?.AuxiliaryAddresses) return undefined;
+  const { Gateway, IPRange, AuxiliaryAddresses } = config;
   const reserved = Object.values(AuxiliaryAddresses ?? {});
-  const taken = new Set([formatAddress(subnet.base), last, Gateway, ...reserved, ...others]);
-  for (const address of addressesOf(IPRange ? parseRange(IPRange) : subnet))
+  const taken = new Set([...unusable(config.Subnet), Gateway, ...reserved, ...others]);
+  const range = IPRange ?? config.Subnet;
+  for (const address of family === 4 ? addressesOf(parseRange(range)) : addressesOf6(parseRange6(range)))
     if (!taken.has(address)) return address;
   throw new DrydockError(
     'ERR_FORBIDDEN',
-    `no available IPv4 addresses on this network's address pools: ${network.name}`,
+    `no available IPv${family} addresses on this network's address pools: ${network.name}`,
   );
+}
+
+/** Addresses of a subnet that no container may have: the subnet's own, and that of its broadcasts. */
+function unusable(text: string): string[] {
+  if (text.includes(':')) return [parseSubnet6(text).subnet.split('/')[0]!];
+  const subnet = parseSubnet(text);
+  return [formatAddress(subnet.base), formatAddress(subnet.base + 2 ** (32 - subnet.prefix) - 1)];
 }
 
 function bad(text: string): DrydockError {

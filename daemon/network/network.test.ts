@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { seededRng } from '#common/rng';
 import { DEFAULTS } from '../config-options.ts';
 import { defaultNetwork } from './defaults.ts';
+import { restrictedAddress } from './endpoint.ts';
 import { portWishes } from './ports.ts';
 import { newNetwork } from './record.ts';
 import {
@@ -128,7 +129,48 @@ describe('a new network', () => {
     );
   });
 
+  it('without IPv4 has IPv6 alone, whether the request says so or an option of the driver', () => {
+    const options = {
+      'com.docker.network.enable_ipv4': 'false',
+      'com.docker.network.enable_ipv6': 'true',
+    };
+    for (const request of [{ EnableIPv4: false, EnableIPv6: true }, { Options: options }]) {
+      const record = newNetwork({ Name: 'n', ...request }, facts);
+      expect(record).toMatchObject({ withoutIPv4: true, enableIPv6: true });
+      expect(record.ipam.Config.map(({ Subnet }) => Subnet)).toEqual([expect.stringContaining(':')]);
+    }
+  });
+
+  it('that is isolated has no gateway, unless one is named', () => {
+    const isolated = { 'com.docker.network.bridge.gateway_mode_ipv4': 'isolated' };
+    const request = { Name: 'n', Internal: true, Options: isolated };
+    expect(newNetwork(request, facts).ipam.Config).toEqual([{ Subnet: '172.18.0.0/16' }]);
+    const Config = [{ Subnet: '10.1.0.0/24', Gateway: '10.1.0.9' }];
+    expect(newNetwork({ ...request, IPAM: { Config } }, facts).ipam.Config).toEqual(Config);
+  });
+
+  it('gives out no address of a family that is outside of its range, reserved, or taken', () => {
+    const Config = [
+      { Subnet: '10.1.0.0/24', IPRange: '10.1.0.0/30', AuxiliaryAddresses: { printer: '10.1.0.2' } },
+      { Subnet: 'fd00:1::/64', IPRange: 'fd00:1::4/126', AuxiliaryAddresses: { printer: 'fd00:1:0::4' } },
+    ];
+    const network = newNetwork({ Name: 'n', EnableIPv6: true, IPAM: { Config } }, facts);
+    expect(restrictedAddress(network, 4, [])).toBe('10.1.0.3');
+    expect(restrictedAddress(network, 6, ['fd00:1::5'])).toBe('fd00:1::6');
+    expect(() => restrictedAddress(network, 4, ['10.1.0.3'])).toThrow(/no available IPv4 addresses/);
+  });
+
   it.each([
+    [{ Name: 'n', EnableIPv4: false }, /IPv4 or IPv6 must be enabled/],
+    [
+      { Name: 'n', Options: { 'com.docker.network.bridge.gateway_mode_ipv4': 'isolated' } },
+      /gateway mode 'isolated' can only be used for an internal network/,
+    ],
+    [{ Name: 'n', Options: { 'com.docker.network.enable_ipv6': 'x' } }, /is not a valid bool/],
+    [
+      { Name: 'n', IPAM: { Config: [{ Subnet: 'fd00:1::/64', IPRange: 'fd00:2::/96' }] } },
+      /doesn't contain ip-range/,
+    ],
     [{ Name: '' }, /invalid network name/],
     [{ Name: 'a/b' }, /invalid network name/],
     [{ Name: 'n', Driver: 'macvlan' }, /plugin "macvlan" not found/],

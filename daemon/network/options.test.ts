@@ -14,20 +14,29 @@ describe('options of a network', () => {
         'com.docker.network.driver.mtu': '1400',
         'com.docker.network.container_iface_prefix': 'net',
       }),
-    ).toEqual({ apart: true, hostAddress: '127.0.0.1', mtuBytes: 1400, interfacePrefix: 'net' });
+    ).toEqual({
+      apart: true,
+      hostAddress: '127.0.0.1',
+      mtuBytes: 1400,
+      interfacePrefix: 'net',
+      isolated: new Set(),
+    });
     expect(bridgeOptions(bridge('host_binding_ipv4', '0.0.0.0'))).toEqual({
       apart: false,
       hostAddress: undefined,
       mtuBytes: 0,
       interfacePrefix: 'eth',
+      isolated: new Set(),
     });
+    expect(bridgeOptions(bridge('gateway_mode_ipv6', 'isolated')).isolated).toEqual(new Set([6]));
   });
 
   it.each([
     [bridge('enable_icc', 'maybe'), /failed to parse com.docker.network.bridge.enable_icc/],
     [bridge('host_binding_ipv4', 'lo'), /is no address/],
     [{ 'com.docker.network.driver.mtu': 'big' }, /failed to parse com.docker.network.driver.mtu/],
-    [bridge('gateway_mode_ipv4', 'isolated'), /gateway_mode_ipv4=isolated is not supported/],
+    [bridge('gateway_mode_ipv4', 'routed'), /gateway_mode_ipv4=routed is not supported/],
+    [bridge('gateway_mode_ipv6', 'open'), /\(unknown gateway mode open\)/],
   ])('%j is refused', (options, message) => {
     expect(() => bridgeOptions(options)).toThrow(message);
   });

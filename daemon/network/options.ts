@@ -13,6 +13,11 @@ const MASQUERADE = `${BRIDGE}enable_ip_masquerade`;
 const MTU = 'com.docker.network.driver.mtu';
 const PREFIX = 'com.docker.network.container_iface_prefix';
 const ENDPOINT = 'com.docker.network.endpoint.';
+/** Which families a network has, where the request does not say. */
+export const ENABLE_OPTIONS = {
+  4: 'com.docker.network.enable_ipv4',
+  6: 'com.docker.network.enable_ipv6',
+} as const;
 
 function invalid(message: string): DrydockError {
   return new DrydockError('ERR_BAD_PARAMETER', message);
@@ -28,6 +33,8 @@ export interface BridgeOptions {
   mtuBytes: number;
   /** Names of interfaces in containers without their number. */
   interfacePrefix: string;
+  /** Families whose containers have no gateway, not even an address of one. */
+  isolated: ReadonlySet<4 | 6>;
 }
 
 function truth(name: string, text: string): boolean {
@@ -46,20 +53,30 @@ export function bridgeOptions(options: Record<string, string>): BridgeOptions {
     throw invalid(`failed to parse host_binding_ipv4: ${JSON.stringify(hostAddress)} is no address`);
   const mtu = options[MTU] ?? '0';
   if (!/^\d{1,5}$/.test(mtu)) throw invalid(`failed to parse ${MTU} value: ${JSON.stringify(mtu)}`);
-  for (const family of ['ipv4', 'ipv6']) {
-    const mode = options[`${BRIDGE}gateway_mode_${family}`] ?? 'nat';
-    if (!['nat', 'nat-unprotected'].includes(mode))
-      throw new DrydockError(
-        'ERR_NOT_IMPLEMENTED',
-        `gateway_mode_${family}=${mode} is not supported: the gateway of a network here always is one of its own`,
-      );
-  }
   return {
     apart: !truth(ICC_OPTION, options[ICC_OPTION] ?? 'true'),
     hostAddress: hostAddress === '' || hostAddress === '0.0.0.0' ? undefined : hostAddress,
     mtuBytes: Number(mtu),
     interfacePrefix: options[PREFIX] || 'eth',
+    isolated: new Set(FAMILIES.filter((family) => gatewayMode(options, family) === 'isolated')),
   };
+}
+
+/** Of addresses. */
+export const FAMILIES = [4, 6] as const;
+const gatewayModeOption = (family: 4 | 6): string => `${BRIDGE}gateway_mode_ipv${family}`;
+
+function gatewayMode(options: Record<string, string>, family: 4 | 6): string {
+  const name = gatewayModeOption(family);
+  const mode = options[name] ?? 'nat';
+  if (mode === 'routed')
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      `${name}=routed is not supported: the addresses of containers are known in their network alone, so the host has no route to lead others there: leave it out, and publish ports`,
+    );
+  if (!['nat', 'nat-unprotected', 'isolated'].includes(mode))
+    throw invalid(`failed to parse ${name} value: ${mode} (unknown gateway mode ${mode})`);
+  return mode;
 }
 
 /** Options that mean something here; others have no meaning without a kernel bridge and are told to the client. */
@@ -68,8 +85,7 @@ const HONOURED: ReadonlySet<string> = new Set([
   PREFIX,
   ICC_OPTION,
   HOST_BINDING_OPTION,
-  `${BRIDGE}gateway_mode_ipv4`,
-  `${BRIDGE}gateway_mode_ipv6`,
+  ...FAMILIES.flatMap((family) => [gatewayModeOption(family), ENABLE_OPTIONS[family]]),
 ]);
 
 /** A warning of what a network's options ask in vain; '' for nothing. */

@@ -26,8 +26,8 @@ export async function openPort(place: PublishPlace, wish: PortWish, opened: Open
       protocol: wish.guest.protocol,
       hostAddress,
       hostPort,
-      // A client of IPv6 meets the guest's own IPv6 address, where it has one.
-      guestAddress: hostAddress.includes(':') ? (ipv6?.address ?? address) : address,
+      // A client meets the guest's own address of its family, where it has one.
+      guestAddress: (hostAddress.includes(':') && ipv6?.address) || address || ipv6!.address,
       guestPort: wish.guest.port,
     });
   const [first = '0.0.0.0', second] =

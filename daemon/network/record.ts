@@ -1,8 +1,10 @@
 /** A docker network's record, and how one is made from a request. Pure. */
+import { isIPv6 } from 'node:net';
 import { DrydockError } from '#common/errors';
 import type { AddressPool } from '../config-values.ts';
+import { goBool } from '../go-text.ts';
 import { checkConfiguration } from './config-only.ts';
-import { bridgeOptions } from './options.ts';
+import { bridgeOptions, ENABLE_OPTIONS } from './options.ts';
 import {
   chooseSubnet,
   contains,
@@ -14,7 +16,7 @@ import {
   parseSubnet,
   type Subnet,
 } from './subnets.ts';
-import { canonicalAddress6, contains6, overlaps6, parseSubnet6 } from './subnets6.ts';
+import { canonicalAddress6, contains6, overlaps6, parseRange6, parseSubnet6 } from './subnets6.ts';
 
 /** The body of POST /networks/create. */
 export interface CreateNetworkRequest {
@@ -45,7 +47,7 @@ export interface IpamConfig {
   AuxiliaryAddresses?: Record<string, string>;
 }
 
-/** One subnet of a network, with what has been decided. */
+/** One subnet of a network, with what has been decided. The gateway's address is the stack's own: its name server is there. */
 export type SubnetConfig = IpamConfig & { Subnet: string; Gateway: string };
 
 /** All that is kept of a network. */
@@ -59,17 +61,20 @@ export interface NetworkRecord {
   /** Made by the daemon; can't be removed. */
   predefined: boolean;
   enableIPv6: boolean;
+  /** Its containers have IPv6 addresses alone. */
+  withoutIPv4?: boolean;
   /** The user chose the subnet, so containers may have fixed addresses. */
   userSubnet: boolean;
   ipam: {
     Driver: string;
     Options: Record<string, string> | null;
-    Config: SubnetConfig[];
+    /** Without a gateway where the network shall have none for its containers. */
+    Config: (IpamConfig & { Subnet: string })[];
   };
   options: Record<string, string>;
   labels: Record<string, string>;
   /** Of a network that is nothing but this: what others are made from. */
-  configuration?: Pick<CreateNetworkRequest, 'IPAM' | 'EnableIPv6'>;
+  configuration?: Pick<CreateNetworkRequest, 'IPAM' | 'EnableIPv4' | 'EnableIPv6'>;
   /** The name of the configuration that it was made from. */
   configFrom?: string;
   /** The request of the default network, as text: a daemon that is configured otherwise makes it anew. */
@@ -109,7 +114,7 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
   const isPredefined = Object.hasOwn(PREDEFINED, name);
   if (request.ConfigOnly) checkConfiguration(request);
   else refuseUnsupported(request, driver, isPredefined);
-  const { ConfigOnly, ConfigFrom, IPAM, EnableIPv6 } = request;
+  const { ConfigOnly, ConfigFrom, IPAM, EnableIPv4, EnableIPv6 } = request;
   const bridge = driver === 'bridge' && !ConfigOnly;
   return {
     id: facts.id,
@@ -120,6 +125,7 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
     attachable: request.Attachable === true,
     predefined: isPredefined,
     enableIPv6: wantsIPv6(request),
+    ...(!wantsIPv4(request) && { withoutIPv4: true }),
     userSubnet: (request.IPAM?.Config?.length ?? 0) > 0,
     ipam: {
       Driver: request.IPAM?.Driver || 'default',
@@ -128,7 +134,9 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
     },
     options: { ...request.Options },
     labels: { ...request.Labels },
-    ...(ConfigOnly && { configuration: { IPAM: IPAM ?? {}, EnableIPv6: EnableIPv6 === true } }),
+    ...(ConfigOnly && {
+      configuration: { IPAM: IPAM ?? {}, EnableIPv4: EnableIPv4 !== false, EnableIPv6: EnableIPv6 === true },
+    }),
     ...(ConfigFrom?.Network && { configFrom: ConfigFrom.Network }),
   };
 }
@@ -149,9 +157,13 @@ function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPred
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${driver}" not found`);
   if (request.IPAM?.Driver && request.IPAM.Driver !== 'default')
     throw new DrydockError('ERR_PLUGIN_NOT_FOUND', `plugin "${request.IPAM.Driver}" not found`);
-  bridgeOptions(request.Options ?? {});
-  if (request.EnableIPv4 === false)
-    throw new DrydockError('ERR_NOT_IMPLEMENTED', 'a network without IPv4 is not supported');
+  const { isolated } = bridgeOptions(request.Options ?? {});
+  if (isolated.size > 0 && !request.Internal)
+    throw new DrydockError(
+      'ERR_NETWORK_OPTIONS',
+      "gateway mode 'isolated' can only be used for an internal network",
+    );
+  if (!wantsIPv4(request) && !wantsIPv6(request)) throw invalid('IPv4 or IPv6 must be enabled');
 }
 
 function subnetOf(configs: IpamConfig[], { used, pools }: NetworkFacts): SubnetConfig {
@@ -202,7 +214,27 @@ function subnet6Of(configs: IpamConfig[], facts: NetworkFacts): SubnetConfig {
     );
   const gateway = asked.Gateway ? canonicalAddress6(asked.Gateway) : first;
   if (!contains6(subnet, gateway)) throw badIpam(`invalid gateway ${gateway}: ${notIn(subnet, true)}`);
-  return { Subnet: subnet, Gateway: gateway };
+  return { Subnet: subnet, Gateway: gateway, ...restrictions6(asked, subnet) };
+}
+
+function restrictions6(
+  asked: IpamConfig,
+  subnet: string,
+): Pick<IpamConfig, 'IPRange' | 'AuxiliaryAddresses'> {
+  const found: Pick<IpamConfig, 'IPRange' | 'AuxiliaryAddresses'> = {};
+  if (asked.IPRange) {
+    const range = parseRange6(asked.IPRange);
+    if (range.prefix < Number(subnet.split('/')[1]) || !contains6(subnet, range.subnet.split('/')[0]!))
+      throw badIpam(`invalid ip-range ${asked.IPRange}: parent subnet ${subnet} doesn't contain ip-range`);
+    found.IPRange = range.subnet;
+  }
+  const reserved = Object.entries(asked.AuxiliaryAddresses ?? {}).map(([name, text]) => {
+    if (!isIPv6(text) || !contains6(subnet, text))
+      throw badIpam(`invalid auxiliary address ${name}: ${notIn(subnet, isIPv6(text))}`);
+    return [name, canonicalAddress6(text)];
+  });
+  if (reserved.length > 0) found.AuxiliaryAddresses = Object.fromEntries(reserved);
+  return found;
 }
 
 function badIpam(message: string): DrydockError {
@@ -216,19 +248,40 @@ function notIn(subnet: string, isAddress: boolean): string {
 /** An IPv6 subnet is a wish for IPv6, as --ipv6 is: dockerd would keep the subnet and use it for nothing. */
 function wantsIPv6(request: CreateNetworkRequest): boolean {
   return (
-    request.EnableIPv6 === true || (request.IPAM?.Config ?? []).some((config) => config.Subnet?.includes(':'))
+    (request.EnableIPv6 ?? familyOption(request, 6)) === true ||
+    (request.IPAM?.Config ?? []).some((config) => config.Subnet?.includes(':'))
   );
 }
 
-/** The subnets of a bridge network: one of IPv4, and one of IPv6 when that is on. */
-function subnets(request: CreateNetworkRequest, facts: NetworkFacts): SubnetConfig[] {
+function wantsIPv4(request: CreateNetworkRequest): boolean {
+  return (request.EnableIPv4 ?? familyOption(request, 4)) !== false;
+}
+
+/** What the driver's options say of a family, for clients that can't say it otherwise. */
+function familyOption({ Options }: CreateNetworkRequest, family: 4 | 6): boolean | undefined {
+  const name = ENABLE_OPTIONS[family];
+  const text = Options?.[name];
+  if (text === undefined) return undefined;
+  const value = goBool(text);
+  if (value === undefined) throw invalid(`driver-opt ${JSON.stringify(name)} is not a valid bool`);
+  return value;
+}
+
+/** The subnets of a bridge network: one of each family that is on. */
+function subnets(request: CreateNetworkRequest, facts: NetworkFacts): NetworkRecord['ipam']['Config'] {
   const configs = request.IPAM?.Config ?? [];
   for (const config of configs) checkIpam(config);
   const of6 = configs.filter((config) => (config.Subnet ?? config.Gateway ?? '').includes(':'));
   const of4 = configs.filter((config) => !of6.includes(config));
   if (of4.length > 1 || of6.length > 1)
     throw new DrydockError('ERR_FORBIDDEN', "bridge driver doesn't support multiple subnets");
-  return [subnetOf(of4, facts), ...(wantsIPv6(request) ? [subnet6Of(of6, facts)] : [])];
+  const { isolated } = bridgeOptions(request.Options ?? {});
+  const shown = (family: 4 | 6, { Gateway, ...config }: SubnetConfig, asked: IpamConfig | undefined) =>
+    isolated.has(family) && !asked?.Gateway ? config : { ...config, Gateway };
+  return [
+    ...(wantsIPv4(request) ? [shown(4, subnetOf(of4, facts), of4[0])] : []),
+    ...(wantsIPv6(request) ? [shown(6, subnet6Of(of6, facts), of6[0])] : []),
+  ];
 }
 
 function checkIpam(config: IpamConfig): void {

@@ -247,7 +247,10 @@ export class NetworkService {
 
   /** Addresses of the name servers of a container's networks. */
   gateways(record: ContainerRecord): string[] {
-    return Object.keys(record.networks).flatMap((name) => configOf(this.find(name), 4)?.Gateway ?? []);
+    return Object.keys(record.networks).flatMap((name) => {
+      const network = this.find(name);
+      return (configOf(network, 4) ?? configOf(network, 6))?.Gateway ?? [];
+    });
   }
 
   /** Whether an address is on one of a container's own networks. */
@@ -287,12 +290,11 @@ export class NetworkService {
   #liveOf(record: NetworkRecord): Live {
     const existing = this.#live.get(record.id);
     if (existing) return existing;
-    const config = configOf(record, 4)!;
+    const config = configOf(record, 4);
     const config6 = configOf(record, 6);
     const options: NetworkOptions = {
       name: record.name,
-      subnet: config.Subnet,
-      gateway: config.Gateway,
+      ...(config && { subnet: config.Subnet, gateway: config.Gateway }),
       ...(config6 && { subnet6: config6.Subnet, gateway6: config6.Gateway }),
       internal: record.internal,
       isolated: bridgeOptions(record.options).apart,
@@ -301,7 +303,8 @@ export class NetworkService {
     const { mtuBytes } = bridgeOptions(record.options);
     if (mtuBytes || this.#deps.mtuBytes) options.mtuBytes = mtuBytes || this.#deps.mtuBytes;
     const network = this.#deps.createNetstack(options).then(async (made) => {
-      await made.setHostNames(Object.fromEntries(HOST_NAMES.map((name) => [name, made.gateway])));
+      const gateway = config ? made.gateway : config6!.Gateway;
+      await made.setHostNames(Object.fromEntries(HOST_NAMES.map((name) => [name, gateway])));
       return made;
     });
     const live: Live = { network, endpoints: new Map(), reserved: new Set() };
@@ -327,7 +330,7 @@ export class NetworkService {
       if (!live || !network) return [];
       const names: Record<string, string> = {};
       for (const { attachment, containerName } of live.endpoints.values()) {
-        names[attachment.address] = containerName;
+        if (attachment.address) names[attachment.address] = containerName;
         if (attachment.ipv6) names[attachment.ipv6.address] = containerName;
       }
       return [{ name: record.name, network, names }];
@@ -433,14 +436,25 @@ export class NetworkService {
       );
     const live = this.#liveOf(network);
     const names = dnsNames(record, asked);
+    const taken = [
+      ...live.reserved,
+      ...[...live.endpoints.values()].flatMap(({ attachment }) => [
+        attachment.address,
+        attachment.ipv6?.address ?? '',
+      ]),
+    ];
     const address =
-      before?.settings.IPAddress || asked.IPAMConfig?.IPv4Address || this.#restrictedAddress(network, live);
-    const address6 = before?.settings.GlobalIPv6Address || asked.IPAMConfig?.IPv6Address;
+      before?.settings.IPAddress || asked.IPAMConfig?.IPv4Address || restrictedAddress(network, 4, taken);
+    const address6 =
+      before?.settings.GlobalIPv6Address ||
+      asked.IPAMConfig?.IPv6Address ||
+      restrictedAddress(network, 6, taken);
+    const reserved = [address, address6].flatMap((each) => each || []);
     const mac = before?.settings.MacAddress || asked.MacAddress;
     const { interfaceName: wished, sysctls } = endpointOptions(asked);
     const interfaceName = before?.interfaceName ?? wished ?? this.#interfaceName(record.id, network);
     const metric = before?.metric ?? this.#metric(record, asked);
-    if (address) live.reserved.add(address);
+    for (const each of reserved) live.reserved.add(each);
     let attachment: Attachment;
     try {
       attachment = await (await live.network).attach({
@@ -455,7 +469,7 @@ export class NetworkService {
         ...(sysctls && { settings: sysctls(interfaceName) }),
       });
     } finally {
-      if (address) live.reserved.delete(address);
+      for (const each of reserved) live.reserved.delete(each);
     }
     const settings: EndpointSettings = {
       ...fixed,
@@ -472,12 +486,6 @@ export class NetworkService {
     };
     live.endpoints.set(record.id, { attachment, settings, containerName: record.name, metric });
     if (!before) this.#event('connect', network, { container: record.id });
-  }
-
-  /** The next address of a network with --ip-range or --aux-address; without them the stack chooses. */
-  #restrictedAddress(network: NetworkRecord, live: Live): string | undefined {
-    const taken = [...live.reserved, ...[...live.endpoints.values()].map((e) => e.attachment.address)];
-    return restrictedAddress(network, taken);
   }
 
   /** Endpoints of a running container, on all its networks. */

@@ -22,12 +22,21 @@ export function canonicalAddress6(address: string): string {
 
 /** Parses `fd00:1::/64` and clears the host bits. @throws ERR_BAD_PARAMETER */
 export function parseSubnet6(text: string): { subnet: string; prefix: number; first: string } {
+  return parseCidr6(text, 96);
+}
+
+/** The same for a part of a subnet, which may be a single address. */
+export function parseRange6(text: string): { subnet: string; prefix: number } {
+  return parseCidr6(text, 128);
+}
+
+function parseCidr6(text: string, prefixMax: number): ReturnType<typeof parseSubnet6> {
   const [address = '', bits = ''] = text.split('/');
   const prefix = Number(bits);
-  if (!isIPv6(address) || !/^\d{1,3}$/.test(bits) || prefix < 8 || prefix > 96)
+  if (!isIPv6(address) || !/^\d{1,3}$/.test(bits) || prefix < 8 || prefix > prefixMax)
     throw new DrydockError(
       'ERR_BAD_PARAMETER',
-      `invalid subnet ${text}: an IPv6 subnet of /8 to /96 is needed`,
+      `invalid subnet ${text}: an IPv6 subnet of /8 to /${prefixMax} is needed`,
     );
   const masked = groups(address).map((group, i) => {
     const keep = Math.min(16, Math.max(0, prefix - i * 16));
@@ -59,22 +68,33 @@ export function chooseSubnet6(used: readonly string[], pools: readonly AddressPo
   for (const { base, size } of pools) {
     if (!base.includes(':')) continue;
     const { subnet, prefix } = parseSubnet6(base);
-    const first = BigInt(`0x${hexOf(subnet.split('/')[0]!)}`);
+    const first = numberOf(subnet.split('/')[0]!);
     // More subnets than can be in use need not be looked at.
     const count = Math.min(2 ** (size - prefix), used.length + 1);
     for (let i = 0; i < count; i++) {
-      const hex = (first + (BigInt(i) << BigInt(128 - size))).toString(16).padStart(32, '0');
-      const candidate = parseSubnet6(`${hex.match(/.{4}/g)!.join(':')}/${size}`).subnet;
+      const candidate = parseSubnet6(
+        `${addressOf(first + (BigInt(i) << BigInt(128 - size)))}/${size}`,
+      ).subnet;
       if (!used.some((other) => overlaps6(other, candidate))) return candidate;
     }
   }
   return undefined;
 }
 
-const hexOf = (address: string): string =>
-  groups(address)
-    .map((group) => group.toString(16).padStart(4, '0'))
-    .join('');
+/** Addresses of a subnet, in order. */
+export function* addressesOf6({ subnet, prefix }: { subnet: string; prefix: number }): Generator<string> {
+  const first = numberOf(subnet.split('/')[0]!);
+  const end = first + (1n << BigInt(128 - prefix));
+  for (let address = first; address < end; address++) yield canonicalAddress6(addressOf(address));
+}
+
+function numberOf(address: string): bigint {
+  return groups(address).reduce((sum, group) => (sum << 16n) | BigInt(group), 0n);
+}
+
+function addressOf(number: bigint): string {
+  return number.toString(16).padStart(32, '0').match(/.{4}/g)!.join(':');
+}
 
 /** A unique local /64 that nobody else has (RFC 4193, 3.2.2: 40 random bits and a subnet). */
 export function randomSubnet6(rng: Rng): string {

@@ -148,6 +148,57 @@ describeE2e('network', () => {
     await docker.ok(['network', 'rm', network]);
   });
 
+  it('a network without IPv4 has names, ports and the way out by IPv6 alone', async () => {
+    const network = uniqueName('six');
+    const made = await docker.api('POST', '/v1.48/networks/create', {
+      Name: network,
+      EnableIPv4: false,
+      EnableIPv6: true,
+    });
+    expect(made.status, made.body).toBe(201);
+    const web = await serve('--network', network, '-p', '80');
+    const { NetworkSettings } = await docker.inspect<{
+      NetworkSettings: { Networks: Record<string, Record<string, string>> };
+    }>(web);
+    const { GlobalIPv6Address, IPAddress, Gateway } = NetworkSettings.Networks[network]!;
+    expect([IPAddress, Gateway]).toEqual(['', '']);
+    expect(await docker.ok(['exec', web, 'cat', '/proc/net/route'])).not.toContain('eth0');
+    const lookup = `require('dns').lookup('${web}',{all:true},(e,x)=>console.log(e?e.code:JSON.stringify(x)))`;
+    expect(await node(lookup, '--network', network)).toBe(
+      JSON.stringify([{ address: GlobalIPv6Address, family: 6 }]),
+    );
+    const visit = `fetch('http://${web}/a').then(r=>r.text()).then(t=>console.log(t.split(' to ')[0]))`;
+    expect(await node(visit, '--network', network)).toBe('served /a');
+    const published = (await docker.ok(['port', web, '80'])).split('\n');
+    for (const place of published)
+      expect((await curl(`http://${place.replace('0.0.0.0', '127.0.0.1')}/x`)).stdout).toContain('served /x');
+    const server = createServer((socket) => socket.end('from the host')).listen(0, '::1');
+    await new Promise((resolve) => server.once('listening', resolve));
+    const { port } = server.address() as AddressInfo;
+    const client = `require('net').connect(${port},'host.docker.internal').on('data',d=>console.log(''+d)).on('error',e=>console.log(e.code))`;
+    expect(await node(client, '--network', network)).toBe('from the host');
+    server.close();
+    await docker.removeAll();
+    await docker.ok(['network', 'rm', network]);
+  });
+
+  it('an isolated network shows no gateway, resolves names and leads nowhere', async () => {
+    const network = uniqueName('isolated');
+    const option = 'com.docker.network.bridge.gateway_mode_ipv4=isolated';
+    const open = await docker.run(['network', 'create', '-o', option, network]);
+    expect(open.stderr).toContain("gateway mode 'isolated' can only be used for an internal network");
+    await docker.ok(['network', 'create', '--internal', '-o', option, network]);
+    expect(
+      await docker.ok(['network', 'inspect', '-f', '{{range .IPAM.Config}}{{.Gateway}}{{end}}', network]),
+    ).toBe('');
+    const web = await serve('--network', network);
+    const visit = `fetch('http://${web}/a').then(r=>r.text()).then(t=>console.log(t.split(' to ')[0]))`;
+    expect(await node(visit, '--network', network)).toBe('served /a');
+    expect(await docker.ok(['exec', web, 'cat', '/proc/net/route'])).not.toMatch(/^eth0\t00000000/m);
+    await docker.removeAll();
+    await docker.ok(['network', 'rm', network]);
+  });
+
   it('an endpoint has its interface name, settings and link-local address; a later network may take the default route', async () => {
     const [first, second] = [uniqueName('first'), uniqueName('second')];
     for (const network of [first, second]) await docker.ok(['network', 'create', network]);

@@ -304,12 +304,13 @@ export class FakeNetworks {
 
   readonly create = async (options: NetworkOptions): Promise<Network> => {
     this.open++;
-    const base = options.subnet.split('/')[0]!.replace(/\.\d+$/, '');
+    const { subnet = '198.18.0.0/16' } = options;
+    const base = subnet.split('/')[0]!.replace(/\.\d+$/, '');
     let next = 2;
     // The services use these; zones, policies and the like are asked for by nobody here.
     const network: Partial<Network> = {
       name: options.name,
-      subnet: options.subnet,
+      subnet,
       gateway: options.gateway ?? `${base}.1`,
       attach: async (wish) => {
         this.attached.push(wish);
@@ -320,7 +321,7 @@ export class FakeNetworks {
         const attachment: Attachment = {
           interfaceName: wish.interfaceName,
           address: wish.address ?? `${base}.${next++}`,
-          prefixLength: Number(options.subnet.split('/')[1]),
+          prefixLength: Number(subnet.split('/')[1]),
           gateway: `${base}.1`,
           mac: wish.mac ?? '02:42:ac:11:00:02',
           setNames: async () => {},
