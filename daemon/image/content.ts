@@ -171,7 +171,7 @@ export class BlobWriter {
 }
 
 /** Which blobs were not synced, and in which run of the machine that was. */
-interface FreshFile {
+export interface FreshFile {
   bootId: string;
   digests: string[];
 }
@@ -185,6 +185,9 @@ export class ContentStore implements Unsynced {
   readonly #sync: DelayedSync;
   readonly #log: Log;
   readonly #fresh = new Set<string>();
+  /** Blobs that had not come to the disk when the machine stopped. */
+  readonly #lost = new Set<string>();
+  #isFreshLost = false;
   #writing: Promise<void> = Promise.resolve();
 
   constructor(parts: { root: string; bootId: string; sync: DelayedSync; log: Log }) {
@@ -203,6 +206,7 @@ export class ContentStore implements Unsynced {
     await mkdir(this.folder, { recursive: true, mode: 0o700 });
     // Not written whole only by a crash of the machine: then any blob may be concerned.
     const fresh = await readJson<FreshFile>(this.#freshPath).catch(() => 'damaged' as const);
+    this.#isFreshLost = fresh === 'damaged';
     const digests = fresh === 'damaged' ? await this.list() : (fresh?.digests ?? []);
     for (const digest of digests) {
       if (fresh === 'damaged' || fresh?.bootId !== this.#bootId) await this.#removeDamaged(digest);
@@ -212,7 +216,13 @@ export class ContentStore implements Unsynced {
     if (this.unsynced()) this.#sync.soon();
   }
 
+  /** Whether a blob that is not here was lost with the machine's power, and not by anybody's doing. */
+  isLost(digest: string): boolean {
+    return this.#isFreshLost || this.#lost.has(digest);
+  }
+
   async #removeDamaged(digest: string): Promise<void> {
+    this.#lost.add(digest);
     if (!(await this.has(digest))) return;
     const hash = createHash('sha256');
     for await (const chunk of this.stream(digest)) hash.update(chunk as Buffer);

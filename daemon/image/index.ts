@@ -1,10 +1,10 @@
 /** Images and the root file systems of containers: opens what is in the data root and puts the parts together. */
-import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, statfs } from 'node:fs/promises';
+import { mkdir, statfs } from 'node:fs/promises';
 import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
+import { bootId } from '../store/boot-id.ts';
 import { ContentStore } from './content.ts';
 import { DelayedSync } from './delayed-sync.ts';
 import { LAYER_BYTES_MAX } from './extract.ts';
@@ -124,12 +124,6 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
       await overlay?.close();
     },
   };
-}
-
-/** Names this run of the machine; where the system does not tell, no two runs are the same. */
-async function bootId(): Promise<string> {
-  const text = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => randomUUID());
-  return text.trim();
 }
 
 function driverError(problem: string): DrydockError {

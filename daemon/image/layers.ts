@@ -25,6 +25,7 @@ import {
   unlink,
   writeFile,
 } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
 import { readJson, sweepTemporaries, writeJson } from '../store/durable.ts';
@@ -72,6 +73,8 @@ export class LayerStore implements Unsynced {
   readonly #log: Log;
   readonly #workers: FileWorkers;
   readonly #layers = new Map<string, LayerFile>();
+  /** Those that had not come to the disk when the machine stopped. */
+  readonly #lost = new Set<string>();
   /** Unpackings under way, by blob digest. */
   readonly #pending = new Map<string, Promise<Layer>>();
   readonly #bytesMax: number;
@@ -104,14 +107,14 @@ export class LayerStore implements Unsynced {
     await mkdir(`${this.#root}/l`, { recursive: true, mode: 0o700 });
     for (const name of await readdir(`${this.#root}/layers`)) {
       const folder = `${this.#root}/layers/${name}`;
-      const file = name.startsWith(TEMPORARY_PREFIX)
-        ? undefined
-        : await readJson<LayerFile>(`${folder}/layer.json`).catch(() => undefined);
-      const isWhole = file?.synced || file?.bootId === this.#bootId;
-      if (isWhole && file?.diffId === `sha256:${name}`) {
-        await sweepTemporaries(folder);
-        this.#layers.set(file.diffId, file);
-      } else await this.#sweepFolder(folder);
+      if (name.startsWith(TEMPORARY_PREFIX)) await this.#sweepFolder(folder);
+      else {
+        const file = await readLayerFile(folder, this.#bootId);
+        if (file) {
+          await sweepTemporaries(folder);
+          this.#layers.set(file.diffId, file);
+        } else this.#lost.add(`sha256:${name}`);
+      }
     }
     const links = new Set(await readdir(`${this.#root}/l`));
     for (const layer of this.#layers.values()) {
@@ -120,6 +123,16 @@ export class LayerStore implements Unsynced {
     for (const name of links) await unlink(`${this.#root}/l/${name}`);
     this.#sync.add(this);
     if (this.unsynced()) this.#sync.soon();
+  }
+
+  /** Whether a layer was lost with the machine's power. */
+  isLost(diffId: string): boolean {
+    return this.#lost.has(diffId);
+  }
+
+  /** Removes what is left of lost layers; before that, nothing else may need them. */
+  async discardLost(): Promise<void> {
+    for (const diffId of this.#lost) await this.#sweepFolder(this.#folder(diffId));
   }
 
   get syncPath(): string {
@@ -295,6 +308,13 @@ function lost(diffId: string): DrydockError {
     'ERR_LAYER_LOST',
     `the layer ${diffId} is not here any more: it was made on this machine with another storage driver, or its files were lost. Build the image again, or start the daemon with the driver that it was made with.`,
   );
+}
+
+/** Reads the record beside a layer's folder; undefined when its files can't be relied on in this run of the machine. */
+export async function readLayerFile(folder: string, bootId: string): Promise<LayerFile | undefined> {
+  const file = await readJson<LayerFile | null>(`${folder}/layer.json`).catch(() => undefined);
+  if (file?.diffId !== `sha256:${basename(folder)}`) return undefined;
+  return file.synced || file.bootId === bootId ? file : undefined;
 }
 
 /** How a file is compressed. @throws ERR_BAD_ARCHIVE for ways that we can't read */

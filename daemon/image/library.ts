@@ -69,18 +69,36 @@ export class Library {
   async open(): Promise<{ blobs: number; layers: number }> {
     const { content, layers, records } = this.parts;
     for (const record of records.list()) {
-      if (await content.has(record.id)) await this.#configOf(record.id);
-      else {
-        this.parts.log.warn({ id: record.id }, 'forgetting an image whose configuration is gone');
-        await this.#forget(record.id);
-      }
+      if (!(await content.has(record.id)))
+        await this.#giveUp(record.id, 'forgetting an image whose configuration is gone');
+      else if (await this.#hasLostLayers(record))
+        await this.#giveUp(
+          record.id,
+          'forgetting an image that had not come to the disk when the machine stopped',
+        );
+      else await this.#configOf(record.id);
     }
+    await layers.discardLost();
     const needed = this.#needed();
     const blobs = (await content.list()).filter((digest) => !needed.has(digest));
     const unused = layers.list().filter((diffId) => !needed.has(diffId));
     for (const digest of blobs) await content.delete(digest);
     for (const diffId of unused) await layers.delete(diffId);
     return { blobs: blobs.length, layers: unused.length };
+  }
+
+  async #giveUp(id: string, why: string): Promise<void> {
+    this.parts.log.warn({ id, names: this.parts.records.referencesOf(id) }, why);
+    await this.#forget(id);
+  }
+
+  /** Whether a layer is here in no form, by a loss of power: what else takes layers away is for fsck to tell. */
+  async #hasLostLayers({ layers }: ImageRecord): Promise<boolean> {
+    const { content, layers: unpacked } = this.parts;
+    for (const { diffId, blob } of layers)
+      if (!unpacked.get(diffId) && (unpacked.isLost(diffId) || content.isLost(blob.digest)))
+        if (!(await content.has(blob.digest))) return true;
+    return false;
   }
 
   /** Finds an image, and the name (in normal form) by which it was found. */

@@ -13,11 +13,12 @@ import { pipeline } from 'node:stream/promises';
 import { errorCode, errorMessage } from '#common/errors';
 import type { Progress } from '#common/progress';
 import type { ContainerRecord } from '../container/types.ts';
-import { hexOf } from '../image/content.ts';
-import type { LayerFile } from '../image/layers.ts';
+import { type FreshFile, hexOf } from '../image/content.ts';
+import { readLayerFile } from '../image/layers.ts';
 import { detachWithin } from '../image/overlay-driver.ts';
 import type { ImageRecord, LayerRecord } from '../image/records.ts';
 import { formatFamiliar, isDigest, parseReference } from '../image/reference.ts';
+import { bootId } from './boot-id.ts';
 import { isTemporary, readJson, writeJson } from './durable.ts';
 import { isDoomed } from './record-folder.ts';
 
@@ -100,6 +101,9 @@ class Check {
   readonly #images = new Map<string, ImageRecord>();
   /** Names by image, in familiar form. */
   readonly #names = new Map<string, string[]>();
+  /** Digests of blobs and layers that had not come to the disk when the machine stopped. */
+  readonly #unsynced = new Set<string>();
+  #bootId = '';
   /** Digests of blobs and layers that images and containers need. */
   readonly #needed = new Set<string>();
 
@@ -109,10 +113,14 @@ class Check {
   }
 
   async run(): Promise<void> {
+    this.#bootId = await bootId();
     await this.#readBlobs();
     for (const driverRoot of this.#driverRoots())
-      for (const name of await entries(join(driverRoot, 'layers')))
-        if ((await layerFile(join(driverRoot, 'layers', name)))?.isMade) this.#made.add(`sha256:${name}`);
+      for (const name of await entries(join(driverRoot, 'layers'))) {
+        const layer = await readLayerFile(join(driverRoot, 'layers', name), this.#bootId);
+        if (layer?.isMade) this.#made.add(layer.diffId);
+        if (!layer) this.#unsynced.add(`sha256:${name}`);
+      }
     await this.#readImages();
     await this.#readNames();
     await this.#temporaries(join(this.#root, 'image'));
@@ -150,6 +158,13 @@ class Check {
     for (const name of await entries(join(folder, 'ingest')))
       this.#leftover(join(folder, 'ingest', name), 'a blob that was being fetched or made');
     const names = await entries(join(folder, 'sha256'));
+    // As the next start reads it: where that can't be read, any blob may be concerned.
+    const fresh = await readJson<FreshFile>(join(folder, 'fresh.json')).catch(() => ({
+      bootId: '',
+      digests: names.map((name) => `sha256:${name}`),
+    }));
+    if (fresh && fresh.bootId !== this.#bootId)
+      for (const digest of fresh.digests) this.#unsynced.add(digest);
     let bytesOfAll = 0;
     for (const name of names) bytesOfAll += (await lstat(join(folder, 'sha256', name))).size;
     for (const name of names) {
@@ -164,6 +179,8 @@ class Check {
       this.checked.blobs++;
       this.checked.blobBytes += bytes;
       if (digest === `sha256:${name}`) this.#sound.add(digest);
+      else if (this.#unsynced.has(`sha256:${name}`))
+        this.#leftover(path, 'a blob that had not come to the disk when the machine stopped');
       else this.#damage(path, `its bytes have the digest ${digest}`, 'remove it', () => rm(path));
     }
   }
@@ -220,6 +237,10 @@ class Check {
     const path = join(this.#root, 'image/images', `${hexOf(record.id)}.json`);
     const names = this.#names.get(record.id) ?? [];
     const title = names.length > 0 ? names.join(', ') : record.id;
+    if (lost.every((digest) => this.#unsynced.has(digest))) {
+      this.#leftover(path, `the image ${title} had not come to the disk when the machine stopped`);
+      return;
+    }
     this.#damage(
       path,
       `the image ${title} needs what is missing or damaged: ${lost.join(', ')}`,
@@ -297,11 +318,11 @@ class Check {
   async #readLayers(driverRoot: string): Promise<void> {
     for (const name of await entries(join(driverRoot, 'layers'))) {
       const path = join(driverRoot, 'layers', name);
-      const layer = isDigest(`sha256:${name}`) ? await layerFile(path) : undefined;
+      const layer = await readLayerFile(path, this.#bootId);
       await this.#temporaries(path);
       this.checked.layers++;
-      if (!isDigest(`sha256:${name}`) || layer?.diffId !== `sha256:${name}`)
-        this.#leftover(path, 'a layer that was being unpacked or removed');
+      if (!layer)
+        this.#leftover(path, 'a layer that was being unpacked or removed, or had not come to the disk');
       else if (!this.#needed.has(layer.diffId)) this.#leftover(path, 'a layer that nothing needs');
     }
   }
@@ -340,11 +361,6 @@ class Check {
     }
     return records;
   }
-}
-
-/** What is known of an unpacked layer; undefined when it is not whole. */
-function layerFile(folder: string): Promise<LayerFile | undefined> {
-  return readJson<LayerFile>(join(folder, 'layer.json')).catch(() => undefined);
 }
 
 /** Whether a folder holds no volume's files: then it is one that was being made. */
