@@ -5,14 +5,16 @@
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { consoleSteps, fences, outputPattern, runSteps } from '../support/e2e/console-block.ts';
 import { TestDaemon } from '../support/e2e/daemon.ts';
-import { type Installed, installPackage } from '../support/e2e/installed.ts';
+import { type Installed, installNode, installPackage, OTHER_NODES } from '../support/e2e/installed.ts';
 import { litterOf } from '../support/e2e/litter.ts';
 import { describeE2e } from '../support/e2e/session.ts';
+import { E2E_NEEDS } from '../support/e2e/shared-daemon.ts';
+import { lacking } from '../support/requirements.ts';
 
 const root = new URL('../../', import.meta.url);
 const read = (path: string): string => readFileSync(new URL(path, root), 'utf8');
@@ -30,37 +32,24 @@ const tours = pages.filter((path) => consoleSteps(read(path)).length > 0);
 /** Largest packed package: what is above is a file that does not belong there. */
 const PACKED_BYTES_MAX = 1_300_000;
 
+/** Where the tests' own Node is, and the packages of others. */
+const nodes = [process.version, ...OTHER_NODES];
+const scratch = mkdtempSync(join(tmpdir(), 'drydock-docs-'));
+let installed: Installed;
+
+beforeAll(async () => {
+  if (!lacking(...E2E_NEEDS)) installed = await installPackage();
+});
+afterAll(() => {
+  installed?.remove();
+  rmSync(scratch, { recursive: true, force: true });
+});
+
 describeE2e('the package', () => {
-  let installed: Installed;
-  let daemon: TestDaemon;
-
-  beforeAll(async () => {
-    installed = await installPackage();
-    daemon = await TestDaemon.launch(undefined, [], { entry: installed.entry });
-  });
-  afterAll(async () => {
-    const code = await daemon.stop();
-    const litter = litterOf(daemon.address);
-    TestDaemon.forget(daemon.address);
-    installed.remove();
-    expect([code, litter]).toEqual([0, []]);
-  });
-
   it('installs without scripts and without a warning, and is small', () => {
     const complaints = installed.warnings.split('\n').filter((line) => /EBADENGINE|deprecated/.test(line));
     expect(complaints).toEqual([]);
     expect(installed.packedBytes).toBeLessThan(PACKED_BYTES_MAX);
-  });
-
-  it('gives npx drydock', () => {
-    const { version } = JSON.parse(read('package.json')) as { version: string };
-    const { stdout } = spawnSync('npx', ['--no-install', 'drydock', 'version'], {
-      cwd: installed.folder,
-      encoding: 'utf8',
-    });
-    expect(stdout).toBe(
-      `drydock ${version} (node ${process.version}, ${process.platform} ${process.arch})\n`,
-    );
   });
 
   it('has libraries with types that a strict compiler accepts, and that load', () => {
@@ -84,32 +73,64 @@ console.log([make, mountFolder, mountStatus, openDaemon, addresses].map((value) 
     const ran = node('use.js');
     expect(`${ran.stdout}${ran.stderr}`).toBe('function,function,function,function,function\n');
   });
+});
 
-  it('is used by the examples as by any other program', () => {
-    const folder = join(installed.folder, 'examples');
-    cpSync(new URL('examples', root), folder, { recursive: true });
-    // Files by name, since Node's lines differ in what a folder means to --test; and in the reporter for a pipe.
-    const files = readdirSync(folder).filter((file) => file.endsWith('.test.mjs'));
-    const paths = files.map((file) => join('examples', file));
-    const ran = spawnSync(process.execPath, ['--test', '--test-reporter=tap', ...paths], {
+describeE2e.each(nodes)('the package under Node %s', (version) => {
+  const isOwn = version === process.version;
+  let folder: string;
+  let daemon: TestDaemon;
+  let PATH: string;
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(scratch, 'node-'));
+    const nodeFolder = isOwn ? dirname(process.execPath) : await installNode(version, folder);
+    PATH = [installed.binFolder, nodeFolder, process.env.PATH].join(':');
+    const options = { entry: installed.entry, node: join(nodeFolder, 'node') };
+    daemon = await TestDaemon.launch(undefined, [], options);
+  });
+  afterAll(async () => {
+    const code = await daemon.stop();
+    const litter = litterOf(daemon.address);
+    TestDaemon.forget(daemon.address);
+    expect([code, litter]).toEqual([0, []]);
+  });
+
+  it('gives npx drydock', () => {
+    const { version: drydock } = JSON.parse(read('package.json')) as { version: string };
+    const { stdout } = spawnSync('npx', ['--no-install', 'drydock', 'version'], {
       cwd: installed.folder,
       encoding: 'utf8',
+      env: { ...process.env, PATH },
+    });
+    const shown = `v${version.replace('v', '')}, ${process.platform} ${process.arch}`;
+    expect(stdout).toBe(`drydock ${drydock} (node ${shown})\n`);
+  });
+
+  it('is used by the examples as by any other program', () => {
+    const examples = join(installed.folder, 'examples');
+    cpSync(new URL('examples', root), examples, { recursive: true });
+    // Files by name, since Node's lines differ in what a folder means to --test; and in the reporter for a pipe.
+    const files = readdirSync(examples).filter((file) => file.endsWith('.test.mjs'));
+    const paths = files.map((file) => join('examples', file));
+    const ran = spawnSync('node', ['--test', '--test-reporter=tap', ...paths], {
+      cwd: installed.folder,
+      encoding: 'utf8',
+      env: { ...process.env, PATH },
     });
     expect(ran.stdout).toMatch(/^# pass [4-9]$/m);
     expect(ran.stdout).toMatch(/^# fail 0$/m);
   });
 
-  it.each(tours)('%s: every command prints what the page says', async (path) => {
-    const folder = mkdtempSync(join(tmpdir(), 'drydock-docs-'));
-    const env = daemon.environment({ PATH: `${installed.binFolder}:${process.env.PATH}`, NO_COLOR: '1' });
+  it.each(isOwn ? tours : ['README.md'])('%s: every command prints what the page says', async (path) => {
+    const cwd = mkdtempSync(join(folder, 'tour-'));
+    const env = daemon.environment({ PATH, NO_COLOR: '1' });
     try {
       const steps = consoleSteps(read(path));
-      const printed = await runSteps(steps, { cwd: folder, env });
+      const printed = await runSteps(steps, { cwd, env });
       for (const [at, { command, output }] of steps.entries())
         expect(printed[at], `$ ${command}`).toMatch(outputPattern(output));
     } finally {
       await daemon.removeAll();
-      rmSync(folder, { recursive: true, force: true });
     }
   });
 });

@@ -89,8 +89,8 @@ describe.skipIf(lacking(...needs))('a virtual machine', () => {
         const output = await runGuest({
           version,
           initrd,
-          netdev: netdev(path, listening.url),
-          mac,
+          memoryMib: 160,
+          network: { netdev: netdev(path, listening.url), mac },
           timeoutMs: BOOT_MS_MAX,
         });
         const leases = await network.leases();

@@ -33,6 +33,8 @@ export interface DaemonStart {
   env?: Record<string, string>;
   /** Another program than this tree's. */
   entry?: string;
+  /** Another Node than that of the tests. */
+  node?: string;
   /** A command that becomes the daemon's process. */
   wrapper?: string[];
 }
@@ -210,9 +212,14 @@ export class TestDaemon extends Docker {
   static spawnProcess(
     address: DaemonAddress,
     args: string[] = [],
-    { env = {}, entry = compiledEntry('daemon/bin'), wrapper = [] }: DaemonStart = {},
+    {
+      env = {},
+      entry = compiledEntry('daemon/bin'),
+      node = process.execPath,
+      wrapper = [],
+    }: DaemonStart = {},
   ): TestDaemon {
-    const [command = process.execPath, ...before] = [...wrapper, process.execPath];
+    const [command = node, ...before] = [...wrapper, node];
     const child = spawn(
       command,
       [

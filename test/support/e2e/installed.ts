@@ -8,6 +8,17 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
+/** Other versions of Node that the package promises to run with, as packages of npm. */
+export const OTHER_NODES: readonly string[] = ['22.23.3', '24.21.0'];
+
+/** Installs a version of Node, from npm's cache where it is there. @returns the folder that has `node` */
+export async function installNode(version: string, folder: string): Promise<string> {
+  const name = `node-${process.platform}-${process.arch}`;
+  const flags = ['--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', '--no-save'];
+  await run('npm', ['install', '--prefix', folder, ...flags, `${name}@${version}`]);
+  return join(folder, 'node_modules', name, 'bin');
+}
+
 /** An installed package. */
 export interface Installed {
   /** The folder with its `node_modules`. */
