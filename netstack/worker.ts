@@ -17,6 +17,7 @@ import { cryptoRng, seededRng } from '#common/rng';
 import type { Closable } from './flow/host.ts';
 import { Guests } from './guests.ts';
 import { Handles } from './handles.ts';
+import { calls } from './host/calls.ts';
 import { NativeHost } from './host/native.ts';
 import { Poller } from './host/poller.ts';
 import { Captures } from './link/captures.ts';
@@ -74,6 +75,7 @@ class NetworkThread {
     this.#settings = settings;
     this.#stopFlag = new Int32Array(settings.stop);
     const log = portLog(settings.port, {});
+    log.debug({ calls: calls.kind }, 'system calls that come several at a time');
     const now = (): number => this.#now;
     const uplinkMac = settings.gatewayMac;
     this.#policy = new EgressRules(now, ({ at: _at, count: _count, ...flow }) => {
@@ -295,6 +297,7 @@ class NetworkThread {
     this.#switch.close();
     this.#captures.close();
     this.#poller.close();
+    calls.close();
     this.#settings.port.close();
   }
 

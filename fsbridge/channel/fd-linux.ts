@@ -1,18 +1,18 @@
 /**
  * The kernel's device as a channel: one thread that reads a request, handles it and writes the reply. Between requests
- * it stays awake for a moment (alertness.ts) and then sleeps in poll(2).
+ * it stays awake for a moment (common/alertness.ts) and then sleeps in poll(2).
  *
  * Nothing here returns to the event loop: a promise or a hop to another thread for each request would cost more than
  * the request. So whoever wants something of this thread sends it a request through the mount (notify/exchange.ts), or
  * cuts the connection.
  */
 
+import { Alertness } from '#common/alertness';
 import type { Clock } from '#common/clock';
 import { readRequest, waitRequest, writeReply } from '#common/native/fuse';
 import type { Memory } from '../memory.ts';
 import type { Session } from '../session.ts';
 import { EAGAIN, EINTR, ENODEV, ENOENT } from '../wire/errno.ts';
-import { Alertness } from './alertness.ts';
 
 export interface LoopOptions {
   fd: number;

@@ -2,13 +2,13 @@
  * A file system of the caller's own at a mount point: any {@link HostFs}, such as MemoryFs, instead of a folder. The calling thread
  * blocks in the kernel until the end, so it is a worker or a program of its own.
  */
-import { availableParallelism } from 'node:os';
+
+import { ALERT_MS_MAX } from '#common/alertness';
 import { systemClock } from '#common/clock';
 import { DrydockError, errorMessage } from '#common/errors';
 import * as fuse from '#common/native/fuse';
 import { addressOf, errnoName } from '#common/native/libc';
 import type { HostFs } from '../backing/host-fs.ts';
-import { ALERT_MS_MAX } from '../channel/alertness.ts';
 import { serve } from '../channel/fd-linux.ts';
 import { allocate } from '../memory.ts';
 import { WRITE_BYTES_MAX } from '../ops/init.ts';
@@ -64,7 +64,7 @@ export function serveFs(options: ServeFsOptions): void {
       clock: systemClock,
       request,
       reply: allocate(WRITE_BYTES_MAX + HEADER_ROOM, addressOf),
-      alertMsMax: availableParallelism() > 1 ? ALERT_MS_MAX : 0,
+      alertMsMax: ALERT_MS_MAX,
       stopped: () => false,
       onStart: options.onStart ?? (() => {}),
     });

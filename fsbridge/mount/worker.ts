@@ -3,8 +3,8 @@
  * unmounted or it is told to stop, and frees everything. It never returns to its event loop in between.
  */
 import { writeSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
+import { ALERT_MS_MAX } from '#common/alertness';
 import { systemClock } from '#common/clock';
 import { errorMessage } from '#common/errors';
 import { threadId } from '#common/native/fanotify';
@@ -13,7 +13,6 @@ import { closeBacking, closeFd, openBacking } from '#common/native/fuse';
 import { addressOf } from '#common/native/libc';
 import { Jobs } from '../aside/jobs.ts';
 import { PosixFs } from '../backing/posix-linux.ts';
-import { ALERT_MS_MAX } from '../channel/alertness.ts';
 import { serve } from '../channel/fd-linux.ts';
 import { allocate } from '../memory.ts';
 import { parseEvents } from '../notify/events.ts';
@@ -81,7 +80,7 @@ function run(input: WorkerInput, tell: (message: WorkerMessage) => void): void {
       clock: systemClock,
       request,
       reply: allocate(WRITE_BYTES_MAX + HEADER_ROOM, addressOf),
-      alertMsMax: availableParallelism() > 1 ? ALERT_MS_MAX : 0,
+      alertMsMax: ALERT_MS_MAX,
       stopped: shared.stopped,
       onStart: () => tell({ kind: 'started' }),
     });

@@ -4,25 +4,39 @@
  */
 
 import { SyscallError } from '#common/errors';
+import * as datagrams from '#common/native/datagrams';
 import { EPOLLERR, EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
 import * as socketOptions from '#common/native/socket-options';
 import type { DatagramSink, HostDatagram, HostError } from '../flow/host.ts';
-import { get32, isMapped, isMulticastIpv4, isMulticastIpv6 } from '../wire/address.ts';
+import {
+  copyAddress,
+  get32,
+  isMapped,
+  isMulticastIpv4,
+  isMulticastIpv6,
+  sameAddress,
+} from '../wire/address.ts';
+import {
+  type BatchedReader,
+  type BatchedSender,
+  DATAGRAM_BYTES_MAX,
+  type ReadBatch,
+  sendBatch,
+} from './datagram-batch.ts';
 import { hostError, hostIcmpError } from './errors.ts';
 import type { HostNetworks } from './multicast.ts';
 import { Burst, type Poller } from './poller.ts';
+import { receiveBatch } from './receive-batch.ts';
 
 /** Queued errors read in one turn. */
 const ERRORS_PER_TURN = 64;
-/** Largest UDP payload, and a byte over. */
-const DATAGRAM_BYTES_MAX = 65536;
 
 // A thread's sockets take turns, so one buffer serves all of them.
 const buffer = new Uint8Array(new ArrayBuffer(DATAGRAM_BYTES_MAX));
-const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0, trafficClass: 0 };
-const queued: socket.ExtendedError = {
+const received: datagrams.Received = { addr: new Uint8Array(16), port: 0, ttl: 0, trafficClass: 0 };
+const queued: datagrams.ExtendedError = {
   errno: 0,
   origin: 0,
   type: 0,
@@ -37,13 +51,13 @@ export function drainErrors(
   fd: number,
   each: (
     error: NonNullable<ReturnType<typeof hostIcmpError>>,
-    peer: socket.Received,
+    peer: datagrams.Received,
     buf: Uint8Array,
     len: number,
   ) => void,
 ): void {
   for (let i = 0; i < ERRORS_PER_TURN; i++) {
-    const len = socket.receiveError(fd, buffer, 0, DATAGRAM_BYTES_MAX, received, queued);
+    const len = datagrams.receiveError(fd, buffer, 0, DATAGRAM_BYTES_MAX, received, queued);
     if (len < 0) return;
     const error = hostIcmpError(queued, errnoName(queued.errno));
     if (error) each(error, received, buffer, len);
@@ -53,6 +67,7 @@ export function drainErrors(
 /** Opens a UDP socket for {@link NativeHost}. */
 export function openNativeDatagram(
   poller: Poller,
+  reads: ReadBatch,
   networks: HostNetworks,
   family: 4 | 6,
   addr: Uint8Array | undefined,
@@ -65,7 +80,7 @@ export function openNativeDatagram(
     fd = socket.openSocket(family, 'datagram');
     socketOptions.setDatagramOptions(fd, family);
     socket.bind(fd, addr ?? (family === 4 ? ANY_V4 : ANY_V6), addr ? addrOff : 0, port);
-    const datagram = new NativeDatagram(fd, family, socket.localPort(fd), poller, networks, sink);
+    const datagram = new NativeDatagram(fd, family, socket.localPort(fd), poller, reads, networks, sink);
     poller.watch(fd, EPOLLIN, (mask) => datagram.events(mask));
     return datagram;
   } catch (error) {
@@ -78,13 +93,17 @@ export function openNativeDatagram(
 const ANY_V4: Uint8Array = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0);
 const ANY_V6: Uint8Array = new Uint8Array(16);
 
-class NativeDatagram implements HostDatagram {
+class NativeDatagram implements HostDatagram, BatchedSender, BatchedReader {
   readonly port: number;
   readonly #family: 4 | 6;
   readonly #poller: Poller;
   readonly #sink: DatagramSink;
+  readonly #reads: ReadBatch;
   readonly #burst: Burst;
   #fd: number;
+  /** Where the last datagram went without an error: what follows it there may wait for others to be sent with. */
+  readonly #proven: Uint8Array = new Uint8Array(16);
+  #provenPort = -1;
   #ttl = 0;
   #trafficClass = 0;
   #drainWaits = false;
@@ -97,9 +116,11 @@ class NativeDatagram implements HostDatagram {
     family: 4 | 6,
     port: number,
     poller: Poller,
+    reads: ReadBatch,
     networks: HostNetworks,
     sink: DatagramSink,
   ) {
+    this.#reads = reads;
     this.#networks = networks;
     this.#fd = fd;
     this.#family = family;
@@ -109,24 +130,46 @@ class NativeDatagram implements HostDatagram {
     this.#burst = new Burst(poller);
   }
 
-  events(mask: number): void {
-    if (mask & EPOLLERR) this.#drain();
-    if (mask & EPOLLIN) this.#burst.run(this.#readOne);
+  get fd(): number {
+    return this.#fd;
   }
 
-  readonly #readOne = (): boolean => {
-    if (this.#fd < 0) return false;
-    const len = socket.receiveFrom(this.#fd, buffer, 0, DATAGRAM_BYTES_MAX, received);
-    if (len >= 0) {
-      const { addr, port, ttl, trafficClass } = received;
-      this.#sink.datagram(buffer, 0, len, addr, 0, port, ttl, trafficClass);
-      return true;
+  events(mask: number): void {
+    if (mask & EPOLLERR) this.#drain();
+    if ((mask & EPOLLIN) === 0) return;
+    const expected = this.#burst.expected();
+    if (expected === 1) this.#reads.add(this);
+    else this.#readAlone(expected);
+  }
+
+  /** Reads several datagrams of a busy socket. */
+  #readAlone(expected: number): void {
+    let count = 0;
+    while (count < expected && this.#fd >= 0) {
+      const len = datagrams.receiveFrom(this.#fd, buffer, 0, DATAGRAM_BYTES_MAX, received);
+      if (!this.#take(len < 0 ? -socket.socketErrno() : len, buffer, 0, received)) break;
+      count++;
     }
+    this.#burst.came(count);
+  }
+
+  came(length: number, buf: Uint8Array, off: number, from: datagrams.Received): void {
+    this.#burst.came(this.#take(length, buf, off, from) ? 1 : 0);
+  }
+
+  /** Takes what a call has brought; false: there was nothing. */
+  #take(
+    length: number,
+    buf: Uint8Array,
+    off: number,
+    { addr, port, ttl, trafficClass }: datagrams.Received,
+  ): boolean {
+    if (length >= 0) this.#sink.datagram(buf, off, length, addr, 0, port, ttl, trafficClass);
     // An ICMP error is also told as the errno of the next call, once; the queue has the whole story.
-    if (errnoName(socket.socketErrno()) === 'EAGAIN') return false;
-    this.#drain();
+    else if (errnoName(-length) === 'EAGAIN') return false;
+    else this.#drain();
     return true;
-  };
+  }
 
   #drain(): void {
     if (this.#fd < 0) return;
@@ -146,6 +189,18 @@ class NativeDatagram implements HostDatagram {
     trafficClass: number,
   ): HostError | undefined {
     if (this.#fd < 0) return 'EPIPE';
+    if (
+      buf === receiveBatch.bytes &&
+      port === this.#provenPort &&
+      ttl === this.#ttl &&
+      trafficClass === this.#trafficClass &&
+      sameAddress(addr, addrOff, this.#proven, 0)
+    ) {
+      sendBatch.add(this, off, len, addr, addrOff, port);
+      return undefined;
+    }
+    // What waits goes first.
+    sendBatch.send();
     if (ttl !== this.#ttl) {
       socketOptions.setTtl(this.#fd, this.#family, ttl === 0 ? -1 : ttl);
       this.#ttl = ttl;
@@ -155,7 +210,20 @@ class NativeDatagram implements HostDatagram {
       this.#trafficClass = trafficClass;
     }
     if (isGroup(addr, addrOff)) return this.#sendToGroup(buf, off, len, addr, addrOff, port);
-    return this.#sendOne(buf, off, len, addr, addrOff, port);
+    const error = this.#sendOne(buf, off, len, addr, addrOff, port);
+    this.#provenPort = error ? -1 : port;
+    copyAddress(addr, addrOff, this.#proven, 0);
+    return error;
+  }
+
+  notSent(errno: number): boolean {
+    const code = errnoName(errno);
+    if (code === 'EAGAIN' || code === 'ENOBUFS') return false;
+    // The next one is sent at once, so that its error can be told.
+    this.#provenPort = -1;
+    if (!REPORTED_LATE.has(code)) return false;
+    this.#drainLater();
+    return true;
   }
 
   /** To a group on every network of the host; without any, by the system's own route. */
@@ -190,7 +258,7 @@ class NativeDatagram implements HostDatagram {
   ): HostError | undefined {
     // The first try may only report an earlier datagram's ICMP error; that datagram's fate is not this one's.
     for (let attempt = 0; attempt < 2; attempt++) {
-      if (socket.sendTo(this.#fd, buf, off, len, addr, addrOff, port) >= 0) return undefined;
+      if (datagrams.sendTo(this.#fd, buf, off, len, addr, addrOff, port) >= 0) return undefined;
       const code = errnoName(socket.socketErrno());
       // A full buffer drops, as any router's does.
       if (code === 'EAGAIN' || code === 'ENOBUFS') return undefined;
@@ -211,6 +279,7 @@ class NativeDatagram implements HostDatagram {
 
   close(): void {
     if (this.#fd < 0) return;
+    sendBatch.send();
     this.#endsSending?.();
     this.#poller.forget(this.#fd);
     socket.close(this.#fd);

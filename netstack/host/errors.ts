@@ -1,5 +1,5 @@
 /** From errno and queued ICMP errors (ip(7), IP_RECVERR) to the words of flow/host.ts. */
-import type { ExtendedError } from '#common/native/socket';
+import type { ExtendedError } from '#common/native/datagrams';
 import type { HostError, HostIcmpError } from '../flow/host.ts';
 
 const KNOWN: ReadonlySet<string> = new Set<HostError>([

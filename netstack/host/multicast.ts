@@ -8,6 +8,7 @@
  */
 import { networkInterfaces } from 'node:os';
 import { SyscallError } from '#common/errors';
+import * as datagrams from '#common/native/datagrams';
 import { EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
 import * as socket from '#common/native/socket';
@@ -24,7 +25,7 @@ const DATAGRAMS_PER_TURN = 32;
 const DATAGRAM_BYTES_MAX = 65_536;
 
 const buffer = new Uint8Array(new ArrayBuffer(DATAGRAM_BYTES_MAX));
-const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0, trafficClass: 0 };
+const received: datagrams.Received = { addr: new Uint8Array(16), port: 0, ttl: 0, trafficClass: 0 };
 
 /** An interface on which a family's groups can be had. */
 export interface GroupInterface {
@@ -161,7 +162,7 @@ class NativeGroup implements HostGroup {
 
   #read(fd: number): void {
     for (let i = 0; i < DATAGRAMS_PER_TURN; i++) {
-      const len = socket.receiveFrom(fd, buffer, 0, DATAGRAM_BYTES_MAX, received);
+      const len = datagrams.receiveFrom(fd, buffer, 0, DATAGRAM_BYTES_MAX, received);
       if (len < 0) {
         if (errnoName(socket.socketErrno()) === 'EAGAIN') return;
         continue;

@@ -29,6 +29,7 @@ import type {
   StreamSink,
 } from '../flow/host.ts';
 import { openNativeDatagram } from './datagram.ts';
+import { ReadBatch } from './datagram-batch.ts';
 import { hostError } from './errors.ts';
 import { HostNetworks, openNativeGroup } from './multicast.ts';
 import { openNativePing } from './ping.ts';
@@ -47,11 +48,13 @@ export class NativeHost implements Host {
   readonly #poller: Poller;
   readonly #log: Log;
   readonly #networks: HostNetworks;
+  readonly #reads: ReadBatch;
 
   /** @param now monotonic milliseconds, as of the loop's turn, for the age of what is known of networks. @param networks tests stand in for the system's. */
   constructor(poller: Poller, log: Log, now: () => number, networks?: HostNetworks) {
     this.#networks = networks ?? new HostNetworks(now);
     this.#poller = poller;
+    this.#reads = new ReadBatch(poller);
     this.#log = log;
   }
 
@@ -206,7 +209,7 @@ export class NativeHost implements Host {
     port: number,
     sink: DatagramSink,
   ): HostDatagram | HostError {
-    return openNativeDatagram(this.#poller, this.#networks, family, addr, addrOff, port, sink);
+    return openNativeDatagram(this.#poller, this.#reads, this.#networks, family, addr, addrOff, port, sink);
   }
 
   openGroup(addr: Uint8Array, addrOff: number, port: number, sink: DatagramSink): HostGroup | HostError {

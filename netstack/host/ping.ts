@@ -4,6 +4,7 @@
  */
 import { randomInt } from 'node:crypto';
 import { SyscallError } from '#common/errors';
+import * as datagrams from '#common/native/datagrams';
 import { openEchoSocket } from '#common/native/echo-socket';
 import { EPOLLERR, EPOLLIN } from '#common/native/epoll';
 import { errnoName } from '#common/native/libc';
@@ -25,7 +26,7 @@ const ECHO_REPLY = { 4: 0, 6: 129 } as const;
 const ECHO_REQUEST = { 4: 8, 6: 128 } as const;
 
 const buffer = new Uint8Array(new ArrayBuffer(PACKET_BYTES_MAX));
-const received: socket.Received = { addr: new Uint8Array(16), port: 0, ttl: 0, trafficClass: 0 };
+const received: datagrams.Received = { addr: new Uint8Array(16), port: 0, ttl: 0, trafficClass: 0 };
 
 /** Opens an echo socket for {@link NativeHost}. */
 export function openNativePing(poller: Poller, family: 4 | 6, sink: PingSink): HostPing | HostError {
@@ -93,7 +94,7 @@ class NativePing implements HostPing {
     // The first try may only report an earlier request's ICMP error (a traceroute has many under way); the queue of
     // errors, which the poller tells of, says whose it is.
     for (let attempt = 0; attempt < 2; attempt++) {
-      if (socket.sendTo(this.#fd, buffer, 0, end, addr, addrOff, 0) >= 0) return undefined;
+      if (datagrams.sendTo(this.#fd, buffer, 0, end, addr, addrOff, 0) >= 0) return undefined;
       const code = errnoName(socket.socketErrno());
       if (code === 'EAGAIN' || code === 'ENOBUFS') return undefined;
       if (attempt === 1 || !REPORTED_LATE.has(code)) return hostError(code);
@@ -105,7 +106,7 @@ class NativePing implements HostPing {
     if (mask & EPOLLERR) this.#drain();
     if (!(mask & EPOLLIN)) return;
     for (let i = 0; i < REPLIES_PER_TURN && this.#fd >= 0; i++) {
-      const len = socket.receiveFrom(this.#fd, buffer, 0, PACKET_BYTES_MAX, received);
+      const len = datagrams.receiveFrom(this.#fd, buffer, 0, PACKET_BYTES_MAX, received);
       if (len >= 0) this.#reply(len);
       else if (errnoName(socket.socketErrno()) === 'EAGAIN') return;
       else this.#drain();

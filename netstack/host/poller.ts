@@ -3,21 +3,15 @@
  * dispatched, and the kernel gives a closed number to the next socket at once; so every registration has a tag, and an
  * event that was collected for an earlier holder of the number is dropped.
  *
- * To fall asleep and be woken costs more than to look a few times whether an answer has come, as long as answers come
- * quickly. Whether they do is learnt from the last sleeps, so an idle or a slow network costs no looking.
+ * To fall asleep and be woken takes longer than most answers take to come: it looks for them for a moment before it sleeps,
+ * as long as that pays (common/alertness.ts).
  */
+import { ALERT_MS_MAX, Alertness } from '#common/alertness';
 import { Epoll } from '#common/native/epoll';
 import type { Readiness } from '#common/native/readiness';
 
 /** Most events that one wait brings. */
 const EVENTS_MAX = 256;
-/** How often the kernel is asked again before the thread sleeps. */
-const LOOKS = 12;
-/** A sleep that ended within this time would have been better spent looking. */
-const SHORT_SLEEP_MS = 0.05;
-/** Looking is given up after this many looks in vain, and taken up again after half as many short sleeps. */
-const CONFIDENCE_MAX = 8;
-
 /** Most things read from one descriptor in one turn, so that a busy one cannot starve the others. */
 const BURST_MAX = 64;
 
@@ -75,14 +69,17 @@ export class Poller {
   #nextTag = 1;
   #count = 0;
   #turn = 0;
-  /** How much recent experience speaks for looking before sleeping. */
-  #confidence = 0;
+  readonly #alertness: Alertness;
   #deferred: (() => void)[] = [];
   #resting: { fd: number; registration: Registration; until: number }[] = [];
 
-  /** @param readiness how the kernel is asked: epoll, or what stands in for it. */
-  constructor(readiness: Readiness = new Epoll(EVENTS_MAX)) {
+  /**
+   * @param readiness how the kernel is asked: epoll, or what stands in for it.
+   * @param alertMsMax for how long at most it looks before it sleeps.
+   */
+  constructor(readiness: Readiness = new Epoll(EVENTS_MAX), alertMsMax: number = ALERT_MS_MAX) {
     this.#readiness = readiness;
+    this.#alertness = new Alertness(alertMsMax);
   }
 
   /** @throws SyscallError */
@@ -149,19 +146,17 @@ export class Poller {
   /** Waits up to `timeoutMs` for events after a look in vain. @throws SyscallError */
   sleep(timeoutMs: number): void {
     if (timeoutMs <= 0) return;
-    if (this.#confidence >= CONFIDENCE_MAX / 2) {
-      for (let i = 1; i < LOOKS; i++) {
-        this.#count = this.#readiness.wait(0);
-        if (this.#count === 0) continue;
-        this.#confidence = Math.min(CONFIDENCE_MAX, this.#confidence + 1);
-        return;
-      }
-      this.#confidence--;
+    const sinceMs = performance.now();
+    let elapsedMs = 0;
+    while (this.#count === 0 && elapsedMs < this.#alertness.ms) {
+      this.#count = this.#readiness.wait(0);
+      elapsedMs = performance.now() - sinceMs;
     }
-    const before = performance.now();
-    this.#count = this.#readiness.wait(timeoutMs);
-    if (performance.now() - before > SHORT_SLEEP_MS) this.#confidence = Math.max(0, this.#confidence - 1);
-    else this.#confidence = Math.min(CONFIDENCE_MAX, this.#confidence + 1);
+    if (this.#count === 0) {
+      this.#count = this.#readiness.wait(timeoutMs);
+      elapsedMs = performance.now() - sinceMs;
+    }
+    this.#alertness.waited(elapsedMs);
   }
 
   /** Hands out what the last wait brought, and does what was deferred. */

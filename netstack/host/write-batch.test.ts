@@ -1,4 +1,5 @@
-import { afterEach, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { openCalls, singleCalls } from '#common/native/calls';
 import { close, read, socketPair, write } from '#common/native/socket';
 import { WriteBatch } from './write-batch.ts';
 
@@ -23,31 +24,36 @@ function add(batch: WriteBatch, fd: number, head: string, body?: string): void {
   batch.add(fd, first, 2, first.length - 2, second, 1, second ? second.length - 1 : 0);
 }
 
-it('writes nothing before it is flushed, then every frame in the order in which it came', () => {
-  const batch = new WriteBatch();
-  const one = pipe();
-  const other = pipe();
-  add(batch, one.near, 'a', 'bc');
-  add(batch, other.near, 'X');
-  add(batch, one.near, 'd');
-  write(one.near, Buffer.from('first '), 0, 6);
-  batch.flush();
-  expect(one.received()).toBe('first abcd');
-  expect(other.received()).toBe('X');
-  batch.flush();
-  write(one.near, Buffer.from('last'), 0, 4);
-  expect(one.received()).toBe('last');
-});
+const together = openCalls();
+afterAll(() => together.close());
 
-it('makes room by itself, for many frames and for large ones', () => {
-  const batch = new WriteBatch();
-  const { near, received } = pipe();
-  const frames = Array.from({ length: 100 }, (_, index) => `${index},`);
-  for (const frame of frames) add(batch, near, frame);
-  batch.flush();
-  expect(received()).toBe(frames.join(''));
-  const large = 'y'.repeat(2000);
-  for (let i = 0; i < 34; i++) add(batch, near, '', large);
-  batch.flush();
-  expect(received() === large.repeat(34)).toBe(true);
+describe.each([together, singleCalls])('by calls that are made $kind', (calls) => {
+  it('writes nothing before it is flushed, then every frame in the order in which it came', () => {
+    const batch = new WriteBatch(calls);
+    const one = pipe();
+    const other = pipe();
+    add(batch, one.near, 'a', 'bc');
+    add(batch, other.near, 'X');
+    add(batch, one.near, 'd');
+    write(one.near, Buffer.from('first '), 0, 6);
+    batch.flush();
+    expect(one.received()).toBe('first abcd');
+    expect(other.received()).toBe('X');
+    batch.flush();
+    write(one.near, Buffer.from('last'), 0, 4);
+    expect(one.received()).toBe('last');
+  });
+
+  it('makes room by itself, for many frames and for large ones', () => {
+    const batch = new WriteBatch(calls);
+    const { near, received } = pipe();
+    const frames = Array.from({ length: 100 }, (_, index) => `${index},`);
+    for (const frame of frames) add(batch, near, frame);
+    batch.flush();
+    expect(received()).toBe(frames.join(''));
+    const large = 'y'.repeat(2000);
+    for (let i = 0; i < 34; i++) add(batch, near, '', large);
+    batch.flush();
+    expect(received() === large.repeat(34)).toBe(true);
+  });
 });

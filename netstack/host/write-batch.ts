@@ -1,13 +1,15 @@
 /**
- * Small frames on their way to a thread's TAPs. They are copied aside and written in a row when the turn of the loop ends: a write
+ * Small frames on their way to a thread's TAPs. They are copied aside and written together when the turn of the loop ends: a write
  * wakes the program that waits for the frame, and that program, once awake, finds the frames behind it there already instead of
  * falling asleep before each of them.
  */
-import { write } from '#common/native/socket';
+import { CALLS_MAX, type Calls, singleCalls } from '#common/native/calls';
+import { addressIn } from '#common/native/memory';
+import { calls } from './calls.ts';
 
 /** Frames of at most this many bytes are gathered; for others the copy would cost more than it saves. */
 export const GATHERED_BYTES_MAX = 2048;
-const FRAMES_MAX = 64;
+const FRAMES_MAX: number = CALLS_MAX;
 const BATCH_BYTES: number = 64 * 1024;
 
 /** Frames in the order in which they were sent. */
@@ -16,8 +18,13 @@ export class WriteBatch {
   /** Descriptor and end of each frame. */
   readonly #fds = new Int32Array(FRAMES_MAX);
   readonly #ends = new Int32Array(FRAMES_MAX);
+  readonly #calls: Calls;
   #count = 0;
   #end = 0;
+
+  constructor(together: Calls = calls) {
+    this.#calls = together;
+  }
 
   /** Takes a frame of up to {@link GATHERED_BYTES_MAX} bytes, in two pieces as links get it. */
   add(
@@ -41,12 +48,16 @@ export class WriteBatch {
 
   /** Writes all of them. What a TAP does not take is lost, as on any wire. */
   flush(): void {
+    if (this.#count === 0) return;
+    const via = this.#count === 1 ? singleCalls : this.#calls;
+    const start = addressIn(this.#bytes, 0);
     let at = 0;
     for (let i = 0; i < this.#count; i++) {
       const end = this.#ends[i]!;
-      write(this.#fds[i]!, this.#bytes, at, end - at);
+      via.write(this.#fds[i]!, start + at, end - at);
       at = end;
     }
+    via.run();
     this.#count = 0;
     this.#end = 0;
   }

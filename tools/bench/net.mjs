@@ -3,6 +3,7 @@
 //   npm run bench:net                      everything, 3 rounds, table
 //   npm run bench:net -- --json            one JSON document and nothing else
 //   npm run bench:net -- --only 'TCP up' --rounds 5 --seconds 3 --peers drydock,pasta
+//   npm run bench:net -- --peers drydock,drydock-epoll      io_uring beside one system call each
 //   npm run bench:net -- --svg docs/network-bench.svg
 //   npm run bench:net -- --profile FOLDER  a CPU profile of our network's thread for each measure, and what is hottest in it
 //   npm run bench:net -- --against COMMIT  this tree against another commit of it
@@ -89,6 +90,7 @@ function summarise(samples) {
     max: Math.max(...values),
     samples: length,
     cpuPerGb: of('cpuPerGb'),
+    cpuUs: of('cpuUs'),
     p50Us: of('p50Us'),
     p99Us: of('p99Us'),
     descriptors: of('descriptors'),
@@ -153,9 +155,10 @@ function row({ measure, unit, peers: byPeer }, names) {
     const found = byPeer[name];
     if (!found) return '-';
     const extra = found.cpuPerGb !== undefined ? ` ${found.cpuPerGb.toFixed(2)}s/GB` : '';
+    const each = found.cpuUs !== undefined ? ` ${found.cpuUs.toFixed(1)}us CPU` : '';
     const tail = found.p99Us !== undefined ? ` ${Math.round(found.p50Us)}/${Math.round(found.p99Us)}us` : '';
     const left = found.descriptors !== undefined ? ` ${found.descriptors} descriptors` : '';
-    return `${number(found.median)} [${number(found.min)}-${number(found.max)}]${extra}${tail}${left}`;
+    return `${number(found.median)} [${number(found.min)}-${number(found.max)}]${extra}${each}${tail}${left}`;
   });
   return `${`${measure} (${unit})`.padEnd(40)}${cells.map((cell) => cell.padEnd(36)).join('')}`;
 }
@@ -164,7 +167,7 @@ const other = options.against && buildCommit(options.against);
 try {
   const wanted = options.peers?.split(',');
   const contenders = peers(root, other?.tree).filter(
-    (peer) => peer.available() && (!wanted || wanted.includes(peer.name)),
+    (peer) => peer.available() && (wanted ? wanted.includes(peer.name) : !peer.onDemand),
   );
   const chosen = measures.filter(({ name }) => name.includes(options.only));
   if (!options.json)

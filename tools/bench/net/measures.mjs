@@ -1,4 +1,4 @@
-// What is measured, each on a running peer. A measure gives {value, cpuPerGb?, p50Us?, p99Us?, descriptors?}.
+// What is measured, each on a running peer. A measure gives {value, cpuPerGb?, cpuUs?, p50Us?, p99Us?, descriptors?}.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net from 'node:net';
@@ -94,16 +94,22 @@ const probe = (mode, host, port, seconds, parallel) => [
   ...[process.execPath, local('probe.mjs'), mode, host, String(port), String(seconds), String(parallel)],
 ];
 
+/** Rate and times of what a probe does, with the CPU time of the peer's process for each. */
+async function rate(peer, [program, args]) {
+  const before = peer.pid ? cpuSeconds(peer.pid) : 0;
+  const { count, total, seconds, p50Us, p99Us } = JSON.parse(await output(program, args));
+  const cpuUs = peer.pid ? ((cpuSeconds(peer.pid) - before) * 1e6) / total : undefined;
+  return { value: count / seconds, p50Us, p99Us, ...(cpuUs !== undefined && { cpuUs }) };
+}
+
 const echo = (name, mode, parallel, unit) => ({
   name,
   mtu: 65520,
   unit,
   run: (peer, seconds) =>
-    withEcho(peer, async () => {
-      const command = inNetns(peer.netns, ...probe(mode, peer.gateway, ECHO_PORT, seconds, parallel));
-      const { count, seconds: elapsed, p50Us, p99Us } = JSON.parse(await output(...command));
-      return { value: count / elapsed, p50Us, p99Us };
-    }),
+    withEcho(peer, () =>
+      rate(peer, inNetns(peer.netns, ...probe(mode, peer.gateway, ECHO_PORT, seconds, parallel))),
+    ),
 });
 
 const withEcho = (peer, action) =>
@@ -179,11 +185,7 @@ const publishedEcho = (name, mode, parallel) => ({
       { serverNetns: peer.netns },
       [process.execPath, local('echo.mjs'), '0.0.0.0', String(IPERF_PORT)],
       /up/,
-      async () => {
-        const command = onHost(peer, ...probe(mode, '127.0.0.1', PUBLISHED.port, seconds, parallel));
-        const report = JSON.parse(await output(...command));
-        return { value: report.count / report.seconds, p50Us: report.p50Us, p99Us: report.p99Us };
-      },
+      () => rate(peer, onHost(peer, ...probe(mode, '127.0.0.1', PUBLISHED.port, seconds, parallel))),
     ),
 });
 

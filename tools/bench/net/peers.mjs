@@ -56,10 +56,11 @@ function end(child) {
 }
 
 /** A process of ours with one network in it, started as its own tree knows how: another commit's may have other names. */
-async function startOurs(root, settings) {
+async function startOurs(root, { env, ...settings }) {
   const self = join(root, 'tools/bench/net/drydock-peer.mjs');
   const child = spawn(process.execPath, [self, JSON.stringify({ root, ...settings })], {
     stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, ...env },
   });
   const [line] = await Promise.race([once(child.stdout, 'data'), once(child, 'close')]);
   const { gateway } = JSON.parse(line);
@@ -73,13 +74,13 @@ async function startOurs(root, settings) {
   };
 }
 
-/** We: one process with one network. `root` is a built tree. */
-const drydock = (name, root) => ({
+/** We: one process with one network. `root` is a built tree, `env` what its environment has besides. */
+const drydock = (name, root, env) => ({
   name,
   available: () => true,
   publishes: true,
   profiled: true,
-  start: (netns, mtu, published, profile) => startOurs(root, { netns, mtu, published, profile }),
+  start: (netns, mtu, published, profile) => startOurs(root, { netns, mtu, published, profile, env }),
 });
 
 const GUEST_OF_WIRE = '10.98.0.50/24';
@@ -277,12 +278,18 @@ const loopback = {
   },
 };
 
+/** We, with epoll and one system call each; only when asked for. */
+const withoutUring = (root) => ({
+  ...drydock('drydock-epoll', root, { DRYDOCK_IO_URING: '0' }),
+  onDemand: true,
+});
+
 export const peers = (root, against) => [
   drydock('drydock', root),
   drydockVm('drydock', root),
   ...(against
     ? [drydock('drydock (before)', against), drydockVm('drydock (before)', against)]
-    : [pasta, passt(root), slirp, dockerProxy, rootlesskit, veth, loopback]),
+    : [withoutUring(root), pasta, passt(root), slirp, dockerProxy, rootlesskit, veth, loopback]),
 ];
 
 let count = 0;

@@ -1,5 +1,6 @@
 // Measures round trips from inside a namespace, with blocking sockets called directly: a client of Node's own would measure
-// Node. Usage: probe.mjs rr|crr|udp HOST PORT SECONDS [PARALLEL]. Prints JSON: {count, seconds, p50Us, p99Us}.
+// Node. Usage: probe.mjs rr|crr|udp HOST PORT SECONDS [PARALLEL]. Prints JSON: {count, total, seconds, p50Us, p99Us}; the total
+// counts those of the warm-up too.
 import koffi from 'koffi';
 
 const [mode, host, port, seconds, parallel = '1'] = process.argv.slice(2);
@@ -37,6 +38,7 @@ const WARM_UP_NS = 1_000_000_000n;
 
 const times = [];
 let lost = 0;
+let total = 0;
 const begun = process.hrtime.bigint();
 const started = begun + WARM_UP_NS;
 const until = started + BigInt(Number(seconds) * 1e9);
@@ -48,6 +50,7 @@ for (let now = begun; now < until; ) {
   for (const fd of fds) send(fd, one, length, 0);
   for (const fd of fds) if (recv(fd, answer, 64, 0) <= 0) lost++;
   if (mode === 'crr') for (const fd of fds) close(fd);
+  total += batch;
   const then = process.hrtime.bigint();
   if (now >= started) times.push(Number(then - now) / 1000);
   now = then;
@@ -58,6 +61,7 @@ const quantile = (q) => times[Math.min(times.length - 1, Math.floor(times.length
 console.log(
   JSON.stringify({
     count: times.length * batch,
+    total,
     lost,
     seconds: elapsed,
     p50Us: quantile(0.5),
