@@ -22,6 +22,7 @@ export async function liveView(context: ApiContext, container: Container, sizes:
       log: container.log ? containers.logPath(container.id) : '',
     },
     driver: roots.driver,
+    places: roots.places(container.id),
     sizes: sizes ? await roots.sizes(container.id) : undefined,
   };
 }

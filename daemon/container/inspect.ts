@@ -10,6 +10,8 @@ export interface LiveView {
   execIds: string[] | null;
   paths: { resolv: string; hostname: string; hosts: string; log: string };
   driver: string;
+  /** Folders of its root. */
+  places: Record<string, string> | null;
   sizes?: { writableBytes: number; rootBytes: number } | undefined;
 }
 
@@ -140,7 +142,7 @@ export function inspectView(record: ContainerRecord, live: LiveView, labels: Sec
     AppArmorProfile: labels.apparmor,
     ExecIDs: live.execIds,
     HostConfig: hostConfigView(record),
-    GraphDriver: { Name: live.driver, Data: {} },
+    GraphDriver: { Name: live.driver, Data: live.places },
     ...(live.sizes && { SizeRw: live.sizes.writableBytes, SizeRootFs: live.sizes.rootBytes }),
     Mounts: mountsView(record),
     Config: { ...configView(record), Hostname: config.Hostname ?? '', Domainname: config.Domainname ?? '' },

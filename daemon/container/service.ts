@@ -9,6 +9,7 @@ import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
 import type { EventBus } from '../events/bus.ts';
+import { goBool } from '../go-text.ts';
 import type { Image, ImageStore, RootStore } from '../image/store.ts';
 import { collectMounts, inheritedMounts } from '../mounts/parse.ts';
 import type { MountService } from '../mounts/service.ts';
@@ -160,14 +161,14 @@ export class ContainerService {
     const { Type, Config = {} } = record.hostConfig.LogConfig ?? {};
     if (Type === 'none') return undefined;
     const local = Type === 'local';
-    const size = Config['max-size'] ?? (local ? LOCAL_LOG_SIZE : '-1');
+    const size = Config['max-size'] ?? (local ? LOCAL_LOG_SIZE : undefined);
     return new ContainerLog(
       this.logPath(record.id),
       {
         // The log drivers read their sizes as disks are sold, the buffer's as memory is (moby's daemon/logger).
-        sizeMax: size === '-1' ? Number.POSITIVE_INFINITY : sizeBytes(size, 1000),
+        sizeMax: size === undefined ? Number.POSITIVE_INFINITY : sizeBytes(size, 1000),
         filesMax: Number(Config['max-file'] ?? (local ? 5 : 1)),
-        compress: (Config.compress ?? String(local)) === 'true',
+        compress: goBool(Config.compress ?? String(local)) === true,
         ...(Config.mode === 'non-blocking' && { bufferMax: sizeBytes(Config['max-buffer-size'] ?? '1m') }),
         attributes: logAttributes(Config, {
           id: record.id,

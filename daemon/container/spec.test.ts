@@ -273,7 +273,14 @@ describe('what a create request may not say', () => {
       { HostConfig: { LogConfig: { Type: 'json-file', Config: { compress: 'true', 'max-file': '3' } } } },
       /compress cannot be true when max-file is less than 2 or max-size is not set/,
     ],
-    [{ HostConfig: { LogConfig: { Type: 'syslog' } } }, /no log driver named 'syslog' is registered/],
+    [
+      { HostConfig: { LogConfig: { Type: 'syslog' } } },
+      /error looking up logging plugin syslog: plugin "syslog" not found/,
+    ],
+    ...['-1', '0', 'big'].map((size): [CreateRequest, RegExp] => [
+      { HostConfig: { LogConfig: { Type: 'json-file', Config: { 'max-size': size } } } },
+      /failed to initialize logging driver: (invalid size: '(-1|big)'|max-size must be a positive number)/,
+    ]),
     [
       { HostConfig: { LogConfig: { Type: 'json-file', Config: { x: '1' } } } },
       /unknown log opt 'x' for json-file/,

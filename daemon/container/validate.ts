@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { cpus } from 'node:os';
 import { DrydockError } from '#common/errors';
-import { goSize } from '../go-text.ts';
+import { goBool, goSize } from '../go-text.ts';
 import { MEMORY_BYTES_MIN, NAME_LENGTH_MAX } from '../limits.ts';
 import type { JailDeviceRule } from '../runtime/runtime.ts';
 import { signalNumber } from './signals.ts';
@@ -253,14 +253,17 @@ function checkLogs(host: HostConfig): void {
   const type = host.LogConfig?.Type ?? '';
   if (type === '') return;
   const known = Object.hasOwn(LOG_OPTIONS, type) ? LOG_OPTIONS[type]! : undefined;
-  if (!known) throw invalid(`logger: no log driver named '${type}' is registered`);
+  if (!known)
+    throw invalid(`error looking up logging plugin ${type}: plugin ${JSON.stringify(type)} not found`);
   for (const [name, value] of Object.entries(host.LogConfig?.Config ?? {})) {
     if (type === 'none') return;
     if (!known.has(name)) throw invalid(`unknown log opt '${name}' for ${type} log driver`);
-    if (name === 'max-size' && value !== '-1') sizeBytes(value);
-    if (name === 'max-file' && !(Number(value) >= 1)) throw invalid('max-file cannot be less than 1');
-    if (name === 'compress' && value !== 'true' && value !== 'false')
-      throw invalid(`invalid value for compress: ${JSON.stringify(value)}: true or false is needed`);
+    if (name === 'max-size') checkLogSize(type, value);
+    if (name === 'max-file' && !(Number(value) >= 1)) throw badDriver('max-file cannot be less than 1');
+    if (name === 'compress' && goBool(value) === undefined)
+      throw badDriver(
+        `error reading compress log option: strconv.ParseBool: parsing ${JSON.stringify(value)}: invalid syntax`,
+      );
     if (name === 'mode' && value !== 'blocking' && value !== 'non-blocking')
       throw invalid(`logger: logging mode not supported: ${value}`);
     if (name !== 'max-buffer-size') continue;
@@ -268,9 +271,23 @@ function checkLogs(host: HostConfig): void {
       throw invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'");
     sizeBytes(value);
   }
-  const { compress, 'max-file': files = '1', 'max-size': size = '-1' } = host.LogConfig?.Config ?? {};
-  if (type === 'json-file' && compress === 'true' && (Number(files) < 2 || size === '-1'))
-    throw invalid('compress cannot be true when max-file is less than 2 or max-size is not set');
+  const { compress = 'false', 'max-file': files = '1', 'max-size': size } = host.LogConfig?.Config ?? {};
+  if (type === 'json-file' && goBool(compress) && (Number(files) < 2 || size === undefined))
+    throw badDriver('compress cannot be true when max-file is less than 2 or max-size is not set');
+}
+
+/** What dockerd finds wrong only when the container starts. */
+function badDriver(message: string): DrydockError {
+  return invalid(`failed to initialize logging driver: ${message}`);
+}
+
+function checkLogSize(type: string, value: string): void {
+  const bytes = goSize(value, 1000);
+  if (bytes === undefined)
+    throw badDriver(
+      `${type === 'local' ? `invalid value for max-size: ${value}: ` : ''}invalid size: '${value}'`,
+    );
+  if (bytes <= 0) throw badDriver('max-size must be a positive number');
 }
 
 /** `10m`, `1g`, `4096` in bytes; see {@link goSize}. @throws ERR_BAD_PARAMETER */

@@ -40,9 +40,15 @@ const IMAGES = [
 ];
 
 describe('docker images', () => {
+  it.each(['[', '[]a', 'a\\', '[a-', '[-a]'])('refuses the pattern %s, as Go does', (pattern) => {
+    expect(() => selectImages(IMAGES, query({ references: [pattern] }))).toThrow('syntax error in pattern');
+  });
+
   it.each<[what: string, fields: Partial<ImageQuery>, ids: string[]]>([
     ['hides what others were built on and has no name', {}, ['base', 'top', 'lost', 'byDigest']],
     ['shows everything with --all', { all: true }, ['base', 'step', 'top', 'lost', 'byDigest']],
+    ['by a pattern with a class', { references: ['[^b-z]'] }, ['base']],
+    ['by a pattern with an escape', { references: ['\\b:l?t*'] }, ['top']],
     ['of dangling ones', { dangling: true }, ['lost']],
     ['of those that are not dangling', { dangling: false }, ['base', 'step', 'top', 'byDigest']],
     ['with a label', { labels: ['k'] }, ['top']],

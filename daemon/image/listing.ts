@@ -2,6 +2,7 @@
  * What `docker images` and `docker history` show of images: filters as moby has them (daemon/images/images.go), and
  * the history with the layers' sizes. Pure functions.
  */
+import { DrydockError } from '#common/errors';
 import { parseReference } from './reference.ts';
 import type { Image } from './store.ts';
 
@@ -29,28 +30,35 @@ export function hasLabel(image: Image, filter: string): boolean {
   return value !== undefined && (equals < 0 || value === filter.slice(equals + 1));
 }
 
-/** Go's path.Match for the characters that occur in references: `*` and `?` stop at slashes. */
-function globMatches(pattern: string, text: string): boolean {
-  const source = pattern
-    .replace(/[.+^${}()|\\]/g, '\\$&')
-    .replaceAll('*', '[^/]*')
-    .replaceAll('?', '[^/]');
-  try {
-    return new RegExp(`^${source}$`).test(text);
-  } catch {
-    return false; // an unbalanced bracket matches nothing
+/** A part of a pattern of Go's path.Match: a character, plain or escaped, `*`, `?`, or a class. */
+const PATTERN_PART = /\\(.)|(\*)|(\?)|\[(\^?)((?:(?:\\.|[^\]\\-])(?:-(?:\\.|[^\]\\-]))?)+)\]|([^\\[])/suy;
+
+/** Go's path.Match: `*` and `?` stop at slashes. @throws ERR_BAD_PARAMETER for a pattern that is none */
+function globExpression(pattern: string): RegExp {
+  let source = '';
+  PATTERN_PART.lastIndex = 0;
+  while (PATTERN_PART.lastIndex < pattern.length) {
+    const part = PATTERN_PART.exec(pattern);
+    if (!part) throw new DrydockError('ERR_BAD_PARAMETER', 'syntax error in pattern');
+    const [, escaped, star, mark, negated, members, plain] = part;
+    if (star) source += '[^/]*';
+    else if (mark) source += '[^/]';
+    else if (members) source += `[${negated}${members.replace(/[\^[&]/g, '\\$&')}]`;
+    else source += (escaped ?? plain)!.replace(/[$()*+./?[\\\]^{|}]/g, '\\$&');
   }
+  return new RegExp(`^${source}$`);
 }
 
 /** reference.FamiliarMatch: the pattern may be of the name with its tag, or of the name alone. */
-function nameMatches(pattern: string, name: string): boolean {
+function nameMatches(pattern: RegExp, name: string): boolean {
   const { tag, digest } = parseReference(name);
   const bare = name.slice(0, name.length - (tag ? tag.length + 1 : 0) - (digest ? digest.length + 1 : 0));
-  return globMatches(pattern, name) || globMatches(pattern, bare);
+  return pattern.test(name) || pattern.test(bare);
 }
 
 /** The images that a query selects, with those of their names that it selects. */
 export function selectImages(images: readonly Image[], query: ImageQuery): Image[] {
+  const patterns = query.references.map(globExpression);
   const parents = new Set(images.map((image) => image.parent));
   const selected: Image[] = [];
   for (let image of images) {
@@ -58,9 +66,8 @@ export function selectImages(images: readonly Image[], query: ImageQuery): Image
     if (query.createdBefore !== undefined && time >= Date.parse(query.createdBefore)) continue;
     if (query.createdAfter !== undefined && time <= Date.parse(query.createdAfter)) continue;
     if (!query.labels.every((label) => hasLabel(image, label))) continue;
-    if (query.references.length > 0) {
-      const matches = (name: string): boolean =>
-        query.references.some((pattern) => nameMatches(pattern, name));
+    if (patterns.length > 0) {
+      const matches = (name: string): boolean => patterns.some((pattern) => nameMatches(pattern, name));
       image = { ...image, tags: image.tags.filter(matches), digests: image.digests.filter(matches) };
       if (isDangling(image)) continue;
     }

@@ -127,6 +127,16 @@ export class OverlayDriver implements RootDriver {
     };
   }
 
+  places(folder: string, layers: readonly LayerRecord[]): Record<string, string> {
+    const lower = layers.map((layer) => this.#layers.diffPath(layer.diffId)).reverse();
+    return {
+      LowerDir: lower.join(':'),
+      MergedDir: `${folder}/merged`,
+      UpperDir: `${folder}/upper`,
+      WorkDir: `${folder}/work`,
+    };
+  }
+
   #base(): string {
     return `/proc/self/fd/${this.#handle!.fd}`;
   }

@@ -28,6 +28,8 @@ export interface RootDriver {
   changes(folder: string, layers: readonly LayerRecord[]): Promise<TreeChange[]>;
   /** The same as a layer. */
   packed(folder: string, layers: readonly LayerRecord[]): Promise<PackSource>;
+  /** Its folders, as inspect tells them (GraphDriver.Data); null where there is nothing to tell. */
+  places(folder: string, layers: readonly LayerRecord[]): Record<string, string> | null;
   /** Bytes that the container has added. */
   writableBytes(folder: string, layers: readonly LayerRecord[]): Promise<number>;
 }
@@ -126,6 +128,11 @@ export class Roots implements RootStore {
     const { layers } = this.#root(containerId);
     const writableBytes = await this.#driver.writableBytes(this.#path(containerId), layers);
     return { writableBytes, rootBytes: layers.reduce((sum, layer) => sum + layer.bytes, writableBytes) };
+  }
+
+  places(containerId: string): Record<string, string> | null {
+    const root = this.#roots.get(containerId);
+    return root ? this.#driver.places(this.#path(containerId), root.layers) : null;
   }
 
   async changes(containerId: string): Promise<{ path: string; kind: 0 | 1 | 2 }[]> {

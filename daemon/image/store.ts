@@ -172,6 +172,8 @@ export interface RootStore {
   mount(containerId: string): Promise<string>;
   unmount(containerId: string): Promise<void>;
   remove(containerId: string): Promise<void>;
+  /** Its folders, as inspect tells them (GraphDriver.Data); null where there is nothing to tell. */
+  places(containerId: string): Record<string, string> | null;
   /** Bytes in the writable layer, and in all layers together. */
   sizes(containerId: string): Promise<{ writableBytes: number; rootBytes: number }>;
   /** What the container has changed against its image: 0 modified, 1 added, 2 deleted. Absolute paths, in order. */

@@ -46,6 +46,10 @@ export class VfsDriver implements RootDriver {
     await this.#merge(`${folder}/tree`, layers);
   }
 
+  places(): null {
+    return null;
+  }
+
   async changes(folder: string, layers: readonly LayerRecord[]): Promise<TreeChange[]> {
     const base = await mkdtemp(`${folder}/base-`);
     try {

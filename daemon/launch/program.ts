@@ -132,17 +132,14 @@ function tryChangeFolder(cwd: string): boolean {
 }
 
 function changeFolder(cwd: string): void {
+  // What is wrong with a working folder is told in runc's words, which name no step.
+  if (!cwd.startsWith('/')) throw new LaunchFailure('step', '', '', 'Cwd must be an absolute path');
   try {
     process.chdir(cwd);
   } catch (error) {
     const code = errorCode(error) ?? '';
     const reason = strerror(code);
-    throw new LaunchFailure(
-      'step',
-      'enter the working folder',
-      code,
-      `chdir to cwd ("${cwd}") set in config.json failed: ${reason}`,
-    );
+    throw new LaunchFailure('step', '', code, `chdir to cwd ("${cwd}") set in config.json failed: ${reason}`);
   }
   // Outside of the root getcwd says "(unreachable)"; a path such as /proc/self/fd/7 must not lead there.
   if (!process.cwd().startsWith('/'))

@@ -93,6 +93,13 @@ export class LauncherFailed extends Error {
 }
 
 /** The error that the rest of the daemon gets for a failed launch. */
+/** moby: daemon/errors.go, setExitCodeFromError. */
+function hint(message: string): string {
+  return message.endsWith('not a directory')
+    ? ': Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type'
+    : '';
+}
+
 export function launchError(error: unknown, prefix: string): DrydockError {
   if (error instanceof DrydockError) return error;
   if (!(error instanceof LauncherFailed))
@@ -107,6 +114,9 @@ export function launchError(error: unknown, prefix: string): DrydockError {
       return new DrydockError('ERR_USER_NOT_FOUND', message);
     case 'no-room':
     case 'step':
-      return new DrydockError('ERR_JAIL', `${prefix}: ${step}: ${message}: unknown`);
+      return new DrydockError(
+        'ERR_JAIL',
+        `${[prefix, step, message].filter(Boolean).join(': ')}: unknown${hint(message)}`,
+      );
   }
 }

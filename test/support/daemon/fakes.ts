@@ -284,6 +284,10 @@ export class FakeRoots {
     this.made.delete(id);
   }
 
+  places(): null {
+    return null;
+  }
+
   async sizes(): Promise<{ writableBytes: number; rootBytes: number }> {
     return { writableBytes: 10, rootBytes: 1010 };
   }

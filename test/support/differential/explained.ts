@@ -133,9 +133,11 @@ const EXPLAINED: readonly Explanation[] = [
   },
   {
     why: 'who the engine is, what it has and where, how much of the machine it sees used',
-    covers: ({ request, at }) =>
+    covers: ({ request, at, ours }) =>
       /^GET \/(version|info)/.test(request) ||
-      /^\.(GraphDriver|.*Path$|LogPath)|\.(SandboxKey|SandboxID|Pid|Mountpoint)$/.test(at) ||
+      (/^\.GraphDriver\.Data\.\w+Dir$/.test(at) &&
+        (typeof ours === 'string' || / \/images\//.test(request))) ||
+      /^\.(GraphDriver\.Name|.*Path$|LogPath)|\.(SandboxKey|SandboxID|Pid|Mountpoint)$/.test(at) ||
       /\.HostConfig\.(Runtime|MaskedPaths|CgroupnsMode)/.test(at),
   },
   {

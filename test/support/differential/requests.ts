@@ -335,6 +335,11 @@ const starts: Step[] = [
     { Cmd: ['/etc/passwd'] },
     { Cmd: ['true'], User: 'nosuch' },
     { Cmd: ['true'], HostConfig: { GroupAdd: ['nosuch'] } },
+    ...[{ 'max-size': '-1' }, { 'max-size': '0' }, { 'max-file': '0' }, { compress: 'maybe' }].map(
+      (Config) => ({
+        HostConfig: { LogConfig: { Type: 'json-file', Config } },
+      }),
+    ),
   ].flatMap((config) => [
     make('starts', config),
     post('/containers/starts/start'),
@@ -356,9 +361,13 @@ const scratch = tarOf([file('Dockerfile', 'FROM scratch')]);
 /** Images, by what both have. */
 const images: Step[] = [
   ...MINORS.map((minor) => get('/images/json', minor)),
-  ...[{ nosuch: ['a'] }, { dangling: ['x'] }, { before: ['nosuch'] }, { reference: ['['] }].map((value) =>
-    get(`/images/json?${filters(value)}`),
-  ),
+  ...[
+    { nosuch: ['a'] },
+    { dangling: ['x'] },
+    { before: ['nosuch'] },
+    { reference: ['['] },
+    { reference: ['[^a]*/*'] },
+  ].map((value) => get(`/images/json?${filters(value)}`)),
   ...MINORS.map((minor) => get(`/images/${IMAGE}/json`, minor)),
   get('/images/nosuch/json'),
   get('/images/Bad%20Name/json'),
