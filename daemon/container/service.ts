@@ -138,7 +138,13 @@ export class ContainerService {
     const alive = this.list().filter((container) => isAlive(container.record.state.status));
     const restored: Container[] = [];
     for (const container of alive) if (await this.supervisor.restore(container)) restored.push(container);
-    done.push(...(await runtime.sweep(alive.filter((c) => !c.jail).map((c) => knownJail(c.record)))));
+    const going = new Set(restored.map((c) => c.id));
+    done.push(
+      ...(await runtime.sweep(
+        alive.filter((c) => !c.jail).map((c) => knownJail(c.record)),
+        going,
+      )),
+    );
     const rootIds = (records: Iterable<ContainerRecord>): string[] =>
       [...records].flatMap((r) => [r.id, ...r.mounts.flatMap((m) => m.rootId ?? [])]);
     const running = new Set(rootIds(restored.map((c) => c.record)));

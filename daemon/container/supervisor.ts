@@ -13,7 +13,7 @@ import type { RootStore } from '../image/store.ts';
 import { EXEC_OUTPUT_GRACE_MS, HEALTH_OUTPUT_BYTES_MAX, KILL_WAIT_MS, STOP_TIMEOUT_S } from '../limits.ts';
 import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
-import type { ExitStatus, JailProcess, KnownJail, Runtime } from '../runtime/runtime.ts';
+import type { ExitStatus, Jail, JailProcess, KnownJail, Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
 import type { Container } from './container.ts';
 import type { ContainerDefaults } from './create.ts';
@@ -171,12 +171,17 @@ export class Supervisor {
    * @returns false when it is over, and nobody knows how
    */
   async restore(container: Container): Promise<boolean> {
-    const { runtime, roots, mounts, networks } = this.#deps;
+    const { roots, mounts, networks } = this.#deps;
     const { record, id } = container;
     const known = knownJail(record);
-    const taken = this.#deps.liveRestore
-      ? runtime.restore?.(jailSpec(record, { ...NO_PLACES, ...this.#constants() }), known)
-      : undefined;
+    if (!this.#deps.liveRestore || !known.survival) return false;
+    const taken = await this.#takeUp(container, known).catch((error: unknown) => {
+      this.#deps.log.warn(
+        { container: id, error: errorMessage(error) },
+        'a container can not be taken up again',
+      );
+      return undefined;
+    });
     if (!taken) return false;
     container.jail = taken.jail;
     await mounts.restore(record);
@@ -190,6 +195,15 @@ export class Supervisor {
       () => networks.stop(record),
     ]);
     return true;
+  }
+
+  async #takeUp(
+    { record, id }: Container,
+    known: KnownJail,
+  ): Promise<{ jail: Jail; process: JailProcess } | undefined> {
+    const { runtime, roots } = this.#deps;
+    const places = { ...NO_PLACES, ...this.#constants(), rootPath: await roots.mount(id) };
+    return runtime.restore?.(jailSpec(record, places), known);
   }
 
   /** Puts a container that goes on onto its networks again. */

@@ -9,22 +9,12 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { constants, createReadStream } from 'node:fs';
-import {
-  access,
-  type FileHandle,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  writeFile,
-} from 'node:fs/promises';
+import { access, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import { DrydockError, errorCode } from '#common/errors';
 import type { Log } from '#common/log';
-import { readJson, syncFolder, temporaryName } from '../store/durable.ts';
+import { readJson, sweepTemporaries, syncFolder, temporaryName, writeJson } from '../store/durable.ts';
 import type { DelayedSync, Unsynced } from './delayed-sync.ts';
 
 /** What names a blob. */
@@ -170,7 +160,7 @@ export class BlobWriter {
   }
 }
 
-/** Which blobs were not synced, and in which run of the machine that was. */
+/** Which blobs, and layers without one, were not synced, and in which run of the machine that was. */
 export interface FreshFile {
   bootId: string;
   digests: string[];
@@ -185,10 +175,11 @@ export class ContentStore implements Unsynced {
   readonly #sync: DelayedSync;
   readonly #log: Log;
   readonly #fresh = new Set<string>();
-  /** Blobs that had not come to the disk when the machine stopped. */
+  /** What had not come to the disk when the machine stopped. */
   readonly #lost = new Set<string>();
   #isFreshLost = false;
   #writing: Promise<void> = Promise.resolve();
+  #nextWrite: Promise<void> | undefined;
 
   constructor(parts: { root: string; bootId: string; sync: DelayedSync; log: Log }) {
     this.folder = `${parts.root}/sha256`;
@@ -204,7 +195,8 @@ export class ContentStore implements Unsynced {
     await rm(this.#ingest, { recursive: true, force: true });
     await mkdir(this.#ingest, { recursive: true, mode: 0o700 });
     await mkdir(this.folder, { recursive: true, mode: 0o700 });
-    // Not written whole only by a crash of the machine: then any blob may be concerned.
+    await sweepTemporaries(dirname(this.folder));
+    // Damaged by the disk or by somebody: then any blob may be concerned.
     const fresh = await readJson<FreshFile>(this.#freshPath).catch(() => 'damaged' as const);
     this.#isFreshLost = fresh === 'damaged';
     const digests = fresh === 'damaged' ? await this.list() : (fresh?.digests ?? []);
@@ -244,23 +236,26 @@ export class ContentStore implements Unsynced {
     };
   }
 
-  /** Notes a blob that is about to get its name and is not synced. */
+  /** Notes a blob, or a layer that has none, that is about to get its name and is not synced. */
   async noteFresh(digest: string): Promise<void> {
     this.#fresh.add(digest);
     this.#sync.soon();
     await this.#writeFresh();
   }
 
-  /** Not synced itself: it comes to the disk before the names of the blobs that it tells of, in the order of renames. */
+  /**
+   * On the disk when this resolves, so before the names of the blobs that it tells of: not every file system keeps
+   * renames in different folders in order (btrfs does not). Those who wait for the same turn share a write.
+   */
   #writeFresh(): Promise<void> {
-    const write = async (): Promise<void> => {
-      const file: FreshFile = { bootId: this.#bootId, digests: [...this.#fresh] };
-      const temporary = `${this.#ingest}/${temporaryName()}`;
-      await writeFile(temporary, JSON.stringify(file), { mode: 0o600 });
-      await rename(temporary, this.#freshPath);
-    };
-    this.#writing = this.#writing.then(write, write);
-    return this.#writing;
+    this.#nextWrite ??= this.#writing.then(() => {
+      this.#nextWrite = undefined;
+      const write = writeJson(this.#freshPath, { bootId: this.#bootId, digests: [...this.#fresh] });
+      // A failure is told to those who wait for this one.
+      this.#writing = write.catch(() => {});
+      return write;
+    });
+    return this.#nextWrite;
   }
 
   /** Where the blob is, or would be. Digests come from manifests: they must have passed isDigest. */

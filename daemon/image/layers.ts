@@ -258,6 +258,7 @@ export class LayerStore implements Unsynced {
       const known = this.#layers.get(layer.diffId);
       if (known) return known; // the same files in another compression, or made before
       await writeFile(`${temporary}/layer.json`, JSON.stringify(layer));
+      if (isMade) await this.#content.noteFresh(layer.diffId);
       await rename(temporary, this.#folder(layer.diffId));
       await this.#link(layer);
       this.#layers.set(layer.diffId, layer);

@@ -121,6 +121,6 @@ describe('several runtimes', () => {
   });
 
   it('all clean up after a killed daemon', async () => {
-    expect(await set().sweep([])).toEqual(['own swept', 'plain swept', 'crun swept']);
+    expect(await set().sweep([], new Set())).toEqual(['own swept', 'plain swept', 'crun swept']);
   });
 });

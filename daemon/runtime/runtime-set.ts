@@ -5,7 +5,7 @@
  */
 import { DrydockError } from '#common/errors';
 import type { RuntimeProgram } from '../config-values.ts';
-import type { Jail, JailReportRow, JailSpec, KnownJail, Runtime } from './runtime.ts';
+import type { Jail, JailProcess, JailReportRow, JailSpec, KnownJail, Runtime } from './runtime.ts';
 
 /** The name of our own runtime. */
 const OWN_RUNTIME = 'drydock';
@@ -91,8 +91,11 @@ export class RuntimeSet implements Runtime {
     return rows;
   }
 
-  restore(spec: JailSpec, known: KnownJail): ReturnType<NonNullable<Runtime['restore']>> {
-    return this.#find(spec.runtime || this.#default)?.restore?.(spec, known);
+  async restore(spec: JailSpec, known: KnownJail): Promise<{ jail: Jail; process: JailProcess } | undefined> {
+    const runtime = this.#find(spec.runtime || this.#default);
+    if (!runtime?.restore) return undefined;
+    await this.#open(runtime);
+    return runtime.restore(spec, known);
   }
 
   info(): ReturnType<Runtime['info']> {
@@ -104,10 +107,10 @@ export class RuntimeSet implements Runtime {
     };
   }
 
-  async sweep(known: KnownJail[]): Promise<string[]> {
-    const done = await this.#own.sweep(known);
+  async sweep(known: KnownJail[], going: ReadonlySet<string>): Promise<string[]> {
+    const done = await this.#own.sweep(known, going);
     // The processes are gone now, by their control groups; what is left is the others' own book-keeping.
-    for (const { runtime } of this.#others.values()) done.push(...(await runtime.sweep(known)));
+    for (const { runtime } of this.#others.values()) done.push(...(await runtime.sweep(known, going)));
     return done;
   }
 

@@ -369,9 +369,13 @@ export interface Runtime {
    * Takes up a jail that goes on without a daemon, or has ended meanwhile: then its process's end is told at once.
    * @returns undefined when it is no more, or was never meant to survive
    */
-  restore?(spec: JailSpec, known: KnownJail): { jail: Jail; process: JailProcess } | undefined;
-  /** Removes what a killed daemon left (processes, cgroups) of containers that `known` names, and of any other of ours. Returns what was done, for the log. */
-  sweep(known: KnownJail[]): Promise<string[]>;
+  restore?(spec: JailSpec, known: KnownJail): Promise<{ jail: Jail; process: JailProcess } | undefined>;
+  /**
+   * Removes what a killed daemon left (processes, cgroups) of containers that `known` names, and of any other of ours.
+   * @param going containers that go on, whichever their runtime
+   * @returns what was done, for the log
+   */
+  sweep(known: KnownJail[], going: ReadonlySet<string>): Promise<string[]>;
   /** Stops the spare launcher and frees what open() made. */
   close(): Promise<void>;
 }

@@ -123,7 +123,7 @@ class Check {
       }
     await this.#readImages();
     await this.#readNames();
-    await this.#temporaries(join(this.#root, 'image'));
+    for (const folder of ['image', 'image/content']) await this.#temporaries(join(this.#root, folder));
     await this.#readRoots();
     for (const driverRoot of this.#driverRoots()) await this.#readLayers(driverRoot);
     await this.#readRecords('networks', 'network.json', (key) => ({

@@ -4,6 +4,7 @@ import { type AddressInfo, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { ociCommand } from '../interop/jails.ts';
 import { type DaemonAddress, finish, IMAGE, TestDaemon, until } from '../support/e2e/daemon.ts';
 import { litterOf } from '../support/e2e/litter.ts';
 import { describeE2e } from '../support/e2e/session.ts';
@@ -13,6 +14,9 @@ const WEB_SERVER = "require('http').createServer((q,r)=>r.end('served')).listen(
 /** Says how its connection to the host ended, which says nothing itself. */
 const CLIENT = `const s=require('net').connect(+process.argv[1],'host.docker.internal',()=>console.log('connected'));
 s.on('error',(e)=>console.log(e.code)).on('close',()=>{console.log('cut');setInterval(()=>{},1e6)})`;
+
+/** OCI runtimes, by the names that the daemon is told. */
+const OCI = ['other-runc', 'crun'];
 
 /** Fewer than a pipe holds: nobody reads while they are written. */
 const LINES = 2000;
@@ -42,8 +46,10 @@ describeE2e('with --live-restore', () => {
   let folder: string;
   let server: Server;
   let before: Record<string, Inspected>;
+  const crun = ociCommand('crun');
   const launch = async (...args: string[]): Promise<void> => {
-    daemon = await TestDaemon.launch(address, ['--shutdown-timeout', '1', ...args]);
+    const runtimes = ['--add-runtime', 'other-runc=runc', '--add-runtime', `crun=${crun.command}`];
+    daemon = await TestDaemon.launch(address, ['--shutdown-timeout', '1', ...runtimes, ...args]);
   };
   const run = (name: string, options: string[], ...command: string[]): Promise<string> =>
     daemon.ok(['run', '-d', '--name', name, ...options, IMAGE, ...command]);
@@ -67,7 +73,15 @@ describeE2e('with --live-restore', () => {
     await run('counts', ['-v', `${folder}:/folder`], 'sh', '-c', counting);
     const ending = `${wait('end')}; echo last words; exit 7`;
     await run('ends', ['-v', `${folder}:/folder`], 'sh', '-c', ending);
-    await run('terminal', ['-it'], 'sh', '-c', 'stty -echo; while read x; do echo "<$x>"; done; echo over');
+    const reading = 'stty -echo; while read x; do echo "<$x>"; done; echo over';
+    await run('terminal', ['-it'], 'sh', '-c', reading);
+    for (const runtime of OCI) {
+      const by = ['--runtime', runtime];
+      await run(`${runtime}-ends`, [...by, '-v', `${folder}:/folder`], 'sh', '-c', ending);
+      await run(`${runtime}-terminal`, [...by, '-it'], 'sh', '-c', reading);
+      await run(`${runtime}-web`, [...by, '-p', '127.0.0.1::80'], 'node', '-e', WEB_SERVER);
+      await logged(`${runtime}-web`, /up/);
+    }
     // Made for one client, at whose end its input ends.
     await daemon.ok([
       'create',
@@ -87,6 +101,7 @@ describeE2e('with --live-restore', () => {
     await run('web', ['-p', '127.0.0.1::80', ...health], 'node', '-e', WEB_SERVER);
     await run('init', ['--init', '--ipc', 'shareable'], 'sleep', '1000');
     await run('again', ['--restart', 'always'], 'sleep', '1000');
+    await run('left', ['--runtime', 'other-runc'], 'sleep', '1000');
     await run('paused', [], 'sleep', '1000');
     await daemon.ok(['pause', 'paused']);
     const { port } = server.address() as AddressInfo;
@@ -96,7 +111,8 @@ describeE2e('with --live-restore', () => {
     before = await inspectAll();
     await daemon.stop('SIGKILL');
     writeFileSync(join(folder, 'end'), '');
-    await until(() => !isRunning(before.ends!.State.Pid), 'the one that ends has ended');
+    const ended = ['ends', ...OCI.map((runtime) => `${runtime}-ends`)].map((name) => before[name]!.State.Pid);
+    await until(() => !ended.some(isRunning), 'those that end have ended');
     await until(() => existsSync(join(folder, 'written')), 'all lines are written');
     await launch('--live-restore');
   });
@@ -108,6 +124,7 @@ describeE2e('with --live-restore', () => {
     await daemon.stop();
     expect(litterOf(address)).toEqual([]);
     TestDaemon.forget(address);
+    crun.remove();
     rmSync(folder, { recursive: true, force: true });
   });
 
@@ -116,13 +133,33 @@ describeE2e('with --live-restore', () => {
     const facts = ({ State: { Status, Pid, StartedAt }, NetworkSettings }: Inspected): object => ({
       ...{ Status, Pid, StartedAt, address: NetworkSettings.IPAddress, ports: NetworkSettings.Ports },
     });
-    for (const name of Object.keys(before).filter((key) => key !== 'ends'))
+    for (const name of Object.keys(before).filter((key) => !key.endsWith('ends')))
       expect(facts(after[name]!), name).toEqual(facts(before[name]!));
   });
 
   it('the exit code and the last words of one that ended meanwhile are not lost', async () => {
     expect(await daemon.ok(['wait', 'ends'])).toBe('7');
     expect(await daemon.ok(['logs', 'ends'])).toBe('last words');
+  });
+
+  it.each(OCI)('containers of %s are taken up as our own are', async (runtime) => {
+    expect(await daemon.ok(['wait', `${runtime}-ends`])).toBe('7');
+    expect(await daemon.ok(['logs', `${runtime}-ends`])).toBe('last words');
+    const size = { rows: 24, columns: 80 };
+    const person = new Terminal('docker', ['attach', `${runtime}-terminal`], daemon.environment(), size);
+    person.type('typed\r');
+    await person.sees('<typed>');
+    person.type('\x04');
+    expect(await person.exited()).toBe(0);
+    person.close();
+    const web = `${runtime}-web`;
+    const port = before[web]!.NetworkSettings.Ports['80/tcp']![0]!.HostPort;
+    expect(await (await fetch(`http://127.0.0.1:${port}/`)).text()).toBe('served');
+    expect(await daemon.ok(['exec', web, 'echo', 'there'])).toBe('there');
+    await daemon.ok(['stop', '-t', '0', web]);
+    expect((await daemon.inspect<Inspected & { State: { ExitCode: number } }>(web)).State.ExitCode).toBe(137);
+    await daemon.ok(['start', web]);
+    await daemon.ok(['rm', '-f', web, `${runtime}-terminal`, `${runtime}-ends`]);
   });
 
   it('the log goes on, with what was written while nobody read', async () => {
@@ -168,14 +205,18 @@ describeE2e('with --live-restore', () => {
 
   it('an orderly stop leaves them running too, and a start without the option ends them', async () => {
     expect(await daemon.stop()).toBe(0);
-    const { Pid } = before.init!.State;
-    expect(isRunning(Pid)).toBe(true);
+    const names = ['init', 'left'];
+    const pids = names.map((name) => before[name]!.State.Pid);
+    expect(pids.map(isRunning)).toEqual([true, true]);
     await launch('--live-restore');
-    expect((await daemon.inspect<Inspected>('init')).State).toMatchObject({ Status: 'running', Pid });
-    expect(await daemon.ok(['exec', 'init', 'echo', 'there'])).toBe('there');
+    for (const [index, name] of names.entries()) {
+      const { State } = await daemon.inspect<Inspected>(name);
+      expect(State, name).toMatchObject({ Status: 'running', Pid: pids[index] });
+      expect(await daemon.ok(['exec', name, 'echo', 'there']), name).toBe('there');
+    }
     await daemon.stop('SIGKILL');
     await launch();
-    expect(await daemon.ok(['ps', '-q', '--filter', 'name=init'])).toBe('');
-    expect(isRunning(Pid)).toBe(false);
+    expect(await daemon.ok(['ps', '-q'])).toBe('');
+    expect(pids.map(isRunning)).toEqual([false, false]);
   });
 });

@@ -65,7 +65,7 @@ const STEPS: Step[] = [
   {
     command: ['load'],
     input: () => archive,
-    shown: [['create', '--name', 'of-loaded', 'loaded', '/x'], ''],
+    shown: [['create', '--pull', 'never', '--name', 'of-loaded', 'loaded', '/x'], ''],
   },
   {
     command: ['run', '--name', 'writes', '-v', 'vv:/v', IMAGE].concat([
@@ -77,12 +77,18 @@ const STEPS: Step[] = [
     isDurable: true,
   },
   { command: ['rename', 'former', 'dd'], shown: [['start', '-a', 'dd'], 'named'], isDurable: true },
-  { command: ['commit', 'writes', 'made'], shown: [['run', '--rm', 'made', 'cat', '/f'], 'kept'] },
-  { command: ['tag', 'made', 'named'], shown: [['run', '--rm', 'named', 'cat', '/f'], 'kept'] },
+  {
+    command: ['commit', 'writes', 'made'],
+    shown: [['run', '--rm', '--pull', 'never', 'made', 'cat', '/f'], 'kept'],
+  },
+  {
+    command: ['tag', 'made', 'named'],
+    shown: [['run', '--rm', '--pull', 'never', 'named', 'cat', '/f'], 'kept'],
+  },
   {
     command: ['build', '-t', 'built', '-'],
     input: () => BUILT,
-    shown: [['run', '--rm', 'built', 'cat', '/one'], 'one'],
+    shown: [['run', '--rm', '--pull', 'never', 'built', 'cat', '/one'], 'one'],
   },
   { command: ['rm', 'old'] },
   { command: ['rmi', 'oldimage'] },
@@ -92,7 +98,7 @@ const STEPS: Step[] = [
 /** What the last steps remove: until they are asked for it must be there. */
 const REMOVED: [command: string[], output: string][] = [
   [['start', '-a', 'old'], 'old'],
-  [['run', '--rm', 'oldimage', 'cat', '/old'], 'old'],
+  [['run', '--rm', '--pull', 'never', 'oldimage', 'cat', '/old'], 'old'],
   [['network', 'inspect', '-f', '{{.Name}}', 'oldnet'], 'oldnet'],
   [['volume', 'inspect', '-f', '{{.Name}}', 'oldvol'], 'oldvol'],
 ];
@@ -105,7 +111,7 @@ interface Times {
   answered: number;
 }
 
-const needs = [...E2E_NEEDS, '/dev/loop-control', `mkfs.${FILE_SYSTEM}`, 'unshare'];
+const needs = [...E2E_NEEDS, '/dev/loop-control', `mkfs.${FILE_SYSTEM}`, 'unshare', 'nsenter'];
 
 describe.skipIf(lacking(...needs))('a machine whose power goes', () => {
   const rng = seededRng(SEED);
@@ -120,8 +126,9 @@ describe.skipIf(lacking(...needs))('a machine whose power goes', () => {
     address = TestDaemon.makeAddress();
     folder = mkdtempSync(join(tmpdir(), 'drydock-disk-'));
     archive = dockerArchive([[file('x', randomBytes(LARGE_BYTES), { mode: 0o755 })]], { names: ['loaded'] });
-    disk = await RecordedDisk.mount(folder, DISK_BYTES, FILE_SYSTEM, address.dataRoot);
-    const daemon = await TestDaemon.launch(address, ['--shutdown-timeout', '0']);
+    disk = new RecordedDisk(folder, DISK_BYTES, FILE_SYSTEM, address.dataRoot);
+    const { wrapper } = disk;
+    const daemon = await TestDaemon.launch(address, ['--shutdown-timeout', '0'], { wrapper });
     try {
       await daemon.ok(['create', '--name', 'old', IMAGE, 'echo', 'old']);
       await daemon.ok(['run', '--name', 'xx', IMAGE, 'sh', '-c', 'echo old > /old']);
@@ -141,7 +148,7 @@ describe.skipIf(lacking(...needs))('a machine whose power goes', () => {
       settled = disk.now;
     } finally {
       await daemon.stop();
-      await disk.unmount();
+      disk.end();
     }
   });
   afterAll(() => {
@@ -152,8 +159,8 @@ describe.skipIf(lacking(...needs))('a machine whose power goes', () => {
 
   /** The daemon notes what it has synced of images, some seconds after it came. */
   function imagesAreSynced(): Promise<void> {
-    const layers = join(address.dataRoot, 'overlay2/layers');
-    const fresh = join(address.dataRoot, 'image/content/fresh.json');
+    const layers = disk.path('overlay2/layers');
+    const fresh = disk.path('image/content/fresh.json');
     const isSynced = (name: string): boolean =>
       readFileSync(join(layers, name, 'layer.json'), 'utf8').includes('"synced":true');
     return until(

@@ -139,12 +139,16 @@ describe('what a killed daemon left', () => {
     // A second runtime of the same instance stands for the daemon that comes back.
     const next = new Jails({ instance: jails.instance });
     await next.open();
+    const none = new Set<string>();
     try {
-      const done = await next.runtime.sweep([{ id: jail.id, pid: jail.pid, startTime: jail.startTime }]);
+      const done = await next.runtime.sweep(
+        [{ id: jail.id, pid: jail.pid, startTime: jail.startTime }],
+        none,
+      );
       expect(done[0]).toBe(`killed process ${jail.pid} of container ${jail.id.slice(0, 12)}`);
       expect(done[1]).toContain('removed the cgroup');
       expect((await finish(main)).status.code).toBe(137);
-      expect(await next.runtime.sweep([{ id: jail.id, pid: process.pid, startTime: '1' }])).toEqual([]);
+      expect(await next.runtime.sweep([{ id: jail.id, pid: process.pid, startTime: '1' }], none)).toEqual([]);
     } finally {
       await next.close();
       await jail.destroy();

@@ -128,7 +128,7 @@ it('the next start removes the parent group that a killed daemon left', async ()
   mkdirSync(parent);
   const next = new Jails({ instance });
   await next.open();
-  await next.runtime.sweep([]);
+  await next.runtime.sweep([], new Set());
   expect(existsSync(parent)).toBe(false);
   await next.close();
 });

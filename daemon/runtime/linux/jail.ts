@@ -27,13 +27,7 @@ import type { Birthplace, Launcher, LauncherProgram } from './launcher.ts';
 import { processStartTime } from './proc-stat.ts';
 import { signalName, signalNumber } from './signals.ts';
 import { linuxStreams } from './stream-system.ts';
-import {
-  openPipeStreams,
-  openTerminalStreams,
-  type PipeSet,
-  type ProcessStreams,
-  releaseStreams,
-} from './streams.ts';
+import { openTerminalStreams, type PipeSet, type ProcessStreams, releaseStreams } from './streams.ts';
 import type { Survivor } from './survivor.ts';
 import { waitUntil } from './wait.ts';
 import { type Holder, markOf, type Warden } from './warden.ts';
@@ -335,11 +329,8 @@ export class LinuxJail implements Jail {
       this.#holder = this.#context.program.wardens.hold(held);
     if (terminal === undefined) return this.#follow(launched, pipes.open(spec.stdin), spec, main);
     pipes.closeOwnEnds();
-    return this.#follow(launched, this.#terminalStreams(terminal), spec, main);
-  }
-
-  #terminalStreams(terminal: number): ProcessStreams {
-    return openTerminalStreams(terminal, this.#context.clock, linuxStreams);
+    const streams = openTerminalStreams(terminal, this.#context.clock, linuxStreams);
+    return this.#follow(launched, streams, spec, main);
   }
 
   /** Goes on with the program that an earlier daemon has started. */
@@ -347,14 +338,7 @@ export class LinuxJail implements Jail {
     this.#state = 'running';
     const { process } = this.#spec;
     this.#holder = main.holder;
-    const { stdout, stderr } = main.warden!.takeOutputs();
-    const kept = main.holder?.take();
-    if (!process.terminal || kept === undefined)
-      return this.#follow(main, openPipeStreams({ stdin: kept, stdout, stderr }), process, true);
-    // The pipes of a program with a terminal were never used.
-    closeSync(stdout);
-    closeSync(stderr);
-    return this.#follow(main, this.#terminalStreams(kept), process, true);
+    return this.#follow(main, main.openStreams(process.terminal, this.#context.clock), process, true);
   }
 
   leave(): void {

@@ -147,7 +147,7 @@ export class LinuxRuntime implements Runtime {
     };
   }
 
-  restore(wish: JailSpec, known: KnownJail): { jail: Jail; process: JailProcess } | undefined {
+  async restore(wish: JailSpec, known: KnownJail): Promise<{ jail: Jail; process: JailProcess } | undefined> {
     if (!this.#liveRestore || !known.survival) return undefined;
     const main = Survivor.find(known.survival);
     if (!main) return undefined;
@@ -183,11 +183,11 @@ export class LinuxRuntime implements Runtime {
     };
   }
 
-  async sweep(known: KnownJail[]): Promise<string[]> {
+  async sweep(known: KnownJail[], going: ReadonlySet<string>): Promise<string[]> {
     const cgroups = this.#requireCgroups();
     const done: string[] = [];
     for (const { id, pid, startTime, cgroupParent } of known) {
-      if (this.#jails.has(id)) continue;
+      if (going.has(id)) continue;
       cgroups.place(id, cgroupParent);
       if (!killIfSame(pid, startTime)) continue;
       done.push(`killed process ${pid} of container ${id.slice(0, 12)}`);
@@ -195,7 +195,7 @@ export class LinuxRuntime implements Runtime {
     const minders = [...this.#jails.values()].flatMap((jail) => jail.minders);
     this.#requireProgram().wardens.endStrays(new Set(minders));
     for (const id of cgroups.list()) {
-      if (this.#jails.has(id)) continue;
+      if (going.has(id)) continue;
       const left = cgroups.pids(id).length;
       await waitUntil(this.#options.clock, `what is left of ${id} to end`, SWEEP_TIMEOUT_MS, () => {
         cgroups.kill(id);
@@ -204,7 +204,7 @@ export class LinuxRuntime implements Runtime {
       done.push(`removed the cgroup of container ${id.slice(0, 12)} with ${left} processes`);
     }
     // An OCI runtime may have left no more than the parent.
-    if (this.#jails.size === 0) cgroups.close();
+    if (going.size === 0) cgroups.close();
     return done;
   }
 

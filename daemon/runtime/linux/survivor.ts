@@ -1,9 +1,12 @@
 /** Processes of a container that goes on from an earlier daemon, in the place of the launchers that they once were. */
 import { closeSync } from 'node:fs';
+import type { Clock } from '#common/clock';
 import { errorCode } from '#common/errors';
 import type { ProcessEnd } from '#common/native/child';
 import { pidfdSignal } from '#common/native/process';
 import type { ProcessMark, Survival } from '../runtime.ts';
+import { linuxStreams } from './stream-system.ts';
+import { openPipeStreams, openTerminalStreams, type ProcessStreams } from './streams.ts';
 import { Holder, openProcess, Warden } from './warden.ts';
 
 /** What stands for a process that has ended where a pidfd is wanted: every call refuses it. */
@@ -36,6 +39,13 @@ export class Survivor {
   /** The init of a container, whose end follows from that of the program: nobody waits for it alone. */
   static ofProcess(mark: ProcessMark): Survivor {
     return new Survivor(mark);
+  }
+
+  /** The daemon's ends of the standard streams of a container's program, from those who keep them. */
+  openStreams(isTerminal: boolean, clock: Clock): ProcessStreams {
+    const kept = this.holder?.take();
+    if (isTerminal && kept !== undefined) return openTerminalStreams(kept, clock, linuxStreams);
+    return openPipeStreams({ stdin: kept, ...this.warden!.takeOutputs() });
   }
 
   signal(signal: number): void {

@@ -55,10 +55,14 @@ const text = (value: string): Uint8Array => Buffer.from(`${value}\0`);
 const INTRODUCE: Instruction = { call: 'prctl', operands: [PR_SET_NAME, text(NAME), 0, 0, 0] };
 const WAIT: Instruction = { call: 'ppoll', operands: [0, 0, 0, 0, 0] };
 
+/** What a descriptor of a process that is started can be. */
+type Stdio = number | 'pipe' | 'ignore';
+
 /** Where the program that a warden starts is born. */
 export type WardenKind = 'host' | 'new' | 'inside';
 
-function wardenInstructions(kind: WardenKind): Instruction[] {
+/** @param path the program; by default Node, at a descriptor */
+function wardenInstructions(kind: WardenKind, path = `/proc/self/fd/${NODE_FD}`): Instruction[] {
   const must = (what: string): OnFailure[] => [{ fd: 2, text: what, status: 1 }];
   const place: Record<WardenKind, Instruction[]> = {
     host: [],
@@ -96,8 +100,8 @@ function wardenInstructions(kind: WardenKind): Instruction[] {
     { call: 'close_range', operands: [NODE_FD, NODE_FD, CLOSE_RANGE_CLOEXEC] },
     {
       call: 'execve',
-      operands: [text(`/proc/self/fd/${NODE_FD}`), 'argv', 'envp'],
-      failures: must('Node cannot be started'),
+      operands: [text(path), 'argv', 'envp'],
+      failures: must(`${path} cannot be started`),
     },
   ];
 }
@@ -112,7 +116,8 @@ function sealedProgram(instructions: Instruction[], forever = false): number {
 /** The programs of one daemon, each made when it is first wanted. */
 export class WardenPrograms {
   readonly #instance: string;
-  readonly #made = new Map<WardenKind | 'holder', number>();
+  /** By kind, or by the path of what they start. */
+  readonly #made = new Map<string, number>();
   /** Processes that this daemon has started itself. */
   readonly #started = new Set<number>();
 
@@ -121,11 +126,10 @@ export class WardenPrograms {
     this.#instance = instance;
   }
 
-  #path(kind: WardenKind | 'holder'): string {
-    const fd =
-      this.#made.get(kind) ??
-      (kind === 'holder' ? sealedProgram([INTRODUCE, WAIT], true) : sealedProgram(wardenInstructions(kind)));
-    this.#made.set(kind, fd);
+  /** Where the program is that `key` names. */
+  #path(key: string, make: () => number): string {
+    const fd = this.#made.get(key) ?? make();
+    this.#made.set(key, fd);
     return `/proc/self/fd/${fd}`;
   }
 
@@ -141,22 +145,55 @@ export class WardenPrograms {
     pipes: PipeSet,
     target: number | undefined,
   ): { child: ChildProcess; warden: Warden | undefined } {
+    return this.#begin({
+      path: this.#path(kind, () => sealedProgram(wardenInstructions(kind))),
+      ...launcher,
+      env: {},
+      first: [...pipes.childEnds, 'pipe', target ?? 'ignore'],
+      last: [...pipes.outputs, launcher.nodeFd],
+    });
+  }
+
+  /**
+   * Starts a warden, and by it a program of the host.
+   *
+   * @param path absolute @param stdio the program's own
+   * @param outputs what the warden keeps: the reading ends of its output, where that are pipes
+   */
+  startProgram(
+    path: string,
+    args: string[],
+    stdio: readonly [number, number, number],
+    outputs?: readonly [number, number],
+  ): { child: ChildProcess; warden: Warden | undefined } {
+    const kept: Stdio[] = outputs ? [...outputs] : ['ignore', 'ignore'];
+    return this.#begin({
+      path: this.#path(path, () => sealedProgram(wardenInstructions('host', path))),
+      args,
+      argv0: path,
+      env: { PATH: process.env.PATH },
+      first: [...stdio, 'ignore', 'ignore'],
+      last: [...kept, 'ignore'],
+    });
+  }
+
+  #begin(program: {
+    path: string;
+    args: string[];
+    argv0: string;
+    env: NodeJS.ProcessEnv;
+    /** Descriptors before and after the warden's own. */
+    first: Stdio[];
+    last: Stdio[];
+  }): { child: ChildProcess; warden: Warden | undefined } {
     const wake = pipe();
     const status = memoryFile(NAME);
-    const child = spawn(this.#path(kind), launcher.args, {
-      argv0: launcher.argv0,
+    const child = spawn(program.path, program.args, {
+      argv0: program.argv0,
       cwd: '/',
-      env: { [INSTANCE_VARIABLE]: this.#instance },
+      env: { ...program.env, [INSTANCE_VARIABLE]: this.#instance },
       detached: true,
-      stdio: [
-        ...pipes.childEnds,
-        'pipe',
-        target ?? 'ignore',
-        wake.write,
-        status,
-        ...pipes.outputs,
-        launcher.nodeFd,
-      ],
+      stdio: [...program.first, wake.write, status, ...program.last],
     });
     this.#remember(child);
     closeSync(wake.write);
@@ -176,7 +213,8 @@ export class WardenPrograms {
 
   /** Starts a holder of a descriptor, which stays open here too. */
   hold(fd: number): Holder {
-    const child = spawn(this.#path('holder'), [], {
+    const program = (): number => sealedProgram([INTRODUCE, WAIT], true);
+    const child = spawn(this.#path('holder', program), [], {
       argv0: NAME,
       cwd: '/',
       env: { [INSTANCE_VARIABLE]: this.#instance },

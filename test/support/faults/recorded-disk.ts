@@ -2,14 +2,14 @@
  * What a disk can hold when the power goes. A recording disk (recording-disk.mjs) notes every write and every flush in their order;
  * whatever was written before the last flush is there, of what came after it any part may be, block by block.
  */
-import { type ChildProcess, execFileSync, fork } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync } from 'node:child_process';
 import {
   closeSync,
   fstatSync,
   ftruncateSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readSync,
   statSync,
   writeSync,
@@ -39,52 +39,72 @@ interface Change {
   position: number;
 }
 
-/** A mounted file system on a disk that remembers. */
+/** $1 is where the disk is served, $2 the log, $3 its size, $4 node, $5 the server, $6 the file system, $7 how it is mounted, $8 where. */
+const MOUNT_AND_RUN = `
+"$4" "$5" "$1" "$2" "$3" & echo $! >"$2.pid"
+until [ -e "$1/disk" ]; do kill -0 $! || exit 1; sleep 0.05; done
+"mkfs.$6" $MAKE_OPTIONS "$1/disk" && mount -o "$7" "$1/disk" "$8" && shift 8 && exec "$@"`;
+
+/** A file system on a disk that remembers, for one program. */
 export class RecordedDisk {
   readonly #folder: string;
   readonly #bytes: number;
+  readonly #fileSystem: string;
   readonly #target: string;
-  readonly #server: ChildProcess;
 
-  private constructor(folder: string, bytes: number, target: string, server: ChildProcess) {
+  /** @param folder where the log is kept @param target where the program finds the file system */
+  constructor(folder: string, bytes: number, fileSystem: string, target: string) {
     this.#folder = folder;
     this.#bytes = bytes;
+    this.#fileSystem = fileSystem;
     this.#target = target;
-    this.#server = server;
+    mkdirSync(this.#served);
+    mkdirSync(target, { recursive: true });
   }
 
-  /** Makes a disk in `folder`, with a file system on it, mounted at `target`. */
-  static async mount(
-    folder: string,
-    bytes: number,
-    fileSystem: string,
-    target: string,
-  ): Promise<RecordedDisk> {
-    mkdirSync(join(folder, 'served'));
-    mkdirSync(target, { recursive: true });
-    const args = [join(folder, 'served'), join(folder, 'log'), String(bytes)];
-    // The tests' own options of Node would lead it to sources that it can't read.
-    const server = fork(SERVER, args, { execArgv: [] });
-    const [first] = (await Promise.race([once(server, 'message'), once(server, 'exit')])) as [unknown];
-    if (first !== 'serving') throw new Error(`the recording disk ended with ${first}`);
-    const disk = join(folder, 'served/disk');
-    const { make, options } = FILE_SYSTEMS[fileSystem]!;
-    execFileSync(`mkfs.${fileSystem}`, [...make, disk]);
-    execFileSync('mount', ['-o', options, disk, target]);
-    return new RecordedDisk(folder, bytes, target, server);
+  /**
+   * What a program is started by that is to use the disk. All of it is in a mount namespace of its own: others made
+   * meanwhile would have copies of the mounts, and keep them in use.
+   */
+  get wrapper(): string[] {
+    const { make, options } = FILE_SYSTEMS[this.#fileSystem]!;
+    const script = MOUNT_AND_RUN.replace('$MAKE_OPTIONS', make.join(' '));
+    return ['unshare', '--mount', 'sh', '-c', script, 'sh', this.#served, this.#log].concat([
+      String(this.#bytes),
+      process.execPath,
+      SERVER,
+      this.#fileSystem,
+      options,
+      this.#target,
+    ]);
   }
 
   /** Now, as a time of {@link cut}. */
   get now(): number {
-    return statSync(join(this.#folder, 'log')).size;
+    return statSync(this.#log).size;
   }
 
-  /** Ends the recording. */
-  async unmount(): Promise<void> {
-    const ended = once(this.#server, 'exit');
-    execFileSync('umount', [this.#target]);
-    execFileSync('umount', [join(this.#folder, 'served')]);
-    await ended;
+  /** Where this process finds a file of the disk. */
+  path(name: string): string {
+    return join('/proc', this.#server, 'root', this.#target, name);
+  }
+
+  /** Ends the recording, when the program has ended. */
+  end(): void {
+    const unmount = ['umount', this.#target, this.#served];
+    execFileSync('nsenter', ['--mount', '--target', this.#server, ...unmount]);
+  }
+
+  get #server(): string {
+    return readFileSync(`${this.#log}.pid`, 'utf8').trim();
+  }
+
+  get #served(): string {
+    return join(this.#folder, 'served');
+  }
+
+  get #log(): string {
+    return join(this.#folder, 'log');
   }
 
   /**
@@ -92,7 +112,7 @@ export class RecordedDisk {
    * @param share how much of what was not flushed came through, between 0 and 1
    */
   cut(time: number, share: number, rng: Rng, path: string): void {
-    const log = openSync(join(this.#folder, 'log'), 'r');
+    const log = openSync(this.#log, 'r');
     const image = openSync(path, 'w');
     try {
       ftruncateSync(image, this.#bytes);

@@ -40,4 +40,4 @@ host.sync = (fd) => {
   return sync(fd);
 };
 
-serveFs({ host, target: folder, name: 'recording-disk', onStart: () => process.send('serving') });
+serveFs({ host, target: folder, name: 'recording-disk' });
