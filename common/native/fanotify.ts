@@ -12,6 +12,8 @@ const FAN_MARK_ADD = 1;
 const FAN_MARK_REMOVE = 2;
 const FAN_MARK_DONT_FOLLOW = 4;
 const FAN_MARK_ONLYDIR = 8;
+const FAN_MARK_IGNORED_MASK = 0x20;
+const FAN_MARK_IGNORED_SURV_MODIFY = 0x40;
 
 const FAN_MODIFY = 0x2;
 const FAN_ATTRIB = 0x4;
@@ -53,6 +55,16 @@ export function watchDir(watchFd: number, dirFd: number, path: number): number {
 
 export function unwatchDir(watchFd: number, dirFd: number, path: number): void {
   c.mark(watchFd, FAN_MARK_REMOVE | FAN_MARK_DONT_FOLLOW | FAN_MARK_ONLYDIR, WATCHED, dirFd, path);
+}
+
+/** Leaves out writes to an open file, whoever makes them, until heedWrites(). A negative errno on failure. */
+export function ignoreWrites(watchFd: number, fd: number): number {
+  const flags = FAN_MARK_ADD | FAN_MARK_IGNORED_MASK | FAN_MARK_IGNORED_SURV_MODIFY;
+  return c.mark(watchFd, flags, FAN_MODIFY, fd, 0) < 0 ? -errno() : 0;
+}
+
+export function heedWrites(watchFd: number, fd: number): void {
+  c.mark(watchFd, FAN_MARK_REMOVE | FAN_MARK_IGNORED_MASK, FAN_MODIFY, fd, 0);
 }
 
 /** struct file_handle {bytes, type, data}, and behind it the mount's id: one buffer, kept alive by who reads it. */

@@ -27,6 +27,8 @@ export class Node {
 
   /** References that the kernel holds: one for each entry reply, until FORGET. */
   lookups = 0;
+  /** Until when, on the server's clock, the kernel has attributes of it, unless it dropped them by itself. */
+  knownUntilMs = 0;
   /** False once another inode took its place in the table or the kernel forgot it. */
   alive = true;
 
@@ -35,6 +37,8 @@ export class Node {
   name = '';
   /** Further names, for files with hard links. */
   others: Link[] | undefined;
+  /** The time of change at which the kernel was last allowed to keep this directory's names (ops/dir.ts). */
+  listed: { sec: number; ns: number } | undefined;
   /** Known names below this directory. */
   children: Map<string, Node> | undefined;
 
@@ -47,8 +51,8 @@ export class Node {
   handle: Handle | undefined;
   /** Id by which the kernel reads and writes the file itself while it is open, or 0: all opens of an inode must agree. */
   backingId = 0;
-  /** When the kernel last closed such a file that it may have written to, on the server's clock. */
-  wroteAtMs: number = Number.NEGATIVE_INFINITY;
+  /** Whether the watcher leaves out writes to the file (Notifier.writing). */
+  unheard = false;
 
   /** Made by the container and without file capabilities since, which the kernel asks for again and again. */
   uncapped = false;

@@ -29,14 +29,14 @@ const ONDIR = 0x40000000;
 /** After lost events, this many folders are told of by ATTRIB, so that who watches them looks again. */
 const RESCAN_MAX = 10_000;
 
-/** For so long after it closed a file, a change of it is taken for the container's own. */
-const OWN_WRITE_MS = 100;
-
 /** Watches folders of the host. */
 export interface Watch {
   /** The key by which events will name the folder, or undefined if its changes can't be watched. */
   add(dir: number, name: string, device: number): string | undefined;
   remove(dir: number, name: string): void;
+  /** Leaves out writes to an open file, whoever makes them, until heedWrites(); whether it does. */
+  ignoreWrites(fd: number): boolean;
+  heedWrites(fd: number): void;
 }
 
 /** A name that the watcher is about to change as the host did. */
@@ -74,6 +74,11 @@ export class Notifier {
     return this.#keys.size;
   }
 
+  /** Whether changes in the folder are told. */
+  watches(node: Node): boolean {
+    return this.#keys.has(node);
+  }
+
   /** The kernel gets to know a folder, which is at (dir, name). */
   adopt(node: Node, dir: number, name: string): void {
     if (node.type !== S.S_IFDIR || this.#keys.has(node)) return;
@@ -97,6 +102,21 @@ export class Notifier {
     const { parent } = node;
     if (node.pathFd >= 0) this.#watch.remove(node.pathFd, '');
     else if (parent !== undefined && parent.pathFd >= 0) this.#watch.remove(parent.pathFd, node.name);
+  }
+
+  /**
+   * The kernel may be writing to the file past the server from now on (FUSE passthrough): such writes are the
+   * container's own, of which it has its event and its kernel knows. Nothing tells them from the host's, so none is
+   * heard until the last writer closed the file; its attributes aren't remembered for long meanwhile (Server.attrSec).
+   */
+  writing(node: Node, fd: number): void {
+    if (!node.unheard) node.unheard = this.#watch.ignoreWrites(fd);
+  }
+
+  /** The last of those who wrote past the server closes its file. */
+  wrote(node: Node, fd: number): void {
+    if (node.unheard) this.#watch.heedWrites(fd);
+    node.unheard = false;
   }
 
   /** Decides what to do about events. */
@@ -199,6 +219,7 @@ export class Notifier {
       if (replaced !== undefined && replaced !== node) nodes.unname(replaced, to, event.toName);
       if (known !== undefined) nodes.unname(known, from, event.name);
       nodes.name(node, to, event.toName);
+      node.knownUntilMs = 0;
       actions.push({ do: 'dropInode', node: node.id });
       return;
     }
@@ -215,7 +236,11 @@ export class Notifier {
     // Made and removed between two looks: to whoever watches, nothing happened.
     const at = key(dir.id, name);
     if (!exists && dir.children?.get(name) === undefined) {
-      if ((mask & CREATE) !== 0) this.#unseen.add(at);
+      if ((mask & CREATE) !== 0) {
+        this.#unseen.add(at);
+        // It may have been listed all the same.
+        actions.push({ do: 'dropInode', node: dir.id });
+      }
       if (this.#unseen.has(at)) return;
     }
     if ((mask & DELETE) !== 0) this.#gone(dir, name, path, (mask & ONDIR) !== 0, actions);
@@ -226,7 +251,7 @@ export class Notifier {
     const known = dir.children?.get(name);
     const node = known !== undefined && nodes.matches(known, host.stat) ? known : undefined;
     const type = host.stat[S.MODE]! & S.S_IFMT;
-    if ((mask & MODIFY) !== 0 && type === S.S_IFREG && !this.#writes(node)) {
+    if ((mask & MODIFY) !== 0 && type === S.S_IFREG) {
       if (node !== undefined) actions.push({ do: 'dropInode', node: node.id });
       actions.push({ do: 'modify', path, size: S.uint64(host.stat, S.SIZE) });
     }
@@ -267,7 +292,10 @@ export class Notifier {
   /** Events were lost: nothing the kernel remembers is sure, and watchers of folders must look again. */
   #rescan(): Action[] {
     const actions: Action[] = [{ do: 'dropAll' }];
-    for (const node of this.#server.nodes.all()) actions.push({ do: 'dropInode', node: node.id });
+    for (const node of this.#server.nodes.all()) {
+      node.knownUntilMs = 0;
+      actions.push({ do: 'dropInode', node: node.id });
+    }
     for (const node of this.#keys.keys()) {
       if (actions.length > RESCAN_MAX) break;
       const path = this.#path(node);
@@ -329,16 +357,6 @@ export class Notifier {
     }
     if (node !== undefined) this.#server.nodes.unname(node, parent, name);
     return 0;
-  }
-
-  /**
-   * Whether the container is writing to the file, or was until just now, past the server (FUSE passthrough): then the
-   * change is likely its own, of which it has had its event and of which its kernel knows. Should it be the host's all
-   * the same, it is seen soon, since the attributes of such a file aren't remembered for long (Server.attrSec).
-   */
-  #writes(node: Node | undefined): boolean {
-    if (node === undefined) return false;
-    return this.#server.clock.now() - node.wroteAtMs < OWN_WRITE_MS || this.#server.writesPast(node);
   }
 
   /** Fills the host's stat; 0 or a negative error. */

@@ -34,6 +34,14 @@ export class FanotifyWatch implements Watch {
     fan.unwatchDir(this.#fd, dir, this.#put(name === '' ? '.' : name));
   }
 
+  ignoreWrites(fd: number): boolean {
+    return fan.ignoreWrites(this.#fd, fd) === 0;
+  }
+
+  heedWrites(fd: number): void {
+    fan.heedWrites(this.#fd, fd);
+  }
+
   #fsid(dir: number, name: string, device: number): string | undefined {
     const fd = openat(AT_FDCWD, this.#put(`/proc/self/fd/${dir}/${name}`), O_PATH_CLOEXEC, 0);
     if (fd < 0) return undefined;

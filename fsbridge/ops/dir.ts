@@ -7,9 +7,10 @@ import { SYNC } from '../aside/jobs.ts';
 import { allocate, type Memory } from '../memory.ts';
 import { DirStream, RECORD_NAME } from '../node/dir-stream.ts';
 import type { Handle } from '../node/handles.ts';
+import type { Node } from '../node/node.ts';
 import * as E from '../wire/errno.ts';
 import { OUT_HEADER_BYTES, type Request } from '../wire/request.ts';
-import { putUint64 } from '../wire/stat.ts';
+import * as S from '../wire/stat.ts';
 import { BODY, type Server } from './server.ts';
 
 /** What is read from the host at a time, as the C library's readdir does. */
@@ -17,6 +18,14 @@ const STREAM_BYTES = 32 << 10;
 /** struct fuse_dirent before the name: inode, cookie, name's length, type. */
 const DIRENT_BYTES = 24;
 const DOT = 0x2e;
+
+/** The kernel may keep the names that it reads; those that it has are still good. */
+const FOPEN_CACHE_DIR = 8;
+const FOPEN_KEEP_CACHE = 2;
+
+/** A host's clock for times of files goes on at least this often, where it tells nanoseconds. */
+const TICK_MS_MAX = 20;
+const COARSE_NS = 10_000_000;
 
 export function opendir(server: Server, request: Request, reply: Memory): number {
   const node = server.parentOf(request);
@@ -26,10 +35,29 @@ export function opendir(server: Server, request: Request, reply: Memory): number
   const buffer = server.takeBuffer() ?? allocate(STREAM_BYTES, server.addressOf);
   const handle = server.handles.open(node, fd, false, new DirStream(server.host, fd, buffer));
   server.givenHandle = handle;
-  putUint64(reply.words, BODY, handle.id);
-  reply.words[BODY + 2] = 0;
+  S.putUint64(reply.words, BODY, handle.id);
+  reply.words[BODY + 2] = kept(server, node, fd);
   reply.words[BODY + 3] = 0;
   return 16;
+}
+
+/**
+ * Flags that say which names the kernel may answer from memory. It drops them itself for what the container changes.
+ * What the host changes is told to it; where that isn't soon enough, the folder's time of change must be that of the
+ * names that the kernel has, and so long ago that any later change has another.
+ */
+function kept(server: Server, node: Node, fd: number): number {
+  const { host, notifier, policy } = server;
+  if (policy.consistency !== 'consistent' && notifier?.watches(node) === true)
+    return FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE;
+  if (host.statAt(fd, '') < 0) return 0;
+  const sec = S.uint64(host.stat, S.CTIME);
+  const ns = host.stat[S.CTIME + 2]!;
+  const listed = node.listed;
+  node.listed = undefined;
+  if (ns % COARSE_NS === 0 || server.clock.wallMs() - sec * 1000 - ns / 1e6 < TICK_MS_MAX) return 0;
+  node.listed = { sec, ns };
+  return listed?.sec === sec && listed.ns === ns ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE : FOPEN_CACHE_DIR;
 }
 
 export function readdir(server: Server, request: Request, reply: Memory): number {
@@ -99,6 +127,12 @@ function putPlus(
   const dots = names[start] === DOT && (nameLength === 1 || (nameLength === 2 && names[start + 1] === DOT));
   if (!dots) {
     const name = names.toString('latin1', start, start + nameLength);
+    const known = handle.node.children?.get(name);
+    // What the kernel has needn't be looked at.
+    if (known !== undefined && known.lookups > 0 && known.knownUntilMs > server.clock.now()) {
+      reply.words.fill(0, at >> 2, (at + server.entryBytes) >> 2);
+      return;
+    }
     if (server.host.statAt(handle.fd, name) === 0) {
       const node = server.nodes.intern(server.host.stat, handle.node, name);
       server.putEntry(node, reply, at >> 2);

@@ -38,6 +38,7 @@ export function putOpen(
   const backingId = backingOf(server, node, fd);
   const handle = server.handles.open(node, fd, (flags & O_ACCMODE) !== 0);
   server.givenHandle = handle;
+  if (backingId > 0 && handle.writable) server.notifier?.writing(node, fd);
   const words = reply.words;
   putUint64(words, at, handle.id);
   const keep = server.policy.consistency === 'consistent' ? 0 : FOPEN_KEEP_CACHE;

@@ -83,6 +83,8 @@ function follow(
   if (moved === undefined) return;
   nodes.unname(moved, fromParent, from);
   nodes.name(moved, toParent, to);
+  // The kernel drops the attributes of what it moves.
+  moved.knownUntilMs = 0;
 }
 
 export function readlink(server: Server, request: Request, reply: Memory): number {

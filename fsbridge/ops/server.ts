@@ -44,8 +44,6 @@ const OWNER_BYTES = 64;
 
 /** Longest life of attributes that may change without our hearing of it: of files with several names, or being written. */
 const DOUBTFUL_ATTR_SEC = 1;
-/** How long after its last writer closed it a file counts as being written. */
-const WRITTEN_MS = 1000;
 
 /** Buffers kept for the next opendir. */
 const SPARE_BUFFERS_MAX = 16;
@@ -251,14 +249,18 @@ export class Server {
     return false;
   }
 
-  /** How long the attributes in the host's stat are good: a file may be changed by a name in a folder that isn't watched. */
+  /**
+   * How long the attributes in the host's stat, which the kernel is about to get, are good: a file may be changed by a
+   * name in a folder that isn't watched.
+   */
   attrSec(node: Node): number {
     const { stat } = this.host;
-    if (this.ownership?.fixed(node) === false) return 0;
-    const written = this.clock.now() - node.wroteAtMs < WRITTEN_MS || this.writesPast(node);
-    if (written) return Math.min(this.lifetimes.attrSec, DOUBTFUL_ATTR_SEC);
+    let seconds = this.lifetimes.attrSec;
+    if (this.ownership?.fixed(node) === false) seconds = 0;
     const linked = stat[NLINK]! > 1 && (stat[MODE]! & S_IFMT) !== S_IFDIR;
-    return linked ? Math.min(this.lifetimes.attrSec, DOUBTFUL_ATTR_SEC) : this.lifetimes.attrSec;
+    if (linked || this.writesPast(node)) seconds = Math.min(seconds, DOUBTFUL_ATTR_SEC);
+    node.knownUntilMs = seconds === 0 ? 0 : this.clock.now() + seconds * 1000;
+    return seconds;
   }
 
   /** Writes struct fuse_attr_out at the body from the host's stat; its bytes. */
@@ -285,8 +287,9 @@ export class Server {
   closeHandle(handle: Handle): void {
     const { node } = handle;
     this.handles.close(handle);
+    if (handle.writable) node.knownUntilMs = 0;
+    if (node.unheard && !this.writesPast(node)) this.notifier?.wrote(node, handle.fd);
     this.host.close(handle.fd);
-    if (node.backingId > 0 && handle.writable) node.wroteAtMs = this.clock.now();
     if (node.backingId > 0 && node.handle === undefined) {
       this.backing?.close(node.backingId);
       node.backingId = 0;

@@ -356,6 +356,33 @@ describe('listing', () => {
     expect(kernel.session.server.nodes.size).toBe(1);
   });
 
+  it('with PLUS leaves out what the kernel knows already, until it may have changed', () => {
+    const { kernel, fh } = filled({ consistency: 'cached' });
+    const told = (): number =>
+      kernel.list(ROOT, fh, 0n, 65536, true).filter(({ entry }) => entry!.node !== 0n).length;
+    expect(told()).toBe(100);
+    expect(told()).toBe(0);
+    kernel.ok(12, ROOT, BigInt(ROOT), 'name-0', 'name-0-moved');
+    expect(told()).toBe(1);
+    kernel.clock.advance(2000);
+    expect(told()).toBe(100);
+  });
+
+  it('may be kept by the kernel of a folder that had time to change visibly and did not', () => {
+    const { kernel } = filled();
+    const kept = (): number => kernel.ok(27, ROOT, 0, 0).readUInt32LE(8);
+    const [KEEP_CACHE, CACHE_DIR] = [2, 8];
+    kernel.clock.advance(5);
+    expect(kept()).toBe(0);
+    kernel.clock.advance(1001);
+    kernel.host.mkdir(kernel.host.root, 'late', 0o755);
+    kernel.clock.advance(10);
+    expect(kept()).toBe(0);
+    kernel.clock.advance(50);
+    expect(kept()).toBe(CACHE_DIR);
+    expect(kept()).toBe(CACHE_DIR | KEEP_CACHE);
+  });
+
   it('of a handle that is none is refused', () => {
     const { kernel, fh } = filled();
     const { fh: file } = kernel.create(ROOT, 'file');

@@ -149,6 +149,22 @@ describe.skipIf(skip).each(modes)('events of host changes, $consistency, ro $rea
   });
 
   if (!mode.readOnly)
+    it('the container hears of its own writes once, and of the host again once it closed the file', async () => {
+      const fd = fs.openSync(guest('file'), 'a');
+      const own = await eventsOf(() => {
+        for (let i = 0; i < 3; i++) fs.writeSync(fd, 'x');
+      });
+      // inotify merges equal events that follow each other.
+      expect(own.filter((event) => event.endsWith(' file')).length).toBeLessThanOrEqual(3);
+      expect(new Set(own)).toEqual(new Set(['MODIFY root/file', 'MODIFY file']));
+      fs.closeSync(fd);
+      await settled();
+      const hosts = await eventsOf(() => fs.appendFileSync(host('file'), 'y'));
+      expect(hosts).toEqual(['MODIFY root/file', 'MODIFY file']);
+      expect(fs.readFileSync(guest('file'), 'utf8')).toBe('old contentxxxy');
+    });
+
+  if (!mode.readOnly)
     it('the container hears of its own changes once, as on any file system', async () => {
       const own = (): void => {
         fs.writeFileSync(guest('own'), 'x');

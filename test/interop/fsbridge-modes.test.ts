@@ -108,6 +108,59 @@ describe.skipIf(skip).each([
   });
 });
 
+describe.skipIf(skip).each([{ consistency: 'consistent' }, { consistency: 'cached' }] as const)(
+  'names in a folder, $consistency',
+  (mode) => {
+    let pair: BridgePair;
+    let guest: BridgePair['guest'];
+    let host: BridgePair['host'];
+    beforeAll(async () => {
+      pair = await bridgePair(mode);
+      ({ guest, host } = pair);
+      fs.mkdirSync(host('dir'));
+      fs.mkdirSync(host('dir', 'zero'));
+    });
+    afterAll(async () => {
+      await pair?.remove();
+      expect(pair?.trouble).toEqual([]);
+    });
+    const names = (): string[] => fs.readdirSync(guest('dir')).sort();
+
+    it('are answered from memory while nothing changes', async () => {
+      // Consistent asks again as long as another change might have the same time.
+      await expect.poll(() => requests(pair, 'readdir', () => names())).toBe(0);
+      const count = await requests(pair, 'readdir', () => {
+        for (let i = 0; i < 20; i++) expect(names()).toEqual(['zero']);
+      });
+      expect(count).toBe(0);
+    });
+
+    it('are those that the host has, also when it hides that it changed them', async () => {
+      const { atime, mtime } = fs.statSync(host('dir'));
+      for (let i = 0; i < 100; i++) {
+        const made = i % 2 === 0;
+        if (made) fs.mkdirSync(host('dir', 'one'));
+        else fs.rmdirSync(host('dir', 'one'));
+        if (i % 10 < 2) fs.utimesSync(host('dir'), atime, mtime);
+        const expected = made ? ['one', 'zero'] : ['zero'];
+        if (mode.consistency === 'consistent') expect(names()).toEqual(expected);
+        else await expect.poll(names).toEqual(expected);
+      }
+    });
+
+    it('are those that the guest made, at once', () => {
+      for (let i = 0; i < 50; i++) {
+        fs.mkdirSync(guest('dir', 'own'));
+        expect(names()).toEqual(['own', 'zero']);
+        fs.renameSync(guest('dir', 'own'), guest('dir', 'own2'));
+        expect(names()).toEqual(['own2', 'zero']);
+        fs.rmdirSync(guest('dir', 'own2'));
+        expect(names()).toEqual(['zero']);
+      }
+    });
+  },
+);
+
 describe.skipIf(skip)('delegated without passthrough', () => {
   it('gathers small writes, and has written all back after unmount', async () => {
     const pair = await bridgePair({ consistency: 'delegated', passthrough: false });
@@ -135,6 +188,13 @@ describe.skipIf(skip)('many known files', () => {
       for (const name of list) fs.statSync(join(pair.guest(''), name));
       expect(list).toHaveLength(3300);
       expect(fs.readdirSync('/proc/self/fd').length).toBeLessThan(400);
+      // What came of making them must be over before their silence is measured.
+      const quiet = async (): Promise<number> => {
+        const before = await served(pair.mount);
+        await eventually(() => false, 50);
+        return (await served(pair.mount)) - before;
+      };
+      await expect.poll(quiet, { timeout: 10_000 }).toBe(0);
       const before = await served(pair.mount);
       // The host is busy in a folder that nobody in the guest knows.
       const elsewhere = `${pair.host('')}-elsewhere`;
