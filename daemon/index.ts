@@ -24,7 +24,17 @@ import { EventBus } from './events/bus.ts';
 import { ensureHostImage, openImages, type StorageDriver } from './image/index.ts';
 import type { Image } from './image/store.ts';
 import { EngineMetrics, serveMetrics } from './metrics.ts';
-import { cutConnections, hasHostImage, hostSubnets, requirements } from './platform.ts';
+import { ProxiedJails } from './network/proxied/jails.ts';
+import { withJails } from './network/proxied/network.ts';
+import { noStack } from './network/proxied/no-stack.ts';
+import {
+  carriesPackets,
+  cutConnections,
+  hasHostImage,
+  hostSubnets,
+  requirements,
+  serveNames,
+} from './platform.ts';
 import { createRuntime } from './runtime/index.ts';
 import { containerDefaults, createServices, registryOptions, type Services } from './services.ts';
 import { lockDataRoot } from './store/lock.ts';
@@ -218,6 +228,7 @@ async function openServices(
   const builds = new Builds(opened.images, opened.roots, folders, clock);
   await builds.open();
   const { runtimes, defaultRuntime } = config;
+  const proxied = new ProxiedJails(cryptoRng, await serveNames());
   const runtime = createRuntime({
     instance: instanceOf(dataRoot),
     execRoot,
@@ -226,6 +237,7 @@ async function openServices(
     runtimes,
     defaultRuntime,
     liveRestore: config.liveRestore,
+    proxied,
   });
   await runtime.open();
   undo.add('close the runtime', () => runtime.close());
@@ -251,7 +263,7 @@ async function openServices(
     reloadRegistries: (options) => opened.reloadRegistries(options),
     containerDefaults: await containerDefaults(config),
     runtime,
-    createNetstack,
+    createNetstack: withJails(proxied, carriesPackets ? createNetstack : noStack),
     hostSubnets,
     cutConnections,
     mountFolder,

@@ -35,3 +35,7 @@ export const EXEC_BEGIN_WAIT_MS = 10_000;
 /** Results of a healthcheck that inspect shows, and bytes of output of each. */
 export const HEALTH_LOG_MAX = 5;
 export const HEALTH_OUTPUT_BYTES_MAX = 4096;
+/** Connections at once through the proxy of a container without a network of its own; above it they are closed. */
+export const PROXY_CONNECTIONS_MAX = 1024;
+/** How long a client of that proxy may take to say where it wants to go. */
+export const PROXY_GREETING_MS_MAX = 10_000;

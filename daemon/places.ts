@@ -22,7 +22,11 @@ function usersPlaces(uid: number): Places {
 
 const ownUid = process.getuid?.() ?? 0;
 
-const ROOTS_PLACES: Places = { data: '/var/lib/drydock', run: '/run/drydock', config: '/etc/drydock' };
+const ROOTS_PLACES: Places =
+  process.platform === 'darwin'
+    ? // There is no /run, and /var is a link, which profiles do not see.
+      { data: '/private/var/drydock', run: '/private/var/run/drydock', config: '/etc/drydock' }
+    : { data: '/var/lib/drydock', run: '/run/drydock', config: '/etc/drydock' };
 
 /** Those of this process's user; on Linux an ordinary user may have a daemon, and has its own. */
 export const PLACES: Places =

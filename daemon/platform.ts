@@ -4,6 +4,7 @@ import { accessSync, constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { networkInterfaces, release } from 'node:os';
 import { delimiter, join } from 'node:path';
+import type { ServeNames } from './network/proxied/jails.ts';
 
 /** Start time of a process in the kernel's own unit, or '' when there is no such process. With the pid it names a process for good. */
 export async function processStartTime(pid: number): Promise<string> {
@@ -46,6 +47,15 @@ function usable(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** Whether networks can carry packets: a container needs a namespace of its own for it. */
+export const carriesPackets: boolean = process.platform === 'linux';
+
+/** How look-ups of names are answered on a socket, where the system's can be led to one. */
+export async function serveNames(): Promise<ServeNames | undefined> {
+  if (process.platform !== 'darwin') return undefined;
+  return (await import('./network/dnssd/server.ts')).namesServer();
 }
 
 /** Whether an image can be made of this host's programs: a Mac's need a linker and a cache that nobody may copy. */

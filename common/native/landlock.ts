@@ -7,6 +7,7 @@ import { systemCall } from './syscall.ts';
 
 const CREATE_RULESET_VERSION = 1;
 const RULE_PATH_BENEATH = 1;
+const RULE_NET_PORT = 2;
 
 /** LANDLOCK_ACCESS_FS_ of include/uapi/linux/landlock.h. */
 const EXECUTE = 1n << 0n;
@@ -27,8 +28,9 @@ const BITS_BY_ABI: readonly [abi: number, rights: bigint][] = [
   [3, TRUNCATE],
   [5, IOCTL_DEV],
 ];
-/** BIND_TCP and CONNECT_TCP, from version 4. */
-const NET_TCP = 3n;
+/** LANDLOCK_ACCESS_NET_, from version 4. */
+const TCP = { bind: 1n, connect: 2n } as const;
+const NET_TCP: bigint = TCP.bind | TCP.connect;
 const NET_ABI = 4;
 /** Abstract sockets and signals, from version 6. */
 const SCOPE_OUTSIDE = 3n;
@@ -62,7 +64,7 @@ function fileRights(abi: number): bigint {
 }
 
 /**
- * A new set of rules, which refuses all that it is about until {@link allowPath} grants it. Of TCP ports and of what is
+ * A new set of rules, which refuses all that it is about until {@link allowPath} and {@link allowPort} grant it. Of what is
  * outside (abstract sockets, signals) there are no grants.
  */
 export function createRuleset(abi: number, restrict: { tcp: boolean; outside: boolean }): number {
@@ -93,6 +95,14 @@ export function allowPath(ruleset: number, abi: number, fd: number, rights: Path
   rule.writeBigUInt64LE(allowed & fileRights(abi), 0);
   rule.writeInt32LE(fd, 8);
   rawAddRule(ruleset, RULE_PATH_BENEATH, rule, 0);
+}
+
+/** Grants one TCP port, whatever the address. Where the version knows no ports they are free anyway. */
+export function allowPort(ruleset: number, abi: number, what: keyof typeof TCP, port: number): void {
+  if (abi < NET_ABI) return;
+  // struct landlock_net_port_attr
+  const rule = new BigUint64Array([TCP[what], BigInt(port)]);
+  rawAddRule(ruleset, RULE_NET_PORT, new Uint8Array(rule.buffer), 0);
 }
 
 /** Puts the calling thread under the rules, which wants no_new_privs or CAP_SYS_ADMIN. */

@@ -42,13 +42,17 @@ export function buildWalls(system: System, landlock: LandlockRules): Walls {
   const abi = system.landlockVersion();
   if (abi === 0) return { raise() {} };
   const ruleset = step('make rules for files', () => {
-    const made = system.createRuleset(abi, { tcp: !landlock.tcp, outside: !landlock.outside });
+    const made = system.createRuleset(abi, { tcp: landlock.tcp !== true, outside: !landlock.outside });
     const { nodes } = landlock;
     for (const { path, write, execute } of landlock.paths) {
       const fd = openIfThere(system, path);
       if (fd === undefined) continue;
       system.allowPath(made, abi, fd, { write, execute, nodes, directory: fstatSync(fd).isDirectory() });
       closeSync(fd);
+    }
+    if (typeof landlock.tcp === 'object') {
+      for (const port of landlock.tcp.connect) system.allowPort(made, abi, 'connect', port);
+      for (const port of landlock.tcp.bind) system.allowPort(made, abi, 'bind', port);
     }
     return made;
   });

@@ -62,8 +62,8 @@ export interface LandlockRules {
   paths: { path: string; write: boolean; execute: boolean }[];
   /** Whether device nodes may be made in them, where the capabilities allow it. */
   nodes: boolean;
-  /** Whether TCP ports may be bound and connected to. */
-  tcp: boolean;
+  /** Whether TCP ports may be bound and connected to, or which. */
+  tcp: boolean | { connect: number[]; bind: number[] };
   /** Whether abstract sockets of and signals to processes outside are possible. */
   outside: boolean;
 }

@@ -1,7 +1,8 @@
 /** Published ports: listeners of the host that lead to a container. */
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
-import type { Network, PublishedPort } from '#netstack';
+import type { PublishedPort } from '#netstack';
 import type { Endpoint } from './endpoint.ts';
+import type { EngineNetwork } from './engine-network.ts';
 import type { PortWish } from './ports.ts';
 
 /** A port that is open, and what for. */
@@ -12,7 +13,7 @@ export interface OpenPort {
 
 /** Where ports lead. */
 export interface PublishPlace {
-  network: Network;
+  network: EngineNetwork;
   endpoint: Endpoint;
   /** Of the host, for ports that name none (host_binding_ipv4); undefined: all of IPv4 and IPv6. */
   hostAddress: string | undefined;

@@ -7,7 +7,7 @@ import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
-import type { Attachment, Network, NetworkOptions } from '#netstack';
+import type { Attachment, NetworkOptions } from '#netstack';
 import type { AddressPool } from '../config-values.ts';
 import { newId } from '../container/names.ts';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
@@ -16,6 +16,7 @@ import type { RecordFolder } from '../store/record-folder.ts';
 import { type Attached, type AttachedEndpoint, outlivesDaemon } from './attached.ts';
 import { fromConfiguration } from './config-only.ts';
 import { checkAddress, configOf, dnsNames, type Endpoint, isOn, restrictedAddress } from './endpoint.ts';
+import type { CreateNetwork, EngineNetwork } from './engine-network.ts';
 import { bridgeOptions, endpointOptions } from './options.ts';
 import { formatGuestPort, type PortWish, portWishes } from './ports.ts';
 import { type OpenPort, openPort, type PublishPlace } from './publish.ts';
@@ -32,7 +33,7 @@ import { chooseSubnet6, randomSubnet6 } from './subnets6.ts';
 /** What the service works with. */
 export interface NetworkDeps {
   records: RecordFolder<NetworkRecord>;
-  createNetstack: (options: NetworkOptions) => Promise<Network>;
+  createNetstack: CreateNetwork;
   hostSubnets: () => Promise<string[]>;
   /** Resets a container's connections but those that are spared, by the other end's address. */
   cutConnections: (pid: number, spared: (address: string) => boolean) => Promise<void>;
@@ -52,12 +53,12 @@ export interface NetworkDeps {
 /** A network that runs. */
 export interface RunningNetwork {
   name: string;
-  network: Network;
+  network: EngineNetwork;
   names: Record<string, string>;
 }
 
 interface Live {
-  network: Promise<Network>;
+  network: Promise<EngineNetwork>;
   endpoints: Map<string, Endpoint>;
   /** Addresses that an attachment under way is about to get. */
   reserved: Set<string>;

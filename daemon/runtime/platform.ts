@@ -4,7 +4,9 @@
 import { type Clock, systemClock } from '#common/clock';
 import { DrydockError } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
+import { cryptoRng } from '#common/rng';
 import type { RuntimeProgram } from '../config-values.ts';
+import { ProxiedJails } from '../network/proxied/jails.ts';
 import { defaultSpec } from './defaults.ts';
 import type { JailReportRow } from './runtime.ts';
 import { RuntimeSet } from './runtime-set.ts';
@@ -17,6 +19,8 @@ export interface RuntimeOptions {
   execRoot: string;
   log: Log;
   clock: Clock;
+  /** How jails without a network namespace reach networks; undefined: they have none. */
+  proxied?: ProxiedJails;
   /** Containers go on while no daemon runs. */
   liveRestore?: boolean;
   /** OCI runtimes besides our own, by name. */
@@ -82,6 +86,12 @@ export function createRuntime(options: RuntimeOptions): RuntimeSet {
 
 /** What a container that asks for nothing gets on this machine, whether a daemon runs or not. */
 export function defaultReport(): JailReportRow[] {
-  const runtime = createRuntime({ instance: 'report', execRoot: '', log: nullLog, clock: systemClock });
+  const runtime = createRuntime({
+    instance: 'report',
+    execRoot: '',
+    log: nullLog,
+    clock: systemClock,
+    proxied: new ProxiedJails(cryptoRng),
+  });
   return runtime.report(defaultSpec('0'.repeat(64), '/'));
 }

@@ -30,10 +30,15 @@ describeE2e('the daemon on a Mac, as far as Linux can play one', () => {
       SecurityOptions: ['name=seatbelt,profile=default'],
       CpuCfsQuota: false,
       MemoryLimit: false,
-      Warnings: [
+      Warnings: expect.arrayContaining([
         expect.stringContaining('No CPU quota'),
         expect.stringContaining('System Integrity Protection'),
-      ],
+        expect.stringMatching(/network: partial: by a proxy of its own .* the profile lets it connect to/),
+        expect.stringMatching(/system calls: none: there is no filter/),
+      ]),
+      JailReports: {
+        drydock: expect.arrayContaining([expect.objectContaining({ feature: 'pid namespace' })]),
+      },
     });
   });
 
@@ -44,10 +49,16 @@ describeE2e('the daemon on a Mac, as far as Linux can play one', () => {
     expect(inspected).toBe('darwin');
     const create = (HostConfig: object) =>
       daemon.api('POST', '/containers/create', { Image: 'app', Cmd: ['/bin/app'], HostConfig });
-    const attached = await create({});
-    expect([attached.status, attached.body]).toEqual([
+    const privileged = await create({ Privileged: true });
+    expect([privileged.status, privileged.body]).toEqual([
       400,
-      expect.stringContaining('has no network of its own'),
+      expect.stringContaining('cannot be privileged'),
+    ]);
+    await daemon.ok(['network', 'create', '--internal', 'inside']);
+    const attached = await create({ NetworkMode: 'inside' });
+    expect([attached.status, attached.body]).toEqual([
+      201,
+      expect.stringContaining('network: asked attached, got partial: by a proxy of its own'),
     ]);
     const alone = await create({ NetworkMode: 'none', Memory: 64 << 20 });
     expect([alone.status, alone.body]).toEqual([

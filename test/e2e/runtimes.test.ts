@@ -42,9 +42,10 @@ describeE2e('OCI runtimes by configuration', () => {
     expect(row('drydock', 'system calls')).toMatchObject({ asked: 'default profile', got: 'full' });
     expect(row('drydock', 'user namespace')?.bypass).toMatch(/fault of the kernel/);
     expect(row('crun', 'devices')?.how).toMatch(/\(by crun\)$/);
-    expect(reports.plain).toEqual([
-      expect.objectContaining({ got: 'none', how: expect.stringMatching(/no network of its own/) }),
-    ]);
+    expect(row('plain', 'network')).toMatchObject({
+      got: 'partial',
+      bypass: expect.stringMatching(/whoever reaches the host/),
+    });
     for (const rows of Object.values(reports))
       for (const { feature, asked, got, how } of rows) {
         expect([feature, asked, how]).not.toContain('');
@@ -86,17 +87,71 @@ describeE2e('OCI runtimes by configuration', () => {
   it('plain runs a container as a user of its own, and refuses what it has no means for', async () => {
     const id = await daemon.ok(['run', '--rm', '--runtime', 'plain', '--network', 'none', IMAGE, 'id', '-u']);
     expect(Number(id)).toBeGreaterThan(0x6fff_ffff);
-    const attached = await daemon.run(['run', '--rm', '--runtime', 'plain', IMAGE, 'true']);
-    expect(attached.code).toBe(125);
-    expect(attached.stderr).toContain(
-      'A jail without namespaces has no network of its own: give it --network none',
-    );
     const body = {
       Image: IMAGE,
       HostConfig: { Runtime: 'plain', NetworkMode: 'none', CapAdd: ['SYS_ADMIN'] },
     };
     const { status, body: answer } = await daemon.api('POST', '/containers/create', body);
     expect([status, JSON.parse(answer).message]).toEqual([400, expect.stringContaining('CAP_SYS_ADMIN')]);
+  });
+
+  it('plain reaches its networks by a proxy, and nothing else', async () => {
+    const serve = (name: string) => [
+      ...['node', '-e'],
+      `require("http").createServer((q,r)=>r.end("${name}")).listen(+process.argv[1])`,
+    ];
+    const start = (name: string, port: number, ...options: string[]) =>
+      daemon.ok(['run', '-d', '--name', name, ...options, IMAGE, ...serve(name), String(port)]);
+    const plain = ['--runtime', 'plain', '--network'];
+    await daemon.ok(['network', 'create', 'meeting']);
+    await daemon.ok(['network', 'create', '--internal', 'inside']);
+    const sh = (name: string, command: string) => daemon.run(['exec', name, 'sh', '-c', command]);
+    const get = async (name: string, ...args: string[]) => {
+      const retry = ['--retry', '50', '--retry-all-errors', '--retry-delay', '0'];
+      return daemon.ok(['exec', name, 'curl', '-sS', '--max-time', '5', ...retry, ...args]);
+    };
+    try {
+      await start('jail', 18_480, ...plain, 'meeting', '-p', '127.0.0.1:0:18480');
+      await start('guest', 80, '--network', 'meeting');
+      await start('shut-in', 18_482, ...plain, 'inside', '--expose', '18482');
+      const published = `http://${await daemon.ok(['port', 'jail', '18480'])}`;
+      expect(await get('guest', 'http://jail:18480')).toBe('jail');
+      expect(await (await fetch(published)).text()).toBe('jail');
+      // By HTTP, by a tunnel, by SOCKS, and itself without any.
+      expect(await get('jail', 'http://guest')).toBe('guest');
+      expect(await get('jail', 'http://jail:18480', '--proxytunnel')).toBe('jail');
+      expect((await sh('jail', 'curl -sS --proxy "$ALL_PROXY" http://guest')).stdout).toBe('guest');
+      expect(await get('jail', 'http://127.0.0.1:18480')).toBe('jail');
+
+      const refusals: [name: string, command: string, said: RegExp][] = [
+        ['a port that is not its own', 'curl -sS -v --noproxy "*" http://127.0.0.1:1', /Permission denied/],
+        ['another network, by the proxy', 'curl -sS http://jail:18480', /is outside/],
+        ['the host by another name', 'curl -sS --noproxy x http://127.0.0.2:1', /is outside/],
+        [
+          'a proxy without its password',
+          'curl -sS -i -x http://${HTTP_PROXY#*@} http://jail',
+          /^HTTP\/1.1 407/,
+        ],
+        ['a published port', `curl -sS -v --noproxy "*" ${published}`, /Permission denied/],
+        [
+          'other protocols',
+          `node -e 'require("dgram").createSocket("udp4").on("error",(e)=>console.log(e.code)).bind(0)'`,
+          /EPERM/,
+        ],
+        [
+          'listening elsewhere',
+          `node -e 'require("net").createServer().on("error",(e)=>console.log(e.code)).listen(18481)'`,
+          /EACCES/,
+        ],
+      ];
+      for (const [what, command, said] of refusals) {
+        const { stdout, stderr } = await sh('shut-in', command);
+        expect(stdout + stderr, what).toMatch(said);
+      }
+    } finally {
+      await daemon.run(['rm', '-f', 'jail', 'guest', 'shut-in']);
+      await daemon.run(['network', 'rm', 'meeting', 'inside']);
+    }
   });
 
   it('that are unknown or missing are said to be so, and ours goes on', async () => {

@@ -10,20 +10,23 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '#common/clock';
 import { errorMessage } from '#common/errors';
 import { nullLog } from '#common/log';
 import { DarwinCalls } from '#common/native/darwin/calls';
+import { seededRng } from '#common/rng';
 import { becomeSeatbelted, furnishRoot, type ToDarwinLauncher } from '../../daemon/launch/darwin.ts';
 import { LaunchFailure } from '../../daemon/launch/failure.ts';
 import type { FromLauncher } from '../../daemon/launch/protocol.ts';
+import { ProxiedJails } from '../../daemon/network/proxied/jails.ts';
 import {
   type DarwinHost,
   type DarwinLauncher,
@@ -121,6 +124,8 @@ class LauncherInside implements DarwinLauncher {
 
 interface World {
   double: DarwinDouble;
+  /** Sockets of names that are open, by path. */
+  names: Set<string>;
   runtime: DarwinRuntime;
 }
 
@@ -148,8 +153,16 @@ function world(change: (double: DarwinDouble) => void = () => {}): World {
       if (signal === 'KILL') kill();
     },
   };
-  const options = { instance: 'test', execRoot: join(folder, 'exec'), log: nullLog, clock: systemClock };
-  return { double, runtime: new DarwinRuntime(options, host) };
+  const names = new Set<string>();
+  const proxied = new ProxiedJails(seededRng(1), async (path) => {
+    double.calls.push('serve names');
+    if (double.calls.length - 1 === double.failing) throw new Error('EPERM');
+    names.add(path);
+    return { close: async () => void names.delete(path) };
+  });
+  const execRoot = join(folder, 'exec');
+  const options = { instance: 'test', execRoot, log: nullLog, clock: systemClock, proxied };
+  return { double, names, runtime: new DarwinRuntime(options, host) };
 }
 
 /** All that a container's start does. */
@@ -166,8 +179,11 @@ async function startOne({ runtime }: World, wish: JailSpec): Promise<void> {
 
 const names = (calls: string[]): string[] => calls.map((call) => call.split(' ')[0]!);
 const openDescriptors = (): number => readdirSync('/proc/self/fd').length;
-const notes = (): string[] =>
-  existsSync(join(folder, 'exec')) ? readdirSync(join(folder, 'exec/darwin')) : [];
+/** What is in a folder of the daemon's. */
+const left = (name: string): string[] => {
+  const path = join(folder, 'exec', name);
+  return existsSync(path) ? readdirSync(path) : [];
+};
 
 describe('a container on Darwin', () => {
   it('is made in the one order that is safe, in a root of its own', async () => {
@@ -249,6 +265,35 @@ describe('a container on Darwin', () => {
     expect(profile).toContain(rootPath);
   });
 
+  it.each([
+    ['in a root of its own', true, '/.drydock/names', '/.drydock/names'],
+    ['confined in place', false, 'exec/names/aaaaaaaaaaaa', 'exec/names/aaaaaaaaaaaa'],
+  ])('reaches its networks by a proxy and a socket of names (%s)', async (_where, ownRoots, made, seen) => {
+    symlinkSync('/', join(rootPath, '.drydock'));
+    const all = world((double) => {
+      double.ownRoots = ownRoots;
+    });
+    await all.runtime.open();
+    const network = { attached: true, ports: [{ port: 8080, protocol: 'tcp' as const }] };
+    const jail = await all.runtime.create(spec({ network }));
+    const [path] = all.names;
+    expect(ownRoots ? join(rootPath, made) : join(folder, made)).toBe(
+      ownRoots ? join(realpathSync(dirname(path!)), 'names') : path,
+    );
+    await jail.start();
+    const { calls } = all.double;
+    const started = calls.find((call) => call.startsWith('execve'))!;
+    const port = Number(/HTTP_PROXY=http:\/\/jail:[0-9a-f]{32}@127\.0\.0\.1:(\d+)/.exec(started)?.[1]);
+    expect(started).toContain(`DNSSD_UDS_PATH=${ownRoots ? seen : join(folder, seen)}`);
+    const profile = calls.find((call) => call.startsWith('sandbox_init'))!;
+    expect(profile).toContain(`(remote ip "localhost:${port}") (remote ip "localhost:8080")`);
+    expect(profile).toContain('(local ip "*:8080")');
+    expect(profile).not.toContain('"*:*"');
+    await jail.destroy();
+    expect(all.names.size).toBe(0);
+    await expect(fetch(`http://127.0.0.1:${port}`)).rejects.toThrow();
+  });
+
   it('has its files put into the image, and follows no link of it', async () => {
     symlinkSync('/', join(rootPath, 'tmp'));
     const all = world();
@@ -270,7 +315,8 @@ describe('a container on Darwin', () => {
     ],
     ['a terminal', true, []],
   ])('leaves nothing, whichever request fails (%s)', async (_what, terminal, expected) => {
-    const wish = spec({ limits: { memoryBytes: 64 << 20 }, process: { terminal } });
+    const network = { attached: !terminal, ports: [] };
+    const wish = spec({ network, limits: { memoryBytes: 64 << 20 }, process: { terminal } });
     /** @returns what failed, and how many requests there were before the jail was destroyed. */
     const run = async (all: World): Promise<{ error?: unknown; requests: number }> => {
       let jail: Jail | undefined;
@@ -302,8 +348,10 @@ describe('a container on Darwin', () => {
       const [name] = call.split(' ');
       if (error === undefined) unnoticed.add(name!);
       else expect(errorMessage(error), name).toMatch(/EPERM|refused|cannot be loaded/);
-      expect(notes(), name).toEqual([]);
+      expect(left('darwin'), name).toEqual([]);
       expect(all.double.processes.size, name).toBe(0);
+      expect(all.names.size, name).toBe(0);
+      expect(left('names'), name).toEqual([]);
       await all.runtime.close();
     }
     expect(openDescriptors()).toBe(before);
@@ -323,19 +371,20 @@ describe('a container on Darwin', () => {
     await next.runtime.open();
     expect(await next.runtime.sweep()).toEqual([`ended what was left of container ${'a'.repeat(12)}`]);
     expect(next.double.processes.size).toBe(0);
-    expect(notes()).toEqual([]);
+    expect(left('darwin')).toEqual([]);
   });
 
   it('refuses what it cannot promise, and tells what is only partly there', async () => {
     const { runtime } = world();
-    expect(() => runtime.report(spec({ network: { attached: true, ports: [] } }))).toThrow(
-      /no network of its own/,
-    );
+    expect(() => runtime.report(spec({ privileged: true }))).toThrow(/cannot be privileged/);
     const rows = Object.fromEntries(
-      runtime.report(spec({ limits: { memoryBytes: 5, cpuShares: 1 } })).map((row) => [row.feature, row.got]),
+      runtime
+        .report(spec({ network: { attached: true, ports: [] }, limits: { memoryBytes: 5, cpuShares: 1 } }))
+        .map((row) => [row.feature, row.got]),
     );
     expect(rows).toMatchObject({
       'root file system': 'full',
+      network: 'partial',
       'system calls': 'none',
       memory: 'partial',
       'CPU shares': 'partial',

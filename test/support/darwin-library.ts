@@ -4,8 +4,9 @@
  * order and clears up; it says nothing about what Apple's kernel does.
  */
 import { closeSync, openSync } from 'node:fs';
-import { PROTOTYPES, parsePrototype, STRUCTS } from '#common/native/darwin/abi';
+import { CONSTANTS, PROTOTYPES, parsePrototype, STRUCTS } from '#common/native/darwin/abi';
 import type { DarwinLibrary } from '#common/native/darwin/library';
+import { addressIn } from '#common/native/memory';
 import { pipe } from '#common/native/process';
 
 const EPERM = 1;
@@ -53,6 +54,10 @@ export class DarwinDouble implements DarwinLibrary {
   killed: (pid: number, signal: number) => void = () => {};
   /** Events that the next kevent(2) tells of, each a whole struct kevent. */
   readonly events: Uint8Array[] = [];
+  /** What the next calls of recvmsg(2) bring; after them there is nothing. */
+  readonly incoming: { bytes: Uint8Array; descriptors: number[] }[] = [];
+  /** What write(2) was given. */
+  readonly written: Buffer[] = [];
   #uid = 0;
 
   /** What a failure is put down to. */
@@ -87,7 +92,10 @@ export class DarwinDouble implements DarwinLibrary {
   }
 
   #answer(name: string, args: unknown[]): unknown {
-    const bytes = (index: number): Buffer => args[index] as Buffer;
+    const bytes = (index: number): Buffer => {
+      const view = args[index] as Uint8Array;
+      return Buffer.from(view.buffer, view.byteOffset, view.byteLength);
+    };
     switch (name) {
       case 'csr_get_active_config':
         bytes(0).writeUInt32LE(this.ownRoots ? 2 : 0);
@@ -100,6 +108,7 @@ export class DarwinDouble implements DarwinLibrary {
         return {};
       case 'posix_openpt':
       case 'socket':
+      case 'accept':
         return openSync('/dev/null', 'r+');
       case 'close':
         closeSync(args[0] as number);
@@ -153,6 +162,14 @@ export class DarwinDouble implements DarwinLibrary {
         for (const [index, event] of told.entries()) bytes(3).set(event, index * event.length);
         return told.length;
       }
+      case 'recvmsg': {
+        const came = this.incoming.shift();
+        if (!came) return -1;
+        return deliver(bytes(1), came);
+      }
+      case 'write':
+        this.written.push(Buffer.from(bytes(1)));
+        return args[2];
       case 'kill':
         this.killed(args[0] as number, args[1] as number);
         return 0;
@@ -166,4 +183,29 @@ function describeArgument(value: unknown): string {
   if (value instanceof Uint8Array) return `<${Buffer.from(value).toString('hex')}>`;
   if (Array.isArray(value)) return `[${value.join(' ')}]`;
   return String(value);
+}
+
+/** Fills in what a message points to, all of which is in one block that begins with it. */
+function deliver(
+  block: Buffer,
+  { bytes, descriptors }: { bytes: Uint8Array; descriptors: number[] },
+): number {
+  const { fields: message } = STRUCTS['struct msghdr'];
+  const start = addressIn(block, 0);
+  const at = (pointerAt: number): number => Number(block.readBigUInt64LE(pointerAt)) - start;
+  const vector = at(message.msg_iov);
+  const room = Number(block.readBigUInt64LE(vector + STRUCTS['struct iovec'].fields.iov_len));
+  if (bytes.length > room) throw new Error(`there is room for ${room} bytes`);
+  block.set(bytes, at(vector));
+  const control = at(message.msg_control);
+  const { size, fields } = STRUCTS['struct cmsghdr'];
+  const length = descriptors.length === 0 ? 0 : size + 4 * descriptors.length;
+  if (length > 0) {
+    block.writeUInt32LE(length, control + fields.cmsg_len);
+    block.writeInt32LE(CONSTANTS['sys/socket.h'].SOL_SOCKET, control + fields.cmsg_level);
+    block.writeInt32LE(CONSTANTS['sys/socket.h'].SCM_RIGHTS, control + fields.cmsg_type);
+    for (const [index, fd] of descriptors.entries()) block.writeInt32LE(fd, control + size + 4 * index);
+  }
+  block.writeUInt32LE(length, message.msg_controllen);
+  return bytes.length;
 }

@@ -58,7 +58,16 @@ export const CONSTANTS = {
   },
   'sys/proc_info.h': { PROC_UID_ONLY: 4, PROC_PIDTBSDINFO: 3 },
   'sys/proc.h': { SZOMB: 5 },
-  'sys/socket.h': { PF_SYSTEM: 32, AF_SYSTEM: 32, SOCK_DGRAM: 2 },
+  'sys/socket.h': {
+    PF_SYSTEM: 32,
+    AF_SYSTEM: 32,
+    AF_UNIX: 1,
+    SOCK_STREAM: 1,
+    SOCK_DGRAM: 2,
+    SOL_SOCKET: 0xffff,
+    SCM_RIGHTS: 1,
+    MSG_DONTWAIT: 0x80,
+  },
   'sys/kern_control.h': { CTLIOCGINFO: 0xc0644e03 },
   'xnu/bsd/sys/sys_domain.h': { SYSPROTO_CONTROL: 2, AF_SYS_CONTROL: 2 },
   'xnu/bsd/net/if_utun.h': { UTUN_OPT_IFNAME: 2 },
@@ -110,6 +119,18 @@ export const STRUCTS = {
     header: 'sys/kern_control.h',
     size: 32,
     fields: { sc_len: 0, sc_family: 1, ss_sysaddr: 2, sc_id: 4, sc_unit: 8 },
+  },
+  'struct sockaddr_un': { header: 'sys/un.h', size: 106, fields: { sun_len: 0, sun_family: 1, sun_path: 2 } },
+  'struct iovec': { header: 'sys/socket.h', size: 16, fields: { iov_base: 0, iov_len: 8 } },
+  'struct msghdr': {
+    header: 'sys/socket.h',
+    size: 48,
+    fields: { msg_iov: 16, msg_iovlen: 24, msg_control: 32, msg_controllen: 40 },
+  },
+  'struct cmsghdr': {
+    header: 'sys/socket.h',
+    size: 12,
+    fields: { cmsg_len: 0, cmsg_level: 4, cmsg_type: 8 },
   },
   memorystatus_memlimit_properties_t: {
     header: 'xnu/bsd/sys/kern_memorystatus.h',
@@ -164,6 +185,10 @@ export const PROTOTYPES = {
   'sys/socket.h': [
     'int socket(int domain, int type, int protocol)',
     'int connect(int fd, const struct sockaddr *address, socklen_t length)',
+    'int bind(int fd, const struct sockaddr *address, socklen_t length)',
+    'int listen(int fd, int backlog)',
+    'int accept(int fd, struct sockaddr *address, socklen_t *length)',
+    'ssize_t recvmsg(int fd, struct msghdr *message, int flags)',
     'int getsockopt(int fd, int level, int option, void *value, socklen_t *length)',
   ],
   '': [

@@ -3,10 +3,9 @@
  * run on a Mac. Limits of a process's memory, the state of System Integrity Protection and seatbelt are interfaces that
  * Apple does not document: their callers must do with a failure.
  */
-import { SyscallError } from '../../errors.ts';
-import { errnoName, type NativeFunction } from '../libc.ts';
+import type { NativeFunction } from '../libc.ts';
 import { CONSTANTS, STRUCTS } from './abi.ts';
-import { type DarwinLibrary, systemLibrary } from './library.ts';
+import { callOf, type DarwinLibrary, failureOf, systemLibrary } from './library.ts';
 
 const FCNTL = CONSTANTS['fcntl.h'];
 const IOCTL = CONSTANTS['sys/ioctl.h'];
@@ -59,16 +58,8 @@ export class DarwinCalls {
     return this.#library.function(name);
   }
 
-  /** Calls, and throws when the result is negative. */
   #call(name: string, ...args: unknown[]): number {
-    const result = Number(this.#native(name)(...args));
-    if (result < 0) this.#fail(name);
-    return result;
-  }
-
-  #fail(name: string): never {
-    const number = this.#library.errno();
-    throw new SyscallError(name, errnoName(number), number);
+    return callOf(this.#library, name, ...args);
   }
 
   // --- becoming a jail's process, for good ---------------------------------------------------------------------------
@@ -206,7 +197,7 @@ export class DarwinCalls {
   writeSome(fd: number, bytes: Uint8Array): number {
     const written = Number(this.#native('write')(fd, bytes, bytes.length));
     if (written >= 0) return written;
-    return this.#library.errno() === EAGAIN ? 0 : this.#fail('write');
+    return this.#library.errno() === EAGAIN ? 0 : failureOf(this.#library, 'write');
   }
 
   /** Never throws: there is nothing to be done about a failure. */

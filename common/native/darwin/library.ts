@@ -1,5 +1,6 @@
 /** Darwin's C library by the table of abi.ts. Tests give another of the same shape, which records what is asked. */
-import { cFunction, errno, type NativeFunction } from '../libc.ts';
+import { SyscallError } from '../../errors.ts';
+import { cFunction, errno, errnoName, type NativeFunction } from '../libc.ts';
 import { PROTOTYPES, parsePrototype } from './abi.ts';
 
 /** See the module's head. */
@@ -32,4 +33,17 @@ export function systemLibrary(): DarwinLibrary {
     },
     errno,
   };
+}
+
+/** Calls a function. @throws SyscallError when the result is negative */
+export function callOf(library: DarwinLibrary, name: string, ...args: unknown[]): number {
+  const result = Number(library.function(name)(...args));
+  if (result < 0) failureOf(library, name);
+  return result;
+}
+
+/** What is wrong with the last call. */
+export function failureOf(library: DarwinLibrary, name: string): never {
+  const number = library.errno();
+  throw new SyscallError(name, errnoName(number), number);
 }

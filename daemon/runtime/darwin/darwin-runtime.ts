@@ -12,27 +12,18 @@ import { join } from 'node:path';
 import { compiledEntry } from '#common/entry';
 import { DrydockError } from '#common/errors';
 import type { DarwinCalls } from '#common/native/darwin/calls';
-import { LauncherChannel, launchError } from '../launcher-channel.ts';
+import { LauncherChannel } from '../launcher-channel.ts';
 import { openTerminalStreams, PipeSet, type ProcessStreams } from '../linux/streams.ts';
-import { JailNotes } from '../plain/notes.ts';
 import { checkPromises, jailOwner } from '../plain/promises.ts';
-import { killAll, type PreparedProcess, UserJail } from '../plain/user-jail.ts';
+import type { PreparedProcess } from '../plain/user-jail.ts';
+import { UserJails, type WantedProcess } from '../plain/user-jails.ts';
 import { signalAllOf, type UserProcesses } from '../plain/user-processes.ts';
 import type { RuntimeOptions } from '../platform.ts';
-import {
-  type Jail,
-  type JailReportRow,
-  type JailSpec,
-  NO_LIMITS,
-  type ProcessSpec,
-  type Runtime,
-} from '../runtime.ts';
+import { type Jail, type JailReportRow, type JailSpec, NO_LIMITS, type Runtime } from '../runtime.ts';
 import { jailPolicy } from '../spec/policy.ts';
+import { namesSocket } from './names-socket.ts';
 import { darwinPlan, darwinReport } from './plan.ts';
 import type { RootMode } from './profile.ts';
-
-const CREATE_PREFIX = 'failed to create task for container';
-const EXEC_PREFIX = 'exec failed: unable to start container process';
 
 /** A launcher that was started. */
 export interface DarwinLauncher {
@@ -80,59 +71,37 @@ export class DarwinRuntime implements Runtime {
   readonly name = 'darwin';
   readonly #options: RuntimeOptions;
   readonly #host: DarwinHost;
-  readonly #notes: JailNotes;
-  readonly #jails = new Map<string, UserJail>();
-  readonly #processes: UserProcesses;
+  readonly #jails: UserJails;
 
   constructor(options: RuntimeOptions, host: DarwinHost) {
     const { calls, signalAll } = host;
     this.#options = options;
     this.#host = host;
-    this.#notes = new JailNotes(join(options.execRoot, 'darwin'));
-    this.#processes = {
-      list: (owner) => calls.processesOf(owner),
-      usage: (pid) => calls.usage(pid),
-      limitMemory: (pid, bytes) => calls.limitMemory(pid, bytes),
-      signalAll,
-    };
+    this.#jails = new UserJails(this.name, options, {
+      processes: {
+        list: (owner) => calls.processesOf(owner),
+        usage: (pid) => calls.usage(pid),
+        limitMemory: (pid, bytes) => calls.limitMemory(pid, bytes),
+        signalAll,
+      },
+      keepsToPorts: true,
+      startTime: (pid) => calls.startTime(pid),
+      namesSocket: ({ id, rootPath }) =>
+        namesSocket(this.#mode(), join(options.execRoot, 'names'), id, rootPath),
+      prepare: (wanted) => this.#prepare(wanted),
+    });
   }
 
   open(): Promise<void> {
-    return this.#notes.open();
+    return this.#jails.open();
   }
 
-  async create(spec: JailSpec): Promise<Jail> {
-    checkPromises(spec, jailPolicy(spec));
-    const owner = jailOwner(spec.id);
-    await this.#notes.write(spec.id, { owner, rootPath: spec.rootPath });
-    try {
-      if (this.#processes.list(owner).length > 0)
-        throw new DrydockError('ERR_JAIL', `User ${owner} of container ${spec.id} has processes already.`);
-      const first = await this.#prepare(spec, owner, spec.process, true);
-      const jail = new UserJail(
-        spec,
-        owner,
-        first,
-        {
-          processes: this.#processes,
-          startTime: (pid) => this.#host.calls.startTime(pid),
-          prepare: (process) => this.#prepare(spec, owner, process, false),
-          release: async () => {
-            await this.#notes.remove(spec.id);
-            this.#jails.delete(spec.id);
-          },
-        },
-        this.#options.clock,
-      );
-      this.#jails.set(spec.id, jail);
-      return jail;
-    } catch (error) {
-      await this.#notes.remove(spec.id);
-      throw launchError(error, CREATE_PREFIX);
-    }
+  create(spec: JailSpec): Promise<Jail> {
+    return this.#jails.create(spec);
   }
 
   report(spec: JailSpec): JailReportRow[] {
+    checkPromises(spec, jailPolicy(spec), this.#jails.network);
     return darwinReport(spec, jailOwner(spec.id), this.#mode());
   }
 
@@ -155,19 +124,12 @@ export class DarwinRuntime implements Runtime {
     };
   }
 
-  async sweep(): Promise<string[]> {
-    const done: string[] = [];
-    for (const [id, { owner }] of await this.#notes.left((id) => this.#jails.has(id))) {
-      await killAll(this.#processes, owner, this.#options.clock, id);
-      await this.#notes.remove(id);
-      done.push(`ended what was left of container ${id.slice(0, 12)}`);
-    }
-    return done;
+  sweep(): Promise<string[]> {
+    return this.#jails.sweep();
   }
 
-  async close(): Promise<void> {
-    await Promise.all([...this.#jails.values()].map((jail) => jail.destroy()));
-    await this.#notes.close();
+  close(): Promise<void> {
+    return this.#jails.close();
   }
 
   /** A system that does not tell is taken for one that protects itself. */
@@ -179,12 +141,7 @@ export class DarwinRuntime implements Runtime {
     }
   }
 
-  async #prepare(
-    spec: JailSpec,
-    owner: number,
-    process: ProcessSpec,
-    first: boolean,
-  ): Promise<PreparedProcess> {
+  async #prepare({ spec, owner, process, first, access }: WantedProcess): Promise<PreparedProcess> {
     const { calls } = this.#host;
     const streams = process.terminal ? this.#openTerminal() : this.#openPipes(process.stdin);
     let launcher: DarwinLauncher | undefined;
@@ -202,7 +159,13 @@ export class DarwinRuntime implements Runtime {
     };
     try {
       const { terminalPath } = streams;
-      const place = { mode: this.#mode(), owner, first, ...(terminalPath !== undefined && { terminalPath }) };
+      const place = {
+        mode: this.#mode(),
+        owner,
+        first,
+        ...(terminalPath !== undefined && { terminalPath }),
+        ...(access && { access }),
+      };
       const plan = darwinPlan(spec, process, place, (path) => statSync(path).isFile());
       launcher = this.#host.launch(streams.childEnds);
       streams.closeChildEnds();
@@ -213,13 +176,9 @@ export class DarwinRuntime implements Runtime {
         pid,
         abandon,
         run: async () => {
-          try {
-            channel.send({ type: 'run' });
-            await channel.expect('executing');
-            await channel.gone();
-          } catch (error) {
-            throw launchError(error, first ? CREATE_PREFIX : EXEC_PREFIX);
-          }
+          channel.send({ type: 'run' });
+          await channel.expect('executing');
+          await channel.gone();
           return {
             streams: streams.open(),
             exited,
@@ -231,7 +190,7 @@ export class DarwinRuntime implements Runtime {
     } catch (error) {
       streams.closeChildEnds();
       await abandon();
-      throw launchError(error, first ? CREATE_PREFIX : EXEC_PREFIX);
+      throw error;
     }
   }
 

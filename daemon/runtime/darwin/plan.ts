@@ -2,7 +2,8 @@
 
 import { DrydockError } from '#common/errors';
 import { DARWIN_RLIMITS } from '#common/native/darwin/calls';
-import { checkPromises, commonRows, plainProcess } from '../plain/promises.ts';
+import type { JailAccess } from '../../network/proxied/jails.ts';
+import { commonRows, networkRow, plainProcess } from '../plain/promises.ts';
 import type { JailReportRow, JailSpec, ProcessSpec } from '../runtime.ts';
 import { jailPolicy, normalPath } from '../spec/policy.ts';
 import { hostPath, type RootMode, type SeatbeltProfile, seatbeltProfile } from './profile.ts';
@@ -55,17 +56,23 @@ function furnish(spec: JailSpec, mode: RootMode, isFile: (path: string) => boole
 export function darwinPlan(
   spec: JailSpec,
   process: ProcessSpec,
-  place: { mode: RootMode; owner: number; terminalPath?: string; first: boolean },
+  place: { mode: RootMode; owner: number; terminalPath?: string; first: boolean; access?: JailAccess },
   isFile: (path: string) => boolean,
 ): DarwinPlan {
-  const { mode, owner, terminalPath, first } = place;
+  const { mode, owner, terminalPath, first, access } = place;
   const { rootPath, limits } = spec;
   const policy = { ...jailPolicy(spec), terminal: process.terminal };
   const known = plainProcess(spec, process).rlimits.flatMap(({ name, soft, hard }) => {
     const resource = DARWIN_RLIMITS[name.toLowerCase().replace(/^rlimit_/, '')];
     return resource === undefined ? [] : [{ resource, soft, hard }];
   });
-  const where = { mode, rootPath, ...(terminalPath !== undefined && { terminalPath }) };
+  const where = {
+    mode,
+    rootPath,
+    ...(terminalPath !== undefined && { terminalPath }),
+    ...(access && { proxyPort: access.proxyPort }),
+    ...(access?.namesPath !== undefined && { namesPath: access.namesPath }),
+  };
   return {
     mode,
     rootPath,
@@ -92,10 +99,9 @@ export function seenEnvironment(plan: Pick<DarwinPlan, 'mode' | 'rootPath'>, env
   });
 }
 
-/** See Runtime.report. @throws DrydockError ERR_JAIL_PROMISE */
+/** See Runtime.report. */
 export function darwinReport(spec: JailSpec, owner: number, mode: RootMode): JailReportRow[] {
   const policy = jailPolicy(spec);
-  checkPromises(spec, policy);
   const { limits } = spec;
   const unknown = spec.process.rlimits
     .map(({ name }) => name)
@@ -124,12 +130,7 @@ export function darwinReport(spec: JailSpec, owner: number, mode: RootMode): Jai
           ? 'chroot as an ordinary user, and a seatbelt profile'
           : 'a seatbelt profile: programs see the image below its folder on the host, and the host’s libraries',
     },
-    {
-      feature: 'network',
-      asked: policy.network,
-      got: 'full',
-      how: policy.network === 'none' ? 'no sockets but local ones, by the profile' : 'the host’s, as asked',
-    },
+    networkRow(policy, { none: 'no sockets but local ones, by the profile', confined: 'the profile' }),
     {
       feature: 'ipc namespace',
       asked: policy.ipc,

@@ -10,6 +10,10 @@ import { hostPath, type Place, type RootMode, seatbeltProfile } from './profile.
 const ROOT = '/private/var/drydock/roots/c';
 const MODES: RootMode[] = ['chroot', 'confine'];
 
+const PROXY = 41_000;
+const LISTENING = 8080;
+const NAMES = '/private/var/run/drydock/names/c';
+
 const quiet = { network: { attached: false, ports: [] } };
 function profileOf(spec: JailSpec, mode: RootMode, more: Partial<Place> = {}): Profile {
   const { text, parameters } = seatbeltProfile(jailPolicy(spec), { mode, rootPath: ROOT, ...more });
@@ -76,15 +80,18 @@ describe('a profile and its policy', () => {
     ipcHost: fc.boolean(),
     pidHost: fc.boolean(),
     terminal: fc.boolean(),
-    port: fc.integer({ min: 1, max: 65535 }),
+    proxied: fc.boolean(),
+    port: fc.oneof(fc.constantFrom(PROXY, LISTENING), fc.integer({ min: 1, max: 65535 })),
     to: fc.constantFrom('127.0.0.1', '::1', '192.0.2.1'),
   });
   it.each(MODES)('decide the same about network, IPC, signals and terminals (%s)', (mode) => {
     fc.assert(
-      fc.property(world, ({ host, ipcHost, pidHost, terminal, port, to }) => {
+      fc.property(world, ({ host, proxied, ipcHost, pidHost, terminal, port, to }) => {
         const own = exampleSpec(quiet).namespaces;
+        const ports = [{ port: LISTENING, protocol: 'tcp' as const }];
         const profile = made(
           {
+            network: { attached: proxied, ports },
             namespaces: {
               ...own,
               network: host ? 'host' : 'private',
@@ -94,16 +101,21 @@ describe('a profile and its policy', () => {
             process: { terminal },
           },
           mode,
+          proxied && !host ? { proxyPort: PROXY, namesPath: NAMES } : {},
         );
         const allowed = (attempt: Attempt): boolean => decide(profile, attempt);
         const address = `${to}:${port}`;
         for (const operation of ['network-outbound', 'network-bind', 'network-inbound']) {
-          expect(allowed({ operation, address })).toBe(host);
+          const own = port === LISTENING || (operation === 'network-outbound' && port === PROXY);
+          const near = operation !== 'network-outbound' || to !== '192.0.2.1';
+          expect(allowed({ operation, address })).toBe(host || (proxied && own && near));
           expect(allowed({ operation, path: hostPath(ROOT, '/tmp/socket') })).toBe(true);
           expect(allowed({ operation, path: '/private/var/run/mDNSResponder' })).toBe(mode === 'chroot');
         }
+        const asks = allowed({ operation: 'network-outbound', path: NAMES });
+        expect(asks).toBe(mode === 'chroot' || (proxied && !host));
         expect(allowed({ operation: 'system-socket', name: 'AF_UNIX' })).toBe(true);
-        expect(allowed({ operation: 'system-socket', name: 'AF_INET6' })).toBe(host);
+        expect(allowed({ operation: 'system-socket', name: 'AF_INET6' })).toBe(host || proxied);
         expect(allowed({ operation: 'system-socket', name: 'AF_SYSTEM' })).toBe(false);
         for (const operation of ['ipc-posix-sem-open', 'ipc-posix-shm-read-data', 'ipc-sysv-shm'])
           expect(allowed({ operation })).toBe(ipcHost);

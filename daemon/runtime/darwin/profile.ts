@@ -25,6 +25,10 @@ export interface Place {
   rootPath: string;
   /** The terminal of the process. */
   terminalPath?: string;
+  /** Of the proxy by which it reaches its networks. */
+  proxyPort?: number;
+  /** The socket that answers its look-ups of names. */
+  namesPath?: string;
 }
 
 /** A profile's text, and the values of its parameters. */
@@ -139,7 +143,7 @@ const any = (filters: string[]): string => `(require-any ${filters.join(' ')})`;
 
 /** The profile of a jail. @throws nothing: what a profile can't say, checkPromises has refused. */
 export function seatbeltProfile(policy: JailPolicy, place: Place): SeatbeltProfile {
-  const { mode, rootPath, terminalPath } = place;
+  const { mode, rootPath, terminalPath, proxyPort, namesPath } = place;
   const parameters = new Parameters();
   const all = grants(policy, place);
   const readable = pathFilters(all, 'read', parameters);
@@ -181,22 +185,38 @@ export function seatbeltProfile(policy: JailPolicy, place: Place): SeatbeltProfi
     SERVICES.map((name) => `(global-name "${name}")`),
   );
   if (policy.ipc === 'host') lines.push('(allow ipc-posix-sem* ipc-posix-shm* ipc-sysv*)');
-  lines.push(...networkRules(policy, readable, writable));
+  const sockets = namesPath === undefined ? readable : [...readable, literal(namesPath)];
+  lines.push(...networkRules(policy, { sockets, writable, proxyPort }));
   return { text: `${lines.join('\n')}\n`, parameters: parameters.values };
 }
 
-/** Local sockets in the jail's own files always; all of IP with the host's network, else nothing of it. */
-function networkRules(policy: JailPolicy, readable: string[], writable: string[]): string[] {
+/**
+ * Local sockets in the jail's own files always; all of IP with the host's network; with networks of its own the port of
+ * its proxy and those that it listens on; else nothing of IP.
+ */
+function networkRules(
+  policy: JailPolicy,
+  { sockets, writable, proxyPort }: { sockets: string[]; writable: string[]; proxyPort: number | undefined },
+): string[] {
   const host = policy.network === 'host';
-  const domains = ['AF_UNIX', ...(host ? ['AF_INET', 'AF_INET6'] : [])];
-  const sockets = (filters: string[]): string[] => filters.map((filter) => `(remote unix-socket ${filter})`);
-  const own = (filters: string[]): string[] => filters.map((filter) => `(local unix-socket ${filter})`);
+  const domains = ['AF_UNIX', ...(host || proxyPort !== undefined ? ['AF_INET', 'AF_INET6'] : [])];
+  const ports = policy.ports.filter(({ protocol }) => protocol === 'tcp').map(({ port }) => port);
+  const reach = proxyPort === undefined ? [] : [proxyPort, ...ports];
+  const listen = proxyPort === undefined ? [] : ports;
+  const own = [
+    ...writable.map((filter) => `(local unix-socket ${filter})`),
+    ...(host ? ['(local ip "*:*")'] : listen.map((port) => `(local ip "*:${port}")`)),
+  ];
+  const outbound = [
+    ...sockets.map((filter) => `(remote unix-socket ${filter})`),
+    ...(host ? ['(remote ip "*:*")'] : reach.map((port) => `(remote ip "localhost:${port}")`)),
+  ];
   const rule = (operation: string, filters: string[]): string[] =>
     filters.length > 0 ? [`(allow ${operation} ${any(filters)})`] : [];
   return [
     `(allow system-socket ${any(domains.map((domain) => `(socket-domain ${domain})`))})`,
-    ...rule('network-outbound', [...sockets(readable), ...(host ? ['(remote ip "*:*")'] : [])]),
-    ...rule('network-bind', [...own(writable), ...(host ? ['(local ip "*:*")'] : [])]),
-    ...rule('network-inbound', [...own(writable), ...(host ? ['(local ip "*:*")'] : [])]),
+    ...rule('network-outbound', outbound),
+    ...rule('network-bind', own),
+    ...rule('network-inbound', own),
   ];
 }

@@ -9,7 +9,7 @@ const alone = { attached: false, ports: [] };
 const spec = (changes: ExampleChanges = {}): JailSpec => exampleSpec({ network: alone, ...changes });
 const check = (changes: ExampleChanges): void => {
   const wish = spec(changes);
-  checkPromises(wish, jailPolicy(wish));
+  checkPromises(wish, jailPolicy(wish), 'none');
 };
 
 describe('a promise that cannot be kept without namespaces', () => {

@@ -20,13 +20,16 @@ export function jailOwner(id: string): number {
   return OWNER_FIRST + (digest.readUInt32BE(0) % OWNER_COUNT);
 }
 
+/** What there is for jails that are to have a network of their own. */
+export type NetworkMeans = 'proxied' | 'none';
+
 /** @throws DrydockError ERR_JAIL_PROMISE naming the first promise that can't be kept, and what to do instead. */
-export function checkPromises(spec: JailSpec, policy: JailPolicy): void {
-  for (const [broken, what] of brokenPromises(spec, policy))
+export function checkPromises(spec: JailSpec, policy: JailPolicy, network: NetworkMeans): void {
+  for (const [broken, what] of brokenPromises(spec, policy, network))
     if (broken) throw new DrydockError('ERR_JAIL_PROMISE', `A jail without namespaces ${what}.`);
 }
 
-function brokenPromises(spec: JailSpec, policy: JailPolicy): [boolean, string][] {
+function brokenPromises(spec: JailSpec, policy: JailPolicy, network: NetworkMeans): [boolean, string][] {
   const { process, namespaces, sysctls } = spec;
   const extra = process.capabilities.filter((name) => !DEFAULT_CAPABILITIES.includes(name));
   const settings = Object.entries(sysctls).filter(([name, value]) => DEFAULT_NETWORK_SYSCTLS[name] !== value);
@@ -43,7 +46,7 @@ function brokenPromises(spec: JailSpec, policy: JailPolicy): [boolean, string][]
       `cannot have capabilities (${extra.join(', ')}): its root is an ordinary user of the host; leave --cap-add out`,
     ],
     [
-      policy.network === 'attached',
+      policy.network === 'attached' && network === 'none',
       'has no network of its own: give it --network none, or --network host to let it use the host’s',
     ],
     [
@@ -55,6 +58,19 @@ function brokenPromises(spec: JailSpec, policy: JailPolicy): [boolean, string][]
       `cannot set sysctls (${settings.map(([name]) => name).join(', ')}): they would be the host’s`,
     ],
   ];
+}
+
+/** How a jail reaches networks. */
+export function networkRow(policy: JailPolicy, how: { none: string; confined: string }): JailReportRow {
+  if (policy.network === 'none') return row('network', 'none', 'full', how.none);
+  if (policy.network !== 'attached') return row('network', policy.network, 'full', 'the host’s, as asked');
+  return row(
+    'network',
+    'attached',
+    'partial',
+    `by a proxy of its own (HTTP and SOCKS 5, in the usual variables), which is all that ${how.confined} lets it connect to beside its own ports; it listens on the host’s ports; no UDP, no ICMP`,
+    'its ports are open to whoever reaches the host, and what else listens on one of them to the container',
+  );
 }
 
 /** A process without capabilities, under the jail's limit of processes. */
