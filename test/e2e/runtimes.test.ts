@@ -129,7 +129,7 @@ describeE2e('OCI runtimes by configuration', () => {
         ['the host by another name', 'curl -sS --noproxy x http://127.0.0.2:1', /is outside/],
         [
           'a proxy without its password',
-          'curl -sS -i -x http://${HTTP_PROXY#*@} http://jail',
+          'unset http_proxy; curl -sS -i -x "http://$(echo $HTTP_PROXY | cut -d@ -f2)" http://jail',
           /^HTTP\/1.1 407/,
         ],
         ['a published port', `curl -sS -v --noproxy "*" ${published}`, /Permission denied/],

@@ -7,7 +7,7 @@ import { createServer, type Socket } from 'node:net';
 import { DrydockError, errorCode } from '#common/errors';
 import type { Attachment, AttachOptions, NetworkOptions, PublishedPort, PublishOptions } from '#netstack';
 import type { CreateNetwork, EngineNetwork } from '../engine-network.ts';
-import { formatAddress, parseSubnet } from '../subnets.ts';
+import { formatAddress, parseSubnet, type Subnet } from '../subnets.ts';
 import { connectLoopback, type Membership, type ProxiedJail, type ProxiedJails, refused } from './jails.ts';
 import { join } from './join.ts';
 
@@ -78,6 +78,7 @@ class ProxiedNetwork implements EngineNetwork {
 
   async #join(jail: ProxiedJail, wish: AttachOptions): Promise<Attachment> {
     const { members } = this.#directory;
+    const { prefix } = this.#subnet();
     const address = wish.address ?? (await this.#freeAddress());
     if (members.has(address))
       throw new DrydockError('ERR_ADDRESS_IN_USE', `${address} is another container's on this network`);
@@ -89,7 +90,7 @@ class ProxiedNetwork implements EngineNetwork {
     return {
       interfaceName: wish.interfaceName,
       address,
-      prefixLength: parseSubnet(this.#options.subnet).prefix,
+      prefixLength: prefix,
       gateway: this.gateway,
       mac: '',
       setNames: (names) => {
@@ -106,6 +107,15 @@ class ProxiedNetwork implements EngineNetwork {
     };
   }
 
+  #subnet(): Subnet {
+    const { subnet, name } = this.#options;
+    if (subnet !== undefined) return parseSubnet(subnet);
+    throw new DrydockError(
+      'ERR_NOT_IMPLEMENTED',
+      `network ${name} has no IPv4, by which containers without a network namespace are known: give it some`,
+    );
+  }
+
   /** From the top of the subnet, since the stack gives addresses from below. */
   async #freeAddress(): Promise<string> {
     const { members, guests } = this.#directory;
@@ -113,7 +123,7 @@ class ProxiedNetwork implements EngineNetwork {
       ...[this.gateway, ...members.keys(), ...guests.keys()],
       ...(await this.#stack.leases()).map(({ address }) => address),
     ]);
-    const { base, prefix } = parseSubnet(this.#options.subnet);
+    const { base, prefix } = this.#subnet();
     for (let address = base + 2 ** (32 - prefix) - 2; address > base; address--)
       if (!taken.has(formatAddress(address))) return formatAddress(address);
     throw new DrydockError('ERR_FORBIDDEN', `network ${this.#options.name} has no address left`);

@@ -5,14 +5,14 @@ import { firstAddress, parseSubnet } from '../subnets.ts';
 import type { Stack } from './network.ts';
 
 /** See the module's head. */
-export async function noStack({ name, subnet, gateway }: NetworkOptions): Promise<Stack> {
+export async function noStack({ name, subnet = '', gateway }: NetworkOptions): Promise<Stack> {
   const none = (what: string): Promise<never> =>
     Promise.reject(
       new DrydockError('ERR_PLATFORM', `Network ${name} carries no packets on this system: ${what}.`),
     );
   return {
     subnet,
-    gateway: gateway ?? firstAddress(parseSubnet(subnet)),
+    gateway: gateway ?? (subnet && firstAddress(parseSubnet(subnet))),
     attach: () => none('only jails can join it'),
     publish: () => none('there is nothing behind that port'),
     dial: () => none('there is nobody at that address'),
