@@ -98,8 +98,7 @@ async function printStatus({ format }: { format: Format }): Promise<void> {
     format === 'json'
       ? `${JSON.stringify(found)}\n`
       : table([['SOURCE', 'TARGET', 'ACCESS', 'STATE'], ...rows]);
-  // A server that never answers would keep this process, which still waits for it.
-  process.stdout.write(text, () => found.some(({ state }) => state === 'busy') && process.exit(0));
+  process.stdout.write(text);
 }
 
 /** A repeatable option of ranges of ids. */

@@ -1,6 +1,6 @@
 /** What is mounted now, by this process or another. */
-import { readFile, statfs } from 'node:fs/promises';
-import { errorCode } from '#common/errors';
+import { spawn } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
 import { FS_TYPE } from './mount.ts';
 import { parseMountInfo } from './mountinfo.ts';
 
@@ -16,7 +16,7 @@ export interface MountStatus {
   state: 'served' | 'busy' | 'dead';
 }
 
-/** All mounts of ours that this process can see. Must not be called by the thread that serves one. */
+/** All mounts of ours that this process can see. Takes a second at most, whatever has become of their servers. */
 export async function mountStatus(): Promise<MountStatus[]> {
   const entries = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'));
   return Promise.all(
@@ -31,16 +31,32 @@ export async function mountStatus(): Promise<MountStatus[]> {
   );
 }
 
-async function stateOf(target: string): Promise<MountStatus['state']> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<'busy'>((resolve) => {
-    timer = setTimeout(resolve, ANSWER_MS, 'busy');
+/**
+ * Has another process ask: who waits for a server that never answers can neither go on nor end, not even by a signal.
+ * Such a process is left to itself; it ends with the mount.
+ */
+function stateOf(target: string): Promise<MountStatus['state']> {
+  return new Promise((resolve) => {
+    const asking = spawn('stat', ['-f', '-c', '', '--', target], {
+      env: { ...process.env, LC_ALL: 'C' },
+      stdio: ['ignore', 'ignore', 'pipe'],
+      detached: true,
+    });
+    let complaint = '';
+    asking.stderr.on('data', (text) => {
+      complaint += text;
+    });
+    const late = setTimeout(() => {
+      asking.kill('SIGKILL');
+      asking.stderr.destroy();
+      asking.unref();
+      resolve('busy');
+    }, ANSWER_MS);
+    const answered = (): void => {
+      clearTimeout(late);
+      resolve(complaint.includes('not connected') ? 'dead' : 'served');
+    };
+    asking.once('close', answered);
+    asking.once('error', answered);
   });
-  const answered = statfs(target).then(
-    () => 'served' as const,
-    (error) => (errorCode(error) === 'ENOTCONN' ? ('dead' as const) : ('served' as const)),
-  );
-  const state = await Promise.race([answered, late]);
-  clearTimeout(timer);
-  return state;
 }

@@ -107,6 +107,17 @@ describe.skipIf(lacking('root', '/dev/fuse'))('drydock fs', () => {
     expect(mine()).toMatchObject({ state: 'dead' });
   });
 
+  it('tells within seconds of a server that does not answer, and ends', async () => {
+    await serve();
+    server!.kill('SIGSTOP');
+    try {
+      expect(status().find(({ target }) => target === guest())).toMatchObject({ state: 'busy' });
+    } finally {
+      server!.kill('SIGCONT');
+    }
+    expect(status().find(({ target }) => target === guest())).toMatchObject({ state: 'served' });
+  });
+
   it('shows mapped users and groups inside, and gives the host its own', async () => {
     await serve('--map-user', '0:100000:1000', '--map-group', '0:200000:1000', '--map-user', '1000:1000:1');
     fs.writeFileSync(host('theirs'), '');

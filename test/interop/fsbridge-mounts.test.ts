@@ -298,7 +298,7 @@ describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
     expect(made.trouble).toEqual([]);
   });
 
-  it('gives ENOTCONN after the server was killed, and the sweep cleans up', async () => {
+  it('gives its users errors after the server was killed, also who waits in it, and the sweep cleans up', async () => {
     const source = join(base, 'source');
     const target = join(base, 'target');
     fs.mkdirSync(source);
@@ -309,12 +309,32 @@ describe.skipIf(lacking('root', '/dev/fuse'))('mounting', () => {
     const server = spawn(process.execPath, ['--input-type=module', '-e', script]);
     await once(server.stdout, 'data');
     expect(mounted(base)).toEqual([target]);
+    // One holds a lock, in the mount with its working folder too; another waits for it.
+    const holder = spawn('flock', ['file', '-c', 'echo held; read line; pwd -P; ls; echo status $?'], {
+      cwd: target,
+    });
+    let told = '';
+    holder.stdout.on('data', (text) => {
+      told += text;
+    });
+    expect(await eventually(() => told === 'held\n')).toBe(true);
+    const waiter = spawn('flock', [join(target, 'file'), 'true']);
+    const asleep = (): boolean => /\(flock\) S/.test(fs.readFileSync(`/proc/${waiter.pid}/stat`, 'utf8'));
+    expect(await eventually(asleep)).toBe(true);
+    const ends = [once(holder, 'exit'), once(waiter, 'exit')];
     server.kill('SIGKILL');
     await once(server, 'exit');
     expect(failure(() => fs.statSync(target))).toBe('ENOTCONN');
+    holder.stdin.end('\n');
+    const [, [status]] = (await Promise.all(ends)) as [unknown, [number]];
+    expect(status).not.toBe(0);
+    expect(told).toContain('status 2');
     expect(await sweepMounts(base)).toEqual([target]);
     expect(mounted(base)).toEqual([]);
     expect(await sweepMounts(base)).toEqual([]);
+    const again = await mountFolder({ source, target });
+    expect(fs.readdirSync(target)).toEqual(['file']);
+    await again.unmount();
   });
 
   it('unmounts when the process exits without doing so', async () => {
