@@ -307,7 +307,7 @@ function ownAddress(name: string | undefined, isLocal: (ip: number) => boolean, 
     .find((ip) => ip !== undefined && isLocal(ip));
   if (found !== undefined) return found;
   throw invalid(
-    `${name === undefined ? 'No interface' : `The interface ${name}`} has an address in ${subnet}. Give it one, or say --serverIP.`,
+    `${name === undefined ? 'No interface that is up has an' : `The interface ${name} is down, or has no`} address in ${subnet}. Give it one, or say --serverIP.`,
   );
 }
 

@@ -21,11 +21,19 @@ export function defineCompletion(command: Command, whole: () => Promise<Command>
     examples: [
       {
         text: 'for one user, in bash',
-        command: 'drydock completion bash > ~/.local/share/bash-completion/completions/drydock',
+        command:
+          'mkdir -p ~/.local/share/bash-completion/completions && drydock completion bash > ~/.local/share/bash-completion/completions/drydock',
       },
       { text: 'in this shell only', command: 'source <(drydock completion bash)' },
-      { text: 'zsh: a folder of fpath', command: 'drydock completion zsh > ~/.zfunc/_drydock' },
-      { text: 'fish', command: 'drydock completion fish > ~/.config/fish/completions/drydock.fish' },
+      {
+        text: 'zsh: a folder of fpath',
+        command: 'mkdir -p ~/.zfunc && drydock completion zsh > ~/.zfunc/_drydock',
+      },
+      {
+        text: 'fish',
+        command:
+          'mkdir -p ~/.config/fish/completions && drydock completion fish > ~/.config/fish/completions/drydock.fish',
+      },
     ],
   });
 }

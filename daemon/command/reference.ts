@@ -64,7 +64,7 @@ function section(facts: CommandFacts): string {
   if (help?.files) parts.push(table(['file', 'is for'], Object.entries(help.files)));
   if (help)
     parts.push(
-      `\`\`\`sh static: daemon/command/command.test.ts holds its words against the options\n${help.examples.map(({ text, command }) => `# ${text}\n${command}`).join('\n')}\n\`\`\`\n`,
+      `\`\`\`sh\n${help.examples.map(({ text, command }) => `# ${text}\n${command}`).join('\n')}\n\`\`\`\n`,
     );
   return parts.join('\n');
 }

@@ -8,26 +8,33 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { consoleSteps, fences, outputPattern, runSteps } from '../support/e2e/console-block.ts';
+import { consoleSteps, outputPattern, runSteps } from '../support/e2e/console-block.ts';
 import { TestDaemon } from '../support/e2e/daemon.ts';
 import { type Installed, installNode, installPackage, OTHER_NODES } from '../support/e2e/installed.ts';
 import { litterOf } from '../support/e2e/litter.ts';
+import { allPages, fences, readPage as read, repository } from '../support/e2e/pages.ts';
 import { describeE2e } from '../support/e2e/session.ts';
 import { E2E_NEEDS } from '../support/e2e/shared-daemon.ts';
 import { lacking } from '../support/requirements.ts';
 
-const root = new URL('../../', import.meta.url);
-const read = (path: string): string => readFileSync(new URL(path, root), 'utf8');
-const pages = [
-  'README.md',
-  'CONTRIBUTING.md',
-  'ARCHITECTURE.md',
-  ...readdirSync(new URL('docs/', root), { recursive: true, encoding: 'utf8' })
-    .filter((path) => path.endsWith('.md'))
-    .map((path) => `docs/${path}`)
-    .sort(),
-];
+const pages = allPages();
 const tours = pages.filter((path) => consoleSteps(read(path)).length > 0);
+
+/**
+ * Blocks that no test runs as they stand: what they need is a clone of another project, another machine, a program that cannot be had
+ * here, or the whole of CI. Everything else is run, here (`console`) or by docs-commands.test.ts (`sh`).
+ */
+const SHOWN_ONLY = [
+  'README.md: npm ci &&',
+  'CONTRIBUTING.md: npm ci ',
+  'docs/guides/kubernetes.md: cri-dockerd --docker-endpoint unix:///run/drydock/docker.sock',
+  'docs/guides/linux-on-macos.md: drydock net --listen',
+  'docs/guides/macos.md: npm ci &&',
+  'docs/guides/virtual-machines.md: drydock net --listen',
+  'docs/reference/api.md: sudo -E DRYDOCK_TEST_SWAGGER=path/to/moby/api/docs',
+  'docs/reference/net.md: $ drydock net',
+  'docs/trust.md: npm run trust',
+];
 
 /** Largest packed package: what is above is a file that does not belong there. */
 const PACKED_BYTES_MAX = 1_300_000;
@@ -65,8 +72,8 @@ console.log([make, mountFolder, mountStatus, openDaemon, addresses].map((value) 
     );
     const node = (...args: string[]): ReturnType<typeof spawnSync> =>
       spawnSync(process.execPath, args, { cwd: installed.folder, encoding: 'utf8' });
-    const tsc = fileURLToPath(new URL('node_modules/typescript/bin/tsc', root));
-    const types = fileURLToPath(new URL('node_modules/@types', root));
+    const tsc = fileURLToPath(new URL('node_modules/typescript/bin/tsc', repository));
+    const types = fileURLToPath(new URL('node_modules/@types', repository));
     const flags = ['--strict', '--module', 'nodenext', '--target', 'es2023', '--skipLibCheck', 'false'];
     const compiled = node(tsc, ...flags, '--typeRoots', types, '--types', 'node', 'use.ts');
     expect(`${compiled.stdout}${compiled.stderr}`).toBe('');
@@ -108,7 +115,7 @@ describeE2e.each(nodes)('the package under Node %s', (version) => {
 
   it('is used by the examples as by any other program', () => {
     const examples = join(installed.folder, 'examples');
-    cpSync(new URL('examples', root), examples, { recursive: true });
+    cpSync(new URL('examples', repository), examples, { recursive: true });
     // Files by name, since Node's lines differ in what a folder means to --test; and in the reporter for a pipe.
     const files = readdirSync(examples).filter((file) => file.endsWith('.test.mjs'));
     const paths = files.map((file) => join('examples', file));
@@ -136,15 +143,20 @@ describeE2e.each(nodes)('the package under Node %s', (version) => {
 });
 
 describe('the documentation', () => {
-  it('says of every command that is shown and not run why, or which test runs it', () => {
+  it('says below every command that is shown and not run why', () => {
+    const found: string[] = [];
     for (const path of pages)
-      for (const { info, text } of fences(read(path))) {
-        if (!/^(sh|bash|shell|console)\b/.test(info) || info === 'console') continue;
-        const [, reason] = /^\w+ static: (.{10,})$/.exec(info) ?? [];
-        expect(reason, `${path}: ${info}: ${text.split('\n')[0]}`).toBeDefined();
-        for (const [named] of reason!.matchAll(/\S+\.test\.ts/g))
-          expect(() => read(named), path).not.toThrow();
+      for (const { info, text, below } of fences(read(path))) {
+        if (!/^(sh|bash|shell|console)\b/.test(info) || info === 'console' || info === 'sh') continue;
+        const [, reason] = /^\*Shown, not run: (.+)\*$/.exec(below) ?? [];
+        expect([info, reason], `${path}: ${text}`).toEqual([
+          expect.stringMatching(/ static$/),
+          expect.any(String),
+        ]);
+        for (const [named] of reason!.matchAll(/[\w/-]+\.test\.ts/g)) expect(() => read(named)).not.toThrow();
+        found.push(`${path}: ${text.split('\n')[0]!.split(' ').slice(0, 3).join(' ')}`);
       }
+    expect(found).toEqual(SHOWN_ONLY);
   });
 
   it('shows programs as they are in the examples', () => {
@@ -158,8 +170,9 @@ describe('the documentation', () => {
   it('links to what exists', () => {
     for (const path of pages)
       for (const [, target] of read(path).matchAll(/\]\((?!\w+:)([^)#\s]+)(?:#[^)]*)?\)/g))
-        expect(() => readFileSync(new URL(target!, new URL(path, root))), `${path}: ${target}`).not.toThrow(
-          /ENOENT/,
-        );
+        expect(
+          () => readFileSync(new URL(target!, new URL(path, repository))),
+          `${path}: ${target}`,
+        ).not.toThrow(/ENOENT/);
   });
 });

@@ -1,29 +1,15 @@
 /**
  * Reads the console sessions of the documentation, and runs them: in a ```console block a line that starts with `$ ` is a
- * command, and what follows is its output. `...` in the output stands for any text. A block that is marked `static: REASON` is
- * shown only: another test runs it, or it needs what a test has not.
+ * command, and what follows is its output. `...` in the output stands for any text.
  */
 import { spawn } from 'node:child_process';
 import { finish } from './daemon.ts';
+import { fences } from './pages.ts';
 
 /** One command of a session and what the documentation says it prints. */
 export interface Step {
   command: string;
   output: string;
-}
-
-/** A fenced block: what stands behind its fence, and its text. */
-export interface Fence {
-  info: string;
-  text: string;
-}
-
-/** All fenced blocks of a page. */
-export function fences(markdown: string): Fence[] {
-  return [...markdown.matchAll(/^```(.*)\n([\s\S]*?)^```$/gm)].map(([, info, text]) => ({
-    info: info!.trim(),
-    text: text!,
-  }));
 }
 
 /** All steps of the ```console blocks. A command goes on in the next line behind a backslash. */
