@@ -54,10 +54,18 @@ function flattened(object: object): [string, unknown][] {
   });
 }
 
-/** Checks keys and types of a daemon.json. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw invalid(errorMessage(error));
+  }
+}
+
+/** Checks keys and types of a daemon.json. @throws ERR_BAD_CONFIG */
 export function parseConfigFile(text: string, warn: (text: string) => void = () => {}): PartialConfig {
   // RFC 8259, 8.1: a byte order mark may be ignored; editors on Windows write it.
-  const parsed: unknown = text.trim() === '' ? {} : JSON.parse(text.replace(/^\uFEFF/, ''));
+  const parsed = text.trim() === '' ? {} : parseJson(text.replace(/^\uFEFF/, ''));
   if (parsed === null || typeof parsed !== 'object' || Array.isArray(parsed))
     throw invalid('it must hold a JSON object');
   const found: PartialConfig = {};

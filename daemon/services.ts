@@ -20,6 +20,7 @@ import type { DaemonConfig } from './config-options.ts';
 import type { RuntimeProgram } from './config-values.ts';
 import type { ContainerDefaults } from './container/create.ts';
 import { ExecService } from './container/exec.ts';
+import { CONTAINER_SHAPE } from './container/record-shape.ts';
 import { ContainerService } from './container/service.ts';
 import { seccompOf } from './container/spec.ts';
 import type { ContainerRecord, HostConfig } from './container/types.ts';
@@ -30,13 +31,13 @@ import { VOLUME_NAME } from './mounts/parse.ts';
 import { MountService } from './mounts/service.ts';
 import { defaultNetwork } from './network/defaults.ts';
 import type { CreateNetwork } from './network/engine-network.ts';
-import type { NetworkRecord } from './network/record.ts';
+import { NETWORK_SHAPE, type NetworkRecord } from './network/record.ts';
 import { NetworkService } from './network/service.ts';
 import { defaultSpec } from './runtime/defaults.ts';
 import type { JailSpec, Runtime } from './runtime/runtime.ts';
 import { ID_KEY, RecordFolder } from './store/record-folder.ts';
 import { SystemService } from './system.ts';
-import { type VolumeRecord, VolumeService } from './volume/service.ts';
+import { VOLUME_SHAPE, type VolumeRecord, VolumeService } from './volume/service.ts';
 
 /** A runtime that can be told of others while it runs. */
 export type ReloadableRuntime = Runtime & {
@@ -136,7 +137,12 @@ async function openStores(parts: ServiceParts): Promise<{
   const { config, images, roots, runtime, events, clock, rng, log } = parts;
   const folder = (name: string): string => join(config.dataRoot, name);
   const volumes = new VolumeService({
-    records: new RecordFolder<VolumeRecord>(folder('volumes'), 'volume.json', { key: VOLUME_NAME, log }),
+    records: new RecordFolder<VolumeRecord>(folder('volumes'), 'volume.json', {
+      key: VOLUME_NAME,
+      shape: VOLUME_SHAPE,
+      keyOf: ({ name }) => name,
+      log,
+    }),
     exports: config.fileSharing,
     userMaps: parts.userMaps,
     events,
@@ -145,7 +151,12 @@ async function openStores(parts: ServiceParts): Promise<{
   });
   await volumes.open();
   const networks = new NetworkService({
-    records: new RecordFolder<NetworkRecord>(folder('networks'), 'network.json', { key: ID_KEY, log }),
+    records: new RecordFolder<NetworkRecord>(folder('networks'), 'network.json', {
+      key: ID_KEY,
+      shape: NETWORK_SHAPE,
+      keyOf: ({ id }) => id,
+      log,
+    }),
     createNetstack: parts.createNetstack,
     hostSubnets: parts.hostSubnets,
     cutConnections: parts.cutConnections,
@@ -170,7 +181,12 @@ async function openStores(parts: ServiceParts): Promise<{
     log,
   });
   const containers = new ContainerService({
-    records: new RecordFolder<ContainerRecord>(folder('containers'), 'config.json', { key: ID_KEY, log }),
+    records: new RecordFolder<ContainerRecord>(folder('containers'), 'config.json', {
+      key: ID_KEY,
+      shape: CONTAINER_SHAPE,
+      keyOf: ({ id }) => id,
+      log,
+    }),
     runtime,
     images,
     roots,

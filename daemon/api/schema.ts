@@ -161,12 +161,17 @@ export const createVolumeBody: Schema = object({
 });
 
 /**
- * Gives fields the case that this API writes: Go's decoder takes `image` for `Image`, so clients send it. Keys of maps (labels,
- * ports) stay as they are. Changes `value` in place.
+ * Gives a body the form that services read. Fields get the case that this API writes: Go's decoder takes `image` for `Image`, so
+ * clients send it. A field that is null, and so nothing to Go's decoder, is left out; a null in a list of objects is an empty one.
+ * Keys of maps (labels, ports) stay as they are, with what they have. Changes `value` in place.
  */
-export function canonicalKeys(schema: Schema, value: unknown): void {
+export function canonicalBody(schema: Schema, value: unknown): void {
   if (Array.isArray(value)) {
-    for (const item of value) canonicalKeys((schema.items ?? {}) as Schema, item);
+    const items = (schema.items ?? {}) as Schema;
+    for (const [n, item] of value.entries()) {
+      if (item === null && items.properties) value[n] = {};
+      else canonicalBody(items, item);
+    }
     return;
   }
   if (value === null || typeof value !== 'object') return;
@@ -174,15 +179,16 @@ export function canonicalKeys(schema: Schema, value: unknown): void {
   const object = value as Record<string, unknown>;
   for (const key of Object.keys(object)) {
     if (!properties) {
-      canonicalKeys((schema.additionalProperties ?? {}) as Schema, object[key]);
+      canonicalBody((schema.additionalProperties ?? {}) as Schema, object[key]);
       continue;
     }
     const name = Object.hasOwn(properties, key) ? key : namesOf(properties).get(key.toLowerCase());
     if (name === undefined) continue;
-    canonicalKeys(properties[name]!, object[key]);
-    if (name === key) continue;
-    object[name] ??= object[key];
-    delete object[key];
+    canonicalBody(properties[name]!, object[key]);
+    if (name !== key || object[key] === null) {
+      if (object[key] !== null) object[name] ??= object[key];
+      delete object[key];
+    }
   }
 }
 

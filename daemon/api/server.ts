@@ -8,13 +8,13 @@
 
 import type { IncomingMessage } from 'node:http';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
-import { DrydockError, errorMessage } from '#common/errors';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { hostOs } from '../image/index.ts';
 import { JSON_BODY_BYTES_MAX } from '../limits.ts';
 import { refusePages } from './browsers.ts';
 import type { ApiContext } from './context.ts';
 import { answerFor } from './errors.ts';
-import { canonicalKeys } from './schema.ts';
+import { canonicalBody } from './schema.ts';
 import { API_MINOR_MAX } from './versions.ts';
 
 /** The routes of one resource. */
@@ -79,7 +79,7 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
   });
   app.addHook('preValidation', async (request) => {
     const schema = request.routeOptions.schema?.body;
-    if (schema) canonicalKeys(schema as Record<string, unknown>, request.body);
+    if (schema) canonicalBody(schema as Record<string, unknown>, request.body);
   });
   // Without fastify's charset: the CLI takes an error's text out of a body only when this is its exact type.
   app.addHook('onSend', async (_request, reply) => {
@@ -88,9 +88,9 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
   });
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ message: 'page not found' }));
   app.setErrorHandler((error, request, reply) => {
-    const { status, message } = answerFor(error);
+    const { status, message } = answerFor(isCutShort(request.raw) ? hungUp() : error);
     // An operating error says all by its text; only a bug needs its stack.
-    const known = error instanceof DrydockError;
+    const known = error instanceof DrydockError || isCutShort(request.raw);
     context.log[status >= 500 ? 'error' : 'debug'](
       { method: request.method, url: request.url, status, error: known ? message : error },
       'request failed',
@@ -100,6 +100,15 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
   });
   for (const plugin of plugins) plugin(app, context);
   return app;
+}
+
+/** Whether the client went away in the middle of its request: nobody reads the answer, and nothing is wrong here. */
+function isCutShort(request: IncomingMessage): boolean {
+  return request.errored !== null && errorCode(request.errored) === 'ECONNRESET';
+}
+
+function hungUp(): DrydockError {
+  return new DrydockError('ERR_BAD_PARAMETER', 'the client hung up before its request was whole');
 }
 
 /** What is wrong with a text, in Go's words where clients know those. */

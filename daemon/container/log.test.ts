@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ManualClock } from '#common/clock';
 import { nullLog } from '#common/log';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { rfc3339ToNano } from '../stamps.ts';
 import type { OutputSink } from './io.ts';
 import { type LogLine, type LogQuery, readLog } from './log-reader.ts';
@@ -121,7 +122,7 @@ describe('the log of a container', () => {
           expect((await lines(log)).map((l) => l.text)).toEqual(texts.map((t) => `${t}\n`));
         },
       ),
-      { numRuns: 50 },
+      { numRuns: inputs(50) },
     );
   });
 

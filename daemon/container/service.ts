@@ -16,7 +16,7 @@ import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
 import type { JailReportRow, Runtime } from '../runtime/runtime.ts';
 import { Stamps } from '../stamps.ts';
-import type { RecordFolder } from '../store/record-folder.ts';
+import { DAMAGED_RECORD, type RecordFolder } from '../store/record-folder.ts';
 import type { VolumeService } from '../volume/service.ts';
 import { Container } from './container.ts';
 import { type ContainerDefaults, createRecord } from './create.ts';
@@ -132,9 +132,15 @@ export class ContainerService {
       await records.remove(key);
       done.push(`removed container ${key.slice(0, 12)}, which was being created`);
     }
-    for (const key of damaged)
-      this.#deps.log.error({ container: key }, 'the record of a container is damaged: see drydock fsck');
-    for (const record of found.values()) this.#containers.set(record.id, this.#adopt(record));
+    for (const record of found.values())
+      try {
+        this.#containers.set(record.id, this.#adopt(record));
+      } catch (error) {
+        const path = records.pathOf(record.id);
+        this.#deps.log.error({ path, reason: errorMessage(error) }, DAMAGED_RECORD);
+        found.delete(record.id);
+        damaged.push(record.id);
+      }
     const alive = this.list().filter((container) => isAlive(container.record.state.status));
     const restored: Container[] = [];
     for (const container of alive) if (await this.supervisor.restore(container)) restored.push(container);

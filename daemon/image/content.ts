@@ -14,7 +14,9 @@ import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import { DrydockError, errorCode } from '#common/errors';
 import type { Log } from '#common/log';
-import { readJson, sweepTemporaries, syncFolder, temporaryName, writeJson } from '../store/durable.ts';
+import { sweepTemporaries, syncFolder, temporaryName, writeJson } from '../store/durable.ts';
+import { readRecord } from '../store/record-folder.ts';
+import { DIGEST, record, type Shape, TEXT } from '../store/shape.ts';
 import type { DelayedSync, Unsynced } from './delayed-sync.ts';
 
 /** What names a blob. */
@@ -166,6 +168,8 @@ export interface FreshFile {
   digests: string[];
 }
 
+const FRESH_SHAPE: Shape = record({ bootId: TEXT, digests: { type: 'array', items: DIGEST } });
+
 /** The folder of blobs. */
 export class ContentStore implements Unsynced {
   readonly folder: string;
@@ -197,11 +201,12 @@ export class ContentStore implements Unsynced {
     await mkdir(this.folder, { recursive: true, mode: 0o700 });
     await sweepTemporaries(dirname(this.folder));
     // Damaged by the disk or by somebody: then any blob may be concerned.
-    const fresh = await readJson<FreshFile>(this.#freshPath).catch(() => 'damaged' as const);
-    this.#isFreshLost = fresh === 'damaged';
-    const digests = fresh === 'damaged' ? await this.list() : (fresh?.digests ?? []);
-    for (const digest of digests) {
-      if (fresh === 'damaged' || fresh?.bootId !== this.#bootId) await this.#removeDamaged(digest);
+    const found = await readRecord<FreshFile>(this.#freshPath, FRESH_SHAPE);
+    const isDamaged = found !== undefined && 'damage' in found;
+    this.#isFreshLost = isDamaged;
+    const fresh = found && 'record' in found ? found.record : undefined;
+    for (const digest of isDamaged ? await this.list() : (fresh?.digests ?? [])) {
+      if (isDamaged || fresh?.bootId !== this.#bootId) await this.#removeDamaged(digest);
       this.#fresh.add(digest);
     }
     this.#sync.add(this);

@@ -67,7 +67,7 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     log.warn({ problem }, 'overlayfs does not work in the data root: copying layers instead (driver vfs)');
   const driverName: StorageDriver = problem === undefined ? 'overlay2' : 'vfs';
 
-  const records = new ImageRecords(`${dataRoot}/image`);
+  const records = new ImageRecords(`${dataRoot}/image`, log);
   const driverRoot = `${dataRoot}/${driverName}`;
   const workers = new FileWorkers(clock, options.userMaps);
   const sync = new DelayedSync(clock, log, (path) => workers.sync(path));
@@ -110,7 +110,8 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     clock,
     onEvent: options.onEvent ?? (() => {}),
   });
-  const swept = await library.open();
+  // What a damaged record is of may still be wanted, by whoever brings the record back.
+  const swept = await library.open({ sweep: !roots.isDamaged });
   if (swept.blobs + swept.layers > 0) log.info(swept, 'removed blobs and layers that no image needs');
   const registries = new Registries(library, clock, options.registry);
   return {

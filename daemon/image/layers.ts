@@ -26,9 +26,12 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { DrydockError } from '#common/errors';
+import { DrydockError, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
-import { readJson, sweepTemporaries, writeJson } from '../store/durable.ts';
+import { sweepTemporaries, writeJson } from '../store/durable.ts';
+import { DAMAGED_RECORD, readRecord } from '../store/record-folder.ts';
+import { DIGEST, FLAG, NUMBER, record, type Shape, TEXT } from '../store/shape.ts';
+import { folderBytes } from '../store/size.ts';
 import { type Compression, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
 import { type Blob, type ContentStore, hexOf } from './content.ts';
 import type { DelayedSync, Unsynced } from './delayed-sync.ts';
@@ -36,6 +39,7 @@ import type { WhiteoutForm } from './extract.ts';
 import type { UnpackResult } from './file-worker.ts';
 import type { HostFiles } from './host-tree.ts';
 import { type PackSource, packTree } from './pack.ts';
+import { isDigest } from './reference.ts';
 import { badArchive } from './tar/reader.ts';
 import type { FileWorkers } from './workers.ts';
 
@@ -64,6 +68,16 @@ export interface LayerFile extends Layer {
   /** It was made on this machine, and has no blob. */
   isMade: boolean;
 }
+
+const LAYER_SHAPE: Shape = record({
+  diffId: DIGEST,
+  bytes: NUMBER,
+  tarBytes: NUMBER,
+  shortName: { type: 'string', pattern: '^[0-9a-f]{8,64}$' },
+  bootId: TEXT,
+  synced: FLAG,
+  isMade: FLAG,
+});
 
 /** The folder of unpacked layers. */
 export class LayerStore implements Unsynced {
@@ -109,7 +123,7 @@ export class LayerStore implements Unsynced {
       const folder = `${this.#root}/layers/${name}`;
       if (name.startsWith(TEMPORARY_PREFIX)) await this.#sweepFolder(folder);
       else {
-        const file = await readLayerFile(folder, this.#bootId);
+        const file = (await readLayerFile(folder, this.#bootId)) ?? (await this.#remake(name));
         if (file) {
           await sweepTemporaries(folder);
           this.#layers.set(file.diffId, file);
@@ -133,6 +147,37 @@ export class LayerStore implements Unsynced {
   /** Removes what is left of lost layers; before that, nothing else may need them. */
   async discardLost(): Promise<void> {
     for (const diffId of this.#lost) await this.#sweepFolder(this.#folder(diffId));
+  }
+
+  /** The record of a layer whose own is damaged: when its files pack to what it is called, nothing is lost. */
+  async #remake(name: string): Promise<LayerFile | undefined> {
+    const diffId = `sha256:${name}`;
+    const path = `${this.#folder(diffId)}/layer.json`;
+    const found = await readRecord<LayerFile>(path, LAYER_SHAPE);
+    if (!found || 'record' in found || !isDigest(diffId)) return undefined;
+    let tarBytes = 0;
+    try {
+      for await (const chunk of this.pack(diffId)) tarBytes += chunk.length;
+    } catch (error) {
+      this.#log.error({ path, reason: found.damage, files: errorMessage(error) }, DAMAGED_RECORD);
+      return undefined;
+    }
+    this.#log.warn(
+      { path, reason: found.damage },
+      'the record of a layer was damaged, and is made anew: its files are whole',
+    );
+    const layer: LayerFile = {
+      diffId,
+      bytes: await folderBytes(this.diffPath(diffId)),
+      tarBytes,
+      shortName: this.#freeShortName(diffId),
+      bootId: this.#bootId,
+      synced: false,
+      // It can be packed, so that whether there is an archive of it makes no difference.
+      isMade: true,
+    };
+    await writeJson(path, layer);
+    return layer;
   }
 
   get syncPath(): string {
@@ -313,9 +358,9 @@ function lost(diffId: string): DrydockError {
 
 /** Reads the record beside a layer's folder; undefined when its files can't be relied on in this run of the machine. */
 export async function readLayerFile(folder: string, bootId: string): Promise<LayerFile | undefined> {
-  const file = await readJson<LayerFile | null>(`${folder}/layer.json`).catch(() => undefined);
-  if (file?.diffId !== `sha256:${basename(folder)}`) return undefined;
-  return file.synced || file.bootId === bootId ? file : undefined;
+  const found = await readRecord<LayerFile>(`${folder}/layer.json`, LAYER_SHAPE);
+  if (!found || 'damage' in found || found.record.diffId !== `sha256:${basename(folder)}`) return undefined;
+  return found.record.synced || found.record.bootId === bootId ? found.record : undefined;
 }
 
 /** How a file is compressed. @throws ERR_BAD_ARCHIVE for ways that we can't read */

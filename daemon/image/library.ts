@@ -6,8 +6,9 @@
  * goes. An operation under way holds a lease on what it has made or found, so that a removal beside it leaves it alone.
  */
 import type { Clock } from '#common/clock';
-import { DrydockError, errorCode } from '#common/errors';
+import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
+import { DAMAGED_RECORD } from '../store/record-folder.ts';
 import { plainStream } from './archive.ts';
 import { type ConfigFile, emitConfigFile, hostArchitecture, hostOs, parseConfigFile } from './config-file.ts';
 import { type Blob, type ContentStore, digestOf, storageError } from './content.ts';
@@ -65,8 +66,8 @@ export class Library {
     this.parts = parts;
   }
 
-  /** Reads the configurations, and removes blobs and layers that nothing needs. Returns what was removed. */
-  async open(): Promise<{ blobs: number; layers: number }> {
+  /** Reads the configurations, and removes blobs and layers that nothing needs if it is to `sweep`. Returns what was removed. */
+  async open({ sweep }: { sweep: boolean }): Promise<{ blobs: number; layers: number }> {
     const { content, layers, records } = this.parts;
     for (const record of records.list()) {
       if (!(await content.has(record.id)))
@@ -76,15 +77,28 @@ export class Library {
           record.id,
           'forgetting an image that had not come to the disk when the machine stopped',
         );
-      else await this.#configOf(record.id);
+      else if (!(await this.#isReadable(record.id))) records.doWithout(record.id);
     }
     await layers.discardLost();
+    if (!sweep || records.isDamaged) return { blobs: 0, layers: 0 };
     const needed = this.#needed();
     const blobs = (await content.list()).filter((digest) => !needed.has(digest));
     const unused = layers.list().filter((diffId) => !needed.has(diffId));
     for (const digest of blobs) await content.delete(digest);
     for (const diffId of unused) await layers.delete(diffId);
     return { blobs: blobs.length, layers: unused.length };
+  }
+
+  /** Whether the configuration of an image is one; it is told when not. */
+  async #isReadable(id: string): Promise<boolean> {
+    try {
+      await this.#configOf(id);
+      return true;
+    } catch (error) {
+      const path = this.parts.content.path(id);
+      this.parts.log.error({ path, reason: errorMessage(error) }, DAMAGED_RECORD);
+      return false;
+    }
   }
 
   async #giveUp(id: string, why: string): Promise<void> {

@@ -96,6 +96,16 @@ export function parseReference(text: string): Reference {
   return { domain, path, tag, digest };
 }
 
+/** Whether a text is the name of an image. */
+export function isReference(text: string): boolean {
+  try {
+    parseReference(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** As {@link parseReference}, with the tag `latest` when there is neither tag nor digest. */
 export function parseTagged(text: string): Reference {
   const reference = parseReference(text);

@@ -9,13 +9,15 @@ import { mkdir, readdir, rename } from 'node:fs/promises';
 import { DrydockError } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
-import { readJson, writeJson } from '../store/durable.ts';
+import { writeJson } from '../store/durable.ts';
+import { DAMAGED_RECORD, readRecord } from '../store/record-folder.ts';
 import { removeTree } from '../store/remove-tree.ts';
+import { DIGEST, record, type Shape } from '../store/shape.ts';
 import type { TreeChange } from './changes-of-tree.ts';
 import { storageError } from './content.ts';
 import type { LayerStore } from './layers.ts';
 import type { PackSource } from './pack.ts';
-import type { LayerRecord } from './records.ts';
+import { LAYER_RECORD_SHAPE, type LayerRecord } from './records.ts';
 import type { RootStore } from './store.ts';
 
 /** One way to make a tree from layers. `folder` is the root's own. */
@@ -39,6 +41,12 @@ interface RootFile {
   layers: LayerRecord[];
 }
 
+/** See {@link RootFile}. */
+export const ROOT_SHAPE: Shape = record({
+  imageId: DIGEST,
+  layers: { type: 'array', items: LAYER_RECORD_SHAPE },
+});
+
 /** A doomed folder, on its way to be removed. */
 const DOOMED_SUFFIX = '.removing';
 
@@ -51,6 +59,8 @@ export class Roots implements RootStore {
   readonly #log: Log;
   readonly maps: UserMaps | undefined;
   readonly #roots = new Map<string, RootFile>();
+  /** Whether a record could not be read: then nobody knows all that containers stand on. */
+  isDamaged = false;
 
   constructor(parts: {
     folder: string;
@@ -75,8 +85,14 @@ export class Roots implements RootStore {
   async open(): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     for (const name of await readdir(this.#folder)) {
-      const file = await readJson<RootFile>(`${this.#folder}/${name}/root.json`);
-      if (file && !name.endsWith(DOOMED_SUFFIX)) this.#roots.set(name, file);
+      if (name.endsWith(DOOMED_SUFFIX)) continue;
+      const path = `${this.#folder}/${name}/root.json`;
+      const found = await readRecord<RootFile>(path, ROOT_SHAPE);
+      if (found && 'record' in found) this.#roots.set(name, found.record);
+      else if (found) {
+        this.isDamaged = true;
+        this.#log.error({ path, reason: found.damage }, DAMAGED_RECORD);
+      }
     }
   }
 

@@ -3,6 +3,7 @@ import { isIPv6 } from 'node:net';
 import { DrydockError } from '#common/errors';
 import type { AddressPool } from '../config-values.ts';
 import { goBool } from '../go-text.ts';
+import { FLAG, record, type Shape, TEXT, TEXTS_BY_KEY, TIME } from '../store/shape.ts';
 import { checkConfiguration } from './config-only.ts';
 import { bridgeOptions, ENABLE_OPTIONS } from './options.ts';
 import {
@@ -80,6 +81,31 @@ export interface NetworkRecord {
   /** The request of the default network, as text: a daemon that is configured otherwise makes it anew. */
   configured?: string;
 }
+
+const subnet = record({ Subnet: TEXT, Gateway: TEXT }, { IPRange: TEXT, AuxiliaryAddresses: TEXTS_BY_KEY });
+
+/** See {@link NetworkRecord}. */
+export const NETWORK_SHAPE: Shape = record(
+  {
+    id: TEXT,
+    name: TEXT,
+    created: TIME,
+    driver: { type: 'string', pattern: '^(bridge|host|null)$' },
+    internal: FLAG,
+    attachable: FLAG,
+    predefined: FLAG,
+    enableIPv6: FLAG,
+    userSubnet: FLAG,
+    ipam: record({
+      Driver: TEXT,
+      Options: { type: ['object', 'null'], additionalProperties: TEXT },
+      Config: { type: 'array', items: subnet },
+    }),
+    options: TEXTS_BY_KEY,
+    labels: TEXTS_BY_KEY,
+  },
+  { configuration: { type: 'object' }, configFrom: TEXT, configured: TEXT },
+);
 
 /** Name and driver of the networks that every daemon has; `bridge` may be left out. */
 export const PREDEFINED: Readonly<Record<string, string>> = { bridge: 'bridge', host: 'host', none: 'null' };

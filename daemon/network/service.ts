@@ -84,10 +84,8 @@ export class NetworkService {
 
   /** Loads what is on disk and makes the predefined networks that are missing. */
   async open(): Promise<void> {
-    const { records, unfinished, damaged } = await this.#deps.records.load();
+    const { records, unfinished } = await this.#deps.records.load();
     for (const key of unfinished) await this.#deps.records.remove(key);
-    for (const key of damaged)
-      this.#deps.log.error({ network: key }, 'the record of a network is damaged: see drydock fsck');
     this.#networks = records;
     for (const [Name, Driver] of Object.entries(PREDEFINED)) {
       if (Name === 'bridge') await this.#openDefault();

@@ -67,10 +67,15 @@ export async function readJson<T>(path: string): Promise<T | undefined> {
   try {
     return JSON.parse(text) as T;
   } catch (error) {
-    throw new DrydockError(
-      'ERR_STORE_DAMAGED',
-      `${path} is damaged (${errorMessage(error)}). Stop the daemon, and run drydock fsck to see what it concerns.`,
-      { cause: error },
-    );
+    throw damagedFile(path, errorMessage(error), error);
   }
+}
+
+/** A file of the store that can't be used. */
+export function damagedFile(path: string, reason: string, cause?: unknown): DrydockError {
+  return new DrydockError(
+    'ERR_STORE_DAMAGED',
+    `${path} is damaged (${reason}). Stop the daemon, and run drydock fsck to see what it concerns.`,
+    { cause },
+  );
 }

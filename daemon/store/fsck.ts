@@ -10,17 +10,22 @@ import { createReadStream } from 'node:fs';
 import { access, lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { errorCode, errorMessage } from '#common/errors';
+import { errorCode } from '#common/errors';
 import type { Progress } from '#common/progress';
+import { CONTAINER_SHAPE } from '../container/record-shape.ts';
 import type { ContainerRecord } from '../container/types.ts';
 import { type FreshFile, hexOf } from '../image/content.ts';
 import { readLayerFile } from '../image/layers.ts';
 import { detachWithin } from '../image/overlay-driver.ts';
-import type { ImageRecord, LayerRecord } from '../image/records.ts';
-import { formatFamiliar, isDigest, parseReference } from '../image/reference.ts';
+import { IMAGE_SHAPE, type ImageRecord, type LayerRecord } from '../image/records.ts';
+import { formatFamiliar, isDigest, isReference, parseReference } from '../image/reference.ts';
+import { ROOT_SHAPE } from '../image/roots.ts';
+import { NETWORK_SHAPE } from '../network/record.ts';
+import { VOLUME_SHAPE } from '../volume/service.ts';
 import { bootId } from './boot-id.ts';
 import { isTemporary, readJson, writeJson } from './durable.ts';
-import { isDoomed } from './record-folder.ts';
+import { isDoomed, readRecord } from './record-folder.ts';
+import { type Shape, TEXTS_BY_KEY } from './shape.ts';
 
 /** Something that is not as it should be. */
 export interface Finding {
@@ -126,12 +131,12 @@ class Check {
     for (const folder of ['image', 'image/content']) await this.#temporaries(join(this.#root, folder));
     await this.#readRoots();
     for (const driverRoot of this.#driverRoots()) await this.#readLayers(driverRoot);
-    await this.#readRecords('networks', 'network.json', (key) => ({
+    await this.#readRecords('networks', 'network.json', NETWORK_SHAPE, (key) => ({
       text: 'the network is lost with it',
       repair: 'remove the network',
       mend: () => rm(join(this.#root, 'networks', key), { recursive: true }),
     }));
-    await this.#readRecords('volumes', 'volume.json', (key) => ({
+    await this.#readRecords('volumes', 'volume.json', VOLUME_SHAPE, (key) => ({
       text: `the volume ${key} has lost its labels and options; its files are there`,
       repair: 'remove the record: the next start makes a new one',
       mend: () => rm(join(this.#root, 'volumes', key, 'volume.json'), { force: true }),
@@ -191,9 +196,11 @@ class Check {
     for (const name of await entries(folder)) {
       if (isTemporary(name)) continue;
       const path = join(folder, name);
-      const record = await this.#read<ImageRecord>(path);
+      // What others have put here is told by the daemon, and left alone.
+      if (!/^[0-9a-f]{64}\.json$/.test(name)) continue;
+      const record = await this.#read<ImageRecord>(path, IMAGE_SHAPE);
       if (record === undefined) continue;
-      if (`${record.id && hexOf(record.id)}.json` !== name || !Array.isArray(record.layers))
+      if (`${hexOf(record.id)}.json` !== name)
         this.#damage(path, 'it is not the record of the image that its name tells', 'remove it', () =>
           rm(path),
         );
@@ -202,23 +209,26 @@ class Check {
     this.checked.images = this.#images.size;
   }
 
-  /** Reads a record. One that is not JSON is damage, whose repair is to remove it. */
-  async #read<T extends object>(path: string, mend = (): Promise<void> => rm(path)): Promise<T | undefined> {
-    try {
-      const value = await readJson<T | null>(path);
-      if (value !== undefined && (value === null || typeof value !== 'object'))
-        throw new Error('it holds no object');
-      return value;
-    } catch (error) {
-      const reason = errorMessage((error as Error).cause ?? error);
-      this.#damage(path, `it can't be read: ${reason}`, 'remove it', mend);
-      return undefined;
-    }
+  /** Reads a record. One of another shape is damage, whose repair is to remove it. */
+  async #read<T>(path: string, shape: Shape, mend = (): Promise<void> => rm(path)): Promise<T | undefined> {
+    const found = await readRecord<T>(path, shape);
+    if (!found || 'record' in found) return found?.record;
+    this.#damage(path, `it can't be read: ${found.damage}`, 'remove it', mend);
+    return undefined;
   }
 
   async #readNames(): Promise<void> {
     const path = join(this.#root, 'image/references.json');
-    const references = (await this.#read<Record<string, string>>(path)) ?? {};
+    const references = (await this.#read<Record<string, string>>(path, TEXTS_BY_KEY)) ?? {};
+    const malformed = Object.keys(references).filter((name) => !isReference(name));
+    for (const name of malformed) delete references[name];
+    if (malformed.length > 0)
+      this.#damage(
+        path,
+        `it has what is no name: ${malformed.map((name) => JSON.stringify(name)).join(', ')}`,
+        'forget it',
+        () => writeJson(path, references),
+      );
     const without = Object.keys(references).filter((name) => !this.#images.has(references[name]!));
     if (without.length > 0)
       this.#leftover(path, `names of images that are gone: ${without.map(familiar).join(', ')}`);
@@ -255,11 +265,16 @@ class Check {
 
   /** Root file systems of containers, against the containers. */
   async #readRoots(): Promise<void> {
-    const containers = await this.#readRecords<ContainerRecord>('containers', 'config.json', (key) => ({
-      text: `container ${key.slice(0, 12)} is lost with it`,
-      repair: 'remove the container, with what it has written',
-      mend: () => this.#removeContainer(key),
-    }));
+    const containers = await this.#readRecords<ContainerRecord>(
+      'containers',
+      'config.json',
+      CONTAINER_SHAPE,
+      (key) => ({
+        text: `container ${key.slice(0, 12)} is lost with it`,
+        repair: 'remove the container, with what it has written',
+        mend: () => this.#removeContainer(key),
+      }),
+    );
     this.checked.containers = containers.size;
     // Images that a container mounts have a root of their own.
     const owners = new Map<string, string>();
@@ -282,7 +297,7 @@ class Check {
   async #checkRoot(driverRoot: string, rootId: string, id: string): Promise<void> {
     const folder = join(driverRoot, 'roots', rootId);
     await this.#temporaries(folder);
-    const root = await this.#read<{ layers: LayerRecord[] }>(join(folder, 'root.json'), () =>
+    const root = await this.#read<{ layers: LayerRecord[] }>(join(folder, 'root.json'), ROOT_SHAPE, () =>
       this.#removeContainer(id),
     );
     if (!root) return;
@@ -342,6 +357,7 @@ class Check {
   async #readRecords<T extends object>(
     kind: string,
     file: string,
+    shape: Shape,
     damaged: (key: string) => { text: string; repair: string; mend: () => Promise<void> },
   ): Promise<Map<string, T>> {
     const records = new Map<string, T>();
@@ -350,14 +366,16 @@ class Check {
       // What others have put there is no record's, and none of ours: the daemon tells of it, and leaves it alone.
       if (!(await lstat(folder)).isDirectory()) continue;
       await this.#temporaries(folder);
-      const record = await readJson<T | null>(join(folder, file)).catch(() => null);
+      const found = await readRecord<T>(join(folder, file), shape);
       if (isDoomed(key)) this.#leftover(folder, 'it was being removed');
-      else if (record === undefined && (await isEmptyVolume(folder)))
+      else if (found === undefined && (await isEmptyVolume(folder)))
         this.#leftover(folder, 'it was being made');
-      else if (record === null || typeof record !== 'object') {
+      else if (found && 'record' in found) records.set(key, found.record);
+      else {
         const { text, repair, mend } = damaged(key);
-        this.#damage(join(folder, file), `it can't be read: ${text}`, repair, mend);
-      } else records.set(key, record);
+        const why = found?.damage ?? 'it is gone';
+        this.#damage(join(folder, file), `it can't be read: ${text} (${why})`, repair, mend);
+      }
     }
     return records;
   }

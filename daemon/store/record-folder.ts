@@ -1,10 +1,11 @@
 /** One folder of records: state on disk as one JSON file per thing, never changed in place. */
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errorCode } from '#common/errors';
+import { errorCode, errorMessage } from '#common/errors';
 import { type Log, nullLog } from '#common/log';
 import { readJson, sweepTemporaries, writeJson } from './durable.ts';
 import { removeTree } from './remove-tree.ts';
+import { misfit, type Shape } from './shape.ts';
 
 /** A thing on its way out: its folder was renamed, so that a crash in the middle leaves no half of it under its name. */
 const DOOMED_PREFIX = '.removing-';
@@ -16,6 +17,44 @@ export function isDoomed(name: string): boolean {
 
 /** A key that is an id, as docker's are. */
 export const ID_KEY: RegExp = /^[0-9a-f]{64}$/;
+
+/** What the log says of what others have put among the records. */
+export const FOREIGN_FILE = 'this is not of the daemon, and is left alone: move it away';
+
+/** What the log says of a record that can't be used. */
+export const DAMAGED_RECORD =
+  'a record is damaged, and what it is of is done without: stop the daemon, and run drydock fsck to see what it concerns';
+
+/**
+ * A record, or why it is none; undefined where there is none.
+ * @param keyOf what the record says that it is of, which must be `key`
+ */
+export async function readRecord<T>(
+  path: string,
+  shape: Shape,
+  key = '',
+  keyOf: (record: T) => string = () => key,
+): Promise<{ record: T } | { damage: string } | undefined> {
+  try {
+    const record = await readJson<T>(path);
+    if (record === undefined) return undefined;
+    const damage = misfit(record, shape);
+    if (damage !== undefined) return { damage };
+    return keyOf(record) === key ? { record } : { damage: `it is of ${JSON.stringify(keyOf(record))}` };
+  } catch (error) {
+    return { damage: errorMessage((error as Error).cause ?? error) };
+  }
+}
+
+/** What records of a folder look like. */
+export interface RecordOptions<T> {
+  key?: RegExp;
+  shape?: Shape;
+  /** What a record says that its key is. */
+  keyOf?: (record: T) => string;
+  /** Told of what does not look so. */
+  log?: Log;
+}
 
 /** What was found on disk. */
 export interface Loaded<T> {
@@ -34,15 +73,18 @@ export class RecordFolder<T extends object> {
   readonly folder: string;
   readonly #file: string;
   readonly #key: RegExp;
+  readonly #shape: Shape;
+  readonly #keyOf: ((record: T) => string) | undefined;
   readonly #log: Log;
   readonly #writing = new Map<string, { running: Promise<void>; next?: T }>();
 
-  /** @param options `key` is what a key looks like; `log` is told of what is not a record's */
-  constructor(folder: string, file: string, { key = /./, log = nullLog }: { key?: RegExp; log?: Log } = {}) {
+  constructor(folder: string, file: string, options: RecordOptions<T> = {}) {
     this.folder = folder;
     this.#file = file;
-    this.#key = key;
-    this.#log = log;
+    this.#key = options.key ?? /./;
+    this.#shape = { type: 'object', ...options.shape };
+    this.#keyOf = options.keyOf;
+    this.#log = options.log ?? nullLog;
   }
 
   /** The folder of one thing. */
@@ -64,17 +106,18 @@ export class RecordFolder<T extends object> {
         continue;
       }
       if (!entry.isDirectory() || !this.#key.test(key)) {
-        this.#log.warn(
-          { path: this.pathOf(key) },
-          'this is not of the daemon, and is left alone: move it away',
-        );
+        this.#log.warn({ path: this.pathOf(key) }, FOREIGN_FILE);
         continue;
       }
       await sweepTemporaries(this.pathOf(key));
-      const record = await readJson<T | null>(join(this.folder, key, this.#file)).catch(() => null);
-      if (record === undefined) loaded.unfinished.push(key);
-      else if (record === null || typeof record !== 'object') loaded.damaged.push(key);
-      else loaded.records.set(key, record);
+      const path = join(this.folder, key, this.#file);
+      const found = await readRecord(path, this.#shape, key, this.#keyOf);
+      if (found === undefined) loaded.unfinished.push(key);
+      else if ('record' in found) loaded.records.set(key, found.record);
+      else {
+        loaded.damaged.push(key);
+        this.#log.error({ path, reason: found.damage }, DAMAGED_RECORD);
+      }
     }
     return loaded;
   }

@@ -18,6 +18,7 @@ import { ownerOnDisk, ROOT } from '../image/owners.ts';
 import { mountFilesystem, unmountAll } from '../mounts/host-mounts.ts';
 import { VOLUME_NAME } from '../mounts/parse.ts';
 import type { RecordFolder } from '../store/record-folder.ts';
+import { FLAG, record, type Shape, TEXT, TEXTS_BY_KEY, TIME } from '../store/shape.ts';
 import { folderBytes } from '../store/size.ts';
 import {
   boundFolder,
@@ -36,6 +37,15 @@ export interface VolumeRecord {
   /** Nobody named it: `docker volume prune` removes it without --all. */
   anonymous: boolean;
 }
+
+/** See {@link VolumeRecord}. */
+export const VOLUME_SHAPE: Shape = record({
+  name: TEXT,
+  createdAt: TIME,
+  labels: TEXTS_BY_KEY,
+  options: TEXTS_BY_KEY,
+  anonymous: FLAG,
+});
 
 /** The body of POST /volumes/create. */
 export interface CreateVolumeRequest {

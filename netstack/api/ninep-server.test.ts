@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { DrydockError } from '#common/errors';
 import { nullLog } from '#common/log';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { NinepClient } from '../../test/support/ninep-client.ts';
 import type { Network, PublishOptions } from '../index.ts';
 import { emitNinep, parseNinep } from '../wire/ninep.ts';
@@ -184,7 +185,7 @@ describe('the server', () => {
           expect([type + 1, 107]).toContain((await client.exchange(message)).type);
         },
       ),
-      { numRuns: 300 },
+      { numRuns: inputs(300) },
     );
     expect(await (await attach()).list()).toEqual(['deep/', 'big']);
   });

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { get16, get32, put16, put32 } from '../wire/address.ts';
 import { type Link, VNET_HDR_LEN } from './link.ts';
 import { SoftwareOffload } from './offload.ts';
@@ -170,7 +171,7 @@ describe('software offload', () => {
           for (const frame of frames) expect(transportResidue(frame, ipv6)).toBe(0);
         },
       ),
-      { numRuns: 60 },
+      { numRuns: inputs(60) },
     );
   });
 

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { nullLog } from '#common/log';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { formatIpv4, parseIpv4, putMac } from '../wire/address.ts';
 import {
   BOOT_REQUEST,
@@ -413,7 +414,7 @@ describe('hostile clients', () => {
           if (sent.type === T.offer) expect(pool.contains(sent.message.yourAddress)).toBe(true);
         },
       ),
-      { numRuns: 1000 },
+      { numRuns: inputs(1000) },
     );
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {

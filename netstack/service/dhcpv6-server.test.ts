@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { formatAddress, get16, parseAddress, parseIpv4 } from '../wire/address.ts';
 import {
   type Dhcpv6Message,
@@ -253,7 +254,7 @@ test('no message makes the server throw, and every answer can be read', () => {
       const reply = send(type, known ? [CLIENT, ...options] : options);
       if (reply) expect([T.advertise, T.reply]).toContain(reply.type);
     }),
-    { numRuns: 1000 },
+    { numRuns: inputs(1000) },
   );
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {

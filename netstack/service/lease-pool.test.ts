@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { formatIpv4, formatMac, parseIpv4 } from '../wire/address.ts';
 import { DECLINE_HOLD_MS, dockerMac, hostLabel, LeasePool, OFFER_HOLD_MS } from './lease-pool.ts';
 
@@ -209,6 +210,6 @@ test('whatever happens, no address has two holders and the table stays within th
         expect(tried.dynamicCount).toBeLessThanOrEqual(3);
       }
     }),
-    { numRuns: 300 },
+    { numRuns: inputs(300) },
   );
 });

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { mapped, parseIpv6 } from './address.ts';
 import { complement, fold, pseudo, pseudoIpv4, pseudoIpv6, sum } from './checksum.ts';
 
@@ -24,7 +25,7 @@ describe('the Internet checksum (RFC 1071)', () => {
         view.set(bytes, before);
         expect(sum(view, before, bytes.length)).toBe(slowSum(bytes));
       }),
-      { numRuns: 2000 },
+      { numRuns: inputs(2000) },
     );
   });
 

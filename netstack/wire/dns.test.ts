@@ -1,6 +1,7 @@
 import * as dnsPacket from 'dns-packet';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { parseAddress } from './address.ts';
 import {
   encodeAnswer,
@@ -192,7 +193,7 @@ describe('records', () => {
           if (cut) expect(cut.length).toBeLessThanOrEqual(Math.max(limit, 12));
         }
       }),
-      { numRuns: 2000 },
+      { numRuns: inputs(2000) },
     );
   });
 });

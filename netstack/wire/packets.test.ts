@@ -1,6 +1,7 @@
 /** Every codec against literal bytes, and against any bytes: never throws, and reads what it writes. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { parseIpv6 } from './address.ts';
 import { ARP_LEN, emitArp, formatArp, parseArp } from './arp.ts';
 import { emitEthernet, formatEthernet, parseEthernet, sizeEthernet } from './ethernet.ts';
@@ -442,6 +443,6 @@ it('no parser throws on any bytes', () => {
       parseRouter(0, bytes, at, end);
       parseUdp(bytes, at, end);
     }),
-    { numRuns: 3000 },
+    { numRuns: inputs(3000) },
   );
 });

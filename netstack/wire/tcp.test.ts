@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import {
   emitTcp,
   formatTcp,
@@ -174,7 +175,7 @@ describe('properties', () => {
           payloadEnd: 0,
         });
       }),
-      { numRuns: 2000 },
+      { numRuns: inputs(2000) },
     );
   });
 
@@ -189,7 +190,7 @@ describe('properties', () => {
         expect(seg.sackCount).toBeLessThanOrEqual(4);
         expect(seg.windowScale).toBeLessThanOrEqual(14);
       }),
-      { numRuns: 5000 },
+      { numRuns: inputs(5000) },
     );
   });
 });

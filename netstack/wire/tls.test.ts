@@ -3,6 +3,7 @@ import net from 'node:net';
 import tls from 'node:tls';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { inputs } from '../../test/support/fuzz/inputs.ts';
 import { CLIENT_HELLO_BYTES_MAX, readClientHello } from './tls.ts';
 
 /** The first bytes that Node's TLS client sends. */
@@ -96,7 +97,7 @@ describe('a ClientHello', () => {
           readClientHello(bytes, bytes.length);
         },
       ),
-      { numRuns: 2000 },
+      { numRuns: inputs(2000) },
     );
     const endless = new Uint8Array(CLIENT_HELLO_BYTES_MAX + 10);
     endless.set([22, 3, 1, 0xff, 0xff, 1, 0, 0xff, 0xff]);

@@ -4,6 +4,7 @@ import { ManualClock } from '#common/clock';
 import { READ, SYNC } from '../../fsbridge/aside/jobs.ts';
 import { MemoryFs } from '../../fsbridge/backing/memory-fs.ts';
 import { OPEN_DIRS_MAX } from '../../fsbridge/node/dirs.ts';
+import { inputs } from '../support/fuzz/inputs.ts';
 import { encode, FakeKernel } from './kernel.ts';
 
 const EPERM = 1;
@@ -340,7 +341,7 @@ describe('listing', () => {
         expect(all.map(({ name }) => name)).toEqual(seen);
         expect(kernel.list(ROOT, fh, all[41]!.cookie, 65536)).toEqual(all.slice(42));
       }),
-      { numRuns: 30 },
+      { numRuns: inputs(30) },
     );
   });
 
@@ -490,7 +491,7 @@ describe('bad requests', () => {
           expect(kernel.bugs).toEqual([]);
         },
       ),
-      { numRuns: 300 },
+      { numRuns: inputs(300) },
     );
   });
 

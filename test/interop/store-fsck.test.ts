@@ -6,12 +6,26 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { compiledEntry } from '#common/entry';
+import { newState } from '../../daemon/container/lifecycle.ts';
 import type { Image } from '../../daemon/image/store.ts';
+import { newNetwork } from '../../daemon/network/record.ts';
 import { fsck } from '../../daemon/store/fsck.ts';
 import { dockerArchive, file, load, type TestImages, testImages } from '../support/images.ts';
 import { lacking } from '../support/requirements.ts';
 
 const CONTAINER = 'c'.repeat(64);
+const NOW = '2026-01-01T00:00:00Z';
+const NETWORK = newNetwork(
+  { Name: 'net', Driver: 'bridge' },
+  {
+    id: 'net',
+    created: NOW,
+    used: [],
+    used6: [],
+    pools: [{ base: '10.0.0.0/8', size: 24 }],
+    freshSubnet6: () => '',
+  },
+);
 
 describe.skipIf(lacking('root'))('drydock fsck', () => {
   let store: TestImages;
@@ -32,11 +46,25 @@ describe.skipIf(lacking('root'))('drydock fsck', () => {
     await store.roots.create(CONTAINER, two.id);
     record('containers', CONTAINER, 'config.json', {
       id: CONTAINER,
+      name: 'one',
+      created: NOW,
+      imageId: two.id,
+      config: {},
+      hostConfig: {},
+      args: [],
       mounts: [],
-      state: { status: 'exited' },
+      networks: {},
+      state: { ...newState(), status: 'exited' },
     });
-    record('volumes', 'vol', 'volume.json', { name: 'vol' });
-    record('networks', 'net', 'network.json', { name: 'net' });
+    const labels = {};
+    record('volumes', 'vol', 'volume.json', {
+      name: 'vol',
+      createdAt: NOW,
+      labels,
+      options: {},
+      anonymous: false,
+    });
+    record('networks', 'net', 'network.json', NETWORK);
     await store.roots.unmount(CONTAINER);
   });
   afterEach(() => store.dispose());

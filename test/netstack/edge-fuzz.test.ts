@@ -12,6 +12,7 @@ import { httpConnectPreamble, vmnetPreamble } from '../../netstack/link/preamble
 import { type Framing, LE16_FRAMING, QEMU_FRAMING, StreamLink } from '../../netstack/link/stream.ts';
 import { Switch } from '../../netstack/link/switch.ts';
 import { parseMac } from '../../netstack/wire/address.ts';
+import { inputs } from '../support/fuzz/inputs.ts';
 
 const GATEWAY = parseMac('02:42:ac:11:00:01')!;
 const GUEST = parseMac('02:42:ac:11:00:02')!;
@@ -78,7 +79,7 @@ describe('a switch with offload and faults', () => {
         }
         expect([...fabric.addresses()].length).toBeLessThanOrEqual(2 + 256);
       }),
-      { numRuns: 200 },
+      { numRuns: inputs(200) },
     );
   });
 });
@@ -149,7 +150,7 @@ describe('a stream link', () => {
           const { frames: expected, broken } = readStream(framing, Buffer.concat(chunks));
           expect([found, ended]).toEqual([expected, broken]);
         }),
-        { numRuns: 100 },
+        { numRuns: inputs(100) },
       );
     },
   );
@@ -205,7 +206,7 @@ describe('a capture filter', () => {
           }
         },
       ),
-      { numRuns: 1000 },
+      { numRuns: inputs(1000) },
     );
   });
 });

@@ -37,6 +37,7 @@ import { parseNtp } from '../../netstack/wire/ntp.ts';
 import { parseTcp, TcpSegment } from '../../netstack/wire/tcp.ts';
 import { readClientHello } from '../../netstack/wire/tls.ts';
 import { parseUdp } from '../../netstack/wire/udp.ts';
+import { inputs } from '../support/fuzz/inputs.ts';
 
 type ParseBytes = (buf: Uint8Array, off: number, end: number) => unknown;
 const ofWhole =
@@ -303,7 +304,7 @@ describe('bytes', () => {
         const end = off + bytes.length;
         expect(parse(around(0xff), off, end)).toEqual(parse(around(0), off, end));
       }),
-      { numRuns: 400, examples: HOSTILE_BYTES.map((bytes) => [bytes, 3]) },
+      { numRuns: inputs(400), examples: HOSTILE_BYTES.map((bytes) => [bytes, 3]) },
     );
   });
 });
@@ -312,7 +313,7 @@ describe('text', () => {
   test.each(Object.entries(TEXT))('%s says what is wrong, and nothing else', (_name, parse) => {
     fc.assert(
       fc.property(textOf, (text) => tryText(parse, text)),
-      { numRuns: 300, examples: HOSTILE_TEXT.map((text) => [text]) },
+      { numRuns: inputs(300), examples: HOSTILE_TEXT.map((text) => [text]) },
     );
     for (const piece of PIECES) tryText(parse, piece.repeat(REPEATS));
   });

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { Readable } from 'node:stream';
 import { systemClock } from '#common/clock';
-import { nullLog } from '#common/log';
+import { type Log, nullLog } from '#common/log';
 import { digestOf } from '../../daemon/image/content.ts';
 import { type OpenedImages, openImages, type StorageDriver } from '../../daemon/image/index.ts';
 import type { Image, ImageConfig, ImageEvent, Progress } from '../../daemon/image/store.ts';
@@ -18,13 +18,13 @@ export interface TestImages extends OpenedImages {
   dispose(): Promise<void>;
 }
 
-export async function testImages(driver?: StorageDriver): Promise<TestImages> {
+export async function testImages(driver?: StorageDriver, log: Log = nullLog): Promise<TestImages> {
   const dataRoot = mkdtempSync(`${tmpdir()}/drydock-image-`);
   const events: ImageEvent[] = [];
   const open = (): Promise<OpenedImages> =>
     openImages({
       dataRoot,
-      log: nullLog,
+      log,
       clock: systemClock,
       ...(driver && { driver }),
       onEvent: (event) => void events.push(event),

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { unpackTar } from 'modern-tar';
 import { describe, expect, it } from 'vitest';
+import { inputs } from '../../../test/support/fuzz/inputs.ts';
 import { emitHeader, makeHeader, padding, parsePax, parseTime, type TarHeader, trailer } from './header.ts';
 import { TarReader } from './reader.ts';
 
@@ -151,7 +152,7 @@ describe('the tar codec', () => {
           });
         },
       ),
-      { numRuns: 60 },
+      { numRuns: inputs(60) },
     );
   });
 

@@ -2,6 +2,7 @@ import * as dnsPacket from 'dns-packet';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { seededRng } from '#common/rng';
+import { inputs } from '../../../test/support/fuzz/inputs.ts';
 import { mapped, parseAddress, parseIpv4 } from '../../wire/address.ts';
 import { NameTable } from './names.ts';
 import type { DnsClient } from './query.ts';
@@ -608,7 +609,7 @@ describe('hostile bytes', () => {
         for (let i = 0; i < 10; i++) bench.advance(QUERY_MS);
         return bench.resolver.counters.dns_pending === 0 && bench.open.size === 0;
       }),
-      { numRuns: 500 },
+      { numRuns: inputs(500) },
     );
   });
 });

@@ -6,7 +6,7 @@ import { PassThrough } from 'node:stream';
 import type { FastifyInstance } from 'fastify';
 import { ManualClock } from '#common/clock';
 import { DrydockError } from '#common/errors';
-import { nullLog } from '#common/log';
+import { type Log, nullLog } from '#common/log';
 import { seededRng } from '#common/rng';
 import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
 import type {
@@ -369,7 +369,7 @@ export interface FakeDaemon {
 }
 
 /** Makes a daemon whose world is a temporary folder. Pass `folder` to start again over what an earlier one left. */
-export async function fakeDaemon(folder?: string): Promise<FakeDaemon> {
+export async function fakeDaemon(folder?: string, log: Log = nullLog): Promise<FakeDaemon> {
   const home = folder ?? (await mkdtemp(join(tmpdir(), 'drydock-unit-')));
   const clock = new ManualClock();
   const runtime = new FakeRuntime();
@@ -406,7 +406,7 @@ export async function fakeDaemon(folder?: string): Promise<FakeDaemon> {
     events: new EventBus(clock),
     clock,
     rng: seededRng(1),
-    log: nullLog,
+    log,
   });
   const app = createApi(services.context, apiPlugins);
   await app.ready();

@@ -6,6 +6,7 @@
  * all. It is derived from the table of system calls, so that each call has one line that says who may make it.
  */
 import { DrydockError, errorMessage } from '#common/errors';
+import { misfit, NUMBER, record, type Shape, TEXT } from '../../../store/shape.ts';
 import type { SeccompArgument, SeccompProfile, SeccompRule } from '../../runtime.ts';
 import { SYSCALLS } from './syscalls.ts';
 
@@ -62,6 +63,37 @@ export const DEFAULT_SECCOMP_PROFILE: SeccompProfile = {
   ],
 };
 
+const NAMES: Shape = { type: ['array', 'null'], items: TEXT };
+const CONDITION: Shape = {
+  type: ['object', 'null'],
+  properties: { caps: NAMES, arches: NAMES, minKernel: { type: ['string', 'null'] } },
+};
+const ARGUMENT: Shape = record({ index: NUMBER, op: TEXT, value: NUMBER }, { valueTwo: NUMBER });
+const RULE: Shape = record(
+  { action: TEXT },
+  {
+    names: NAMES,
+    name: TEXT,
+    args: { type: ['array', 'null'], items: ARGUMENT },
+    includes: CONDITION,
+    excludes: CONDITION,
+    errnoRet: { type: ['number', 'null'] },
+  },
+);
+/** What Go's decoder would take for a profile. */
+const PROFILE_SHAPE: Shape = record(
+  { defaultAction: TEXT },
+  {
+    defaultErrnoRet: { type: ['number', 'null'] },
+    architectures: NAMES,
+    archMap: {
+      type: ['array', 'null'],
+      items: record({ architecture: TEXT }, { subArchitectures: NAMES }),
+    },
+    syscalls: { type: ['array', 'null'], items: RULE },
+  },
+);
+
 /** A system call has no more. */
 const ARGUMENTS_MAX = 6;
 
@@ -93,18 +125,16 @@ export function parseSeccompProfile(json: string): SeccompProfile {
   } catch (error) {
     throw bad(errorMessage(error));
   }
-  if (typeof profile !== 'object' || profile === null) throw bad('it is not an object');
+  const why = misfit(profile, PROFILE_SHAPE);
+  if (why !== undefined) throw bad(why);
   if (profile.listenerPath || (profile.flags?.length ?? 0) > 0)
     throw bad('flags and listeners are not supported');
-  if (!ACTIONS.has(String(profile.defaultAction)))
-    throw bad(`unknown defaultAction ${profile.defaultAction}`);
+  if (!ACTIONS.has(profile.defaultAction ?? '')) throw bad(`unknown defaultAction ${profile.defaultAction}`);
   const syscalls = profile.syscalls ?? [];
-  if (!Array.isArray(syscalls)) throw bad('syscalls is not a list');
   const rules = syscalls.map((rule): SeccompRule => {
     // Until docker 1.12 a rule had one name.
     const names = rule.names ?? [(rule as { name?: string }).name];
-    if (!Array.isArray(names) || !names.every((name) => typeof name === 'string'))
-      throw bad('a rule names no system call');
+    if (names[0] === undefined && rule.names === undefined) throw bad('a rule names no system call');
     if (!ACTIONS.has(rule.action)) throw bad(`unknown action ${rule.action}`);
     if ((rule.args?.length ?? 0) > ARGUMENTS_MAX)
       throw bad(`a rule has more than ${ARGUMENTS_MAX} arguments`);

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { inputs } from '../../../../test/support/fuzz/inputs.ts';
 import { DEFAULT_CAPABILITIES } from '../../defaults.ts';
 import type { SeccompArgument, SeccompProfile, SeccompRule } from '../../runtime.ts';
 import { type CompileContext, compileSeccomp } from './compile.ts';
@@ -211,7 +212,7 @@ describe('a compiled profile', () => {
           expect(run(program, { arch: X86_64, number: number(name), args })).toBe(decide(rules, name, args));
         }
       }),
-      { numRuns: 200 },
+      { numRuns: inputs(200) },
     );
   });
 });
@@ -235,10 +236,10 @@ describe('a user’s profile', () => {
 
   it.each([
     ['{', 'JSON'],
-    ['null', 'not an object'],
+    ['null', 'instead of object'],
     ['{}', 'defaultAction'],
     ['{"defaultAction":"SCMP_ACT_NOTIFY"}', 'SCMP_ACT_NOTIFY'],
-    ['{"defaultAction":"SCMP_ACT_ALLOW","syscalls":{}}', 'not a list'],
+    ['{"defaultAction":"SCMP_ACT_ALLOW","syscalls":{}}', 'syscalls is object instead of array'],
     ['{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"action":"SCMP_ACT_ERRNO"}]}', 'names no system call'],
     ['{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["x"],"action":"NO"}]}', 'unknown action'],
     [
