@@ -26,6 +26,7 @@ import { parseTime } from '../../daemon/image/tar/header.ts';
 import { parseMountOptions } from '../../daemon/launch/mount-options.ts';
 import { parseGroup, parsePasswd } from '../../daemon/launch/users.ts';
 import { parseBind, parseMount } from '../../daemon/mounts/parse.ts';
+import { OP, parseQuestion } from '../../daemon/network/dnssd/wire.ts';
 import { parseGuestPort } from '../../daemon/network/ports.ts';
 import { parseAddress, parseRange, parseSubnet } from '../../daemon/network/subnets.ts';
 import { parseRange6, parseSubnet6 } from '../../daemon/network/subnets6.ts';
@@ -65,6 +66,12 @@ const TEXT: Record<string, (text: string) => unknown> = {
   parsePasswd,
   parsePlatform,
   parsePorts: changes.parsePorts,
+  parseQuestion: (text) =>
+    Object.values(OP).flatMap((op) =>
+      [false, true].map((shared) =>
+        parseQuestion({ op, context: 0n, dataLen: 0 }, Buffer.from(text), shared),
+      ),
+    ),
   parseRange,
   parseRange6,
   parseReference,
