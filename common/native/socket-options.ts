@@ -152,9 +152,14 @@ export function setSendBuffer(fd: number, sendBytes: number): void {
   if (setInt(fd, SOL_SOCKET, SO_SNDBUFFORCE, sendBytes) < 0) setInt(fd, SOL_SOCKET, SO_SNDBUF, sendBytes);
 }
 
+/** Asks for a receive buffer of this size, as {@link setSendBuffer} does. */
+export function setReceiveBuffer(fd: number, receiveBytes: number): void {
+  if (setInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, receiveBytes) < 0)
+    setInt(fd, SOL_SOCKET, SO_RCVBUF, receiveBytes);
+}
+
 /** Asks for socket buffers of these sizes, as {@link setSendBuffer} does. */
 export function setBuffers(fd: number, sendBytes: number, receiveBytes: number): void {
   setSendBuffer(fd, sendBytes);
-  if (setInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, receiveBytes) < 0)
-    setInt(fd, SOL_SOCKET, SO_RCVBUF, receiveBytes);
+  setReceiveBuffer(fd, receiveBytes);
 }

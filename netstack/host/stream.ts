@@ -23,8 +23,12 @@ export const STREAM_EVENTS: number = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 const BULK_BYTES = 256 * 1024;
 /** Smaller pieces are written at once: they are somebody's question or answer. */
 const GATHER_BYTES_MIN = 16 * 1024;
-/** Send buffer of a socket in bulk to a peer on this machine; the receive window's largest size (tcp/config.ts). */
-const SEND_BUFFER_BYTES: number = 4 << 20;
+/**
+ * Buffers of a socket in bulk to a peer on this machine: of the receive window's largest size (tcp/config.ts). What a full send
+ * buffer refuses would be copied aside and written a second time; a receive buffer that is left to the kernel grows beyond a
+ * processor's caches (net.ipv4.tcp_rmem), and its bytes go cold before they are read.
+ */
+const BUFFER_BYTES: number = 4 << 20;
 /** Bytes that wait aside, over all sockets of the thread. */
 const ASIDE_BYTES_MAX = 8 << 20;
 
@@ -67,6 +71,8 @@ export class NativeStream implements HostStream, Gatherer {
   readonly #local: boolean;
   /** Bytes to write until the socket is tuned for bulk. */
   #untuned: number = BULK_BYTES;
+  /** The same for reading. */
+  #unread: number = BULK_BYTES;
   /** The peer's end has been announced, after which no edge comes. */
   #ended = false;
 
@@ -139,6 +145,7 @@ export class NativeStream implements HostStream, Gatherer {
     if (this.#fd < 0 || this.#failing || this.#drained || len === 0) return 0;
     const count = socket.receive(this.#fd, buf, off, len);
     if (count > 0) {
+      if (this.#local && this.#unread > 0) this.#tuneRead(count);
       this.#drained = count < len && !this.#ended;
       return count;
     }
@@ -262,8 +269,12 @@ export class NativeStream implements HostStream, Gatherer {
     if (!this.#local || this.#untuned <= 0) return;
     this.#untuned -= len;
     if (this.#untuned > 0) return;
-    // As much as a guest's window: what the kernel refuses would be copied aside, and written a second time.
-    socketOptions.setSendBuffer(this.#fd, SEND_BUFFER_BYTES);
+    socketOptions.setSendBuffer(this.#fd, BUFFER_BYTES);
+  }
+
+  #tuneRead(count: number): void {
+    this.#unread -= count;
+    if (this.#unread <= 0) socketOptions.setReceiveBuffer(this.#fd, BUFFER_BYTES);
   }
 
   shutdown(): void {

@@ -9,6 +9,8 @@ import { calls } from './calls.ts';
 
 /** Frames of at most this many bytes are gathered; for others the copy would cost more than it saves. */
 export const GATHERED_BYTES_MAX = 2048;
+/** Up to so many bytes a loop is faster than making a view for set(): headers, not whole frames. */
+const LOOP_BYTES_MAX = 128;
 const FRAMES_MAX: number = CALLS_MAX;
 const BATCH_BYTES: number = 64 * 1024;
 
@@ -39,7 +41,8 @@ export class WriteBatch {
     if (this.#count === FRAMES_MAX || this.#end + headLen + bodyLen > BATCH_BYTES) this.flush();
     const bytes = this.#bytes;
     const at = this.#end;
-    for (let i = 0; i < headLen; i++) bytes[at + i] = head[headOff + i]!;
+    if (headLen > LOOP_BYTES_MAX) bytes.set(head.subarray(headOff, headOff + headLen), at);
+    else for (let i = 0; i < headLen; i++) bytes[at + i] = head[headOff + i]!;
     if (body) bytes.set(body.subarray(bodyOff, bodyOff + bodyLen), at + headLen);
     this.#end = at + headLen + bodyLen;
     this.#fds[this.#count] = fd;
