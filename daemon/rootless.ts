@@ -14,6 +14,7 @@ import { CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER } from '#common/native/namespa
 import { fillMemory, memoryFile, sealMemory } from '#common/native/process';
 import { FIRST_FD, passedSockets } from './activation.ts';
 import { findProgram } from './platform.ts';
+import { makeRoomForJails } from './runtime/linux/cgroup-delegated.ts';
 import { findNamed, type IdFiles, readIdFiles, subordinateIds } from './user-maps.ts';
 
 /** What the daemon takes as orders. */
@@ -134,6 +135,15 @@ function writeMaps(pid: number, maps: { uids: IdRange[]; gids: IdRange[] }): voi
   }
 }
 
+/** A trouble with control groups costs containers their limits, which they are told of. */
+function makeRoom(warn: (text: string) => void): void {
+  try {
+    makeRoomForJails();
+  } catch (error) {
+    warn(`the control group of this command could not be made ready for limits: ${errorMessage(error)}`);
+  }
+}
+
 /**
  * Runs this very command again as root of a user namespace, to its end. Returns only by throwing.
  *
@@ -147,6 +157,7 @@ export async function runInUserNamespace(warn: (text: string) => void): Promise<
     (name) => findProgram(name) !== undefined,
   );
   if (warning) warn(warning);
+  makeRoom(warn);
   const passed = passedSockets(process.env, process.pid);
   const tell = FIRST_FD + passed.length;
   const fds = { tell, wait: tell + 1, node: tell + 2 };

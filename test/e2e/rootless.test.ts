@@ -1,14 +1,14 @@
 /** The daemon of an ordinary user: the README's two commands without root. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { compiledEntry } from '#common/entry';
 import { Docker, IMAGE, TestDaemon, until } from '../support/e2e/daemon.ts';
 import { litterOf } from '../support/e2e/litter.ts';
-import { asUser, UID, USER, usersAddress } from '../support/e2e/ordinary-user.ts';
+import { asUser, giveGroups, UID, USER, usersAddress } from '../support/e2e/ordinary-user.ts';
 import { E2E_NEEDS } from '../support/e2e/shared-daemon.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -142,6 +142,46 @@ describe.skipIf(lacking(...E2E_NEEDS, 'newuidmap', 'setpriv'))('the daemon of an
   it('leaves nothing', async () => {
     await daemon.stop('SIGTERM');
     expect(litterOf(address)).toEqual([]);
+  });
+
+  it('keeps limits in control groups that were given to the user', async () => {
+    const groups = giveGroups(`given-to-${UID}-${process.pid}`);
+    try {
+      daemon = await TestDaemon.launch(address, ['--add-runtime', 'real-runc=runc'], {
+        wrapper: [...groups.wrapper, ...asUser(folder, `${USER}:${FIRST}:65536\n`)],
+      });
+      const { body } = await daemon.api('GET', '/info');
+      expect(JSON.parse(body)).toMatchObject({
+        CgroupDriver: 'cgroupfs',
+        MemoryLimit: true,
+        PidsLimit: true,
+      });
+      const eat = ['node', '-e', 'for (const held = []; ; ) held.push(Buffer.alloc(1 << 20, 1))'];
+      const limits = ['-m', '64m', '--memory-swap', '64m', '--pids-limit', '40'];
+      for (const runtime of ['drydock', 'real-runc']) {
+        const options = ['--name', 'big', '--runtime', runtime, ...limits];
+        const { code, stderr } = await daemon.run(['run', ...options, IMAGE, ...eat]);
+        expect([runtime, code, stderr]).toEqual([runtime, 137, '']);
+        if (runtime === 'drydock')
+          expect(await daemon.ok(['inspect', '-f', '{{.State.OOMKilled}}', 'big'])).toBe('true');
+        await daemon.ok(['rm', 'big']);
+      }
+      await daemon.ok(['run', '-d', '--name', 'many', '--pids-limit', '20', IMAGE, 'sleep', '1000']);
+      const fork = 'for i in $(seq 40); do sleep 100 & done; echo never';
+      expect((await daemon.run(['exec', 'many', 'sh', '-c', fork])).stderr).toMatch(/fork/);
+      await daemon.ok(['pause', 'many']);
+      await daemon.ok(['unpause', 'many']);
+      await daemon.ok(['update', '--pids-limit', '30', 'many']);
+      const { body: statistics } = await daemon.api('GET', '/containers/many/stats?stream=0&one-shot=1');
+      expect(JSON.parse(statistics).pids_stats).toMatchObject({ limit: 30 });
+      await daemon.ok(['rm', '-f', 'many']);
+      await daemon.stop('SIGTERM');
+      expect(litterOf(address)).toEqual([]);
+    } finally {
+      await daemon.stop('SIGKILL');
+      groups.remove();
+    }
+    expect(groups.paths.filter((path) => existsSync(path))).toEqual([]);
   });
 
   it.skipIf(lacking('systemd-socket-activate'))(

@@ -46,6 +46,7 @@ function pidNamespace(pid: number): string | undefined {
 export class NoCgroups implements Cgroups {
   readonly version = '2';
   readonly driver = 'none';
+  readonly keepsDevices = false;
   readonly #jails = new Map<string, Members>();
   readonly #own = pidNamespace(process.pid);
 
@@ -140,7 +141,7 @@ export class NoCgroups implements Cgroups {
       feature,
       asked: String(wish(limits)),
       got: 'none',
-      how: 'an ordinary user may not make control groups: run the daemon as root for it',
+      how: 'the daemon was not started in a control group of its user’s: run it as that user’s service, or by systemd-run --user --scope -p Delegate=yes, or as root',
     }));
   }
 }

@@ -38,6 +38,7 @@ const WEIGHTS_OF_DEVICES = ['blkio.weight_device', 'blkio.bfq.weight_device'];
 export class CgroupsV1 implements Cgroups {
   readonly version = '1';
   readonly driver = 'cgroupfs';
+  readonly keepsDevices: boolean;
   readonly #hierarchies: Hierarchy[];
   readonly #unified: string | undefined;
   readonly #group: string;
@@ -50,6 +51,7 @@ export class CgroupsV1 implements Cgroups {
    */
   constructor(hierarchies: Hierarchy[], unified: string | undefined, group: string, clock: Clock) {
     this.#hierarchies = hierarchies;
+    this.keepsDevices = hierarchies.every(({ above }) => above === undefined);
     this.#unified = unified;
     this.#group = group;
     this.#names = new GroupNames(group);
@@ -61,13 +63,15 @@ export class CgroupsV1 implements Cgroups {
   }
 
   pathOf(id: string): string {
-    return `/${this.#names.of(id)}`;
+    // Where groups were given to an ordinary user they have one path, as far as OCI runtimes can say it.
+    return `${this.#hierarchies[0]?.above ?? ''}/${this.#names.of(id)}`;
   }
 
   create(id: string, limits: JailLimits, devices: DeviceRule[] | undefined): void {
     for (const { path } of this.#hierarchies) this.#names.make(path, id);
     this.#inheritCpuset(id);
-    if (devices !== undefined) this.#allowDevices(id, [...DEVICE_RULES_ALWAYS, ...devices]);
+    if (devices !== undefined && this.keepsDevices)
+      this.#allowDevices(id, [...DEVICE_RULES_ALWAYS, ...devices]);
     this.update(id, limits);
   }
 
@@ -179,7 +183,7 @@ export class CgroupsV1 implements Cgroups {
   mounts(id: string): CgroupMount[] {
     return this.#hierarchies.map(({ path, controllers }) => ({
       path,
-      group: this.pathOf(id),
+      group: `/${this.#names.of(id)}`,
       options: controllers!.some((name) => name.startsWith('name='))
         ? ['none', ...controllers!]
         : controllers,

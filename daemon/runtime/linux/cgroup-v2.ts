@@ -48,20 +48,30 @@ export function blkioToIoWeight(weight: number): number {
 export class CgroupsV2 implements Cgroups {
   readonly version = '2';
   readonly driver = 'cgroupfs';
+  readonly keepsDevices: boolean;
+  readonly #above: string;
   readonly #root: string;
   readonly #base: string;
   readonly #names: GroupNames;
   readonly #clock: Clock;
   readonly #attachDevices: (program: Uint8Array, groupFd: number) => void;
 
-  /** @param attachDevices replaced in tests, whose groups are plain folders. */
+  /**
+   * @param above with a root that is a group given to an ordinary user: its path from the top
+   * @param attachDevices replaced in tests, whose groups are plain folders
+   */
   constructor(
     root: string,
     group: string,
     clock: Clock,
-    attachDevices: (program: Uint8Array, groupFd: number) => void = attachDeviceProgram,
+    {
+      above,
+      attachDevices = attachDeviceProgram,
+    }: { above?: string; attachDevices?: (program: Uint8Array, groupFd: number) => void } = {},
   ) {
     this.#root = root;
+    this.#above = above ?? '';
+    this.keepsDevices = above === undefined;
     this.#names = new GroupNames(group);
     this.#base = `${root}/${group}`;
     this.#clock = clock;
@@ -73,7 +83,7 @@ export class CgroupsV2 implements Cgroups {
   }
 
   pathOf(id: string): string {
-    return `/${this.#names.of(id)}`;
+    return `${this.#above}/${this.#names.of(id)}`;
   }
 
   create(id: string, limits: JailLimits, devices: DeviceRule[] | undefined): void {
@@ -84,7 +94,7 @@ export class CgroupsV2 implements Cgroups {
       if (part !== '.') above += `/${part}`;
     }
     this.#handDown(above);
-    if (devices !== undefined) {
+    if (devices !== undefined && this.keepsDevices) {
       const fd = openSync(this.#path(id), constants.O_RDONLY | constants.O_DIRECTORY);
       try {
         this.#attachDevices(deviceProgram([...DEVICE_RULES_ALWAYS, ...devices]), fd);
@@ -212,7 +222,7 @@ export class CgroupsV2 implements Cgroups {
   }
 
   mounts(id: string): CgroupMount[] {
-    return [{ path: this.#root, group: this.pathOf(id), options: undefined }];
+    return [{ path: this.#root, group: `/${this.#names.of(id)}`, options: undefined }];
   }
 
   report(limits: JailLimits): JailReportRow[] {

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ManualClock } from '#common/clock';
 import { DEFAULT_DEVICES } from '../defaults.ts';
 import { findHierarchies } from './cgroup.ts';
+import { parseGroups } from './cgroup-delegated.ts';
 import { CgroupsV1 } from './cgroup-v1.ts';
 import { blkioToIoWeight, CgroupsV2, sharesToWeight } from './cgroup-v2.ts';
 import { deviceRules } from './devices.ts';
@@ -41,16 +42,44 @@ describe('mounted hierarchies', () => {
   });
 });
 
+describe('the groups of a process', () => {
+  it('are known by their controllers', () => {
+    const text = '9:name=systemd:/\n4:cpu,cpuacct:/a:b\n0::/user.slice/x.service\n';
+    expect(Object.fromEntries(parseGroups(text))).toEqual({
+      'name=systemd': '/',
+      cpu: '/a:b',
+      cpuacct: '/a:b',
+      '': '/user.slice/x.service',
+    });
+  });
+});
+
 describe('version 2', () => {
   const attached: Uint8Array[] = [];
   const open = (): CgroupsV2 =>
-    new CgroupsV2(root, 'drydock-x', new ManualClock(), (program) => void attached.push(program));
+    new CgroupsV2(root, 'drydock-x', new ManualClock(), {
+      attachDevices: (program) => void attached.push(program),
+    });
   const prepare = (controllers: string): void => {
     write('cgroup.controllers', controllers);
     write('cgroup.subtree_control', '');
     write('drydock-x/cgroup.controllers', controllers);
     write('drydock-x/cgroup.subtree_control', '');
   };
+
+  it('in a group of an ordinary user decides about limits, and not about devices', () => {
+    prepare('memory pids\n');
+    attached.length = 0;
+    const given = new CgroupsV2(root, 'drydock-x', new ManualClock(), {
+      above: '/user.slice/x.service',
+      attachDevices: (program) => void attached.push(program),
+    });
+    given.create('id', { memoryBytes: MIB }, deviceRules([...DEFAULT_DEVICES]));
+    expect(read('drydock-x/id/memory.max')).toBe(`${MIB}`);
+    expect([attached, given.keepsDevices]).toEqual([[], false]);
+    expect(given.pathOf('id')).toBe('/user.slice/x.service/drydock-x/id');
+    expect(given.mounts('id')).toEqual([{ path: root, group: '/drydock-x/id', options: undefined }]);
+  });
 
   it('hands controllers down, sets limits and attaches the device program', () => {
     prepare('cpuset cpu io memory hugetlb pids\n');

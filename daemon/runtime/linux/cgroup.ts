@@ -18,6 +18,8 @@ export interface Cgroups {
   readonly version: '1' | '2';
   /** For `docker info`. */
   readonly driver: 'cgroupfs' | 'none';
+  /** Whether it decides which devices a jail may use. */
+  readonly keepsDevices: boolean;
   /** Says where a group is, before anything is done with it. @param parent path of another group; undefined: our own. */
   place(id: string, parent: string | undefined): void;
   /** The path of a group from the top of its hierarchy. */
@@ -101,6 +103,8 @@ export function deviceNumber(path: string): string {
 export interface Hierarchy {
   path: string;
   controllers: string[] | undefined;
+  /** With a group that was given to an ordinary user: its path from the top; `path` is then that group's. */
+  above?: string;
 }
 
 /** Finds the mounted hierarchies in the text of /proc/self/mountinfo (proc_pid_mountinfo(5)). */

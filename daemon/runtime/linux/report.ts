@@ -55,7 +55,7 @@ const HOW_DEVICES: Record<Cgroups['version'] | 'none', string> = {
 };
 
 /** What the process may do to the kernel: capabilities, devices, system calls, paths of /proc and /sys. */
-function powerRows(spec: JailSpec, { version, driver }: Cgroups): JailReportRow[] {
+function powerRows(spec: JailSpec, { version, keepsDevices }: Cgroups): JailReportRow[] {
   const { privileged, maskedPaths, readonlyPaths, process } = spec;
   const unconfined = privileged || spec.seccomp === 'unconfined';
   const unmasked = maskedPaths.length === 0 && readonlyPaths.length === 0;
@@ -80,7 +80,7 @@ function powerRows(spec: JailSpec, { version, driver }: Cgroups): JailReportRow[
       feature: 'devices',
       asked: privileged ? 'all' : String(spec.devices.length),
       got: full,
-      how: HOW_DEVICES[driver === 'none' ? 'none' : version],
+      how: HOW_DEVICES[keepsDevices ? version : 'none'],
       ...(privileged && { bypass: 'disks and memory of the host can be written' }),
     },
     {

@@ -1,6 +1,7 @@
 /** An ordinary user with subordinate numbers, and places for a daemon of his. */
-import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { findHierarchies, readValue, removeGroups } from '../../../daemon/runtime/linux/cgroup.ts';
 import { type DaemonAddress, TestDaemon } from './daemon.ts';
 
 /** A user that every Debian has. */
@@ -23,4 +24,38 @@ export function usersAddress(): DaemonAddress {
   mkdirSync(address.configFolder, { recursive: true });
   chownSync(folder, UID, UID);
   return address;
+}
+
+/** Control groups that were given to the user, of whichever version this machine has. */
+export interface GivenGroups {
+  /** Goes into them, and becomes a command. */
+  wrapper: string[];
+  paths: string[];
+  remove(): void;
+}
+
+/** Makes them. @param name of the group in each hierarchy */
+export function giveGroups(name: string): GivenGroups {
+  const hierarchies = findHierarchies(readFileSync('/proc/self/mountinfo', 'utf8'));
+  const unified = hierarchies.filter(
+    ({ path, controllers }) => !controllers && readValue(`${path}/cgroup.controllers`)?.includes('memory'),
+  );
+  const chosen = unified.length > 0 ? unified : hierarchies.filter(({ controllers }) => controllers);
+  const paths = chosen.map(({ path }) => join(path, name));
+  for (const path of paths) {
+    mkdirSync(path);
+    for (const file of ['cpuset.cpus', 'cpuset.mems'])
+      if (readValue(join(path, file)) === '')
+        writeFileSync(join(path, file), readValue(join(dirname(path), file)) ?? '');
+    for (const file of ['.', 'cgroup.procs', 'tasks', 'cgroup.subtree_control', 'cgroup.threads'])
+      if (existsSync(join(path, file))) chownSync(join(path, file), UID, UID);
+  }
+  const enter = paths.map((path) => `echo $$ > ${path}/cgroup.procs`).join(' && ');
+  return {
+    wrapper: ['sh', '-c', `${enter} && exec "$@"`, 'sh'],
+    paths,
+    remove: () => {
+      for (const path of paths) removeGroups(path);
+    },
+  };
 }
