@@ -6,6 +6,7 @@ import { inspectView, type LiveView, summaryView } from '../container/inspect.ts
 import { containerPredicate, LIST_FILTERS } from '../container/list.ts';
 import { processTable } from '../container/top.ts';
 import type { CreateRequest, HostConfig } from '../container/types.ts';
+import { type Platform, parsePlatform, selectsPlatform } from '../image/platform.ts';
 import { PREDEFINED } from '../network/record.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter, explained } from './errors.ts';
@@ -138,12 +139,25 @@ async function create(context: ApiContext, request: FastifyRequest, reply: Fasti
   const body = request.body === null ? {} : (jsonBody(request) as CreateRequest);
   if (Object.keys(body).every((name) => name === 'HostConfig' || name === 'NetworkingConfig'))
     throw badParameter('config cannot be empty in order to create a container');
+  if (platform !== '') await requirePlatform(context, body.Image ?? '', parsePlatform(platform));
   const { container, warnings } = await context.containers.create(
     text(request, 'name'),
     forVersion(body, apiVersion(request), context.system.cgroupVersion),
   );
   void reply.code(201);
   return { Id: container.id, Warnings: warnings };
+}
+
+/** An image of another platform is as good as none: the CLI pulls the right one then. One that is not there is told of later. */
+async function requirePlatform({ images }: ApiContext, name: string, asked: Platform): Promise<void> {
+  const image = await images.get(name).catch(() => undefined);
+  if (!image || selectsPlatform(asked)(image)) return;
+  const written = ({ os, architecture, variant }: Platform): string =>
+    [os, architecture, ...(variant ? [variant] : [])].join('/');
+  throw new DrydockError(
+    'ERR_IMAGE_NOT_FOUND',
+    `image with reference ${name} was found but does not match the specified platform: wanted ${written(asked)}, actual: ${written(image)}`,
+  );
 }
 
 async function list(context: ApiContext, request: FastifyRequest): Promise<object[]> {

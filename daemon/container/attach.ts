@@ -169,6 +169,11 @@ async function pumpInput(
   finish: (why: AttachEnd) => void,
 ): Promise<void> {
   const scanner = request.terminal ? new DetachScanner(request.detachKeys) : undefined;
+  // An input without a byte ends while the process is still to start.
+  input.once('end', () => {
+    if (request.closeStdin && !request.terminal) io.endInput();
+    else finish('ended');
+  });
   const target = await io.input();
   input.on('data', (chunk: Buffer) => {
     const { pass, detach } = scanner?.scan(chunk) ?? { pass: chunk, detach: false };
@@ -183,9 +188,5 @@ async function pumpInput(
       target.on('close', go);
     }
     if (detach) finish('detached');
-  });
-  input.once('end', () => {
-    if (request.closeStdin && !request.terminal) io.endInput();
-    else finish('ended');
   });
 }

@@ -185,6 +185,8 @@ function checkNetworkMode(config: ContainerConfig, host: HostConfig): void {
     throw invalid(
       `conflicting options: ${isContainer ? 'container type network' : 'host type networking'} can't be used with links. This would result in undefined behavior`,
     );
+  if (config.Hostname && host.UTSMode === 'host')
+    throw invalid('conflicting options: hostname and the UTS mode');
   if (!isContainer) return;
   if (config.Hostname) throw invalid('conflicting options: hostname and the network mode');
   if (host.Dns?.length || host.DnsSearch?.length || host.DnsOptions?.length)

@@ -2,6 +2,7 @@
  * /etc/hostname, /etc/hosts and /etc/resolv.conf of a container: files of ours that are bound over the image's. The text
  * is made by pure functions. A running container's files are changed in place, since a bind mount follows the inode.
  */
+import { constants } from 'node:fs';
 import { mkdir, open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContainerRecord, EndpointSettings } from './types.ts';
@@ -127,12 +128,13 @@ export function etcPaths(folder: string): Record<keyof typeof ETC_FILES, string>
   };
 }
 
-/** Writes a file in place, keeping its inode. */
+/** Writes a file in place, keeping its inode; who reads it meanwhile never finds it empty. */
 export async function writeInPlace(path: string, text: string): Promise<void> {
-  const file = await open(path, 'a', 0o644);
+  const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644);
   try {
-    await file.truncate(0);
-    await file.writeFile(text);
+    if ((await file.readFile('utf8')) === text) return;
+    const { bytesWritten } = await file.write(text, 0);
+    await file.truncate(bytesWritten);
   } finally {
     await file.close();
   }
@@ -147,11 +149,11 @@ export async function writeEtcFiles(
 ): Promise<void> {
   await mkdir(folder, { recursive: true });
   const paths = etcPaths(folder);
-  const { Hostname = '', Domainname = '' } = record.config;
+  const { Hostname = '' } = record.config;
   const hostNetwork = record.hostConfig.NetworkMode === 'host';
   const hostHosts = hostNetwork ? await readFile('/etc/hosts', 'utf8').catch(() => '') : '';
   const hostResolv = await readFile('/etc/resolv.conf', 'utf8').catch(() => '');
-  await writeInPlace(paths.hostname, `${Domainname ? `${Hostname}.${Domainname}` : Hostname}\n`);
+  await writeInPlace(paths.hostname, `${Hostname}\n`);
   await writeInPlace(paths.hosts, hostHosts || hostsText(record, {}));
   await writeInPlace(paths['resolv.conf'], resolvText(record, servers, hostResolv, defaults));
 }

@@ -290,6 +290,7 @@ describe('what a create request may not say', () => {
       /port publishing and the container type network mode/,
     ],
     [{ Hostname: 'h', HostConfig: { NetworkMode: 'container:x' } }, /hostname and the network mode/],
+    [{ Hostname: 'h', HostConfig: { UTSMode: 'host' } }, /hostname and the UTS mode/],
     [{ HostConfig: { IpcMode: 'odd' } }, /invalid IPC mode: odd/],
   ])('%j', (request, message) => {
     expect(() => record({ Image: 'test', ...request })).toThrow(message);

@@ -17,6 +17,7 @@ import type { ExitStatus, Jail, JailProcess, KnownJail, Runtime } from '../runti
 import { Stamps } from '../stamps.ts';
 import type { Container } from './container.ts';
 import type { ContainerDefaults } from './create.ts';
+import { devicesOf } from './devices.ts';
 import { HealthMonitor, newHealth, probeArgs } from './health.ts';
 import { isAlive, permit } from './lifecycle.ts';
 import { ipcDonor, namespacePids } from './namespaces.ts';
@@ -137,7 +138,8 @@ export class Supervisor {
       ...this.#constants(),
     };
     await neighbours.prepare(container);
-    const jail = await runtime.create(jailSpec(record, places));
+    const spec = jailSpec(record, places);
+    const jail = await runtime.create({ ...spec, devices: devicesOf(spec.devices) });
     undo.push(() => jail.destroy());
     container.jail = jail;
     undo.push(() => networks.stop(record));

@@ -27,7 +27,7 @@ function cleanDestination(path: string, spec: string, type: 'bind' | 'volume' = 
   const clean = posix.normalize(text).replace(/(.)\/$/, '$1');
   if (clean === '/')
     throw invalid(
-      `invalid volume specification: '${spec}': invalid mount config for type "bind": invalid specification: destination can't be '/'`,
+      `invalid volume specification: '${spec}': invalid mount config for type "${type}": invalid specification: destination can't be '/'`,
     );
   return clean;
 }

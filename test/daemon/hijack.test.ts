@@ -157,6 +157,21 @@ describe('attach', () => {
     await client.over();
   });
 
+  it('an input that ends before the start, without a byte, is the container’s too', async () => {
+    const id = await create({ OpenStdin: true, StdinOnce: true });
+    const client = upgrade(`/containers/${id}/${ATTACH_ALL}`);
+    await client.sees('101');
+    client.socket.end();
+    // The daemon has seen the end once it has answered what came after it.
+    await post(`/containers/${id}/rename?name=later`);
+    await post(`/containers/${id}/start`);
+    const process = daemon.runtime.last.process!;
+    process.stdin!.resume();
+    await once(process.stdin!, 'end');
+    process.exit(0);
+    await client.over();
+  });
+
   it('a client that hangs up leaves the container and other clients alone', async () => {
     const id = await create();
     const leaver = upgrade(`/containers/${id}/${ATTACH_ALL}`);

@@ -1,0 +1,34 @@
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { devicesOf } from './devices.ts';
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'drydock-devices-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+describe('devices of the host', () => {
+  const wish = (hostPath: string) => ({ hostPath, path: '/dev/mine', access: 'rw' });
+
+  it('a folder stands for the devices below it, and for nothing else there', () => {
+    mkdirSync(join(folder, 'sub'));
+    symlinkSync('/dev/null', join(folder, 'sub', 'null'));
+    writeFileSync(join(folder, 'file'), '');
+    expect(devicesOf([wish('/dev/zero'), wish(folder)])).toEqual([
+      wish('/dev/zero'),
+      { hostPath: join(folder, 'sub', 'null'), path: '/dev/mine/sub/null', access: 'rw' },
+    ]);
+  });
+
+  it.each([
+    ['none', 'no such file or directory'],
+    ['', 'not a device node'],
+  ])('%j in a folder without any is %s', (name, reason) => {
+    expect(() => devicesOf([wish(join(folder, name))])).toThrow(
+      `error gathering device information while adding custom device ${JSON.stringify(join(folder, name))}: ${reason}`,
+    );
+  });
+});
