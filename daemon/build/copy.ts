@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, open, rm, writeFile } from 'node:fs/promises';
+import { mkdir, open, writeFile } from 'node:fs/promises';
 import { DrydockError } from '#common/errors';
 import type { ByteString } from '#common/native/layer-fs';
 import { type Compression, decompressor } from '../image/compression.ts';
@@ -17,6 +17,7 @@ import { isMode } from '../image/mode.ts';
 import type { LayerRecord } from '../image/records.ts';
 import type { Roots } from '../image/roots.ts';
 import { BLOCK, isZeroBlock, parseHeader } from '../image/tar/header.ts';
+import { removeTree } from '../store/remove-tree.ts';
 import type { Heredoc } from './dockerfile.ts';
 import { download } from './download.ts';
 import { expandForeign } from './foreign-archive.ts';
@@ -107,7 +108,7 @@ export async function prepareCopy(parts: CopyParts, request: CopyRequest): Promi
   let fromId: string | undefined;
   const dispose = async (): Promise<void> => {
     if (fromId !== undefined) await roots.remove(fromId);
-    await rm(request.scratchPath, { recursive: true, force: true });
+    await removeTree(request.scratchPath);
   };
   try {
     let sourceRoot: string;
@@ -174,14 +175,17 @@ async function produce(
       const mode = parseMode(request.chmod);
       await workers.copy({ items, skip, folders, targetPath: root, owner, mode }, request.signal);
       for (const { path, compression } of archives)
-        await workers.unpack({
-          blobPath: Buffer.from(path, 'latin1').toString('utf8'),
-          compression,
-          targetPath: root,
-          whiteouts: 'none',
-          bytesMax: LAYER_BYTES_MAX,
-          prefix: latin1(cleanPath(request.destination)),
-        });
+        await workers.unpack(
+          {
+            blobPath: Buffer.from(path, 'latin1').toString('utf8'),
+            compression,
+            targetPath: root,
+            whiteouts: 'none',
+            bytesMax: LAYER_BYTES_MAX,
+            prefix: latin1(cleanPath(request.destination)),
+          },
+          request.signal,
+        );
       return await images.library.makeLayer(await roots.packed(id), lease, request.signal);
     } catch (error) {
       throw buildError(request, error);

@@ -13,6 +13,7 @@ import { detectBlob } from '../image/layers.ts';
 import type { Roots } from '../image/roots.ts';
 import type { Progress } from '../image/store.ts';
 import { isZeroBlock, parseHeader } from '../image/tar/header.ts';
+import { removeTree } from '../store/remove-tree.ts';
 import { Builder } from './builder.ts';
 import { CacheMounts } from './cache-mounts.ts';
 import { BuildCache } from './cache-usage.ts';
@@ -72,7 +73,7 @@ export class Builds {
 
   async open(): Promise<void> {
     for (const folder of [this.#folders.scratch, this.#folders.secrets]) {
-      await rm(folder, { recursive: true, force: true });
+      await removeTree(folder);
       await mkdir(folder, { recursive: true, mode: 0o700 });
     }
     await this.#cacheMounts.open();
@@ -86,7 +87,7 @@ export class Builds {
     } catch (error) {
       throw storageError(error);
     } finally {
-      await rm(path, { recursive: true, force: true });
+      await removeTree(path);
     }
   }
 
@@ -137,14 +138,11 @@ export class Builds {
       await rename(archivePath, join(contextPath, 'Dockerfile'));
       return contextPath;
     }
-    await this.images.library.parts.workers.unpack({
-      blobPath: archivePath,
-      compression,
-      targetPath: contextPath,
-      whiteouts: 'none',
-      bytesMax: LAYER_BYTES_MAX,
-      prefix: '',
-    });
+    const job = { blobPath: archivePath, compression, targetPath: contextPath, prefix: '' };
+    await this.images.library.parts.workers.unpack(
+      { ...job, whiteouts: 'none', bytesMax: LAYER_BYTES_MAX },
+      signal,
+    );
     await rm(archivePath);
     return contextPath;
   }

@@ -171,6 +171,7 @@ async function unpack(job: UnpackJob): Promise<UnpackResult> {
     let tarBytes = 0;
     let trailing = 0;
     await forEachChunk(job, (chunk) => {
+      throwIfStopped();
       if (known === undefined) hash.update(chunk);
       tarBytes += chunk.length;
       if (reader.done) trailing += chunk.length;

@@ -88,6 +88,7 @@ export class Images implements ImageStore {
   ): Promise<{ removed: Removed[]; reclaimedBytes: number }> {
     const removed: Removed[] = [];
     const before = this.library.layerBytes();
+    await this.library.releaseKept();
     for (const image of await this.list()) {
       const isUsed = users(image.id).length > 0 || this.library.childrenOf(image.id).length > 0;
       if (isUsed || !this.library.parts.records.get(image.id) || !matches(image)) continue;

@@ -121,6 +121,7 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
     driverStatus: driverName === 'overlay2' ? await overlayStatus(dataRoot) : [],
     async close() {
       sync.close();
+      library.close();
       await workers.close();
       await overlay?.close();
     },

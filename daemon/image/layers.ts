@@ -30,6 +30,7 @@ import { DrydockError, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import { sweepTemporaries, writeJson } from '../store/durable.ts';
 import { DAMAGED_RECORD, readRecord } from '../store/record-folder.ts';
+import { removeTree } from '../store/remove-tree.ts';
 import { DIGEST, FLAG, NUMBER, record, type Shape, TEXT } from '../store/shape.ts';
 import { folderBytes } from '../store/size.ts';
 import { type Compression, detectCompression, MAGIC_BYTES, unsupportedCompression } from './compression.ts';
@@ -260,7 +261,7 @@ export class LayerStore implements Unsynced {
     // Renamed first, so that a crash in the middle of the removal leaves no half layer under its name.
     const doomed = await mkdtemp(`${this.#root}/layers/${TEMPORARY_PREFIX}`);
     await rename(this.#folder(diffId), `${doomed}/layer`);
-    await rm(doomed, { recursive: true, force: true });
+    await removeTree(doomed);
   }
 
   #folder(diffId: string): string {
@@ -310,7 +311,7 @@ export class LayerStore implements Unsynced {
       this.#sync.soon();
       return layer;
     } finally {
-      await rm(temporary, { recursive: true, force: true });
+      await removeTree(temporary);
     }
   }
 
@@ -338,7 +339,7 @@ export class LayerStore implements Unsynced {
 
   async #sweepFolder(folder: string): Promise<void> {
     this.#log.info({ folder }, 'removing an unfinished layer');
-    await rm(folder, { recursive: true, force: true });
+    await removeTree(folder);
   }
 }
 

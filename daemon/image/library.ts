@@ -5,7 +5,7 @@
  * the other way round when removing. What no record needs is removed when the daemon opens, or at once when an image
  * goes. An operation under way holds a lease on what it has made or found, so that a removal beside it leaves it alone.
  */
-import type { Clock } from '#common/clock';
+import type { Clock, Timer } from '#common/clock';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
 import { DAMAGED_RECORD } from '../store/record-folder.ts';
@@ -49,6 +49,9 @@ export interface DerivedImage {
   lease: Lease;
 }
 
+/** What a pull that failed had verified is kept this long for the next one. */
+const FAILED_KEPT_MS = 10 * 60_000;
+
 /** Digests that an operation under way needs. */
 export type Lease = Set<string>;
 
@@ -61,6 +64,8 @@ export class Library {
   readonly parts: LibraryParts;
   readonly #configs = new Map<string, ConfigFile>();
   readonly #leases = new Set<Lease>();
+  /** Of operations that have failed and may be tried again, with the timers that end them. */
+  readonly #kept = new Map<Lease, Timer>();
 
   constructor(parts: LibraryParts) {
     this.parts = parts;
@@ -215,14 +220,49 @@ export class Library {
     return lease;
   }
 
-  /** Runs an operation that makes or finds blobs and layers; what it leaves unused is removed when it ends. */
-  async lease<T>(operation: (lease: Lease) => Promise<T>): Promise<T> {
+  /**
+   * Runs an operation that makes or finds blobs and layers; what it leaves unused is removed when it ends.
+   * @param mayResume whether after this failure it may be tried again soon, and what it had is kept for that
+   */
+  async lease<T>(
+    operation: (lease: Lease) => Promise<T>,
+    mayResume: (error: unknown) => boolean = () => false,
+  ): Promise<T> {
     const lease = this.openLease([]);
+    let isKept = false;
     try {
-      return await operation(lease);
+      const result = await operation(lease);
+      await this.releaseKept((kept) => [...kept].some((digest) => lease.has(digest)));
+      return result;
     } catch (error) {
+      isKept = mayResume(error);
       throw storageError(error);
     } finally {
+      if (isKept) this.#keep(lease);
+      else await this.release(lease);
+    }
+  }
+
+  #keep(lease: Lease): void {
+    const { clock, log } = this.parts;
+    const release = (): void => {
+      this.#kept.delete(lease);
+      this.release(lease).catch((error) => log.warn({ error }, 'the rest of a failed pull was not removed'));
+    };
+    this.#kept.set(lease, clock.arm(clock.now() + FAILED_KEPT_MS, release));
+  }
+
+  /** Ends the timers; what they would have removed is found at the next start. */
+  close(): void {
+    for (const timer of this.#kept.values()) timer.cancel();
+  }
+
+  /** Lets go of what operations that failed have left for another try. */
+  async releaseKept(matches: (lease: Lease) => boolean = () => true): Promise<void> {
+    for (const [lease, timer] of this.#kept) {
+      if (!matches(lease)) continue;
+      timer.cancel();
+      this.#kept.delete(lease);
       await this.release(lease);
     }
   }

@@ -51,8 +51,8 @@ export class FileWorkers {
   }
 
   /** Unpacks an archive into a folder. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE */
-  async unpack(job: Omit<UnpackJob, 'kind'>): Promise<UnpackResult> {
-    return (await this.#run({ ...job, kind: 'unpack' })).unpacked!;
+  async unpack(job: Omit<UnpackJob, 'kind'>, signal?: AbortSignal): Promise<UnpackResult> {
+    return (await this.#run({ ...job, kind: 'unpack' }, signal)).unpacked!;
   }
 
   /** Makes a layer of files that are on this machine. @throws ERR_BAD_ARCHIVE, ERR_NO_SPACE, ERR_HOST_IMAGE */

@@ -35,13 +35,13 @@ export interface PullParts {
 
 const shortOf = (digest: string): string => digest.slice('sha256:'.length, 'sha256:'.length + 12);
 
-/** Pulls one image. @throws DrydockError; what was verified by then is kept for the next attempt. */
+/** Pulls one image. @throws DrydockError; when it was interrupted, what was verified is kept for the next attempt */
 export async function pullImage(parts: PullParts, reference: Reference): Promise<string> {
   const { client, library, progress, signal } = parts;
   const wanted = reference.digest ?? reference.tag!;
   const top = await client.manifest(wanted, signal);
   progress({ status: `Pulling from ${reference.path}`, id: wanted });
-  return library.lease(async (lease) => {
+  const pull = async (lease: Lease): Promise<string> => {
     const { manifest, bytes, digest } = await resolveIndex(
       parts,
       parseManifest(top.bytes, top.contentType),
@@ -71,6 +71,10 @@ export async function pullImage(parts: PullParts, reference: Reference): Promise
         : `Status: Image is up to date for ${name}`,
     });
     return record.id;
+  };
+  return library.lease(pull, (error) => {
+    const isInterruption = error instanceof TransportError && error.temporary;
+    return isInterruption || signal.aborted;
   });
 }
 
