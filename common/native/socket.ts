@@ -38,6 +38,9 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const SOL_SOCKET = 1;
 const SO_ERROR = 4;
+const SO_PEERCRED = 17;
+/** struct ucred: pid, uid, gid. */
+const UCRED_LEN = 12;
 const F_GETFL = 3;
 const F_DUPFD_CLOEXEC = 1030;
 const F_SETFL = 4;
@@ -265,6 +268,24 @@ export function boundUnixPath(fd: number): string | undefined {
   view.setUint32(LENGTH_OFF, 2 + UNIX_PATH_MAX, true);
   check(getsockname(fd, base + ADDRESS_OFF, base + LENGTH_OFF), 'getsockname');
   return view.getUint16(ADDRESS_OFF, true) === AF_UNIX ? unixSender() : undefined;
+}
+
+/** A process that has connected to a unix socket, as it was then. */
+export interface UnixPeer {
+  pid: number;
+  uid: number;
+  gid: number;
+}
+
+/** Who is at the other end of a unix socket (unix(7), SO_PEERCRED); undefined where the kernel does not tell. */
+export function unixPeer(fd: number): UnixPeer | undefined {
+  view.setUint32(LENGTH_OFF, UCRED_LEN, true);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, base + ADDRESS_OFF, base + LENGTH_OFF) < 0) return undefined;
+  return {
+    pid: view.getInt32(ADDRESS_OFF, true),
+    uid: view.getUint32(ADDRESS_OFF + 4, true),
+    gid: view.getUint32(ADDRESS_OFF + 8, true),
+  };
 }
 
 /** Reads from any descriptor. */

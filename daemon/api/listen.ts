@@ -7,6 +7,7 @@ import type { FastifyInstance } from 'fastify';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { boundUnixPath } from '#common/native/socket';
 import type { ListenAddress as Wish } from '../config.ts';
+import { noteCaller } from './callers.ts';
 import { serveUpgrades } from './hijack.ts';
 
 /** Where to listen, with sockets that were passed found. */
@@ -50,6 +51,7 @@ export async function listen(
   serveUpgrades(server, app);
   // Hijacked connections are no longer HTTP, so Node's server does not know them.
   const sockets = new Set<Socket>();
+  server.on(address.kind === 'tcp' && options.tls ? 'secureConnection' : 'connection', noteCaller);
   server.on('connection', (socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
@@ -58,13 +60,13 @@ export async function listen(
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) => reject(listenError(address, error)));
     const done = (): void => resolve();
-    if (address.kind === 'unix') server.listen(address.path, done);
+    if (address.kind === 'unix') listenForOwner(server, address.path, done);
     else if (address.kind === 'passed') server.listen({ fd: address.fd }, done);
     else server.listen(address.port, address.host, done);
   });
   if (address.kind === 'unix') {
-    await chmod(address.path, 0o660);
     if (options.groupId !== undefined) await chown(address.path, 0, options.groupId);
+    await chmod(address.path, 0o660);
   }
   const closed = new Promise<void>((resolve) => server.once('close', resolve));
   const refuse = (): void => {
@@ -83,6 +85,16 @@ export async function listen(
       clearTimeout(timer);
     },
   };
+}
+
+/** Nobody else can connect before the socket has its mode and its group, whatever the daemon's umask is. */
+function listenForOwner(server: Server, path: string, done: () => void): void {
+  const before = process.umask(0o177);
+  try {
+    server.listen(path, done);
+  } finally {
+    process.umask(before);
+  }
 }
 
 async function makeServer(

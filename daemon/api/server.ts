@@ -12,6 +12,7 @@ import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { hostOs } from '../image/index.ts';
 import { JSON_BODY_BYTES_MAX } from '../limits.ts';
 import { refusePages } from './browsers.ts';
+import { callerOf } from './callers.ts';
 import type { ApiContext } from './context.ts';
 import { answerFor } from './errors.ts';
 import { canonicalBody } from './schema.ts';
@@ -72,6 +73,10 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
       Ostype: hostOs(),
       Server: `Drydock/${context.version} (linux)`,
     });
+    context.log.debug(
+      { method: request.method, url: request.url, ...callerOf(request.raw.socket) },
+      'request',
+    );
     refusePages(request.raw);
     const asked = versions.get(request.raw);
     const refusal = asked === undefined ? undefined : refusedVersion(asked, context.minorMin);
@@ -92,7 +97,13 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
     // An operating error says all by its text; only a bug needs its stack.
     const known = error instanceof DrydockError || isCutShort(request.raw);
     context.log[status >= 500 ? 'error' : 'debug'](
-      { method: request.method, url: request.url, status, error: known ? message : error },
+      {
+        method: request.method,
+        url: request.url,
+        ...callerOf(request.raw.socket),
+        status,
+        error: known ? message : error,
+      },
       'request failed',
     );
     if (status === 304) return reply.code(304).send();

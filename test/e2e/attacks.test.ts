@@ -1,11 +1,11 @@
 /** What somebody could try who may speak to the API a little, or who runs in a container, and what comes of it. */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, expect, it } from 'vitest';
-import { type Docker, IMAGE } from '../support/e2e/daemon.ts';
+import { type Docker, IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
 import { describeE2e, sharedDocker, uniqueName } from '../support/e2e/session.ts';
 
 const COPIES = 6;
@@ -57,6 +57,27 @@ describeE2e('the API, attacked', () => {
     expect(() => execFileSync(program, args, { stdio: 'pipe' })).toThrow(
       /permission denied|Couldn't connect|Failed to connect/i,
     );
+  });
+
+  it('its log tells which user and process asked', async () => {
+    const address = TestDaemon.makeAddress();
+    const daemon = await TestDaemon.launch(address, ['--log-level', 'debug']);
+    try {
+      const asked = spawnSync('curl', [
+        '-sS',
+        '--unix-socket',
+        address.socketPath,
+        'http://d/containers/nope/json',
+      ]);
+      const lines = (): string[] =>
+        daemon.log.split('\n').filter((line) => line.includes('/containers/nope/json'));
+      // What was asked, and that it failed.
+      await expect.poll(() => lines().length).toBe(2);
+      for (const line of lines()) expect(line).toMatch(new RegExp(` pid=${asked.pid} uid=0 gid=0`));
+    } finally {
+      await daemon.stop();
+      TestDaemon.forget(address);
+    }
   });
 
   it('headers that tell two lengths, or none that is right, are refused before an upgrade', async () => {

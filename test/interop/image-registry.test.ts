@@ -5,7 +5,7 @@ import type { RequestListener, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { systemClock } from '#common/clock';
 import { Registries } from '../../daemon/image/registry/index.ts';
 import type { Progress } from '../../daemon/image/store.ts';
@@ -448,6 +448,41 @@ describeHere('a registry that misbehaves', () => {
       'bad token realm',
     ],
     [
+      'sends a token without end',
+      (request, response) =>
+        request.url!.startsWith('/token')
+          ? endless(response)
+          : response
+              .writeHead(401, { 'WWW-Authenticate': `Bearer realm="http://${request.headers.host}/token"` })
+              .end(),
+      'has more than',
+    ],
+    ['refuses without end', honest((_path, response) => endless(response.writeHead(403))), 'has more than'],
+    [
+      'asks for a name without end',
+      honest((_path, response) =>
+        endless(response.writeHead(401, { 'WWW-Authenticate': 'Basic realm="x"' })),
+      ),
+      'more than',
+    ],
+    [
+      'redirects with a body without end',
+      honest(
+        (path, response) => isLayer(path) && endless(response.writeHead(307, { Location: '/v2/elsewhere' })),
+      ),
+      'not found',
+    ],
+    [
+      'refuses with what a terminal obeys',
+      honest(
+        (_path, response) =>
+          !!response
+            .writeHead(403)
+            .end(JSON.stringify({ errors: [{ code: 'DENIED', message: '\u001b[2J\u009b31mpaid' }] })),
+      ),
+      'denied: \\x1b[2J\\x9b31mpaid',
+    ],
+    [
       'always says 401',
       honest((_path, response) => !!response.writeHead(401, { 'WWW-Authenticate': 'Basic realm="x"' }).end()),
       'pull access denied',
@@ -464,6 +499,71 @@ describeHere('a registry that misbehaves', () => {
     } finally {
       await registry.close();
     }
+  });
+
+  it('that lists its tags on many pages is asked for each, and given up when they never end', async () => {
+    const pages = (count: number): RequestListener => {
+      let page = 0;
+      return honest((path, response) => {
+        if (!path.includes('/tags/list')) return false;
+        page++;
+        if (page < count) response.setHeader('Link', `</v2/x/tags/list?n=1&last=${page}>; rel="next"`);
+        return !!response.end(JSON.stringify({ name: 'x', tags: [`t${page}`] }));
+      });
+    };
+    const registry = await fakeRegistry(pages(3));
+    const name = `${registry.domain}/x`;
+    await store.images.pull(name, { ...noAuth, progress, allTags: true });
+    expect((await store.images.list())[0]!.tags).toEqual([`${name}:t1`, `${name}:t2`, `${name}:t3`]);
+    await registry.close();
+    const endlessly = await fakeRegistry(pages(Number.POSITIVE_INFINITY));
+    await expect(
+      store.images.pull(`${endlessly.domain}/x`, { ...noAuth, progress, allTags: true }),
+    ).rejects.toThrow('on more than 1000 pages');
+    await endlessly.close();
+  });
+
+  it('that sends a manifest byte by byte is given up after two minutes', async () => {
+    const registry = await fakeRegistry(
+      honest((path, response) => path.includes('/manifests/') && response.write('{')),
+    );
+    vi.useFakeTimers({ toFake: ['setTimeout'] });
+    try {
+      const pulled = store.images.pull(`${registry.domain}/x:1`, { ...noAuth, progress });
+      const refused = expect(pulled).rejects.toThrow('did not end within 120 seconds');
+      // The timer is there once the answer has begun.
+      while (vi.getTimerCount() === 0) await new Promise((resolve) => setImmediate(resolve));
+      vi.advanceTimersByTime(120_000);
+      await refused;
+    } finally {
+      vi.useRealTimers();
+      await registry.close();
+    }
+  });
+
+  it('that sends us elsewhere does not have its password told there', async () => {
+    const told: (string | undefined)[] = [];
+    const elsewhere = await fakeRegistry((request, response) => {
+      told.push(request.headers.authorization);
+      response.writeHead(202, { Location: request.url }).end(request.method === 'GET' ? TAR : undefined);
+    });
+    const registry = await fakeRegistry((request, response) => {
+      const path = request.url!;
+      if (request.headers.authorization === undefined)
+        response.writeHead(401, { 'WWW-Authenticate': 'Basic realm="x"' }).end();
+      else if (request.method === 'POST')
+        response.writeHead(202, { Location: `http://${elsewhere.domain}/upload` }).end();
+      else if (isLayer(path) && request.method === 'GET')
+        response.writeHead(307, { Location: `http://${elsewhere.domain}${path}` }).end();
+      else honest(() => false)(request, response);
+    });
+    await store.images.pull(`${registry.domain}/x:1`, { ...user, progress }).catch(() => {});
+    await load(store, dockerArchive(LAYERS, { names: [`${registry.domain}/y:1`] }));
+    await store.images.push(`${registry.domain}/y:1`, { ...user, progress }).catch(() => {});
+    expect(told.length).toBeGreaterThan(1);
+    expect(new Set(told)).toEqual(new Set([undefined]));
+    await registry.close();
+    await elsewhere.close();
   });
 
   it('that breaks off in the middle is asked for the rest', async () => {

@@ -79,19 +79,20 @@ export function basic({ username = '', password = '' }: Credentials): string {
 /** Answers a challenge: the Authorization header for these scopes, or undefined when there is nothing to answer with. */
 export async function answerChallenge(
   transport: Transport,
-  challenges: Challenge[],
+  { from, challenges }: { from: URL; challenges: readonly Challenge[] },
   credentials: Credentials | undefined,
   scopes: readonly string[],
 ): Promise<string | undefined> {
   if (credentials?.registryToken !== undefined) return `Bearer ${credentials.registryToken}`;
   const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
-  if (bearer) return `Bearer ${await fetchToken(transport, bearer, credentials, scopes)}`;
+  if (bearer) return `Bearer ${await fetchToken(transport, from, bearer, credentials, scopes)}`;
   const wantsBasic = challenges.some(({ scheme }) => scheme === 'basic');
   return wantsBasic && credentials?.username !== undefined ? basic(credentials) : undefined;
 }
 
 async function fetchToken(
   transport: Transport,
+  from: URL,
   { params }: Challenge,
   credentials: Credentials | undefined,
   scopes: readonly string[],
@@ -102,6 +103,8 @@ async function fetchToken(
       'ERR_REGISTRY',
       `the registry names the bad token realm ${JSON.stringify(params.realm)}`,
     );
+  // A registry behind TLS does not get a password sent in the clear.
+  if (credentials) transport.follow(from, realm.href);
   const query = new URLSearchParams({
     ...(params.service !== undefined && { service: params.service }),
   });

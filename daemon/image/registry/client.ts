@@ -4,17 +4,27 @@
  */
 import type { Readable } from 'node:stream';
 import { DrydockError } from '#common/errors';
+import { plainText } from '#common/plain-text';
 import { DOCUMENT_BYTES_MAX } from '../config-file.ts';
 import { digestOf } from '../content.ts';
 import { DEFAULT_DOMAIN, familiarRepository, type Reference } from '../reference.ts';
 import { answerChallenge, type Credentials, parseChallenges, parseObject } from './auth.ts';
 import { ACCEPTED_MANIFESTS } from './manifest.ts';
 import { inSubnet } from './proxy.ts';
-import { type HttpAnswer, type HttpRequest, readBody, type Transport, TransportError } from './transport.ts';
+import {
+  discard,
+  type HttpAnswer,
+  type HttpRequest,
+  readBody,
+  type Transport,
+  TransportError,
+} from './transport.ts';
 
 /** docker.io is a name, not a registry. */
 const HUB_HOST = 'registry-1.docker.io';
 const ERROR_BYTES_MAX = 64 << 10;
+/** Registries give a hundred tags or more on each. */
+const TAG_PAGES_MAX = 1000;
 
 export interface ClientParts {
   transport: Transport;
@@ -85,7 +95,7 @@ export class RepositoryClient {
     let failure: unknown;
     for (const endpoint of this.#parts.endpoints) {
       try {
-        (await this.#parts.transport.send({ method: 'GET', url: new URL('/v2/', endpoint) })).body.resume();
+        discard(await this.#parts.transport.send({ method: 'GET', url: new URL('/v2/', endpoint) }));
         this.#endpoint = endpoint;
         return;
       } catch (error) {
@@ -125,7 +135,7 @@ export class RepositoryClient {
 
   async hasBlob(digest: string): Promise<boolean> {
     const answer = await this.#send('HEAD', `blobs/${digest}`, {});
-    answer.body.resume();
+    discard(answer);
     if (answer.status === 200) return true;
     if (answer.status === 404) return false;
     throw this.#refusal(answer, Buffer.alloc(0), digest);
@@ -137,7 +147,7 @@ export class RepositoryClient {
     const answer = await this.#send('POST', `blobs/uploads/?${query}`, {
       headers: { 'Content-Length': '0' },
     });
-    answer.body.resume();
+    discard(answer);
     return answer.status === 201;
   }
 
@@ -168,13 +178,24 @@ export class RepositoryClient {
     await this.#expect(answer, 201, tag);
   }
 
-  /** All tags of the repository. */
+  /** All tags of the repository, of as many pages as the registry makes of them. @throws DrydockError ERR_REGISTRY when they never end */
   async tags(): Promise<string[]> {
-    const answer = await this.#send('GET', 'tags/list', {});
-    const bytes = await readBody(answer, DOCUMENT_BYTES_MAX);
-    if (answer.status !== 200) throw this.#refusal(answer, bytes, 'tags');
-    const { tags } = parseObject(bytes);
-    return Array.isArray(tags) ? tags.filter((tag) => typeof tag === 'string') : [];
+    const found: string[] = [];
+    let path: string | undefined = 'tags/list';
+    for (let page = 0; path !== undefined; page++) {
+      if (page === TAG_PAGES_MAX)
+        throw new DrydockError(
+          'ERR_REGISTRY',
+          `the registry lists the tags of ${familiarRepository(this.#reference)} on more than ${TAG_PAGES_MAX} pages`,
+        );
+      const answer: HttpAnswer = await this.#send('GET', path, {});
+      const bytes = await readBody(answer, DOCUMENT_BYTES_MAX);
+      if (answer.status !== 200) throw this.#refusal(answer, bytes, 'tags');
+      const { tags } = parseObject(bytes);
+      if (Array.isArray(tags)) found.push(...tags.filter((tag) => typeof tag === 'string'));
+      path = nextPage(answer);
+    }
+    return found;
   }
 
   async #send(
@@ -195,7 +216,7 @@ export class RepositoryClient {
           !this.#endpoint &&
           this.#isMirror(endpoint)
         ) {
-          answer.body.resume();
+          discard(answer);
           continue;
         }
         this.#endpoint = endpoint;
@@ -216,6 +237,8 @@ export class RepositoryClient {
   /** Sends with what authorisation we have; on a challenge answers it and sends again, unless the body is spent. */
   async #raw(request: HttpRequest): Promise<HttpAnswer> {
     const { transport, credentials } = this.#parts;
+    // What the registry names itself, such as a place to upload to, may be elsewhere: its credentials are for it alone.
+    if (request.url.origin !== (this.#endpoint ?? request.url).origin) return transport.send(request);
     const used = this.#authorization;
     const send = (authorization: string | undefined): Promise<HttpAnswer> =>
       transport.send({
@@ -230,9 +253,14 @@ export class RepositoryClient {
       `repository:${this.#reference.path}:${this.#actions}`,
       ...this.#sources.map((path) => `repository:${path}:pull`),
     ];
-    const authorization = await answerChallenge(transport, parseChallenges(challenge), credentials, scopes);
+    const authorization = await answerChallenge(
+      transport,
+      { from: answer.url, challenges: parseChallenges(challenge) },
+      credentials,
+      scopes,
+    );
     if (authorization === undefined || authorization === used) return answer;
-    answer.body.resume();
+    discard(answer);
     this.#authorization = authorization;
     return send(authorization);
   }
@@ -262,7 +290,7 @@ export class RepositoryClient {
     const { errors } = parseObject(bytes);
     const [first] = Array.isArray(errors) ? (errors as { code?: unknown; message?: unknown }[]) : [];
     const code = typeof first?.code === 'string' ? first.code : '';
-    const reason = `${code.toLowerCase().replaceAll('_', ' ') || `status ${answer.status}`}: ${String(first?.message ?? http(answer.status))}`;
+    const reason = `${plainText(code.toLowerCase().replaceAll('_', ' ')) || `status ${answer.status}`}: ${plainText(String(first?.message ?? http(answer.status)))}`;
     if (answer.status === 401 || answer.status === 403 || code === 'NAME_UNKNOWN') {
       const text =
         this.#actions === 'pull'
@@ -285,6 +313,13 @@ export class RepositoryClient {
   }
 }
 
+/** The path of the next page of tags: the same list, from another tag on (OCI distribution-spec, RFC 5988). */
+function nextPage({ headers, url }: HttpAnswer): string | undefined {
+  const target = /<([^>]*)>\s*;\s*rel="?next"?/.exec(String(headers.link ?? ''))?.[1];
+  if (target === undefined || !URL.canParse(target, url.href)) return undefined;
+  return `tags/list${new URL(target, url).search}`;
+}
+
 function http(status: number): string {
   return `the registry answered ${status}`;
 }
@@ -296,22 +331,27 @@ export async function checkLogin({ transport, credentials, endpoints }: ClientPa
     const url = new URL('/v2/', endpoint);
     try {
       const first = await transport.send({ method: 'GET', url });
-      first.body.resume();
+      discard(first);
       const challenge = first.headers['www-authenticate'];
       if (first.status === 200) return;
       const authorization =
         challenge === undefined
           ? undefined
-          : await answerChallenge(transport, parseChallenges(challenge), credentials, []);
+          : await answerChallenge(
+              transport,
+              { from: url, challenges: parseChallenges(challenge) },
+              credentials,
+              [],
+            );
       const second =
         authorization === undefined
           ? first
           : await transport.send({ method: 'GET', url, headers: { Authorization: authorization } });
-      second.body.resume();
+      discard(second);
       if (second.status === 200) return;
       throw new DrydockError(
         'ERR_UNAUTHORIZED',
-        `login attempt to ${url.href} failed with status: ${second.status} ${second.body.statusMessage ?? ''}`,
+        `login attempt to ${url.href} failed with status: ${second.status} ${plainText(second.body.statusMessage ?? '')}`,
       );
     } catch (error) {
       failure ??= error;

@@ -15,6 +15,11 @@ import { NO_PROXIES, type ProxyOptions, proxyFor, proxyHeaders, tunnel } from '.
 /** Registries redirect blobs once, to their storage. */
 const REDIRECTS_MAX = 5;
 const IDLE_MS_MAX = 60_000;
+/** A manifest or a token that comes byte by byte is no better than none. */
+const BODY_MS_MAX = 120_000;
+/** Of a body that nobody wants. */
+const DISCARDED_BYTES_MAX = 64 << 10;
+const DISCARDED_MS_MAX = 10_000;
 
 export interface HttpRequest {
   method: 'GET' | 'HEAD' | 'POST' | 'PATCH' | 'PUT';
@@ -84,16 +89,17 @@ export class Transport {
       const location = answer.headers.location;
       const isRead = request.method === 'GET' || request.method === 'HEAD';
       if (!isRead || location === undefined || answer.status < 300 || answer.status > 399) return answer;
-      answer.body.resume();
+      discard(answer);
       if (redirects === REDIRECTS_MAX)
         throw new TransportError(`${request.url} redirects in circles (${REDIRECTS_MAX} times)`, false);
-      const next = this.#redirect(url, location);
-      if (next.host !== url.host) delete headers.Authorization;
+      const next = this.follow(url, location);
+      if (next.origin !== url.origin) delete headers.Authorization;
       url = next;
     }
   }
 
-  #redirect(from: URL, location: string): URL {
+  /** Where `from` sends us to. @throws TransportError for another scheme than http and https, and from https down to http */
+  follow(from: URL, location: string): URL {
     const next = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
     const isDowngrade =
       from.protocol === 'https:' && next?.protocol === 'http:' && this.#trust.rejectUnauthorized;
@@ -171,10 +177,28 @@ export class Transport {
   }
 }
 
-/** A body as bytes. @throws DrydockError ERR_REGISTRY when it is longer than `bytesMax` */
+/** Lets go of a body that says nothing of interest. A short one is read, so that its connection can be used again. */
+export function discard({ body }: HttpAnswer): void {
+  let length = 0;
+  body.on('data', (part: Buffer) => {
+    length += part.length;
+    if (length > DISCARDED_BYTES_MAX) body.destroy();
+  });
+  const timer = setTimeout(() => body.destroy(), DISCARDED_MS_MAX);
+  body.once('close', () => clearTimeout(timer));
+  body.on('error', () => {});
+}
+
+/** A body as bytes. @throws DrydockError ERR_REGISTRY when it is longer than `bytesMax`, or never comes to its end */
 export async function readBody(answer: HttpAnswer, bytesMax: number): Promise<Buffer> {
   const parts: Buffer[] = [];
   let length = 0;
+  const late = new DrydockError(
+    'ERR_REGISTRY',
+    `the answer of ${answer.url.href} did not end within ${BODY_MS_MAX / 1000} seconds`,
+  );
+  const timer = setTimeout(() => answer.body.destroy(late), BODY_MS_MAX);
+  answer.body.once('close', () => clearTimeout(timer));
   for await (const part of answer.body as AsyncIterable<Buffer>) {
     length += part.length;
     if (length > bytesMax) {
