@@ -7,15 +7,14 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { access, lstat, readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { access, lstat, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { errorCode } from '#common/errors';
 import type { Progress } from '#common/progress';
 import { CONTAINER_SHAPE } from '../container/record-shape.ts';
 import type { ContainerRecord } from '../container/types.ts';
 import { type FreshFile, hexOf } from '../image/content.ts';
-import { readLayerFile } from '../image/layers.ts';
+import { type LayerFile, readLayerFile } from '../image/layers.ts';
 import { detachWithin } from '../image/overlay-driver.ts';
 import { IMAGE_SHAPE, type ImageRecord, type LayerRecord } from '../image/records.ts';
 import { formatFamiliar, isDigest, isReference, parseReference } from '../image/reference.ts';
@@ -24,6 +23,8 @@ import { NETWORK_SHAPE } from '../network/record.ts';
 import { VOLUME_SHAPE } from '../volume/service.ts';
 import { bootId } from './boot-id.ts';
 import { isTemporary, readJson, writeJson } from './durable.ts';
+import { LayerComparison } from './fsck-layers.ts';
+import { entries, mapsOf, straysIn } from './fsck-places.ts';
 import { isDoomed, readRecord } from './record-folder.ts';
 import { type Shape, TEXTS_BY_KEY } from './shape.ts';
 
@@ -48,18 +49,28 @@ export interface FsckReport {
   damage: Damage[];
   /** What the next start of the daemon removes. */
   leftovers: Finding[];
+  /** What somebody else has put there: the daemon leaves it alone, and so does a repair. */
+  strays: Finding[];
+}
+
+/** What is verified, beside what always is. */
+export interface FsckOptions {
+  /** Compare unpacked layers with what they were unpacked from, which takes as long as unpacking them all. */
+  layers?: boolean;
+  /** Told how much of the blobs has been read, which takes the time. */
+  progress?: Progress;
 }
 
 /**
- * Verifies the data root at `dataRoot`; the daemon must not run.
- * @param progress told how much of the blobs has been read, which takes the time
+ * Verifies the data root at `dataRoot`; the daemon must not run. Data roots of user namespaces inside it are others:
+ * see rootsWithin().
  * @throws SyscallError and Node's errors when it cannot be read
  */
-export async function fsck(dataRoot: string, progress: Progress = () => {}): Promise<FsckReport> {
-  const check = new Check(dataRoot, progress);
+export async function fsck(dataRoot: string, options: FsckOptions = {}): Promise<FsckReport> {
+  const check = new Check(dataRoot, options);
   await check.run();
-  const { checked, damage, leftovers } = check;
-  return { checked, damage, leftovers };
+  const { checked, damage, leftovers, strays } = check;
+  return { checked, damage, leftovers, strays };
 }
 
 const exists = (path: string): Promise<boolean> =>
@@ -67,16 +78,6 @@ const exists = (path: string): Promise<boolean> =>
     () => true,
     () => false,
   );
-
-/** The entries of a folder, in order; none where it does not exist. */
-async function entries(folder: string): Promise<string[]> {
-  try {
-    return (await readdir(folder)).sort();
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return [];
-    throw error;
-  }
-}
 
 async function digestOfFile(
   path: string,
@@ -93,39 +94,47 @@ async function digestOfFile(
   return { digest: `sha256:${hash.digest('hex')}`, bytes };
 }
 
+/** What a root keeps of what it stands on. */
+interface RootFile {
+  layers: LayerRecord[];
+}
+
 class Check {
   readonly damage: Damage[] = [];
   readonly leftovers: Finding[] = [];
+  readonly strays: Finding[] = [];
   readonly checked = { blobs: 0, blobBytes: 0, images: 0, layers: 0, containers: 0 };
   readonly #root: string;
   readonly #progress: Progress;
+  readonly #comparesLayers: boolean;
   /** Blobs that are what their digest says. */
   readonly #sound = new Set<string>();
   /** Layers that were made on this machine: they are unpacked, and nothing else. */
   readonly #made = new Set<string>();
+  /** Unpacked layers whose files are not what they should be. */
+  readonly #broken = new Set<string>();
   readonly #images = new Map<string, ImageRecord>();
   /** Names by image, in familiar form. */
   readonly #names = new Map<string, string[]>();
   /** Digests of blobs and layers that had not come to the disk when the machine stopped. */
   readonly #unsynced = new Set<string>();
   #bootId = '';
+  /** Blobs by the diff ids of their layers, once somebody asks. */
+  #blobs: Map<string, string> | undefined;
   /** Digests of blobs and layers that images and containers need. */
   readonly #needed = new Set<string>();
 
-  constructor(dataRoot: string, progress: Progress) {
+  constructor(dataRoot: string, { progress = () => {}, layers = false }: FsckOptions) {
     this.#root = dataRoot;
     this.#progress = progress;
+    this.#comparesLayers = layers;
   }
 
   async run(): Promise<void> {
     this.#bootId = await bootId();
     await this.#readBlobs();
-    for (const driverRoot of this.#driverRoots())
-      for (const name of await entries(join(driverRoot, 'layers'))) {
-        const layer = await readLayerFile(join(driverRoot, 'layers', name), this.#bootId);
-        if (layer?.isMade) this.#made.add(layer.diffId);
-        if (!layer) this.#unsynced.add(`sha256:${name}`);
-      }
+    await this.#readStrays();
+    for (const driverRoot of this.#driverRoots()) await this.#readUnpacked(driverRoot);
     await this.#readImages();
     await this.#readNames();
     for (const folder of ['image', 'image/content']) await this.#temporaries(join(this.#root, folder));
@@ -144,6 +153,69 @@ class Check {
     this.#unneededBlobs();
     for (const name of await entries(join(this.#root, 'build')))
       this.#leftover(join(this.#root, 'build', name), 'the files of a build that was cut short');
+  }
+
+  async #readStrays(): Promise<void> {
+    for (const path of await straysIn(this.#root)) this.#stray(path);
+  }
+
+  #stray(path: string): void {
+    this.strays.push({ path, text: 'it is not of the daemon, which leaves it alone' });
+  }
+
+  /** Which unpacked layers can be relied on. */
+  async #readUnpacked(driverRoot: string): Promise<void> {
+    const folder = join(driverRoot, 'layers');
+    const isOverlay = basename(driverRoot) === 'overlay2';
+    const comparison = this.#comparesLayers
+      ? new LayerComparison(driverRoot, isOverlay, mapsOf(this.#root))
+      : undefined;
+    try {
+      for (const name of await entries(folder)) {
+        const path = join(folder, name);
+        const layer = await readLayerFile(path, this.#bootId);
+        if (!layer) this.#unsynced.add(`sha256:${name}`);
+        else if (comparison && !(await this.#isIntact(path, layer, comparison))) {
+          this.#broken.add(layer.diffId);
+          this.#damage(
+            path,
+            `its files are not those of the layer ${layer.diffId}`,
+            layer.isMade ? 'remove it' : 'remove it: it is unpacked again when it is wanted',
+            () => rm(path, { recursive: true }),
+          );
+        } else if (layer.isMade) this.#made.add(layer.diffId);
+      }
+    } finally {
+      await comparison?.close();
+    }
+  }
+
+  async #isIntact(path: string, layer: LayerFile, comparison: LayerComparison): Promise<boolean> {
+    if (layer.isMade) return comparison.packedDigest(path) === layer.diffId;
+    const blob = await this.#blobOf(layer.diffId);
+    // With its blob gone there is nothing to compare with; whom that concerns is told.
+    return blob === undefined || comparison.isAsInBlob(path, layer, this.#path(blob));
+  }
+
+  /** The sound blob that a layer came as, by the records of images and roots. */
+  async #blobOf(diffId: string): Promise<string | undefined> {
+    this.#blobs ??= await this.#readBlobNames();
+    const digest = this.#blobs.get(diffId);
+    return digest !== undefined && this.#sound.has(digest) ? digest : undefined;
+  }
+
+  async #readBlobNames(): Promise<Map<string, string>> {
+    const blobs = new Map<string, string>();
+    const note = (layers: readonly LayerRecord[] = []): void => {
+      for (const { diffId, blob } of layers) blobs.set(diffId, blob.digest);
+    };
+    const recordOf = <T>(path: string): Promise<T | undefined> => readJson<T>(path).catch(() => undefined);
+    const images = join(this.#root, 'image/images');
+    for (const name of await entries(images)) note((await recordOf<ImageRecord>(join(images, name)))?.layers);
+    for (const driverRoot of this.#driverRoots())
+      for (const id of await entries(join(driverRoot, 'roots')))
+        note((await recordOf<RootFile>(join(driverRoot, 'roots', id, 'root.json')))?.layers);
+    return blobs;
   }
 
   #path(digest: string): string {
@@ -297,14 +369,15 @@ class Check {
   async #checkRoot(driverRoot: string, rootId: string, id: string): Promise<void> {
     const folder = join(driverRoot, 'roots', rootId);
     await this.#temporaries(folder);
-    const root = await this.#read<{ layers: LayerRecord[] }>(join(folder, 'root.json'), ROOT_SHAPE, () =>
+    const root = await this.#read<RootFile>(join(folder, 'root.json'), ROOT_SHAPE, () =>
       this.#removeContainer(id),
     );
     if (!root) return;
     for (const { diffId, blob } of root.layers) {
       this.#needed.add(diffId).add(blob.digest);
       const unpacked = join(driverRoot, 'layers', hexOf(diffId), 'layer.json');
-      if (!this.#sound.has(blob.digest) && !(await exists(unpacked)))
+      const isUnpacked = !this.#broken.has(diffId) && (await exists(unpacked));
+      if (!this.#sound.has(blob.digest) && !isUnpacked)
         this.#lostContainer(id, `its layer ${diffId} is gone, packed and unpacked`);
     }
   }
@@ -364,7 +437,10 @@ class Check {
     for (const key of await entries(join(this.#root, kind))) {
       const folder = join(this.#root, kind, key);
       // What others have put there is no record's, and none of ours: the daemon tells of it, and leaves it alone.
-      if (!(await lstat(folder)).isDirectory()) continue;
+      if (!(await lstat(folder)).isDirectory()) {
+        this.#stray(folder);
+        continue;
+      }
       await this.#temporaries(folder);
       const found = await readRecord<T>(join(folder, file), shape);
       if (isDoomed(key)) this.#leftover(folder, 'it was being removed');

@@ -1,7 +1,7 @@
 /** Each kind of damage to a store is found, named with whom it concerns, and repaired so that the rest can be used. */
 
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -9,7 +9,7 @@ import { compiledEntry } from '#common/entry';
 import { newState } from '../../daemon/container/lifecycle.ts';
 import type { Image } from '../../daemon/image/store.ts';
 import { newNetwork } from '../../daemon/network/record.ts';
-import { fsck } from '../../daemon/store/fsck.ts';
+import { type FsckOptions, fsck } from '../../daemon/store/fsck.ts';
 import { dockerArchive, file, load, type TestImages, testImages } from '../support/images.ts';
 import { lacking } from '../support/requirements.ts';
 
@@ -75,22 +75,46 @@ describe.skipIf(lacking('root'))('drydock fsck', () => {
   };
 
   /** Repairs everything, and shows that nothing is left to repair. @returns what was damaged, as path (without the root) and text */
-  const repaired = async (): Promise<string[]> => {
-    const { damage } = await fsck(store.dataRoot);
+  const repaired = async (options: FsckOptions = {}): Promise<string[]> => {
+    const { damage } = await fsck(store.dataRoot, options);
     for (const each of damage) await each.mend();
-    expect((await fsck(store.dataRoot)).damage).toEqual([]);
+    expect((await fsck(store.dataRoot, options)).damage).toEqual([]);
     return damage.map((each) => `${each.path.slice(store.dataRoot.length + 1)}: ${each.text}`);
   };
 
   it('finds nothing in a store that is as it should be, and counts what it saw', async () => {
-    writeFileSync(path('containers', 'notes.txt'), 'of somebody else');
-    const report = await fsck(store.dataRoot);
+    const report = await fsck(store.dataRoot, { layers: true });
     expect(report).toMatchObject({
       checked: { blobs: 5, images: 2, layers: 3, containers: 1 },
       damage: [],
       leftovers: [],
+      strays: [],
     });
     expect(report.checked.blobBytes).toBeGreaterThan(5 * 512);
+  });
+
+  it('what others have put there is told, and stays', async () => {
+    const strays = ['notes.txt', 'containers/notes.txt', 'image/old', 'overlay2/backup'];
+    for (const name of strays) writeFileSync(path(name), 'of somebody else');
+    const { damage, strays: found } = await fsck(store.dataRoot);
+    expect(damage).toEqual([]);
+    expect(found.map((each) => each.path.slice(store.dataRoot.length + 1)).sort()).toEqual(strays.sort());
+  });
+
+  it.each([
+    ['content', (file: string) => writeFileSync(file, 'other')],
+    ['mode', (file: string) => chmodSync(file, 0o4777)],
+    ['name', (file: string) => renameSync(file, `${file}2`)],
+  ])('a changed %s of an unpacked layer is found, and unpacked again after the repair', async (_, change) => {
+    const [layer] = one.diffIds;
+    change(path('overlay2/layers', hex(layer!), 'diff/a'));
+    expect((await fsck(store.dataRoot)).damage).toEqual([]);
+    expect(await repaired({ layers: true })).toEqual([
+      `overlay2/layers/${hex(layer!)}: its files are not those of the layer ${layer}`,
+    ]);
+    await store.reopen();
+    expect(readFileSync(join(await store.roots.mount(CONTAINER), 'a'), 'utf8')).toBe('shared');
+    await store.roots.unmount(CONTAINER);
   });
 
   it('a blob whose bytes have changed takes with it the images that need it, and no others', async () => {
@@ -129,7 +153,13 @@ describe.skipIf(lacking('root'))('drydock fsck', () => {
     const wish = { config: {}, changes: [], createdBy: '', comment: '', author: '', reference: 'made' };
     const image = await store.images.commit({ ...wish, containerId: 'c', parentId: made.id });
     await store.roots.remove('c');
-    expect(await repaired()).toEqual([]);
+    expect(await repaired({ layers: true })).toEqual([]);
+    writeFileSync(path('overlay2/layers', hex(image.diffIds[1]!), 'diff/f'), 'y');
+    const { damage } = await fsck(store.dataRoot, { layers: true });
+    expect(damage.map(({ text }) => text)).toEqual([
+      `its files are not those of the layer ${image.diffIds[1]}`,
+      expect.stringContaining('the image made:latest needs what is missing or damaged'),
+    ]);
     rmSync(path('overlay2/layers', hex(image.diffIds[1]!)), { recursive: true });
     expect(await repaired()).toEqual([
       expect.stringContaining(`the image made:latest needs what is missing or damaged: ${image.diffIds[1]}`),

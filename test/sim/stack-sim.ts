@@ -197,9 +197,17 @@ class SimSocket implements HostStream {
   }
 }
 
+/** A server's end of a connection that is to come. */
+interface ServerSocket extends HostStream {
+  sink: StreamSink | undefined;
+  closed: boolean;
+  /** The connection is there. */
+  begin(): void;
+}
+
 /** The world on the other side of a stack: servers that answer by port, an echo for datagrams and pings. */
 class SimHost implements Host {
-  readonly servers: Map<number, SimSocket> = new Map();
+  readonly servers: Map<number, ServerSocket> = new Map();
   openSockets = 0;
   readonly #sim: StackSim;
 
@@ -426,9 +434,14 @@ export class StackSim {
     this.#until(() => this.now >= end, end);
   }
 
-  #until(finished: () => boolean, limitMs: number): void {
+  /** Lets what was planned by {@link after} happen until a moment. */
+  runUntil(ms: number): void {
+    this.#until(() => this.now >= ms, ms, Number.POSITIVE_INFINITY);
+  }
+
+  #until(finished: () => boolean, limitMs: number, stepsMax = 500_000): void {
     for (let steps = 0; !finished(); steps++) {
-      if (steps > 500_000) throw new Error('the simulation does not come to an end');
+      if (steps > stepsMax) throw new Error('the simulation does not come to an end');
       const [a, b] = this.sides;
       let next = Math.min(a.stack.pollAt(), b.stack.pollAt());
       next = Math.min(next, this.#events.nextAt());
