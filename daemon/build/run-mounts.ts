@@ -4,8 +4,20 @@
  */
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { chmod, chown, lstat, mkdir, rm, rmdir, stat, unlink, utimes, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import {
+  chmod,
+  chown,
+  lstat,
+  mkdir,
+  realpath,
+  rm,
+  rmdir,
+  stat,
+  unlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { DrydockError, errorCode } from '#common/errors';
 import type { MountPoint } from '../container/types.ts';
@@ -251,8 +263,10 @@ export class MountPlaces {
   readonly #made: { path: string; isFolder: boolean }[] = [];
   readonly #parents: { path: string; atime: Date; mtime: Date }[] = [];
 
-  /** Notes which places are not there yet. @param root a mounted tree in which nothing runs */
-  async note(root: string, points: readonly MountPoint[]): Promise<void> {
+  /** Notes which places are not there yet. @param mounted a tree in which nothing runs */
+  async note(mounted: string, points: readonly MountPoint[]): Promise<void> {
+    // Links on the way to the root are the machine's own, and no others are followed in clean().
+    const root = await realpath(mounted);
     for (const { Destination, Source, Type } of points) {
       const isFolder = Type === 'tmpfs' || (await stat(Source)).isDirectory();
       const path = await resolveInRoot(root, Destination);
@@ -270,15 +284,23 @@ export class MountPlaces {
     }
   }
 
-  /** Removes them. The tree must be mounted where it was. */
+  /** Removes them. The tree must be mounted where it was, and nothing run in it any more. */
   async clean(): Promise<void> {
     for (const { path, isFolder } of this.#made) {
+      // The step may have put a link in place of a folder above, which leads out of the tree (CVE-2024-23652).
+      if (!(await isReal(dirname(path)))) continue;
       const found = await lstat(path).catch(() => undefined);
       if (isFolder && found?.isDirectory()) await rmdir(path).catch(keepFilled);
       else if (!isFolder && found?.isFile() && found.size === 0) await unlink(path);
     }
-    for (const { path, atime, mtime } of this.#parents) await utimes(path, atime, mtime).catch(keepFilled);
+    for (const { path, atime, mtime } of this.#parents)
+      if (await isReal(path)) await utimes(path, atime, mtime).catch(keepFilled);
   }
+}
+
+/** Whether a path is there, without any link on its way. */
+async function isReal(path: string): Promise<boolean> {
+  return (await realpath(path).catch(() => undefined)) === path;
 }
 
 /** What the step itself has put there stays; what it has removed is gone. */

@@ -137,6 +137,25 @@ CMD ["cat", "/file"]
     rmSync(secret);
   });
 
+  it('removes nothing of the host when a step puts links in place of what was mounted on (CVE-2024-23652)', async () => {
+    const victim = mkdtempSync(join(tmpdir(), 'drydock-victim-'));
+    mkdirSync(join(victim, 'b/c'), { recursive: true });
+    writeFileSync(join(victim, 'b/empty'), '');
+    writeFileSync(join(folder, 'hush'), 'hush');
+    const { code } = await build(
+      [
+        `FROM ${IMAGE}`,
+        `RUN --mount=type=tmpfs,target=/p/b/c mv /p /moved1 && ln -s ${victim} /p`,
+        `RUN --mount=type=secret,id=s,target=/q/b/empty mv /q /moved2 && ln -s ${victim} /q`,
+      ].join('\n'),
+      ...['--secret', `id=s,src=${join(folder, 'hush')}`],
+    );
+    expect(code).toBe(0);
+    expect(readdirSync(join(victim, 'b'))).toEqual(['c', 'empty']);
+    rmSync(victim, { recursive: true });
+    rmSync(join(folder, 'hush'));
+  });
+
   it('takes a Dockerfile of another name, with its own .dockerignore', async () => {
     writeFileSync(join(folder, 'Other'), `FROM ${IMAGE}\nRUN true\nCOPY ignored /\n`);
     writeFileSync(join(folder, 'Other.dockerignore'), 'dir\n');
