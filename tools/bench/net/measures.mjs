@@ -151,7 +151,7 @@ const growth = {
 };
 
 /** The port that is published, and what it leads to. */
-const PUBLISHED = { port: 5397, guestPort: IPERF_PORT };
+export const PUBLISHED = { port: 5397, guestPort: IPERF_PORT };
 
 /** A program on the host's side, which is another namespace for a peer that has a wire. */
 const onHost = (peer, ...command) =>
