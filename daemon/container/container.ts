@@ -5,6 +5,7 @@ import type { HealthMonitor } from './health.ts';
 import { ProcessIo } from './io.ts';
 import { RestartPolicy } from './lifecycle.ts';
 import type { ContainerLog } from './logs.ts';
+import { Turns } from './turns.ts';
 import type { ContainerRecord } from './types.ts';
 
 /** What a client of POST /containers/ID/wait waits for. */
@@ -14,18 +15,6 @@ export type WaitCondition = 'not-running' | 'next-exit' | 'removed';
 export interface WaitResult {
   StatusCode: number;
   Error?: { Message: string };
-}
-
-/** Operations of one container follow each other. */
-export class Turns {
-  #last: Promise<unknown> = Promise.resolve();
-
-  /** Runs `work` when all earlier work is done. */
-  take<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work, work);
-    this.#last = result.catch(() => {});
-    return result;
-  }
 }
 
 /** A container. */
@@ -89,14 +78,15 @@ export class Container {
   }
 
   /**
-   * Tells clients that the container's process has ended, or that a start has failed. Those that wait for `not-running`
-   * are told also when a policy will start it again (moby: State.SetRestarting).
+   * Tells clients that the container's process has ended, or that a start has failed, whose reason is told to who has asked
+   * for it: the CLI would tell it twice. Those that wait for `not-running` are told also when a policy will start it again
+   * (moby: State.SetRestarting).
    */
-  notifyExit(error = ''): void {
+  notifyExit(): void {
     for (const waiter of this.#waiters) {
       if (waiter.condition === 'removed') continue;
       this.#waiters.delete(waiter);
-      waiter.resolve(this.#result(error));
+      waiter.resolve(this.#result(''));
     }
   }
 

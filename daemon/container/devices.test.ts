@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -14,13 +14,18 @@ describe('devices of the host', () => {
   const wish = (hostPath: string) => ({ hostPath, path: '/dev/mine', access: 'rw' });
 
   it('a folder stands for the devices below it, and for nothing else there', () => {
+    expect(devicesOf([wish('/dev/zero'), wish('/dev/net')])).toEqual([
+      wish('/dev/zero'),
+      { hostPath: '/dev/net/tun', path: '/dev/mine/tun', access: 'rw' },
+    ]);
+  });
+
+  it('a link is followed to its device, but those in a folder lead nowhere', () => {
     mkdirSync(join(folder, 'sub'));
     symlinkSync('/dev/null', join(folder, 'sub', 'null'));
-    writeFileSync(join(folder, 'file'), '');
-    expect(devicesOf([wish('/dev/zero'), wish(folder)])).toEqual([
-      wish('/dev/zero'),
-      { hostPath: join(folder, 'sub', 'null'), path: '/dev/mine/sub/null', access: 'rw' },
-    ]);
+    symlinkSync('/dev', join(folder, 'all'));
+    expect(devicesOf([wish(join(folder, 'sub', 'null'))])).toHaveLength(1);
+    expect(() => devicesOf([wish(folder)])).toThrow('not a device node');
   });
 
   it.each([

@@ -1,34 +1,31 @@
 /** The devices of the host that a container asks for (moby: oci.DevicesFromPath). */
-import { readdirSync, type Stats, statSync } from 'node:fs';
+import { lstatSync, readdirSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { DrydockError, errorCode } from '#common/errors';
+import { DrydockError } from '#common/errors';
 import type { JailDevice } from '../runtime/runtime.ts';
 
 /** The devices themselves: a folder, such as `/dev/snd`, stands for those below it. @throws ERR_JAIL in dockerd's words */
 export function devicesOf(wishes: readonly JailDevice[]): JailDevice[] {
   return wishes.flatMap((wish) => {
-    const found = devicesBelow(wish);
+    const stat = statSync(wish.hostPath, { throwIfNoEntry: false });
+    if (!stat) throw noDevice(wish.hostPath, 'no such file or directory');
+    if (isDevice(stat)) return [wish];
+    const found = stat.isDirectory() ? devicesBelow(wish) : [];
     if (found.length === 0) throw noDevice(wish.hostPath, 'not a device node');
     return found;
   });
 }
 
-function devicesBelow(wish: JailDevice): JailDevice[] {
-  const stat = statOf(wish.hostPath);
-  if (stat.isCharacterDevice() || stat.isBlockDevice()) return [wish];
-  if (!stat.isDirectory()) return [];
-  return readdirSync(wish.hostPath).flatMap((name) =>
-    devicesBelow({ ...wish, hostPath: join(wish.hostPath, name), path: join(wish.path, name) }),
-  );
-}
+const isDevice = (stat: Stats): boolean => stat.isCharacterDevice() || stat.isBlockDevice();
 
-function statOf(path: string): Stats {
-  try {
-    return statSync(path);
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') throw noDevice(path, 'no such file or directory');
-    throw error;
-  }
+/** Below a folder links are not followed: those of `/dev/fd` lead anywhere. */
+function devicesBelow(wish: JailDevice): JailDevice[] {
+  return readdirSync(wish.hostPath).flatMap((name) => {
+    const below = { ...wish, hostPath: join(wish.hostPath, name), path: join(wish.path, name) };
+    const stat = lstatSync(below.hostPath, { throwIfNoEntry: false });
+    if (stat?.isDirectory()) return devicesBelow(below);
+    return stat && isDevice(stat) ? [below] : [];
+  });
 }
 
 function noDevice(path: string, reason: string): DrydockError {

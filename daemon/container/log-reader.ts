@@ -39,8 +39,9 @@ export async function* readLog(log: ContainerLog, query: LogQuery): AsyncGenerat
     (line.stream === 'stdout' ? query.stdout : query.stderr) &&
     (query.sinceNano === undefined || rfc3339ToNano(line.time) >= query.sinceNano) &&
     (query.untilNano === undefined || rfc3339ToNano(line.time) <= query.untilNano);
-  let generation = log.generation;
-  const files = await openAll(log.path);
+  let [generation, files] = await log.whileStill(
+    async (): Promise<[number, FileHandle[]]> => [log.generation, await openAll(log.path)],
+  );
   try {
     const starts = await startOffsets(files, query.tail);
     for (const [index, file] of files.entries()) {
@@ -55,10 +56,8 @@ export async function* readLog(log: ContainerLog, query: LogQuery): AsyncGenerat
       offset = state.offset;
       if (!query.follow || query.signal.aborted) break;
       if (log.generation !== generation || current === undefined) {
-        const behind = log.generation - generation;
         await current?.close();
-        current = await nextFile(log.path, behind);
-        generation = behind > 1 ? generation + 1 : log.generation;
+        [generation, current] = await log.whileStill(() => nextFile(log, generation));
         offset = 0;
         if (current) continue;
       }
@@ -71,9 +70,14 @@ export async function* readLog(log: ContainerLog, query: LogQuery): AsyncGenerat
   }
 }
 
-/** The file after the one that was read, when the log has been rotated `behind` times since; undefined when it is gone or not there yet. */
-function nextFile(path: string, behind: number): Promise<FileHandle | undefined> {
-  return openPart(path, Math.max(0, behind - 1)).catch(() => undefined);
+/** The file after the one that was the current one at a generation, and its generation; undefined when it is gone or not there yet. */
+async function nextFile(
+  log: ContainerLog,
+  generation: number,
+): Promise<[generation: number, file: FileHandle | undefined]> {
+  const behind = log.generation - generation;
+  const file = await openPart(log.path, Math.max(0, behind - 1)).catch(() => undefined);
+  return [behind > 1 ? generation + 1 : log.generation, file];
 }
 
 /** The file of a log that was rotated `n` times since; what was compressed is unpacked into a file without a name. */

@@ -204,6 +204,20 @@ describe('the log of a container', () => {
     expect(seen).toEqual(Array.from({ length: 40 }, (_, n) => `line ${n}\n`));
   });
 
+  it('rotates while followers open its files, and they lose nothing', async () => {
+    const log = makeLog({ sizeMax: 300, filesMax: 40 });
+    const sink = log.begin();
+    const following = Array.from({ length: 4 }, () => lines(log, { follow: true }));
+    const all = Array.from({ length: 150 }, (_, n) => `line ${n}\n`);
+    for (const line of all) {
+      sink.write(1, Buffer.from(line));
+      // Not after every line: followers fall behind by one file or several.
+      if (line.length % 7 === 0) await log.flush();
+    }
+    await end(log, sink);
+    for (const each of following) expect((await each).map((l) => l.text)).toEqual(all);
+  });
+
   it('rotates within one burst of output too', async () => {
     const log = makeLog({ sizeMax: 1000, filesMax: 2 });
     const sink = log.begin();

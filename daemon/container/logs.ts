@@ -16,6 +16,7 @@ import type { Log } from '#common/log';
 import { LOG_LINE_BYTES_MAX, LOG_PENDING_BYTES_MAX } from '../limits.ts';
 import { Stamps } from '../stamps.ts';
 import type { OutputSink, StreamNumber } from './io.ts';
+import { Turns } from './turns.ts';
 
 const NEWLINE = 10;
 
@@ -49,6 +50,8 @@ export class ContainerLog {
   #watchers = new Set<() => void>();
   #compressing: Promise<void> = Promise.resolve();
   #generation = 0;
+  /** Rotations, and readers that open files: each file has one name while one of them works. */
+  readonly #names = new Turns();
   #open = false;
   #run = 0;
 
@@ -74,6 +77,11 @@ export class ContainerLog {
   /** Grows with each rotation: a reader whose number is older continues in the new file. */
   get generation(): number {
     return this.#generation;
+  }
+
+  /** Runs `work` while no file of the log gets another name. */
+  whileStill<T>(work: () => Promise<T>): Promise<T> {
+    return this.#names.take(work);
   }
 
   /** A time after all lines that were logged so far and before all that will be. */
@@ -167,7 +175,7 @@ export class ContainerLog {
       if (this.#fileBytes + batch.length >= this.#options.sizeMax) {
         await this.#append(Buffer.from(batch));
         batch = '';
-        await this.#rotate();
+        await this.#names.take(() => this.#rotate());
       }
       batch += line;
     }

@@ -411,7 +411,7 @@ export class Supervisor {
     if (state.startedAt !== ZERO_TIME) state.finishedAt = this.#stamps.text();
     container.io.end();
     await this.#deps.save(container);
-    container.notifyExit(state.error);
+    container.notifyExit();
     if (hostConfig.AutoRemove)
       void this.#deps
         .removeAfterExit(container)

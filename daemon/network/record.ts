@@ -170,7 +170,7 @@ export function newNetwork(request: CreateNetworkRequest, facts: NetworkFacts): 
 function refuseUnsupported(request: CreateNetworkRequest, driver: string, isPredefined: boolean): void {
   const swarm: [unknown, string][] = [
     [
-      driver === 'overlay',
+      driver === 'overlay' || !['', 'local', 'swarm'].includes(request.Scope ?? ''),
       'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
     ],
     [request.Ingress, 'Ingress network can only be global scope network'],

@@ -131,6 +131,12 @@ describeE2e.each(clis)('docker commands, $name', ({ cli }) => {
     expect((await run('run', '--rm', IMAGE, ...command)).code).toBe(expected);
   });
 
+  it('a start that fails is told once, and an input without a byte ends', async () => {
+    const { stderr } = await run('run', IMAGE, 'no-such-command');
+    expect(stderr.match(/executable file not found/g)).toHaveLength(1);
+    expect(await ok('run', '--rm', '-i', IMAGE, 'sh', '-c', 'cat; echo over')).toBe('over');
+  });
+
   it('exit code 125 for an error of the daemon, with a text that helps', async () => {
     const { code, stderr } = await run('run', '--rm', 'no-such-image-anywhere', 'true');
     expect(code).toBe(125);
