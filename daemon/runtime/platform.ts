@@ -45,6 +45,7 @@ const darwin =
   process.platform === 'darwin'
     ? {
         ...(await import('./darwin/darwin-runtime.ts')),
+        ...(await import('./darwin/bundle-runtime.ts')),
         ...(await import('#common/native/darwin/calls')),
       }
     : undefined;
@@ -72,9 +73,8 @@ export function createRuntime(options: RuntimeOptions): RuntimeSet {
     return new RuntimeSet(
       new darwin.DarwinRuntime(options, darwin.thisDarwin(new darwin.DarwinCalls())),
       new Map(),
-      (name) => {
-        throw new DrydockError('ERR_PLATFORM', `OCI runtimes such as ${name} are for Linux so far.`);
-      },
+      (name, { path, runtimeArgs = [] }) =>
+        new darwin.BundleRuntime({ name, command: path, args: runtimeArgs }, options),
       options.runtimes ?? {},
       options.defaultRuntime ?? '',
     );

@@ -18,6 +18,7 @@ import type { JailMount } from '../../../daemon/runtime/runtime.ts';
 import { IMAGE, TestDaemon } from '../../support/e2e/daemon.ts';
 import { asUser, USER, usersAddress } from '../../support/e2e/ordinary-user.ts';
 import { CONFINED_CHANGES, Jails, ociCommand, type SpecChanges } from '../jails.ts';
+import { attackLaunches, LAUNCH_ATTACKS } from './launches.ts';
 
 interface Result {
   group: string;
@@ -48,6 +49,8 @@ const repository = fileURLToPath(new URL('../../..', import.meta.url));
 const table = `${repository}docs/reference/escape-probes.md`;
 const unique = `drydock-probe-${randomBytes(4).toString('hex')}`;
 const results = new Map<string, Result[]>();
+/** Runtimes against which every attack on the launch was tried. */
+const launched: string[] = [];
 const servers: Server[] = [];
 let host: string;
 let segment: string;
@@ -149,6 +152,13 @@ describe.each(['linux', 'linux, userns-remap', 'plain', 'runc', 'crun'])('in a j
   it('no known way out is open', async () => {
     judge(name, await probe(jails, CHANGES[name]));
   });
+
+  it('images and options do not turn the launch against the host', async () => {
+    const changes = CHANGES[name] ?? {};
+    const scene = { jails, changes, marker: `/tmp/${unique}`, setsSysctls: name !== 'plain' };
+    expect(await attackLaunches(scene)).toEqual({});
+    launched.push(name);
+  });
 });
 
 describe('in a container of an ordinary user’s daemon', () => {
@@ -231,5 +241,18 @@ ${notes.join('\n')}
 | group | probe | what it would give | ${names.join(' | ')} |
 | --- | --- | --- | ${names.map(() => '---').join(' | ')} |
 ${rows.join('\n')}
+
+## Attacks on the launch
+
+By what an image holds and by the options that a container is started with, against the runtime itself (\`test/interop/probes/launches.ts\`).
+"held" means that the launch was refused, or that nothing of the host or the kernel was in reach afterwards.
+
+| attack | technique | ${launched.join(' | ')} |
+| --- | --- | ${launched.map(() => '---').join(' | ')} |
+${LAUNCH_ATTACKS.map(({ id, technique }) => `| \`${id}\` | ${technique} | ${launched.map(() => 'held').join(' | ')} |`).join('\n')}
+
+In builds: a step that puts links in place of what was mounted on has nothing of the host removed (CVE-2024-23652,
+\`test/e2e/buildkit.test.ts\`); a mount's source is resolved within its stage or context (CVE-2024-23651), and caches have no paths; steps
+have no entitlement beyond \`network.host\` (CVE-2024-23653).
 `;
 }
