@@ -31,6 +31,7 @@ import { parseGuestPort } from '../../daemon/network/ports.ts';
 import { parseAddress, parseRange, parseSubnet } from '../../daemon/network/subnets.ts';
 import { parseRange6, parseSubnet6 } from '../../daemon/network/subnets6.ts';
 import { parsePairs } from '../../daemon/runtime/linux/cgroup.ts';
+import { parseGroups } from '../../daemon/runtime/linux/cgroup-delegated.ts';
 import { parseSeccompProfile } from '../../daemon/runtime/linux/seccomp/profile.ts';
 import { damaged, damages } from '../support/fuzz/damage.ts';
 import { inputs } from '../support/fuzz/inputs.ts';
@@ -49,6 +50,7 @@ const TEXT: Record<string, (text: string) => unknown> = {
   parseDuration: changes.parseDuration,
   parseGitUrl,
   parseGroup,
+  parseGroups,
   parseGuestPort,
   parseHealthcheck: changes.parseHealthcheck,
   parseHost: daemonConfig.parseHost,
