@@ -19,9 +19,18 @@ const library = koffi.load(null);
 // biome-ignore lint/suspicious/noExplicitAny: the declaration beside each use gives it a type.
 export type NativeFunction = (...args: any[]) => any;
 
-/** Looks a function of the C library up. Types are koffi's; see its documentation. */
+/**
+ * Looks a function of the C library up. Types are koffi's; see its documentation. One that this system lacks can't be
+ * called, but modules that mention it can be loaded everywhere.
+ */
 export function cFunction(name: string, result: string, parameters: string[]): NativeFunction {
-  return library.func(name, result, parameters);
+  try {
+    return library.func(name, result, parameters);
+  } catch (cause) {
+    return () => {
+      throw new Error(`This system's C library has no ${name}.`, { cause });
+    };
+  }
 }
 
 /** The calling thread's errno, as the last native call left it. */

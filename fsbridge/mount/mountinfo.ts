@@ -1,4 +1,6 @@
 /** /proc/self/mountinfo (proc(5)), of which we need where each file system is mounted. */
+import { readFile } from 'node:fs/promises';
+import { errorCode } from '#common/errors';
 
 /** A mount that this process sees. */
 export interface MountEntry {
@@ -12,6 +14,16 @@ export interface MountEntry {
   slave: boolean;
   type: string;
   source: string;
+}
+
+/** What this process sees mounted; nothing on a system without such a list. */
+export async function mountEntries(): Promise<MountEntry[]> {
+  try {
+    return parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'));
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 /** Parses the file; lines that aren't understood are left out. */

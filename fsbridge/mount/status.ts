@@ -1,8 +1,8 @@
 /** What is mounted now, by this process or another. */
 import { spawn } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { DrydockError } from '#common/errors';
 import { FS_TYPE } from './mount.ts';
-import { parseMountInfo } from './mountinfo.ts';
+import { mountEntries } from './mountinfo.ts';
 
 /** A server that takes longer to answer counts as busy. */
 const ANSWER_MS = 1000;
@@ -18,7 +18,9 @@ export interface MountStatus {
 
 /** All mounts of ours that this process can see. Takes a second at most, whatever has become of their servers. */
 export async function mountStatus(): Promise<MountStatus[]> {
-  const entries = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'));
+  if (process.platform !== 'linux')
+    throw new DrydockError('ERR_FS_STATUS', 'Mounts can be listed on Linux only; see mount(8) here.');
+  const entries = await mountEntries();
   return Promise.all(
     entries
       .filter(({ type }) => type === FS_TYPE)

@@ -1,8 +1,7 @@
 /** Cleaning up what a killed process left: mounts whose server is gone answer every call with ENOTCONN. */
-import { readFile } from 'node:fs/promises';
 import { abortConnection, MNT_DETACH, UMOUNT_NOFOLLOW, unmountFs } from '#common/native/fuse';
 import { FS_TYPE, liveTargets } from './mount.ts';
-import { parseMountInfo } from './mountinfo.ts';
+import { mountEntries } from './mountinfo.ts';
 
 /**
  * Lazily unmounts the mounts of ours at and below the folder `prefix` that this process doesn't serve, the innermost
@@ -13,7 +12,7 @@ import { parseMountInfo } from './mountinfo.ts';
 export async function sweepMounts(prefix: string): Promise<string[]> {
   const live = liveTargets();
   const folder = prefix.replace(/\/+$/, '');
-  const found = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'))
+  const found = (await mountEntries())
     .filter(({ type, target }) => type === FS_TYPE && !live.has(target))
     .filter(({ target }) => target === folder || target.startsWith(`${folder}/`))
     .reverse();

@@ -29,6 +29,9 @@ export class Node {
   lookups = 0;
   /** Until when, on the server's clock, the kernel has attributes of it, unless it dropped them by itself. */
   knownUntilMs = 0;
+  /** The time of change of the attributes that the kernel was told last: seconds (low word) and nanoseconds. */
+  toldSec = 0;
+  toldNs = 0;
   /** False once another inode took its place in the table or the kernel forgot it. */
   alive = true;
 

@@ -18,7 +18,7 @@ import { Ownership } from '../policy/ownership.ts';
 import * as E from '../wire/errno.ts';
 import type { Layout } from '../wire/layout.ts';
 import { OUT_HEADER_BYTES, type Request } from '../wire/request.ts';
-import { GID, MODE, NLINK, putUint64, S_IFDIR, S_IFMT, UID } from '../wire/stat.ts';
+import { CTIME, GID, MODE, NLINK, putUint64, S_IFDIR, S_IFMT, UID } from '../wire/stat.ts';
 
 /** An operation's result when nothing is to be written: for FORGET, and for locks that wait. */
 export const NO_REPLY = -100_000;
@@ -259,6 +259,8 @@ export class Server {
     if (this.ownership?.fixed(node) === false) seconds = 0;
     const linked = stat[NLINK]! > 1 && (stat[MODE]! & S_IFMT) !== S_IFDIR;
     if (linked || this.writesPast(node)) seconds = Math.min(seconds, DOUBTFUL_ATTR_SEC);
+    node.toldSec = stat[CTIME]!;
+    node.toldNs = stat[CTIME + 2]!;
     node.knownUntilMs = seconds === 0 ? 0 : this.clock.now() + seconds * 1000;
     return seconds;
   }

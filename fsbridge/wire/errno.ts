@@ -30,6 +30,7 @@ export const ELOOP = 40;
 export const ENODATA = 61;
 export const EOVERFLOW = 75;
 export const EOPNOTSUPP = 95;
+export const EDQUOT = 122;
 export const ESTALE = 116;
 
 /** The kernel refuses a reply whose error is outside -1 ... -511, and its caller would wait for ever. */

@@ -1,23 +1,10 @@
 /**
  * The ABI of macFUSE and FUSE-T, version 7.19 (macFUSE's fuse_kernel.h). Errors on this wire are Darwin's numbers.
  */
-import * as E from './errno.ts';
+import { toDarwin } from './errno-darwin.ts';
 import type { InitReply, InitRequest, Layout, SetAttr } from './layout.ts';
 import { IN_HEADER_BYTES, type Request } from './request.ts';
 import * as S from './stat.ts';
-
-/** Darwin's numbers of the errors whose numbers differ (xnu bsd/sys/errno.h). */
-const ERRNO = new Map<number, number>([
-  [E.EAGAIN, 35],
-  [E.ENAMETOOLONG, 63],
-  [E.ENOLCK, 77],
-  [E.ENOSYS, 78],
-  [E.ENOTEMPTY, 66],
-  [E.ELOOP, 62],
-  [E.ENODATA, 93],
-  [E.EOPNOTSUPP, 45],
-  [E.ESTALE, 70],
-]);
 
 /** fuse_attr has the time of creation, and flags before the block size. */
 function encodeAttr(stat: S.Stat, out: Uint32Array, at: number): void {
@@ -123,5 +110,5 @@ export const darwinLayout: Layout = {
   openFlags,
   // XATTR_CREATE 2 and XATTR_REPLACE 4 are 1 and 2.
   xattrFlags: (flags) => (flags >> 1) & 3,
-  errno: (error) => ERRNO.get(error) ?? error,
+  errno: toDarwin,
 };

@@ -5,18 +5,25 @@ import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ManualClock } from '#common/clock';
+import type { HostFs } from '../../fsbridge/backing/host-fs.ts';
 import { MemoryFs } from '../../fsbridge/backing/memory-fs.ts';
+import { DarwinFs } from '../../fsbridge/backing/posix-darwin.ts';
 import { findFuseT, serveFuseT } from '../../fsbridge/channel/fuse-t.ts';
 import { StreamServer } from '../../fsbridge/channel/stream.ts';
 import { allocate } from '../../fsbridge/memory.ts';
+import { mountByFuseT } from '../../fsbridge/mount/fuse-t.ts';
 import { defaultPolicy } from '../../fsbridge/policy/options.ts';
 import { Session } from '../../fsbridge/session.ts';
 import { darwinLayout } from '../../fsbridge/wire/layout-darwin.ts';
+import { darwinFiles } from '../support/darwin-files.ts';
+import { lacking } from '../support/requirements.ts';
 import { encode } from './kernel.ts';
 
 const clock = new ManualClock();
 
-function session(host = new MemoryFs(clock)): { session: Session; bugs: unknown[]; host: MemoryFs } {
+function session<Host extends HostFs = MemoryFs>(
+  host: Host = new MemoryFs(clock) as unknown as Host,
+): { session: Session; bugs: unknown[]; host: Host } {
   const bugs: unknown[] = [];
   const made = new Session({
     host,
@@ -44,7 +51,8 @@ describe('the FUSE-T channel', () => {
   });
   afterEach(() => {
     fs.rmSync(folder, { recursive: true });
-    for (const name of ['FAKE_REPORT', 'FAKE_STATUS', 'FAKE_SEED']) delete process.env[name];
+    for (const name of ['FAKE_REPORT', 'FAKE_STATUS', 'FAKE_SEED', 'FUSE_NFSSRV_PATH'])
+      delete process.env[name];
   });
 
   it.each([1, 2, 3])('serves a helper that sends requests in pieces, seed %i', async (seed) => {
@@ -93,6 +101,71 @@ describe('the FUSE-T channel', () => {
     });
     expect(bugs).toEqual([]);
     expect(host.openCount).toBe(0);
+  });
+
+  it.skipIf(lacking('root'))('serves a folder by Darwin’s own calls, and closes all it opened', async () => {
+    const shared = join(folder, 'shared');
+    fs.mkdirSync(shared);
+    const library = darwinFiles();
+    const { session: served, bugs } = session(new DarwinFs(shared, library));
+    const options = { helper, target: '/x', addressOf: () => 0, readOnly: false, volumeName: 'src' };
+    const mount = await serveFuseT({ ...options, session: served });
+    await mount.unmount();
+    const report = JSON.parse(fs.readFileSync(join(folder, 'report'), 'utf8'));
+    expect(bugs).toEqual([]);
+    expect(report).toMatchObject({
+      missing: -2,
+      tooLong: -63,
+      created: { size: 0, mode: 0o100644, nlink: 1, uid: 501 },
+      written: 100_000,
+      read: true,
+      appended: 100_003,
+      chmod: { error: 0, mode: 0o100600 },
+      setxattr: 0,
+      setAgain: -17,
+      getxattr: 'value',
+      noxattr: -93,
+      renamed: 0,
+      names: ['.', '..', 'dir', 'renamed'],
+    });
+    expect(fs.statSync(join(shared, 'renamed'))).toMatchObject({
+      size: 100_003,
+      mode: 0o100600,
+      uid: 501,
+      gid: 20,
+    });
+    // The folder's own descriptor stays.
+    expect(library.open.size).toBe(1);
+  });
+
+  it.skipIf(lacking('root'))('mounts a folder, tells of changes on the host, and unmounts', async () => {
+    const [source, target] = [join(folder, 'source'), join(folder, 'target')];
+    fs.mkdirSync(source);
+    fs.mkdirSync(target);
+    // Stands for the same file seen through the mount, which the fake does not make.
+    fs.writeFileSync(join(target, 'renamed'), '');
+    process.env.FUSE_NFSSRV_PATH = helper;
+    const mount = await mountByFuseT({ source, target });
+    expect(fs.readdirSync(source).sort()).toEqual(['dir', 'renamed']);
+    expect(await mount.stats()).toMatchObject({ create: { count: 1 }, init: { count: 1 } });
+    fs.chmodSync(join(source, 'renamed'), 0o604);
+    await expect.poll(() => fs.statSync(join(target, 'renamed')).mode & 0o777).toBe(0o604);
+    await mount.unmount();
+    await mount.ended;
+  });
+
+  it('says what is missing where it can mount nothing', async () => {
+    fs.writeFileSync(join(folder, 'file'), '');
+    const file = join(folder, 'file');
+    await expect(mountByFuseT({ source: file, target: file })).rejects.toMatchObject({
+      code: 'ERR_FS_SOURCE',
+    });
+    process.env.FUSE_NFSSRV_PATH = join(folder, 'missing');
+    const missing = { code: 'ERR_FS_FUSE_T', message: expect.stringContaining('brew install') };
+    await expect(mountByFuseT({ source: folder, target: folder })).rejects.toMatchObject(missing);
+    process.env.FUSE_NFSSRV_PATH = '/bin/true';
+    const ended = { code: 'ERR_FS_FUSE_T', message: expect.stringContaining('it ended first') };
+    await expect(mountByFuseT({ source: folder, target: folder })).rejects.toMatchObject(ended);
   });
 
   it('says so when the helper cannot mount, and when it ends first', async () => {

@@ -17,6 +17,14 @@ const declarations = new Map(
     .map((text) => [parsePrototype(text).name, parsePrototype(text)]),
 );
 
+/** What Apple's headers call otherwise on x86-64, where the plain names are of a structure with small inode numbers. */
+const INODE64: ReadonlySet<string> = new Set(['fstat', 'fstatat', 'fstatfs']);
+
+/** The symbol of a function of the table. */
+export function symbolOf(name: string, architecture: string = process.arch): string {
+  return architecture === 'x64' && INODE64.has(name) ? `${name}$INODE64` : name;
+}
+
 /** The one of this system, looked up at the first use of each function. */
 export function systemLibrary(): DarwinLibrary {
   const found = new Map<string, NativeFunction>();
@@ -26,7 +34,7 @@ export function systemLibrary(): DarwinLibrary {
       if (native === undefined) {
         const declared = declarations.get(name);
         if (!declared) throw new Error(`${name} is not in the table of Darwin's functions`);
-        native = cFunction(name, declared.result, declared.parameters);
+        native = cFunction(symbolOf(name), declared.result, declared.parameters);
         found.set(name, native);
       }
       return native;
