@@ -42,15 +42,17 @@ export async function findCached(
     .sort((a, b) => createdOf(library, b).localeCompare(createdOf(library, a)));
   for (const record of made) if (await library.isWhole(record.id)) return record;
   for (const source of sources) {
-    const layer = matchingStep(library, query, source);
-    if (layer === false) continue;
+    const match = matchingStep(library, query, source);
+    if (!match) continue;
+    const { layer, created } = match;
     const { createdBy, config, author, key, lease } = query;
     return library.derive({
       base: query.file,
       baseLayers: query.layers,
       layer,
       config,
-      step: { created_by: createdBy, comment: '', author },
+      // With the time of then, the result is the very same image.
+      step: { created_by: createdBy, comment: '', author, created },
       parentId: query.imageId,
       cacheKey: key,
       lease,
@@ -63,18 +65,20 @@ function createdOf(library: Library, record: ImageRecord): string {
   return library.configOf(record.id).created ?? '';
 }
 
-/** The layer that an image has made in the same step after the same history; undefined for none, false for no match. */
+/** The layer (none for some) and time of the same step in the history of an image; undefined when it is not there. */
 function matchingStep(
   library: Library,
   { layers, file, createdBy }: CacheQuery,
   source: ImageRecord,
-): LayerRecord | undefined | false {
+): { layer: LayerRecord | undefined; created: string | undefined } | undefined {
   const { history } = library.configOf(source.id);
   const past = file?.history ?? [];
   const step = history[past.length];
-  if (step?.created_by !== createdBy) return false;
-  if (!past.every((each, index) => each.created_by === history[index]?.created_by)) return false;
-  if (!layers.every((layer, index) => layer.diffId === source.layers[index]?.diffId)) return false;
-  if (step.empty_layer) return undefined;
-  return source.layers[layers.length] ?? false;
+  if (step?.created_by !== createdBy) return undefined;
+  if (!past.every((each, index) => each.created_by === history[index]?.created_by)) return undefined;
+  if (!layers.every((layer, index) => layer.diffId === source.layers[index]?.diffId)) return undefined;
+  const { created } = step;
+  if (step.empty_layer) return { layer: undefined, created };
+  const layer = source.layers[layers.length];
+  return layer && { layer, created };
 }

@@ -42,7 +42,8 @@ export interface DerivedImage {
   /** Undefined when only the configuration changes. */
   layer: LayerRecord | undefined;
   config: ImageConfig;
-  step: { created_by: string; comment: string; author: string };
+  /** `created` is now, unless it is told. */
+  step: { created_by: string; comment: string; author: string; created?: string | undefined };
   parentId: string | undefined;
   /** See {@link ImageRecord.cacheKey}. */
   cacheKey?: string;
@@ -351,7 +352,7 @@ export class Library {
 
   /** Records the image that a step (a commit, an instruction of a build) makes of another one. */
   async derive(step: DerivedImage): Promise<ImageRecord> {
-    const created = this.now();
+    const created = step.step.created ?? this.now();
     const { base, layer } = step;
     const layers = [...step.baseLayers, ...(layer ? [layer] : [])];
     if (layers.length > LAYERS_MAX)

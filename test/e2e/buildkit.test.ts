@@ -11,6 +11,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -24,6 +25,7 @@ const CLI = '/usr/bin/docker';
 (lacking(CLI) ? describe.skip : describeE2e)('DOCKER_BUILDKIT=1 docker build', () => {
   let docker: Docker;
   let folder: string;
+  let socket: Server;
   const ok = (...args: string[]): Promise<string> => docker.ok(args, { cli: CLI });
   const start = (args: string[]): ReturnType<typeof spawn> => {
     const environment = { ...docker.environment(), DOCKER_BUILDKIT: '1', BUILDKIT_PROGRESS: 'plain' };
@@ -42,12 +44,17 @@ const CLI = '/usr/bin/docker';
     writeFileSync(join(folder, 'dir', 'größe'), 'x'.repeat(3_000_000));
     for (let i = 0; i < 200; i++) writeFileSync(join(folder, 'dir', `many-${i}`), String(i));
     symlinkSync('/etc/passwd', join(folder, 'dir', 'link'));
+    // This client sends a socket as an empty file.
+    socket = createServer().listen(join(folder, 'dir', 'socket'));
     writeFileSync(join(folder, 'ignored'), 'never');
     writeFileSync(join(folder, '.dockerignore'), '# none\n/ignored\n');
     chmodSync(join(folder, 'dir', 'file'), 0o640);
   });
   afterEach(() => docker.removeAll());
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  afterAll(() => {
+    socket.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
 
   it('builds from a folder that comes by the session, and shows steps and output', async () => {
     const tag = uniqueName('buildkit');
@@ -65,7 +72,7 @@ CMD ["cat", "/file"]
       ...['-t', tag, '--build-arg', 'WHO=you', '--label', 'more=yes'],
     );
     expect([code, stderr]).toEqual([0, expect.stringContaining('from the context for you')]);
-    expect(stderr).toMatch(/640 16\n.*644 3000000\n.*\/etc\/passwd\n.*203\n/);
+    expect(stderr).toMatch(/640 16\n.*644 3000000\n.*\/etc\/passwd\n.*204\n/);
     expect(stderr).toContain('[internal] load build context');
     expect(stderr).toContain('[warning] # check=error=true: the Dockerfile is not linted here');
     expect(stderr).toMatch(/\[one 3\/3\] RUN test/);
@@ -107,7 +114,7 @@ CMD ["cat", "/file"]
     expect(readlinkSync(join(out, 'd', 'link'))).toBe('/etc/passwd');
     rmSync(out, { recursive: true });
     expect((await build(dockerfile, '-o', `type=tar,dest=${out}`)).code).toBe(0);
-    expect(execFileSync('tar', ['-tf', out], { encoding: 'utf8' })).toBe('d/\nd/file\nd/link\n');
+    expect(execFileSync('tar', ['-tf', out], { encoding: 'utf8' })).toBe('d/\nd/file\nd/link\nd/socket\n');
     rmSync(out);
     const refused = await build(dockerfile, '-o', 'type=what,dest=-');
     expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('type=what')]);

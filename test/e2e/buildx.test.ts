@@ -5,6 +5,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type BuildAnswer, type BuildRequest, Buildx, fieldsOf, pb, textOf } from '../support/e2e/buildx.ts';
 import { type Docker, IMAGE, until } from '../support/e2e/daemon.ts';
 import { describeE2e, sharedDocker, uniqueName } from '../support/e2e/session.ts';
+import { serveGit } from '../support/git-server.ts';
+import { startRegistry } from '../support/registry.ts';
 
 describeE2e('BuildKit’s control API, as buildx speaks it with the docker driver', () => {
   let docker: Docker;
@@ -109,7 +111,103 @@ describeE2e('BuildKit’s control API, as buildx speaks it with the docker drive
     expect(output).toBe('hush\nGET \n');
   });
 
-  it('sends the result to the client as an archive', async () => {
+  it('takes context and Dockerfile from git by http, a branch and a folder of it too, and ADD of a tag', async () => {
+    const git = await serveGit(`mkdir sub && echo old >sub/f && git add . && git commit -qm 1 && git tag v1 &&
+      git checkout -qb other && echo new >sub/f && printf 'FROM scratch\nCOPY f /f\n' >sub/Dockerfile &&
+      git add . && git commit -qm 2 && git checkout -q main`);
+    try {
+      for (const kind of ['smart', 'plain']) {
+        const repository = `${git.url}/${kind}/r.git`;
+        const readBack = async (dockerfile: string, attributes: Record<string, string>): Promise<string> => {
+          let text = '';
+          await build(dockerfile, {
+            attributes: { ...attributes, 'no-cache': '' },
+            inspect: async (call, ref) => {
+              text = textOf(await call('ReadFile', pb([1, ref], [2, '/f'])), 1);
+            },
+          });
+          return text;
+        };
+        expect(await readBack('', { context: `${repository}#other:sub` })).toBe('new\n');
+        expect(await readBack(`FROM scratch\nADD ${repository}#v1:sub /\n`, {})).toBe('old\n');
+        await expect(build('', { attributes: { context: `${repository}#none` } })).rejects.toThrow(
+          `failed to fetch remote ${repository}`,
+        );
+      }
+    } finally {
+      git.close();
+    }
+  });
+
+  it('lets the client look into the result: files, parts of them, folders, links', async () => {
+    const files = { 'd/': '', 'd/a': '1', 'd/b': '2', f: 'content' };
+    const dockerfile = `FROM ${IMAGE}\nCOPY . /look\nRUN ln -s /etc/../look/d /look/link; chmod 640 /look/f; ln -s ../../../../../look/f /look/up\n`;
+    const seen: unknown[] = [];
+    await build(dockerfile, {
+      files,
+      inspect: async (call, ref) => {
+        const read = async (path: string, ...range: [id: number, value: number][]): Promise<string> =>
+          textOf(await call('ReadFile', pb([1, ref], [2, path], [3, pb(...range)])), 1);
+        const described = (stat: Buffer): string => {
+          const fields = fieldsOf(stat);
+          return `${textOf(fields, 1)} ${Number(fields.get(2)![0]).toString(8)} ${textOf(fields, 7)}`;
+        };
+        seen.push(await read('/look/f'), await read('look/f', [1, 2], [2, 3]), await read('/look/up'));
+        const list = async (path: string, pattern = ''): Promise<string[]> =>
+          ((await call('ReadDir', pb([1, ref], [2, path], [3, pattern]))).get(1) ?? []).map((entry) =>
+            described(entry as Buffer),
+          );
+        seen.push(await list('/look'), await list('/look/link', 'b*'));
+        const [stat] = (await call('StatFile', pb([1, ref], [2, '/look/f']))).get(1)!;
+        seen.push(described(stat as Buffer));
+        for (const [method, path] of [
+          ['ReadFile', '/look'],
+          ['ReadFile', '/no'],
+          ['StatFile', '/no'],
+        ] as const)
+          await expect(call(method, pb([1, ref], [2, path]))).rejects.toThrow('no such file or directory');
+      },
+    });
+    const folder = (2 ** 31 + 0o755).toString(8);
+    expect(seen).toEqual([
+      'content',
+      'nte',
+      'content',
+      [
+        `d ${folder} `,
+        'f 640 ',
+        `link ${(2 ** 27 + 0o777).toString(8)} /etc/../look/d`,
+        `up ${(2 ** 27 + 0o777).toString(8)} ../../../../../look/f`,
+      ],
+      ['b 644 '],
+      'f 640 ',
+    ]);
+  });
+
+  it('takes steps from an image of a registry that --cache-from names', async () => {
+    const registry = await startRegistry();
+    try {
+      const name = `${registry.domain}/cache:1`;
+      const dockerfile = 'FROM scratch\nCOPY f /f\nLABEL a=b\nCOPY g /g\n';
+      const files = { f: uniqueName('cached'), g: '' };
+      const exporter = { type: 'moby', attributes: { name } };
+      const first = await build(dockerfile, { files, exporter, cacheExports: ['inline'] });
+      await ok('push', '-q', name);
+      await ok('rmi', name);
+      await ok('builder', 'prune', '-af');
+      const attributes = { 'cache-from': name };
+      const second = await build(dockerfile, { files, exporter, attributes });
+      expect(second.response).toEqual(first.response);
+      expect([...second.steps].filter(([, step]) => step.cached)).toHaveLength(2);
+      await ok('rmi', name);
+      // A cache that is not there yet is none.
+      await build('FROM scratch\nLABEL a=b\n', { attributes: { 'cache-from': `${registry.domain}/none:1` } });
+    } finally {
+      await registry.close();
+    }
+  });
+
+  it('sends the result to the client as an archive, which can be loaded', async () => {
     const dockerfile = 'FROM scratch\nCOPY f /\n';
     const files = { f: 'x' };
     const tar = await build(dockerfile, { files, exporter: { type: 'tar', attributes: {} } });
@@ -118,6 +216,12 @@ describeE2e('BuildKit’s control API, as buildx speaks it with the docker drive
     const listing = execFileSync('tar', ['-tf', '-'], { input: oci.received, encoding: 'utf8' });
     expect(listing).toMatch(/^index\.json$/m);
     expect(listing).toMatch(/^oci-layout$/m);
+    for (const type of ['docker', 'oci']) {
+      const name = `${uniqueName('sent')}:1`;
+      const { received } = await build(dockerfile, { files, exporter: { type, attributes: { name } } });
+      expect(await docker.ok(['load', '-q'], { input: received })).toBe(`Loaded image: ${name}`);
+      await ok('rmi', name);
+    }
   });
 
   it.each<[what: string, dockerfile: string, more: Omit<BuildRequest, 'folders'>, message: string]>([

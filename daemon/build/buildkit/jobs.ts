@@ -100,6 +100,7 @@ export class Job {
 export class Jobs {
   readonly #clock: Clock;
   readonly #jobs = new Map<string, Job>();
+  readonly #refused = new Set<string>();
   readonly #waiting = new Set<() => void>();
 
   constructor(clock: Clock) {
@@ -111,6 +112,13 @@ export class Jobs {
     if (this.#jobs.has(job.ref)) throw new DrydockError('ERR_CONFLICT', `job ID ${job.ref} exists`);
     this.#jobs.set(job.ref, job);
     for (const wake of this.#waiting) wake();
+  }
+
+  /** There will be no build with this reference: nobody need wait for it. */
+  refuse(ref: string): void {
+    this.#refused.add(ref);
+    for (const wake of this.#waiting) wake();
+    this.#clock.arm(this.#clock.now() + KEPT_MS, () => this.#refused.delete(ref));
   }
 
   /** Ends a build for those who listen, and forgets it in a while. */
@@ -127,7 +135,7 @@ export class Jobs {
     for (;;) {
       const job = this.#jobs.get(ref);
       if (job) return job;
-      if (signal.aborted || this.#clock.now() >= until)
+      if (signal.aborted || this.#refused.has(ref) || this.#clock.now() >= until)
         throw new DrydockError('ERR_SESSION', `no such job ${ref}`);
       await new Promise<void>((resolve) => {
         const settle = (): void => {

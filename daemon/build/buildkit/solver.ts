@@ -67,7 +67,12 @@ export class Solver {
   /** Control/Solve: a whole build. Returns what the exporters tell. @throws DrydockError */
   async solve(request: SolveRequest, signal: AbortSignal): Promise<Map<string, string>> {
     const outputs = outputsOf(request);
-    checkRequest(request, outputs);
+    try {
+      checkRequest(request, outputs);
+    } catch (error) {
+      this.jobs.refuse(request.Ref);
+      throw error;
+    }
     const { builds, sessions, clock } = this.#parts;
     const session = await sessions.get(request.Session, signal);
     const { library } = builds.images;

@@ -110,8 +110,13 @@ export interface BuildRequest extends Offers {
   cacheExports?: string[];
   /** The session goes through the control connection, as of newer clients. */
   inBand?: boolean;
+  /** Looks into the result by calls of the gateway: ReadFile, ReadDir, StatFile. */
+  inspect?: (call: GatewayCall, ref: string) => Promise<void>;
   signal?: AbortSignal;
 }
+
+/** Calls a method of the gateway. @throws StatusError */
+export type GatewayCall = (method: string, message: Uint8Array) => Promise<Map<number, (number | Buffer)[]>>;
 
 /** What came of a build. */
 export interface BuildAnswer {
@@ -239,7 +244,7 @@ export class Buildx {
       const solving = this.unary('/moby.buildkit.v1.Control/Solve', solve, {
         ...(build.signal && { signal: build.signal }),
       });
-      const frontend = this.#frontend(headers, attributes);
+      const frontend = this.#frontend(headers, attributes, build.inspect);
       const [solved, ran] = await Promise.allSettled([solving, frontend]);
       // Solve says why; what the gateway hears of it then is of no interest.
       if (solved.status === 'rejected') throw solved.reason;
@@ -254,17 +259,24 @@ export class Buildx {
   }
 
   /** The client's part of the build: it asks for the Dockerfile's result, and gives it back. */
-  async #frontend(headers: Record<string, string>, attributes: Record<string, string>): Promise<void> {
-    const gateway = '/moby.buildkit.v1.frontend.LLBBridge';
-    const caps = await this.unary(`${gateway}/Ping`, pb(), { headers });
+  async #frontend(
+    headers: Record<string, string>,
+    attributes: Record<string, string>,
+    inspect: BuildRequest['inspect'],
+  ): Promise<void> {
+    const call: GatewayCall = (method, message) =>
+      this.unary(`/moby.buildkit.v1.frontend.LLBBridge/${method}`, message, { headers });
+    const caps = await call('Ping', pb());
     if (bytesOf(caps, 1).length === 0) throw new Error('the gateway has no abilities');
     const solve = pb([2, 'dockerfile.v0'], ...entries(3, attributes), [5, 1], [6, 1]);
     try {
-      const result = bytesOf(await this.unary(`${gateway}/Solve`, solve, { headers }), 3)[0]!;
-      await this.unary(`${gateway}/Return`, pb([1, result]), { headers });
+      const result = bytesOf(await call('Solve', solve), 3)[0]!;
+      const ref = textOf(fieldsOf(bytesOf(fieldsOf(result), 3)[0]!), 1);
+      await inspect?.(call, ref);
+      await call('Return', pb([1, result]));
     } catch (error) {
       const { status, message } = error as StatusError;
-      await this.unary(`${gateway}/Return`, pb([2, pb([1, status], [2, message])]), { headers });
+      await call('Return', pb([2, pb([1, status], [2, message])]));
     }
   }
 
