@@ -33,6 +33,8 @@ const SHOWN_ONLY = [
   'docs/guides/virtual-machines.md: drydock net --listen',
   'docs/reference/api.md: sudo -E DRYDOCK_TEST_SWAGGER=path/to/moby/api/docs',
   'docs/reference/net.md: $ drydock net',
+  'docs/release.md: git clean -fdx',
+  'docs/soak.md: npm run soak',
   'docs/trust.md: npm run trust',
 ];
 

@@ -88,10 +88,12 @@ export function page({
 
 Written by \`npm run soak -- --out docs\`: do not edit. Does the daemon stay as it is under a day's work? Two runs answer.
 
-\`\`\`sh static: it takes several minutes
+\`\`\`sh static
 npm run soak
 npm run soak -- --containers 50 --flows 1000 --hours 1 --virtual-hours 1
 \`\`\`
+
+*Shown, not run: it takes several minutes.*
 
 ## A day's work at once
 
