@@ -1,6 +1,7 @@
 /** ADD of a URL. */
 import { createHash } from 'node:crypto';
 import { open, utimes } from 'node:fs/promises';
+import querystring from 'node:querystring';
 import { Readable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import { DrydockError } from '#common/errors';
@@ -29,7 +30,7 @@ export async function download(source: string, request: DownloadRequest): Promis
       `invalid checksum ${JSON.stringify(checksum)}: it must be sha256: and 64 digits`,
     );
   const url = new URL(source);
-  const name = decodeURIComponent(url.pathname.split('/').at(-1)!).replaceAll('/', '');
+  const name = querystring.unescape(url.pathname.split('/').at(-1)!).replaceAll('/', '');
   if (destination.endsWith('/') && name === '')
     throw new DrydockError('ERR_BUILD', `cannot determine filename from url: ${source}`);
   const answer = await fetch(url, { signal: request.signal }).catch((error: Error) => {

@@ -6,6 +6,7 @@
  */
 import { chmod, lstat, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import querystring from 'node:querystring';
 import { DrydockError, errorCode } from '#common/errors';
 import type { Network, PublishedPort } from '../index.ts';
 import { parseDescriptor } from '../units.ts';
@@ -93,9 +94,9 @@ export function parseSshTarget(text: string): SshTarget {
   return {
     address,
     port: Number(url.port || 22),
-    user: decodeURIComponent(url.username),
+    user: querystring.unescape(url.username),
     identity,
-    dest: decodeURIComponent(url.pathname),
+    dest: querystring.unescape(url.pathname),
   };
 }
 

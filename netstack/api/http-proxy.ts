@@ -16,6 +16,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import querystring from 'node:querystring';
 import type { Duplex } from 'node:stream';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { EgressRules } from '../service/policy.ts';
@@ -77,7 +78,7 @@ export function parseUpstreamProxy(text: string): UpstreamProxy {
       'ERR_PROXY_INVALID',
       `"${text.replace(/\/\/.*@/, '//…@')}" is no proxy. Give one like http://user:password@proxy.example:3128.`,
     );
-  const credentials = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`;
+  const credentials = `${querystring.unescape(url.username)}:${querystring.unescape(url.password)}`;
   return {
     host: url.hostname.replace(/^\[|\]$/g, ''),
     port: Number(url.port || 80),

@@ -195,6 +195,7 @@ const HOSTILE_TEXT: string[] = [
   'unix:!!!:unix:====',
   'ssh-tunnel://core@192.168.127.2:22/run/x?key=%ff&passphrase=%',
   'http://%zz:%@h:99999',
+  'http://%:%ff@h:80',
   'tcp port 443 and (host 10.0.0.1 or not net fd00::/8)',
   'stack: { dns: [{ name: a., records: [{ regexp: "(a+)+$", ip: 1.2.3.4 }] }] }',
   'a: &a [*a]',

@@ -5,6 +5,7 @@
 import http from 'node:http';
 import https from 'node:https';
 import { BlockList, isIP, isIPv4 } from 'node:net';
+import querystring from 'node:querystring';
 import type { Duplex } from 'node:stream';
 
 /** Proxies by scheme; empty for none. */
@@ -56,7 +57,7 @@ export function inSubnet(address: string, subnet: string): boolean {
 /** Proxy-Authorization of a proxy whose URL holds a name and password. */
 export function proxyHeaders(proxy: URL): Record<string, string> {
   if (proxy.username === '') return {};
-  const login = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`;
+  const login = `${querystring.unescape(proxy.username)}:${querystring.unescape(proxy.password)}`;
   return { 'Proxy-Authorization': `Basic ${Buffer.from(login).toString('base64')}` };
 }
 
