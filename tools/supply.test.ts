@@ -48,6 +48,17 @@ it('no dependency needs a script at its installation: those that have one are to
       );
 });
 
+it('the lock has the digest of every package, and no address', () => {
+  const { packages } = JSON.parse(read('package-lock.json')) as {
+    packages: Record<string, { integrity?: string; resolved?: string; link?: boolean }>;
+  };
+  for (const [path, { integrity, resolved, link }] of Object.entries(packages)) {
+    if (path === '' || link) continue;
+    expect(integrity, path).toMatch(/^sha512-/);
+    expect(resolved, path).toBeUndefined();
+  }
+});
+
 it('two packs of the same tree are the same bytes', () => {
   const pack = (): unknown => {
     const args = ['pack', '--dry-run', '--json', '--ignore-scripts'];

@@ -54,7 +54,8 @@ const SUITES = {
   fuzz: [
     'parsers and machines fed with what nobody should send',
     [
-      ...['test/netstack', 'test/sim', 'test/fsbridge', 'test/daemon', 'test/e2e/api-fuzz.test.ts'],
+      ...['test/netstack', 'test/sim', 'test/fsbridge', 'test/daemon'],
+      ...['test/e2e/api-fuzz.test.ts', 'test/interop/state-fuzz.test.ts'],
       ...['netstack', 'fsbridge', 'daemon/image', 'daemon/build'],
     ],
   ],
