@@ -103,11 +103,6 @@ export class Uring {
     for (let i = 0; i < capacity; i++) this.#rings.words[(sqArray >> 2) + i] = i;
   }
 
-  /** How many requests wait for {@link run}. */
-  get count(): number {
-    return this.#count;
-  }
-
   /**
    * Adds a request. `flags` are the call's own (MSG_*, RWF_*); a socket address, if there is one, goes with URING_SEND.
    */

@@ -43,14 +43,6 @@ export class Burst {
     this.#metAt = count < this.#expected ? -1 : this.#poller.turn;
     if (count < this.#expected) this.#expected = Math.max(1, count);
   }
-
-  /** Calls `readOne` until it returns false, which means that there is nothing more, or as often as seems good. */
-  run(readOne: () => boolean): void {
-    const expected = this.expected();
-    let count = 0;
-    while (count < expected && readOne()) count++;
-    this.came(count);
-  }
 }
 
 /** Called with the EPOLL* bits. */
