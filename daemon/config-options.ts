@@ -227,7 +227,7 @@ export const OPTIONS: readonly DaemonOption[] = [
     'storage-driver',
     'storageDriver',
     'text',
-    'overlay2 or vfs (default: overlay2 where it works)',
+    'overlay2 (Linux), apfs (macOS) or vfs (default: the first two where they work)',
   ),
   option(
     '--label <key=value>',

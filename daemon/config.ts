@@ -130,8 +130,8 @@ const CHOICES: readonly [keyof DaemonConfig, readonly string[], (value: string) 
   ['logFormat', ['text', 'json'], (value) => `invalid log format ${value}: use text or json`],
   [
     'storageDriver',
-    ['', 'overlay2', 'vfs'],
-    (value) => `unknown storage driver ${value}: use overlay2 or vfs`,
+    ['', 'overlay2', 'apfs', 'vfs'],
+    (value) => `unknown storage driver ${value}: use overlay2, apfs or vfs`,
   ],
   [
     'logDriver',

@@ -1,7 +1,6 @@
 /** Images and the root file systems of containers: opens what is in the data root and puts the parts together. */
 import { mkdir, statfs } from 'node:fs/promises';
 import type { Clock } from '#common/clock';
-import { DrydockError } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import { bootId } from '../store/boot-id.ts';
@@ -11,19 +10,18 @@ import { LAYER_BYTES_MAX } from './extract.ts';
 import { Images } from './images.ts';
 import { LayerStore } from './layers.ts';
 import { Library } from './library.ts';
-import { OverlayDriver, probeOverlay } from './overlay-driver.ts';
+import { OverlayDriver } from './overlay-driver.ts';
 import { ImageRecords } from './records.ts';
 import { Registries, type RegistryOptions } from './registry/index.ts';
 import { Roots } from './roots.ts';
+import { chooseDriver, type StorageDriver, type StorageHost, thisHost } from './storage-driver.ts';
 import type { ImageEvent } from './store.ts';
 import { VfsDriver } from './vfs-driver.ts';
 import { FileWorkers } from './workers.ts';
 
 export { hostOs } from './config-file.ts';
 export { ensureHostImage } from './host-image.ts';
-
-/** Storage drivers by the names that dockerd uses. */
-export type StorageDriver = 'overlay2' | 'vfs';
+export type { StorageDriver } from './storage-driver.ts';
 
 export interface ImageOptions {
   /** Everything of images lives below it, mounts too: two daemons with different data roots never meet. */
@@ -32,8 +30,10 @@ export interface ImageOptions {
   clock: Clock;
   /** How the users of containers are those of the machine, when they are others. */
   userMaps?: UserMaps | undefined;
-  /** Undefined: overlay2 when it works here, else vfs. */
+  /** Undefined: overlay2 or apfs where it works, else vfs. */
   driver?: StorageDriver;
+  /** The machine that the driver is chosen for; this one unless told otherwise. */
+  host?: StorageHost;
   onEvent?: (event: ImageEvent) => void;
   /** How registries are reached. */
   registry?: Partial<RegistryOptions>;
@@ -58,14 +58,9 @@ export interface OpenedImages {
  */
 export async function openImages(options: ImageOptions): Promise<OpenedImages> {
   const { dataRoot, log, clock } = options;
-  const wanted = options.driver;
-  const overlayRoot = `${dataRoot}/overlay2`;
-  await mkdir(overlayRoot, { recursive: true, mode: 0o700 });
-  const problem = wanted === 'vfs' ? 'not asked for' : await probeOverlay(overlayRoot);
-  if (wanted === 'overlay2' && problem !== undefined) throw driverError(problem);
-  if (wanted === undefined && problem !== undefined)
-    log.warn({ problem }, 'overlayfs does not work in the data root: copying layers instead (driver vfs)');
-  const driverName: StorageDriver = problem === undefined ? 'overlay2' : 'vfs';
+  const host = options.host ?? thisHost;
+  await mkdir(`${dataRoot}/overlay2`, { recursive: true, mode: 0o700 });
+  const driverName = await chooseDriver(dataRoot, options.driver, host, log);
 
   const records = new ImageRecords(`${dataRoot}/image`, log);
   const driverRoot = `${dataRoot}/${driverName}`;
@@ -92,7 +87,8 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
   await overlay?.open();
   const roots = new Roots({
     folder: `${driverRoot}/roots`,
-    driver: overlay ?? new VfsDriver(layers, options.userMaps),
+    driver:
+      overlay ?? new VfsDriver(layers, options.userMaps, driverName === 'apfs' ? host.cloneFile : undefined),
     layers,
     layersOf: (imageId) => records.get(imageId)?.layers,
     maps: options.userMaps,
@@ -126,13 +122,6 @@ export async function openImages(options: ImageOptions): Promise<OpenedImages> {
       await overlay?.close();
     },
   };
-}
-
-function driverError(problem: string): DrydockError {
-  return new DrydockError(
-    'ERR_STORAGE_DRIVER',
-    `the storage driver overlay2 does not work in this data root (${problem}). Use --storage-driver vfs, or a data root on a file system that supports overlayfs (ext4, xfs, btrfs).`,
-  );
 }
 
 /** linux/magic.h, with the names that dockerd prints. */

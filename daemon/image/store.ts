@@ -162,7 +162,7 @@ export interface ImageStore {
 
 /** The file systems of containers. */
 export interface RootStore {
-  /** Name for `docker info`: `overlay2`, `vfs`. */
+  /** Name for `docker info`: `overlay2`, `apfs`, `vfs`. */
   readonly driver: string;
   /** How the users of containers are those of the machine, when they are others: so are the owners of files. */
   readonly maps: UserMaps | undefined;

@@ -1,7 +1,7 @@
 /**
- * The driver `vfs`: every root is a full copy of its layers, for machines without overlayfs. Copies share their blocks
- * with the layer where the file system can (btrfs, xfs, apfs). Layers keep their whiteouts as `.wh.` files, and are
- * merged here from the lowest up.
+ * The drivers `vfs` and `apfs`: every root is a full copy of its layers, for machines without overlayfs. Copies of vfs
+ * share their blocks with the layer where the file system can (btrfs, xfs); those of apfs are clones, or an error. Layers
+ * keep their whiteouts as `.wh.` files, and are merged here from the lowest up.
  */
 import { constants, type Stats } from 'node:fs';
 import {
@@ -27,19 +27,25 @@ import { ownerOnDisk, ROOT } from './owners.ts';
 import type { PackSource } from './pack.ts';
 import type { LayerRecord } from './records.ts';
 import type { RootDriver } from './roots.ts';
+import type { CloneFile, StorageDriver } from './storage-driver.ts';
 
 const AT_FDCWD = -100;
 
 export class VfsDriver implements RootDriver {
-  readonly name = 'vfs';
+  readonly name: StorageDriver;
   readonly #layers: LayerStore;
-
   readonly #maps: UserMaps | undefined;
+  readonly #copy: CloneFile;
 
-  /** @param maps how the users of containers are those of the machine, when they are others. */
-  constructor(layers: LayerStore, maps: UserMaps | undefined) {
+  /**
+   * @param maps how the users of containers are those of the machine, when they are others
+   * @param cloneFile makes it the driver apfs
+   */
+  constructor(layers: LayerStore, maps: UserMaps | undefined, cloneFile?: CloneFile) {
+    this.name = cloneFile ? 'apfs' : 'vfs';
     this.#maps = maps;
     this.#layers = layers;
+    this.#copy = cloneFile ?? ((from, to) => copyFile(from, to, constants.COPYFILE_FICLONE));
   }
 
   async create(folder: string, layers: readonly LayerRecord[]): Promise<void> {
@@ -71,7 +77,7 @@ export class VfsDriver implements RootDriver {
     await mkdir(root, { mode: 0o755 });
     const { uid, gid } = ownerOnDisk(ROOT, this.#maps);
     await lchown(root, uid, gid);
-    for (const layer of layers) await new Merge(this.#layers.diffPath(layer.diffId), root).run();
+    for (const layer of layers) await new Merge(this.#layers.diffPath(layer.diffId), root, this.#copy).run();
   }
 
   async mount(folder: string): Promise<string> {
@@ -93,7 +99,10 @@ class Merge {
   /** First copies of files with several links, by inode. */
   readonly #links = new Map<number, Buffer>();
 
-  constructor(from: string, to: string) {
+  readonly #copy: CloneFile;
+
+  constructor(from: string, to: string, copy: CloneFile) {
+    this.#copy = copy;
     this.#from = Buffer.from(from).toString('latin1');
     this.#to = Buffer.from(to).toString('latin1');
   }
@@ -136,7 +145,7 @@ class Merge {
     }
     if (stats.nlink > 1) this.#links.set(stats.ino, to);
     if (stats.isSymbolicLink()) await symlink(await readlink(from, { encoding: 'buffer' }), to);
-    else if (stats.isFile()) await copyFile(from, to, constants.COPYFILE_FICLONE);
+    else if (stats.isFile()) await this.#copy(from, to);
     else {
       const [major, minor] = deviceNumbers(stats.rdev);
       makeNode(AT_FDCWD, this.#to + path, stats.mode, major, minor);

@@ -400,7 +400,7 @@ class Check {
   }
 
   #driverRoots(): string[] {
-    return ['overlay2', 'vfs'].map((driver) => join(this.#root, driver));
+    return ['overlay2', 'apfs', 'vfs'].map((driver) => join(this.#root, driver));
   }
 
   async #readLayers(driverRoot: string): Promise<void> {

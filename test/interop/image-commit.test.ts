@@ -66,7 +66,7 @@ function describeTree(root: string): string {
     .replace(/^(.* d \d+ \d+ \d+) .*$/gm, '$1');
 }
 
-describeHere.each<StorageDriver>(['overlay2', 'vfs'])('with the driver %s', (driver) => {
+describeHere.each<StorageDriver>(['overlay2', 'vfs', 'apfs'])('with the driver %s', (driver) => {
   it('changes are listed by path and kind', async () => {
     await written(driver);
     const changes = (await store.roots.changes('c')).map(({ path, kind }) => `${'CAD'[kind]} ${path}`);
