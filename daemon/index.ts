@@ -34,6 +34,7 @@ import {
   hostSubnets,
   requirements,
   serveNames,
+  servesFolders,
 } from './platform.ts';
 import { createRuntime } from './runtime/index.ts';
 import { containerDefaults, createServices, registryOptions, type Services } from './services.ts';
@@ -267,6 +268,7 @@ async function openServices(
     hostSubnets,
     cutConnections,
     mountFolder,
+    bindsFolders: !servesFolders,
     mountsFolder,
     events,
     clock,

@@ -52,6 +52,9 @@ function usable(path: string): boolean {
 /** Whether networks can carry packets: a container needs a namespace of its own for it. */
 export const carriesPackets: boolean = process.platform === 'linux';
 
+/** Whether host folders can be mounted by a server of ours. */
+export const servesFolders: boolean = process.platform === 'linux';
+
 /** How look-ups of names are answered on a socket, where the system's can be led to one. */
 export async function serveNames(): Promise<ServeNames | undefined> {
   if (process.platform !== 'darwin') return undefined;

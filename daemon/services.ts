@@ -62,6 +62,8 @@ export interface ServiceParts {
   hostSubnets: () => Promise<string[]>;
   cutConnections: (pid: number, spared: (address: string) => boolean) => Promise<void>;
   mountFolder: (options: BridgeMountOptions) => Promise<BridgeMount>;
+  /** Runtimes bind host folders themselves: nothing can serve them here. */
+  bindsFolders?: boolean;
   /** Where host folders are mounted for containers. */
   mountsFolder: string;
   events: EventBus;
@@ -174,7 +176,7 @@ async function openStores(parts: ServiceParts): Promise<{
     folder: parts.mountsFolder,
     mountFolder: parts.mountFolder,
     exports: config.fileSharing,
-    direct: config.liveRestore,
+    direct: config.liveRestore || parts.bindsFolders === true,
     volumes,
     images,
     roots,

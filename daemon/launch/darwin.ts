@@ -3,7 +3,7 @@
  * seatbelt profile. The order is fixed: limits and the root need root, and what the profile denies cannot be done after
  * it. Nothing of the image runs before, so that no path of it can change while it is walked.
  */
-import { copyFileSync, lstatSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, lstatSync, mkdirSync, rmdirSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { DarwinCalls } from '#common/native/darwin/calls';
 import { type DarwinPlan, type Furniture, seenEnvironment, seenPath } from '../runtime/darwin/plan.ts';
@@ -24,7 +24,11 @@ export function furnishRoot(darwin: DarwinCalls, { rootPath, owner, furniture }:
   step('give the root to its user', () => claimTree(rootPath, owner));
 }
 
-function putFurniture(darwin: DarwinCalls, rootPath: string, { folders, files, devices }: Furniture): void {
+function putFurniture(
+  darwin: DarwinCalls,
+  rootPath: string,
+  { folders, files, links, devices }: Furniture,
+): void {
   for (const folder of folders) makeFolder(rootPath, folder);
   for (const { source, path } of files) {
     makeFolder(rootPath, dirname(path));
@@ -33,6 +37,14 @@ function putFurniture(darwin: DarwinCalls, rootPath: string, { folders, files, d
     rmSync(target, { force: true });
     copyFileSync(source, target);
   }
+  for (const { source, path } of links) {
+    makeFolder(rootPath, dirname(path));
+    const target = hostPath(rootPath, path);
+    // What the image has in a folder there would be hidden by a mount; a link cannot stand in its place.
+    if (isFolder(target)) rmdirSync(target);
+    else rmSync(target, { force: true });
+    symlinkSync(source, target);
+  }
   for (const { hostPath: source, path } of devices) {
     makeFolder(rootPath, dirname(path));
     const target = hostPath(rootPath, path);
@@ -40,6 +52,10 @@ function putFurniture(darwin: DarwinCalls, rootPath: string, { folders, files, d
     const { mode, rdev } = statSync(source);
     darwin.makeCharacterDevice(target, mode & 0o777, rdev);
   }
+}
+
+function isFolder(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 /** Makes a folder of the image and those above it. @throws Error where one of them is something else, such as a link. */

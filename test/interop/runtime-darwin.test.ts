@@ -10,6 +10,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -37,6 +38,7 @@ import { jailOwner } from '../../daemon/runtime/plain/promises.ts';
 import type { Jail, JailSpec } from '../../daemon/runtime/runtime.ts';
 import { DarwinDouble } from '../support/darwin-library.ts';
 import { type ExampleChanges, exampleSpec } from '../support/jail-spec.ts';
+import { decide, readProfile } from '../support/seatbelt.ts';
 
 const PID = 4242;
 let folder: string;
@@ -177,6 +179,19 @@ async function startOne({ runtime }: World, wish: JailSpec): Promise<void> {
   }
 }
 
+/** The profile that a double was asked to take. */
+function profileTaken({ calls }: DarwinDouble): { text: string; parameters: Record<string, string> } {
+  const call = calls.find((call) => call.startsWith('sandbox_init_with_parameters'))!;
+  const [, text = '', list = ''] = /^sandbox_init_with_parameters ([\s\S]*) 0 \[(.*) \] /.exec(call) ?? [];
+  const words = list.split(' ');
+  return {
+    text,
+    parameters: Object.fromEntries(
+      words.flatMap((word, at) => (at % 2 === 0 ? [[word, words[at + 1]!]] : [])),
+    ),
+  };
+}
+
 const names = (calls: string[]): string[] => calls.map((call) => call.split(' ')[0]!);
 const openDescriptors = (): number => readdirSync('/proc/self/fd').length;
 /** What is in a folder of the daemon's. */
@@ -292,6 +307,42 @@ describe('a container on Darwin', () => {
     await jail.destroy();
     expect(all.names.size).toBe(0);
     await expect(fetch(`http://127.0.0.1:${port}`)).rejects.toThrow();
+  });
+
+  it('has folders of the host linked where it is confined in place, and is kept to their rights by its profile', async () => {
+    const volume = join(folder, 'volume');
+    mkdirSync(volume);
+    mkdirSync(join(rootPath, 'data'));
+    const mounts = [
+      { kind: 'bind' as const, source: volume, target: '/data', readOnly: true, options: [] },
+      { kind: 'bind' as const, source: volume, target: '/deep/rw', readOnly: false, options: [] },
+    ];
+    const all = world((double) => {
+      double.ownRoots = false;
+    });
+    await startOne(all, spec({ mounts: [mounts[0]!], process: { args: ['/bin/app'] } }));
+    expect(readlinkSync(join(rootPath, 'data'))).toBe(volume);
+    const { text, parameters } = profileTaken(all.double);
+    const may = (operation: string, path: string): boolean =>
+      decide(readProfile(text, parameters), { operation, path });
+    expect(may('file-read-data', join(volume, 'f'))).toBe(true);
+    expect(may('file-write-data', join(volume, 'f'))).toBe(false);
+    expect(may('file-read-data', join(folder, 'elsewhere'))).toBe(false);
+    const second = world((double) => {
+      double.ownRoots = false;
+    });
+    await startOne(second, spec({ mounts: [mounts[1]!], process: { args: ['/bin/app'] } }));
+    const writable = profileTaken(second.double);
+    expect(
+      decide(readProfile(writable.text, writable.parameters), {
+        operation: 'file-write-data',
+        path: join(volume, 'f'),
+      }),
+    ).toBe(true);
+    writeFileSync(join(rootPath, 'kept'), '');
+    mkdirSync(join(rootPath, 'full/of'), { recursive: true });
+    const hiding = spec({ mounts: [{ ...mounts[0]!, target: '/full' }] });
+    await expect(startOne(second, hiding)).rejects.toThrow(/furnish the root: ENOTEMPTY/);
   });
 
   it('has its files put into the image, and follows no link of it', async () => {

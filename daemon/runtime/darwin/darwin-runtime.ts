@@ -5,7 +5,7 @@
  * All that is asked of the system goes through {@link DarwinHost}, so that tests see every request and fail each.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, constants as files, openSync, statSync } from 'node:fs';
+import { closeSync, constants as files, openSync, realpathSync, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { join } from 'node:path';
@@ -166,7 +166,10 @@ export class DarwinRuntime implements Runtime {
         ...(terminalPath !== undefined && { terminalPath }),
         ...(access && { access }),
       };
-      const plan = darwinPlan(spec, process, place, (path) => statSync(path).isFile());
+      const plan = darwinPlan(spec, process, place, (path) => ({
+        isFile: statSync(path).isFile(),
+        realPath: realpathSync(path),
+      }));
       launcher = this.#host.launch(streams.childEnds);
       streams.closeChildEnds();
       const { channel, pid, exited } = launcher;

@@ -12,7 +12,15 @@ import { hostPath, type RootMode, type SeatbeltProfile, seatbeltProfile } from '
 export interface Furniture {
   folders: string[];
   files: { source: string; path: string }[];
+  /** Folders of the host, which are linked to where they are. */
+  links: FolderLink[];
   devices: { hostPath: string; path: string }[];
+}
+
+/** A folder of the host, and where the image has it. */
+export interface FolderLink {
+  source: string;
+  path: string;
 }
 
 /** All that a launcher must know beside the process. */
@@ -33,19 +41,24 @@ export interface DarwinPlan {
 const CPU_SHARES = 1024;
 const BLKIO_WEIGHT = 500;
 
-/** @throws DrydockError ERR_JAIL_PROMISE. @param isFile of a path of the host. */
-function furnish(spec: JailSpec, mode: RootMode, isFile: (path: string) => boolean): Furniture {
-  const furniture: Furniture = { folders: [], files: [], devices: [] };
+/** What a path of the host is, and where it really is. @throws Error when there is nothing */
+export type Look = (path: string) => { isFile: boolean; realPath: string };
+
+/** @throws DrydockError ERR_JAIL_PROMISE */
+function furnish(spec: JailSpec, mode: RootMode, look: Look): Furniture {
+  const furniture: Furniture = { folders: [], files: [], links: [], devices: [] };
   for (const { kind, target, source = '' } of spec.mounts) {
     const path = normalPath(target);
     if (kind === 'tmpfs') furniture.folders.push(path);
     if (kind !== 'bind') continue;
-    if (!isFile(source))
+    const { isFile, realPath } = look(source);
+    if (isFile) furniture.files.push({ source, path });
+    else if (mode === 'confine') furniture.links.push({ source: realPath, path });
+    else
       throw new DrydockError(
         'ERR_JAIL_PROMISE',
-        `A jail on Darwin cannot show ${source} at ${target}: there are no bind mounts. Copy what it needs into the image or with docker cp.`,
+        `A jail on Darwin with a root of its own cannot show ${source} at ${target}: there are no bind mounts. Copy what it needs into the image or with docker cp, or have the images confined in place (csrutil enable).`,
       );
-    furniture.files.push({ source, path });
   }
   // Without a root of its own a program uses the host's.
   if (mode === 'chroot') furniture.devices = spec.devices.map(({ hostPath, path }) => ({ hostPath, path }));
@@ -57,7 +70,7 @@ export function darwinPlan(
   spec: JailSpec,
   process: ProcessSpec,
   place: { mode: RootMode; owner: number; terminalPath?: string; first: boolean; access?: JailAccess },
-  isFile: (path: string) => boolean,
+  look: Look,
 ): DarwinPlan {
   const { mode, owner, terminalPath, first, access } = place;
   const { rootPath, limits } = spec;
@@ -66,8 +79,10 @@ export function darwinPlan(
     const resource = DARWIN_RLIMITS[name.toLowerCase().replace(/^rlimit_/, '')];
     return resource === undefined ? [] : [{ resource, soft, hard }];
   });
+  const furniture = furnish(spec, mode, look);
   const where = {
     mode,
+    links: furniture.links,
     rootPath,
     ...(terminalPath !== undefined && { terminalPath }),
     ...(access && { proxyPort: access.proxyPort }),
@@ -78,7 +93,7 @@ export function darwinPlan(
     rootPath,
     owner,
     profile: seatbeltProfile(policy, where),
-    ...(first && { furniture: furnish(spec, mode, isFile) }),
+    ...(first && { furniture }),
     limits: known,
     background: (limits.cpuShares || CPU_SHARES) < CPU_SHARES / 2,
     throttleDisk: (limits.blkioWeight || BLKIO_WEIGHT) < BLKIO_WEIGHT / 2,
@@ -142,6 +157,15 @@ export function darwinReport(spec: JailSpec, owner: number, mode: RootMode): Jai
       asked: spec.seccomp === 'unconfined' ? 'none' : 'seccomp profile',
       got: 'none',
       how: 'there is no filter of system calls; the seatbelt profile decides about operations',
+    },
+    {
+      feature: 'volumes',
+      asked: 'files and folders of the host',
+      got: 'partial',
+      how:
+        mode === 'chroot'
+          ? 'files are copied in at the start, folders are refused'
+          : 'files are copied in at the start; folders are linked to, with the rights that everybody has there',
     },
     {
       feature: 'memory file systems',

@@ -10,6 +10,7 @@
  * Paths are parameters, so that no path can be read as a rule.
  */
 import { type FileRule, isBelow, type JailPolicy } from '../spec/policy.ts';
+import type { FolderLink } from './plan.ts';
 
 /** How a jail is kept in its root. */
 export type RootMode =
@@ -23,6 +24,8 @@ export interface Place {
   mode: RootMode;
   /** The root, with symbolic links resolved, since that is what profiles match. */
   rootPath: string;
+  /** Folders of the host that the image has links to, with symbolic links in them resolved. */
+  links?: readonly FolderLink[];
   /** The terminal of the process. */
   terminalPath?: string;
   /** Of the proxy by which it reaches its networks. */
@@ -88,7 +91,7 @@ export function hostPath(rootPath: string, path: string): string {
 }
 
 /** All grants; of several for one path, what all of them grant. */
-function grants(policy: JailPolicy, { mode, rootPath }: Place): Grant[] {
+function grants(policy: JailPolicy, { mode, rootPath, links = [] }: Place): Grant[] {
   const all = new Map<string, Grant>();
   const add = (grant: Grant): void => {
     const other = all.get(grant.path);
@@ -99,6 +102,8 @@ function grants(policy: JailPolicy, { mode, rootPath }: Place): Grant[] {
     add(grantOf(hostPath(rootPath, rule.path), rule));
     // Whether profiles see the paths of a chroot or those of the host is not known: both.
     if (mode === 'chroot') add(grantOf(rule.path, rule));
+    for (const { source, path } of links)
+      if (isBelow(rule.path, path)) add(grantOf(source + rule.path.slice(path.length), rule));
   }
   if (mode === 'confine') {
     for (const path of HOST_PROGRAMS) add({ path, read: true, write: false, execute: true });

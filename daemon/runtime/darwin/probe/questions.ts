@@ -189,6 +189,28 @@ export const QUESTIONS: readonly Question[] = [
       }),
   },
   {
+    probe: 'proxy-port',
+    question: 'Does a profile keep a program to one port of localhost?',
+    async ask(bench) {
+      const host = '127.0.0.1';
+      const own = await bench.listen({ host });
+      try {
+        const other = await bench.listen({ host });
+        try {
+          const rule = `(deny network-outbound (require-not (remote ip "localhost:${own.port}")))`;
+          const actions = [own, other].map(({ port }) => ({ connect: { host, port } }));
+          const ended = await bench.attempt({ profile: but(rule)!, actions });
+          const [near, elsewhere] = ended.stdout.split('\n');
+          return yesIf(near === 'ok' && elsewhere !== 'ok', said(ended));
+        } finally {
+          await other.close();
+        }
+      } finally {
+        await own.close();
+      }
+    },
+  },
+  {
     probe: 'chroot-paths',
     question: 'Do profiles see the paths of a chroot (yes) or the host’s (no)?',
     ask: (bench) =>
