@@ -3,6 +3,7 @@
 import '#common/small-heap';
 import { CommanderError } from 'commander';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import { systemErrorText } from '#common/system-error';
 import { createProgram, usageExitCode } from './command/program.ts';
 import { packageVersion } from './command/whole.ts';
 
@@ -19,9 +20,10 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = usageExitCode(error);
   else {
-    // The code is what docs/reference/errors.md is looked up by.
-    const code = error instanceof DrydockError ? ` (${error.code})` : '';
-    console.error(`drydock: ${errorMessage(error)}${code}`);
+    // The code is what docs/reference/errors.md is looked up by; the operating system's are errno(3)'s.
+    const text = error instanceof DrydockError ? undefined : systemErrorText(error);
+    const code = error instanceof DrydockError || text !== undefined ? ` (${errorCode(error)})` : '';
+    console.error(`drydock: ${text ?? errorMessage(error)}${code}`);
     process.exit(1);
   }
 }

@@ -1,8 +1,9 @@
 /** `drydock daemon`: options in, a running daemon, signals, a banner that says how to go on. */
 import { type Command, Option } from 'commander';
 import { explain } from '#common/command-help';
-import { errorMessage } from '#common/errors';
+import { DrydockError, errorMessage } from '#common/errors';
 import { startProgress } from '#common/progress';
+import { systemErrorText } from '#common/system-error';
 import { notifyManager } from './activation.ts';
 import { effectiveConfig, type PartialConfig, readConfigFile } from './config.ts';
 import { CONFIG_FILE_DEFAULT, type DaemonConfig, type DaemonOption, OPTIONS } from './config-options.ts';
@@ -100,7 +101,9 @@ async function runDaemon(command: Command, version: string): Promise<void> {
   returnLargeBuffers();
   const { openDaemon } = await import('./index.ts');
   const stopped = stopSignal(log);
-  const daemon = await openDaemon(config, version, log, bar.report).finally(bar.end);
+  const daemon = await openDaemon(config, version, log, bar.report)
+    .catch((error) => throwStartError(error, config))
+    .finally(bar.end);
   for (const line of daemon.recovered) log.info({}, `cleaned up after a killed daemon: ${line}`);
   const manager = process.env.NOTIFY_SOCKET ?? '';
   delete process.env.NOTIFY_SOCKET;
@@ -121,6 +124,17 @@ async function runDaemon(command: Command, version: string): Promise<void> {
   await daemon.close();
   log.info({}, 'stopped');
   process.exit(0);
+}
+
+/** What the operating system refused at the start is about the daemon's folders, which it does not always name. */
+function throwStartError(error: unknown, { dataRoot, execRoot }: DaemonConfig): never {
+  const text = error instanceof DrydockError ? undefined : systemErrorText(error);
+  if (text === undefined) throw error;
+  throw new DrydockError(
+    'ERR_START',
+    `the daemon's data (--data-root ${dataRoot}, --exec-root ${execRoot}) could not be set up: ${text}`,
+    { cause: error },
+  );
 }
 
 function tellManager(address: string, state: 'READY=1' | 'STOPPING=1', log: DaemonLog): void {

@@ -9,6 +9,7 @@ import { systemClock } from '#common/clock';
 import { DrydockError, errorCode } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import { type Log, nullLog } from '#common/log';
+import { makeFolders } from '#common/make-folders';
 import type { Progress } from '#common/progress';
 import { cryptoRng } from '#common/rng';
 import { inUserNamespace } from '#common/user-namespace';
@@ -134,8 +135,8 @@ async function open(
     );
   // First, since a mistake in it need not wait for the rest.
   const addresses = listenAddresses(config.hosts);
-  await mkdir(dataRoot, { recursive: true, mode: 0o710 });
-  await mkdir(execRoot, { recursive: true, mode: 0o710 });
+  await makeFolders(dataRoot, 0o710);
+  await makeFolders(execRoot, 0o710);
   const lock = await lockDataRoot(dataRoot);
   undo.add('release the data root', () => lock.release());
   if (config.pidfile !== '') {

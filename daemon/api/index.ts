@@ -1,7 +1,8 @@
 /** The whole API: its plugins, and the listeners on which they answer. */
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DrydockError } from '#common/errors';
+import { makeFolders } from '#common/make-folders';
 import { choosePassed, takePassedSockets } from '../activation.ts';
 import { parseHost } from '../config.ts';
 import type { DaemonConfig } from '../config-options.ts';
@@ -60,7 +61,7 @@ export async function serveApi(
   };
   try {
     for (const address of addresses) {
-      if (address.kind === 'unix') await mkdir(dirname(address.path), { recursive: true, mode: 0o755 });
+      if (address.kind === 'unix') await makeFolders(dirname(address.path), 0o755);
       if (address.kind === 'tcp' && !config.tls)
         context.log.warn(
           { address: `${address.host}:${address.port}` },

@@ -63,8 +63,12 @@ describe('drydock context', () => {
     expect(drydock('ls').stdout).toBe('  one  tcp://127.0.0.1:2375\n');
     for (const name of ['default', '../x', 'a'])
       expect(drydock('create', name).stderr).toContain("cannot be a context's name");
-    expect(drydock('create', 'two', '--host', 'nonsense').stderr).toContain('invalid bind address');
-    expect(drydock('create', 'two', '--host', 'fd://').stderr).toContain('unix:// or tcp://');
+    expect(drydock('create', 'two', '--host', 'nonsense').stderr).toContain(
+      'nonsense is nothing that docker can call',
+    );
+    expect(drydock('create', 'two', '--host', 'fd://').stderr).toContain('write unix:///path/to/socket');
+    expect(drydock('create', 'two', '--host', 'ssh://ada@host/run/drydock/docker.sock').status).toBe(0);
+    expect(drydock('rm', 'two').status).toBe(0);
     expect(existsSync(join(folder, 'config.json'))).toBe(false);
   });
 

@@ -83,15 +83,25 @@ async function currentName(): Promise<string | undefined> {
   return (await readJson<{ currentContext?: string }>(settingsPath()))?.currentContext;
 }
 
+/** What docker can call: a socket, or a command behind ssh. @throws ERR_CONTEXT_HOST */
+function requireCallable(host: string): void {
+  if (/^ssh:\/\/\S+$/.test(host)) return;
+  try {
+    if (parseHost(host).kind !== 'fd') return;
+  } catch {
+    // What a daemon cannot listen on either.
+  }
+  throw new DrydockError(
+    'ERR_CONTEXT_HOST',
+    `${host} is nothing that docker can call: write unix:///path/to/socket, tcp://address:port, or ssh://user@host/path/to/socket.`,
+  );
+}
+
 async function create(
   name: string,
   flags: { host: string; description: string; force?: true; format: Format },
 ): Promise<void> {
-  if (parseHost(flags.host).kind === 'fd')
-    throw new DrydockError(
-      'ERR_CONTEXT_HOST',
-      `${flags.host} is nothing that docker can call: give the unix:// or tcp:// address of the socket.`,
-    );
+  requireCallable(flags.host);
   const path = join(folderOf(name), 'meta.json');
   if (flags.force !== true && (await readJson<Meta>(path)))
     throw new DrydockError(

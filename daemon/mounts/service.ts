@@ -12,6 +12,7 @@ import { join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
+import { makeFolders } from '#common/make-folders';
 import { type BridgeMount, type BridgeMountOptions, checkExported } from '#fsbridge';
 import type { ContainerRecord, MountPoint } from '../container/types.ts';
 import type { ImageStore, RootStore } from '../image/store.ts';
@@ -336,7 +337,7 @@ export class MountService {
     await this.#requireShared(point.Source);
     if (point.spec && !point.spec.BindOptions?.CreateMountpoint) await requireSource(point);
     else if ((await stat(point.Source).catch(() => undefined)) === undefined)
-      await mkdir(point.Source, { recursive: true }).catch((error) => {
+      await makeFolders(point.Source).catch((error) => {
         throw new DrydockError(
           'ERR_MOUNT',
           `error while creating mount source path '${point.Source}': mkdir ${point.Source}: ${errorMessage(error)}`,

@@ -74,6 +74,7 @@ CMD ["cat", "/file"]
     expect([code, stderr]).toEqual([0, expect.stringContaining('from the context for you')]);
     expect(stderr).toMatch(/640 16\n.*644 3000000\n.*\/etc\/passwd\n.*204\n/);
     expect(stderr).toContain('[internal] load build context');
+    expect(stderr).toMatch(/transferring context: 3(\.\d+)?MB .*done/);
     expect(stderr).toContain('[warning] # check=error=true: the Dockerfile is not linted here');
     expect(stderr).toMatch(/\[one 3\/3\] RUN test/);
     expect(stderr).toContain(`naming to ${tag}`);

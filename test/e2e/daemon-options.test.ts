@@ -265,6 +265,13 @@ describeE2e('the options of the daemon', () => {
     expect(rival.log).toMatch(/specified both as a flag and in the configuration file: labels/);
   });
 
+  it('folders that the system refuses are told with the reason and a remedy', async () => {
+    const rival = TestDaemon.spawnProcess({ ...address, dataRoot: '/proc/nowhere/data' });
+    expect(await rival.exited).toBe(1);
+    expect(rival.log).toContain("drydock: the daemon's data (--data-root /proc/nowhere/data, ");
+    expect(rival.log).toMatch(/: no folder can be made there\. Use another place\. \(ERR_START\)$/m);
+  });
+
   it('--validate checks and starts nothing', async () => {
     writeConfig({});
     const good = TestDaemon.spawnProcess(address, ['--validate', '--config-file', config]);

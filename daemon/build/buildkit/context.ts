@@ -13,7 +13,7 @@ import { fetchGit, parseGitUrl } from '../git.ts';
 import { ignorePatterns } from '../ignore.ts';
 import { type BuildSource, type Builds, readDockerfile } from '../service.ts';
 import { cleanPath } from '../sources.ts';
-import { type FolderRequest, fetchFolder } from './filesync.ts';
+import { type FolderRequest, fetchFolder, type Received } from './filesync.ts';
 import { pullUpload, sessionStepClient } from './session-client.ts';
 import type { Session } from './sessions.ts';
 import type { Trace } from './trace.ts';
@@ -54,9 +54,10 @@ export async function fetchClientFolder(
   parts: SourceParts,
   as: string,
   folder: FolderRequest,
+  received: Received = () => {},
 ): Promise<string> {
   const archivePath = join(parts.scratchPath, `${as}.tar`);
-  await fetchFolder(parts.session, folder, archivePath, parts.signal);
+  await fetchFolder(parts.session, folder, archivePath, parts.signal, received);
   return parts.builds.unpack(archivePath, join(parts.scratchPath, as), parts.signal);
 }
 
@@ -89,9 +90,11 @@ export async function fetchSource(parts: SourceParts, names: SourceNames): Promi
     const folder = await fetchClientFolder(parts, 'ignore', wanted);
     return (await textOf(folder, '.dockerignore')) ?? '';
   });
-  const contextPath = await parts.trace.run('[internal] load build context', () =>
-    fetchClientFolder(parts, 'context', { name: names.contextName, excludes: ignorePatterns(ignore) }),
-  );
+  const contextPath = await parts.trace.run('[internal] load build context', (step) => {
+    const wanted = { name: names.contextName, excludes: ignorePatterns(ignore) };
+    const transfer = step.transfer('context');
+    return fetchClientFolder(parts, 'context', wanted, transfer.received).finally(transfer.end);
+  });
   return checkSyntax({ contextPath, dockerfile: definition.text }, parts.trace);
 }
 

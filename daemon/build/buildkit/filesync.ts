@@ -203,27 +203,36 @@ function metadataOf({ name, excludes, followPaths }: FolderRequest): Record<stri
   return metadata;
 }
 
+/** Told how many bytes of files have come. */
+export type Received = (bytes: number) => void;
+
 /** Fetches a folder into an archive at `spoolPath`. @throws ERR_SESSION */
 export async function fetchFolder(
   { client, methods }: Session,
   request: FolderRequest,
   spoolPath: string,
   signal: AbortSignal,
+  received: Received,
 ): Promise<void> {
   if (!methods.has(PATH.toLowerCase()))
     throw new DrydockError('ERR_SESSION', 'the client offers no files: build from a local folder');
   const spool = await open(spoolPath, 'wx', 0o600);
   const call = client.call(PATH, metadataOf(request), signal);
   try {
-    await receive(call, spool);
+    await receive(call, spool, received);
   } finally {
     call.cancel();
     await spool.close();
   }
 }
 
-async function receive(call: ReturnType<Session['client']['call']>, spool: FileHandle): Promise<void> {
+async function receive(
+  call: ReturnType<Session['client']['call']>,
+  spool: FileHandle,
+  received: Received,
+): Promise<void> {
   const layout = new ArchiveLayout();
+  let bytesOfFiles = 0;
   let toAsk: number[] = [];
   let open = 0;
   const ask = async (): Promise<void> => {
@@ -249,6 +258,8 @@ async function receive(call: ReturnType<Session['client']['call']>, spool: FileH
     } else if (packet.type === PACKET.data && packet.data.length > 0) {
       const { offset, length } = layout.data(packet.ID, packet.data.length);
       await spool.write(packet.data, 0, length, offset);
+      bytesOfFiles += length;
+      received(bytesOfFiles);
     } else if (packet.type === PACKET.data) {
       layout.complete(packet.ID);
       open--;

@@ -9,9 +9,14 @@ export interface Step {
   log(text: string): void;
   /** Something inside the step, such as a layer that is pulled; a line of docker's own progress. */
   status(line: Progress): void;
+  /** Bytes that come from the client, of which nobody knows how many there will be. */
+  transfer(what: string): { received(bytes: number): void; end(): void };
   /** @param error why it failed */
   end(outcome?: { cached?: boolean; error?: string }): void;
 }
+
+/** Between two reports of bytes that come: a terminal shows no more, and a build must not wait for it. */
+const TRANSFER_MS = 100;
 
 /** Writes the trace of one build. */
 export class Trace {
@@ -52,6 +57,27 @@ export class Trace {
             },
           ],
         });
+      },
+      transfer: (what) => {
+        const ID = `transferring ${what}:`;
+        const begun = this.#now();
+        let current = 0;
+        let toldMs = Number.NEGATIVE_INFINITY;
+        const tell = (more: { completed?: Timestamp }): void => {
+          const timestamp = this.#now();
+          toldMs = this.#clock.now();
+          const bytes = { current, total: 0 };
+          this.#send({
+            statuses: [{ ID, vertex: digest, name: ID, ...bytes, timestamp, started: begun, ...more }],
+          });
+        };
+        return {
+          received: (bytes) => {
+            current = bytes;
+            if (this.#clock.now() - toldMs >= TRANSFER_MS) tell({});
+          },
+          end: () => tell({ completed: this.#now() }),
+        };
       },
       end: ({ cached = false, error = '' } = {}) =>
         this.#send({ vertexes: [{ digest, name, started, completed: this.#now(), cached, error }] }),

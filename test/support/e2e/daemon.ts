@@ -160,6 +160,18 @@ export class Docker {
   }
 }
 
+/** Daemons that a failed test did not end: they go with its process. */
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
+/** Ends a child with this process, whatever becomes of the test. */
+export function endWithTests(child: ChildProcess): void {
+  running.add(child);
+  child.once('exit', () => running.delete(child));
+}
+
 /** A running daemon. */
 export class TestDaemon extends Docker {
   readonly process: ChildProcess;
@@ -236,6 +248,7 @@ export class TestDaemon extends Docker {
       ],
       { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } },
     );
+    endWithTests(child);
     return new TestDaemon(address, child);
   }
 

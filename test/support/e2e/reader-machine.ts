@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { type Finished, finish, until } from './daemon.ts';
+import { endWithTests, type Finished, finish, until } from './daemon.ts';
 
 const TREE = fileURLToPath(new URL('../../..', import.meta.url)).replace(/\/$/, '');
 const PLACES = ['/run', '/var/lib', '/etc/systemd/system', '/mnt', '/root', '/tmp'];
@@ -17,6 +17,9 @@ const STAND_INS: Readonly<Record<string, string>> = {
   systemctl: 'echo "LoadState=loaded ActiveState=inactive"',
   journalctl: 'echo "a line of the log"',
 };
+
+/** A first daemon makes its image before it is ready. */
+const READY_MS_MAX = 180_000;
 
 /** Makes the folders. Bind mounts come first: what they show may lie in a place that is covered. */
 const SET_UP = `set -e
@@ -54,6 +57,7 @@ export class ReaderMachine {
     const keeper = spawn('unshare', [...namespaces, 'bash', '-c', SET_UP], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    endWithTests(keeper);
     let said = '';
     for (const stream of [keeper.stdout!, keeper.stderr!]) stream.on('data', (chunk) => (said += chunk));
     await until(() => {
@@ -93,7 +97,7 @@ export class ReaderMachine {
         return ready.test(said);
       },
       `${command} says that it is ready; it said: ${said}`,
-      60_000,
+      READY_MS_MAX,
     );
     return {
       end: () => {
