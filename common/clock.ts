@@ -49,7 +49,7 @@ interface Armed {
 /** A clock that moves only when told to, for tests and simulations. */
 export class ManualClock implements Clock {
   #nowMs: number;
-  readonly #epochMs: number;
+  #epochMs: number;
   #order = 0;
   readonly #armed = new Set<Armed>();
 
@@ -77,6 +77,11 @@ export class ManualClock implements Clock {
     let next = Number.POSITIVE_INFINITY;
     for (const armed of this.#armed) next = Math.min(next, armed.atMs);
     return next;
+  }
+
+  /** Sets the wall clock forward or back, as an administrator or NTP does: no time passes. */
+  setWall(wallMs: number): void {
+    this.#epochMs = wallMs - this.#nowMs;
   }
 
   /** Moves time forward by `ms`, firing every timer that falls due, in order of time and then of arming. */

@@ -2,10 +2,14 @@
 
 /** Largest JSON request body; above it the answer is 413. */
 export const JSON_BODY_BYTES_MAX: number = 8 * 1024 * 1024;
+/** Bytes of JSON bodies that are being received at once, of all clients; above it the answer is 503. */
+export const BODIES_BYTES_MAX: number = 64 * 1024 * 1024;
 /** Largest message that a WebSocket's client may send; above it the connection is closed with 1009. */
 export const WEBSOCKET_MESSAGE_BYTES_MAX: number = 1024 * 1024;
 /** Events kept for `docker events --since`, as in dockerd. */
 export const EVENTS_KEPT_MAX = 256;
+/** Events that wait for a client that does not read them; above it its connection is closed. */
+export const EVENTS_WAITING_MAX = 4096;
 /** A log line is cut into parts of this many bytes, as dockerd's copier does. */
 export const LOG_LINE_BYTES_MAX: number = 16 * 1024;
 /** Log bytes waiting for the disk before a container's output is paused. */

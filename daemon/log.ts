@@ -2,6 +2,7 @@
 import { inspect } from 'node:util';
 import { errorMessage } from '#common/errors';
 import type { Log } from '#common/log';
+import { plainText } from '#common/plain-text';
 
 /** Levels of --log-level, from the most to the least talkative. */
 export const LOG_LEVELS: readonly string[] = ['debug', 'info', 'warn', 'error', 'fatal'];
@@ -55,7 +56,7 @@ function describe(fields: Record<string, unknown>): string {
 }
 
 function valueText(value: unknown): string {
-  if (value instanceof Error) return JSON.stringify(value.stack ?? errorMessage(value));
-  if (typeof value === 'string') return /^[\w./:@-]+$/.test(value) ? value : JSON.stringify(value);
-  return inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 3 });
+  if (value instanceof Error) return plainText(JSON.stringify(value.stack ?? errorMessage(value)));
+  if (typeof value === 'string') return /^[\w./:@-]+$/.test(value) ? value : plainText(JSON.stringify(value));
+  return plainText(inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 3 }));
 }

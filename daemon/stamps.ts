@@ -8,7 +8,10 @@ import type { Clock } from '#common/clock';
 /** Apart by this much: a double, which JSON has, can't tell nanoseconds since the epoch apart by less than 256. */
 const STEP_NANO = 1000n;
 
-/** Strictly growing times. */
+/** A wall clock that is behind by more was set back: what happens from then on happens then. */
+const SET_BACK_NANO = 1_000_000_000n;
+
+/** Strictly growing times, unless the wall clock is set back. */
 export class Stamps {
   readonly #clock: Clock;
   #last = 0n;
@@ -17,10 +20,11 @@ export class Stamps {
     this.#clock = clock;
   }
 
-  /** Nanoseconds since the epoch, never twice the same. */
+  /** Nanoseconds since the epoch, never twice the same while the clock goes forward. */
   nano(): bigint {
     const now = BigInt(Math.floor(this.#clock.wallMs())) * 1_000_000n;
-    this.#last = now > this.#last ? now : this.#last + STEP_NANO;
+    const isSetBack = this.#last - now > SET_BACK_NANO;
+    this.#last = now > this.#last || isSetBack ? now : this.#last + STEP_NANO;
     return this.#last;
   }
 

@@ -16,6 +16,7 @@ import { StringDecoder } from 'node:string_decoder';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { createWebSocketStream, WebSocketServer } from 'ws';
 import { JSON_BODY_BYTES_MAX, WEBSOCKET_MESSAGE_BYTES_MAX } from '../limits.ts';
+import { HeldBody } from './bodies.ts';
 import { badParameter } from './errors.ts';
 
 /** A connection that is no longer HTTP. */
@@ -77,15 +78,19 @@ async function takeBody(request: IncomingMessage, socket: Duplex, head: Buffer):
     throw new Error('a request that upgrades its connection must give its body a Content-Length');
   const length = Number(request.headers['content-length'] ?? 0);
   if (!(length >= 0 && length <= JSON_BODY_BYTES_MAX)) throw new Error('the request body is too large');
-  const parts = [head];
-  let have = head.length;
-  while (have < length) {
-    const chunk = await nextChunk(socket);
-    if (chunk === undefined) throw new Error('unexpected EOF in the request body');
-    parts.push(chunk);
-    have += chunk.length;
+  const held = new HeldBody();
+  try {
+    held.add(head);
+    while (held.length < length) {
+      const chunk = await nextChunk(socket);
+      if (chunk === undefined) throw new Error('unexpected EOF in the request body');
+      held.add(chunk);
+    }
+  } catch (error) {
+    held.take();
+    throw error;
   }
-  const all = Buffer.concat(parts);
+  const all = held.take();
   if (all.length > length) socket.unshift(all.subarray(length));
   return all.subarray(0, length);
 }

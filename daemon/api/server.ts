@@ -7,10 +7,11 @@
  */
 
 import type { IncomingMessage } from 'node:http';
+import type { Readable } from 'node:stream';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { hostOs } from '../image/index.ts';
-import { JSON_BODY_BYTES_MAX } from '../limits.ts';
+import { readText } from './bodies.ts';
 import { refusePages } from './browsers.ts';
 import { callerOf } from './callers.ts';
 import type { ApiContext } from './context.ts';
@@ -42,7 +43,6 @@ function refusedVersion(asked: string, minorMin: number): string | undefined {
 /** Makes the application. The caller gives it listeners. */
 export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): FastifyInstance {
   const app = fastify({
-    bodyLimit: JSON_BODY_BYTES_MAX,
     return503OnClosing: false,
     // Bodies are checked, never bent into shape.
     ajv: {
@@ -107,6 +107,8 @@ export function createApi(context: ApiContext, plugins: readonly ApiPlugin[]): F
       'request failed',
     );
     if (status === 304) return reply.code(304).send();
+    // The rest of a body that is not read has no end that the next request could begin after.
+    if (!request.raw.complete) void reply.header('connection', 'close');
     return reply.code(status).send({ message });
   });
   for (const plugin of plugins) plugin(app, context);
@@ -139,11 +141,14 @@ function whyNotJson(text: string): string {
 function readBodies(app: FastifyInstance): void {
   const parseJson = app.getDefaultJsonParser('error', 'error');
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
-    if (body === '') return done(null, undefined);
-    void parseJson(request, body as string, (error, value) => {
-      if (error) done(new DrydockError('ERR_BAD_JSON', `invalid JSON: ${whyNotJson(body as string)}`));
-      else done(null, value);
+  app.addContentTypeParser('application/json', async (request: FastifyRequest, payload: Readable) => {
+    const body = await readText(request.raw, payload);
+    if (body === '') return undefined;
+    return new Promise((resolve, reject) => {
+      void parseJson(request, body, (error, value) => {
+        if (error) reject(new DrydockError('ERR_BAD_JSON', `invalid JSON: ${whyNotJson(body)}`));
+        else resolve(value);
+      });
     });
   });
   app.addContentTypeParser('*', (request, payload, done) => {

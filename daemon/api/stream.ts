@@ -59,6 +59,11 @@ export class JsonLines {
     this.#response.end(`${JSON.stringify({ errorDetail, error: message })}\r\n`);
   }
 
+  /** Hangs up on a client that does not read. */
+  abandon(): void {
+    this.#response.destroy();
+  }
+
   end(): void {
     this.#response.end();
   }

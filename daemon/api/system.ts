@@ -4,6 +4,7 @@ import { DrydockError } from '#common/errors';
 import type { CacheUsage } from '../build/cache-usage.ts';
 import { summaryView } from '../container/inspect.ts';
 import { EVENT_FILTER_NAMES, eventPredicate } from '../events/bus.ts';
+import { EVENTS_WAITING_MAX } from '../limits.ts';
 import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
 import { NO_VIRTUAL_SIZE_MINOR } from './images.ts';
@@ -60,8 +61,17 @@ async function events(context: ApiContext, request: FastifyRequest, reply: Fasti
     since === undefined ? [] : context.events.past(since, until ?? Number.MAX_SAFE_INTEGER * 1e3, wanted);
   // Subscribed before the past is written, so that nothing falls between; order is kept since nothing awaits.
   let waiting = Promise.resolve();
+  let waitingCount = 0;
   const write = (event: object): void => {
-    waiting = waiting.then(() => lines.write(event));
+    if (++waitingCount > EVENTS_WAITING_MAX) {
+      lines.abandon();
+      return;
+    }
+    waiting = waiting
+      .then(() => lines.write(event))
+      .finally(() => {
+        waitingCount--;
+      });
   };
   const unsubscribe = context.events.subscribe((event) => {
     if (wanted(event) && (until === undefined || event.timeNano <= until)) write(event);

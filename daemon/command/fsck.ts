@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { explain } from '#common/command-help';
 import { DrydockError } from '#common/errors';
+import { plainText } from '#common/plain-text';
 import { startProgress } from '#common/progress';
 import { DEFAULTS } from '../config-options.ts';
 import { type FsckReport, fsck } from '../store/fsck.ts';
@@ -78,13 +79,13 @@ function text({ checked, damage, leftovers, strays }: FsckReport, repaired: bool
   const { blobs, blobBytes, images, layers, containers } = checked;
   return [
     ...damage.flatMap(({ path, text: what, repair }) => [
-      `${paint(31, 'damaged')}    ${path}`,
-      `             ${what}`,
+      `${paint(31, 'damaged')}    ${plainText(path)}`,
+      `             ${plainText(what)}`,
       `             ${repaired ? 'done' : 'repair'}: ${repair}`,
     ]),
     ...leftovers.flatMap(({ path, text: what }) => [
-      `${paint(33, 'left over')}  ${path}`,
-      `             ${what}`,
+      `${paint(33, 'left over')}  ${plainText(path)}`,
+      `             ${plainText(what)}`,
     ]),
     ...strays.flatMap(({ path, text: what }) => [
       `${paint(33, 'not ours')}   ${path}`,

@@ -43,6 +43,15 @@ web           tcp    1.2.3.4:443  established  200 B/s  100 B    9.1 kB  1.3 ms 
   );
 });
 
+it('names that guests gave themselves are shown, and not obeyed', () => {
+  const networks = [
+    { name: '', names: { '172.17.0.2': 'a\u001b[2J' }, flows: [flow(1, 0, { target: '\u009b1m' })] },
+  ];
+  const text = topText(topRows(networks, undefined, 0).rows, { columns: 200, lines: 20 });
+  for (const obeyed of ['\u001b[2J', '\u009b']) expect(text).not.toContain(obeyed);
+  expect(text).toContain('a\\x1b[2J');
+});
+
 it('the table fits the terminal', () => {
   const { rows } = topRows(
     [{ name: 'bridge', names: {}, flows: Array.from({ length: 50 }, (_, id) => flow(id, id)) }],

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { explain } from '#common/command-help';
 import { DrydockError } from '#common/errors';
+import { plainText } from '#common/plain-text';
 import { parseHost } from '../config.ts';
 import { DEFAULTS } from '../config-options.ts';
 import { addressOf, bytes, duration } from '../dashboard/page/format.js';
@@ -65,20 +66,19 @@ const NUMBERS_FROM = 4;
 
 /** The table, cut to the terminal. */
 export function topText(rows: readonly TopRow[], room: { columns: number; lines: number }): string {
-  const cells = rows
-    .slice(0, Math.max(1, room.lines - 3))
-    .map((row) => [
-      row.from,
-      row.protocol,
-      row.target,
-      row.state,
-      `${bytes(row.bytesPerSecond)}/s`,
-      bytes(row.bytesFromGuest),
-      bytes(row.bytesToGuest),
-      duration(row.rttMs),
-      String(row.retransmits ?? ''),
-      duration(row.idleMs),
-    ]);
+  const cells = rows.slice(0, Math.max(1, room.lines - 3)).map((row) => [
+    // Names that guests gave themselves, or asked for.
+    plainText(row.from),
+    row.protocol,
+    plainText(row.target),
+    row.state,
+    `${bytes(row.bytesPerSecond)}/s`,
+    bytes(row.bytesFromGuest),
+    bytes(row.bytesToGuest),
+    duration(row.rttMs),
+    String(row.retransmits ?? ''),
+    duration(row.idleMs),
+  ]);
   const widths = HEADS.map((head, at) => Math.max(head.length, ...cells.map((line) => line[at]!.length)));
   const line = (words: readonly string[]): string =>
     words

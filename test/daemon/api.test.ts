@@ -1,6 +1,8 @@
 /** The HTTP surface: versions, errors, bodies, queries, lists, and that events and summaries say what clients read. */
 import { readFile } from 'node:fs/promises';
+import { type AddressInfo, connect } from 'node:net';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { EVENTS_WAITING_MAX } from '../../daemon/limits.ts';
 import { eventually, type FakeDaemon, fakeDaemon } from '../support/daemon/fakes.ts';
 
 let daemon: FakeDaemon;
@@ -392,6 +394,24 @@ describe('resources', () => {
     const times = events.map((e) => e.timeNano);
     expect([...times].sort((a, b) => a - b)).toEqual(times);
     expect(new Set(times).size).toBe(times.length);
+  });
+
+  it('a client that does not read its events is hung up on, and holds no more of them', async () => {
+    await daemon.app.listen({ host: '127.0.0.1', port: 0 });
+    const { port } = daemon.app.server.address() as AddressInfo;
+    const client = connect(port, '127.0.0.1', () => client.write('GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'));
+    client.on('error', () => {});
+    await new Promise((resolve) => client.once('data', resolve));
+    client.pause();
+    const { events } = daemon.services.context;
+    expect(events.listeners).toBe(1);
+    const fill = 'x'.repeat(1000);
+    for (let n = 0; n < 10 * EVENTS_WAITING_MAX && events.listeners > 0; n++) {
+      events.emit('container', 'fuzz', 'id', { fill });
+      if (n % 100 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(events.listeners).toBe(0);
+    client.destroy();
   });
 
   it('update changes limits of a running container and its policy; what is fixed is refused', async () => {

@@ -240,6 +240,46 @@ describe('restart policies', () => {
   });
 });
 
+describe('a wall clock that is set', () => {
+  const YEAR_MS = 365 * 86_400_000;
+  const startMs = Date.UTC(2026, 5, 1);
+
+  it.each([
+    ['forward', YEAR_MS],
+    ['back', -YEAR_MS],
+  ])('%s by a year changes no wait, and what happens then has its time', async (_, jumpMs) => {
+    daemon.clock.setWall(startMs);
+    await create('probed', { Healthcheck: { Test: ['CMD', 'true'], Interval: 1e9 } });
+    await call('POST', '/containers/probed/start');
+    const probed = daemon.runtime.last;
+    await create('loop', { HostConfig: { RestartPolicy: { Name: 'always' } } });
+    await call('POST', '/containers/loop/start');
+    processOf().exit(1);
+    const loop = daemon.services.context.containers.find('loop');
+    await eventually(() => loop.restartTimer !== undefined, 'it waits to be restarted');
+
+    daemon.clock.setWall(startMs + jumpMs);
+    daemon.clock.advance(100);
+    const { events } = daemon.services.context;
+    await eventually(
+      () => events.past(0, Number.POSITIVE_INFINITY, ({ Action }) => Action === 'start').length === 3,
+      'it is restarted after its 100 ms',
+    );
+    expect(loop.record.state.startedAt.slice(0, 4)).toBe(String(jumpMs > 0 ? 2027 : 2025));
+    daemon.clock.advance(1000);
+    await eventually(() => probed.execs.length > 0, 'the probe runs after its second');
+
+    // Clients ask with their own clock, which was set too.
+    const seconds = (startMs + jumpMs) / 1000;
+    const filters = encodeURIComponent(JSON.stringify({ event: ['start'] }));
+    const ending = daemon.app.inject(`/events?since=${seconds}&until=${seconds + 1}&filters=${filters}`);
+    await eventually(() => events.listeners > 0, 'it listens');
+    daemon.clock.advance(1);
+    const told = (await ending).body.trim().split('\r\n');
+    expect(told.map((line) => JSON.parse(line).Actor.Attributes.name)).toEqual(['loop']);
+  });
+});
+
 describe('when the daemon ends', () => {
   it('creates and starts under way end first, later ones are refused, and nothing of the host is held', async () => {
     const names = ['aa', 'bb', 'cc', 'dd'];
