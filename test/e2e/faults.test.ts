@@ -14,7 +14,10 @@ import { Netns } from '../support/netns.ts';
 /** Room for the host's image, and a little more. */
 const DISK_BYTES = 384 * 1024 * 1024;
 const DESCRIPTORS = 160;
-const IDLE_CLIENTS = 10_000;
+const [, descriptorsMax] =
+  /^Max open files +\S+ +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? [];
+/** As many as a machine of everyday gives descriptors for. */
+const IDLE_CLIENTS = Math.min(10_000, Number(descriptorsMax ?? 2000) - 1000);
 const HIJACKERS = 200;
 const SENDERS = 100;
 /** Of JavaScript's objects; what is beside them comes on top. */
