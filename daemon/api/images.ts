@@ -174,12 +174,12 @@ export async function withProgress(
 }
 
 /** Where `docker import` reads from: the body, or a URL. */
-async function importSource(request: FastifyRequest, source: string): Promise<Readable> {
+async function importSource(request: FastifyRequest, source: string, signal: AbortSignal): Promise<Readable> {
   if (source === '-') return bodyStream(request);
   const url = URL.canParse(source) ? new URL(source) : undefined;
   if (url?.protocol !== 'http:' && url?.protocol !== 'https:')
     throw badParameter(`invalid source ${JSON.stringify(source)}: give -, or an http or https URL`);
-  const answer = await fetch(url);
+  const answer = await fetch(url, { signal });
   if (!answer.ok || !answer.body)
     throw new DrydockError('ERR_DOWNLOAD', `got status ${answer.status} while downloading ${source}`);
   return ReadableStream.fromWeb(answer.body as import('node:stream/web').ReadableStream);
@@ -189,7 +189,8 @@ async function importImage(request: FastifyRequest, reply: FastifyReply, context
   const repository = text(request, 'repo');
   const tag = text(request, 'tag');
   const platform = text(request, 'platform');
-  const archive = await importSource(request, text(request, 'fromSrc'));
+  const signal = goneSignal(request);
+  const archive = await importSource(request, text(request, 'fromSrc'), signal);
   await withProgress(request, reply, async (progress) => {
     await context.images.importRoot(
       archive,
@@ -198,6 +199,7 @@ async function importImage(request: FastifyRequest, reply: FastifyReply, context
         ...(platform !== '' && { platform }),
         message: text(request, 'message') || `Imported from ${text(request, 'fromSrc')}`,
         changes: texts(request, 'changes').filter((line) => line !== ''),
+        signal,
       },
       progress,
     );

@@ -117,7 +117,7 @@ export class Images implements ImageStore {
 
   async importRoot(
     archive: Readable,
-    options: { reference?: string; message?: string; changes: string[]; platform?: string },
+    options: Parameters<ImageStore['importRoot']>[1],
     progress: (line: Progress) => void,
   ): Promise<Image> {
     const name = options.reference === undefined ? undefined : parseTagged(options.reference);
@@ -127,6 +127,7 @@ export class Images implements ImageStore {
     const config = applyChangeLines({}, options.changes);
     return this.library.lease(async (lease) => {
       const layer = await this.library.addLayer(archive, lease);
+      options.signal?.throwIfAborted();
       const created = this.library.now();
       const comment = options.message ?? '';
       const file: ConfigFile = {

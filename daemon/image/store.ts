@@ -135,7 +135,14 @@ export interface ImageStore {
   /** `docker import`: a root file system as one layer. */
   importRoot(
     archive: Readable,
-    options: { reference?: string; message?: string; changes: string[]; platform?: string },
+    options: {
+      reference?: string;
+      message?: string;
+      changes: string[];
+      platform?: string;
+      /** Ends it: then there is no image. */
+      signal?: AbortSignal;
+    },
     progress: (line: Progress) => void,
   ): Promise<Image>;
   /** `docker save`. */

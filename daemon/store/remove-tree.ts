@@ -4,28 +4,30 @@ import { errorCode } from '#common/errors';
 
 /** Files that are removed at a time: as many as Node has threads to wait for the disk. */
 const AT_ONCE = 4;
-const SLASH: Buffer = Buffer.from('/');
 
 /**
  * As `rm -rf`, for a folder. `fs.rm` asks several things of every entry, one after the other; of a container that has
  * written little, that is most of what its removal takes.
  */
 export async function removeTree(path: string): Promise<void> {
-  await remove(Buffer.from(path));
+  await remove(Buffer.from(path).toString('latin1'));
 }
 
-async function remove(folder: Buffer): Promise<void> {
-  // Names need not be UTF-8.
-  const entries = await readdir(folder, { withFileTypes: true, encoding: 'buffer' }).catch(ignoreMissing);
+/** @param folder a byte string, since names need not be UTF-8; buffers of 100,000 of them would take 100 MB */
+async function remove(folder: string): Promise<void> {
+  const path = Buffer.from(folder, 'latin1');
+  const options = { withFileTypes: true, encoding: 'latin1' } as const;
+  const entries = await readdir(path, options).catch(ignoreMissing);
   if (!entries) return;
-  const paths = entries.map((entry) => Buffer.concat([folder, SLASH, entry.name]));
-  const files = paths.filter((_, index) => !entries[index]!.isDirectory()).values();
+  const files = entries.values();
   const work = async (): Promise<void> => {
-    for (const path of files) await unlink(path).catch(ignoreMissing);
+    for (const entry of files)
+      if (!entry.isDirectory())
+        await unlink(Buffer.from(`${folder}/${entry.name}`, 'latin1')).catch(ignoreMissing);
   };
   await Promise.all(Array.from({ length: AT_ONCE }, work));
-  for (const [index, path] of paths.entries()) if (entries[index]!.isDirectory()) await remove(path);
-  await rmdir(folder).catch(ignoreMissing);
+  for (const entry of entries) if (entry.isDirectory()) await remove(`${folder}/${entry.name}`);
+  await rmdir(path).catch(ignoreMissing);
 }
 
 function ignoreMissing(error: unknown): undefined {

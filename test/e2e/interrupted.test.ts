@@ -94,6 +94,21 @@ describeE2e('a client that is killed', () => {
     await settles();
   });
 
+  it('while it has something imported ends the download', async () => {
+    let isOpen = false;
+    const from = await serve((_request, response) => {
+      isOpen = true;
+      response.once('close', () => (isOpen = false));
+      response.write(tarOf([file('f', Buffer.alloc(1 << 20))]).subarray(0, 1 << 20));
+    });
+    const cli = daemon.spawn(['import', `http://${from}/root.tar`, 'imported']);
+    await until(() => isOpen && entries('image/content/ingest').length > 0, 'it is being downloaded');
+    cli.kill('SIGKILL');
+    await until(() => !isOpen, 'the download has ended');
+    await settles();
+    expect(await daemon.ok(['images', '-q', 'imported'])).toBe('');
+  });
+
   it('while it pushes stops the upload', async () => {
     let isOpen = false;
     const registry = await serve((request, response) => {
