@@ -1,5 +1,6 @@
 /** The daemon's options: the one table that flags, daemon.json and help are made from. */
 import { join } from 'node:path';
+import type { GcRule } from './build/garbage-rules.ts';
 import type { AddressPool, RuntimeProgram, Ulimit, ValueKind } from './config-values.ts';
 import { SHUTDOWN_TIMEOUT_S } from './limits.ts';
 import { LOG_LEVELS } from './log.ts';
@@ -76,6 +77,8 @@ export interface DaemonConfig {
   tlsCaCert: string;
   tlsCert: string;
   tlsKey: string;
+  /** How the build cache is kept small. */
+  gcRules: GcRule[];
   /** dockerd's features by name, as far as they were set. */
   features: Record<string, boolean>;
   /** The oldest version of the API that is answered; empty for the oldest there is. */
@@ -156,6 +159,7 @@ export const DEFAULTS: DaemonConfig = {
   tlsCaCert: '',
   tlsCert: '',
   tlsKey: '',
+  gcRules: [],
   features: {},
   minApiVersion: '',
 };
@@ -527,5 +531,6 @@ export const OPTIONS: readonly DaemonOption[] = [
     'buildkit: what /_ping recommends to clients; repeatable',
     RELOAD,
   ),
+  option('', 'builder', 'gcRules', 'garbage-rules', ''),
   option('', 'min-api-version', 'minApiVersion', 'text', ''),
 ];

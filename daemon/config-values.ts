@@ -1,6 +1,7 @@
 /** How an option's value is written: in daemon.json and on the command line. Pure. */
 import { isIP, isIPv4 } from 'node:net';
 import { DrydockError } from '#common/errors';
+import { gcRules } from './build/garbage-rules.ts';
 import { goBool, goSize } from './go-text.ts';
 
 /** An OCI runtime: a path, or a name in PATH, and what comes before its subcommand. */
@@ -34,7 +35,8 @@ export type ValueKind =
   | 'programs'
   | 'ulimits'
   | 'pools'
-  | 'driver-options';
+  | 'driver-options'
+  | 'garbage-rules';
 
 interface Reader {
   /** What daemon.json must hold, for the message. */
@@ -196,6 +198,13 @@ const READERS: Readonly<Record<ValueKind, Reader>> = {
       const [name, value] = pair(option);
       const drivers = before as Record<string, Fields> | undefined;
       return added(drivers, driver, added(drivers?.[driver], name, value));
+    },
+  },
+  'garbage-rules': {
+    wanted: 'an object',
+    fromFile: gcRules,
+    fromFlag: () => {
+      throw invalid('only daemon.json can hold this');
     },
   },
 };

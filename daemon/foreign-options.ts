@@ -65,7 +65,6 @@ export const FOREIGN_OPTIONS: readonly ForeignOption[] = [
   without('experimental', 'there is nothing experimental', bare),
   without('raw-logs', 'the log has full timestamps and no colours anyway', bare),
   without('allow-nondistributable-artifacts', 'layers that may not be distributed are never pushed'),
-  without('builder', 'there is no garbage collection of a build cache', { flag: undefined }),
   without('cdi-spec-dir', 'there are no CDI devices', { key: 'cdi-spec-dirs' }),
   without('network-diagnostic-port', NO_SWARM, { flag: undefined }),
 ];

@@ -8,12 +8,12 @@ import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
 import type { BridgeMount, BridgeMountOptions } from '#fsbridge';
 import type { ApiContext } from './api/context.ts';
-import { durationNs } from './api/query.ts';
 import { API_MINOR_MIN } from './api/versions.ts';
 import { ArchiveThreads } from './archive/threads.ts';
 import { SessionBuilds } from './build/buildkit/build.ts';
 import { controlServer } from './build/buildkit/control.ts';
 import { Solver } from './build/buildkit/solver.ts';
+import { CacheCollector } from './build/collector.ts';
 import { containerRunner, type StepRunner } from './build/runner.ts';
 import type { Builds } from './build/service.ts';
 import type { DaemonConfig } from './config-options.ts';
@@ -233,6 +233,10 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
   const { sessions } = sessionBuilds;
   const imageUsers: ImageUsers = (imageId) => containers.imageUsers(imageId);
   const runnerFor = (hostConfig: HostConfig): StepRunner => containerRunner(containers, roots, hostConfig);
+  const collector = new CacheCollector({
+    ...{ cache: parts.builds.cache, rules: config.gcRules, users: imageUsers, clock, log },
+  });
+  parts.builds.onIdle = () => void collector.collect();
   const solver = new Solver({ builds: parts.builds, sessions, clock, runnerFor });
   const context: ApiContext = {
     version,
@@ -245,7 +249,6 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
     buildKit: controlServer({
       ...{ solver, builds: parts.builds, sessions, users: imageUsers, version, id },
       nowMs: () => clock.wallMs(),
-      durationNs,
     }),
     archiveThreads: new ArchiveThreads(clock),
     containers,

@@ -3,7 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { errorCode, errorMessage } from '#common/errors';
 import { openRemote } from '../build/buildkit/context.ts';
 import { checkOutput, type OutputRequest } from '../build/buildkit/export.ts';
-import { CACHE_FILTERS, cacheFilter } from '../build/cache-usage.ts';
+import { CACHE_FILTERS, cacheFilter } from '../build/cache-filters.ts';
 import { fetchGit, parseGitUrl } from '../build/git.ts';
 import { NO_WISHES } from '../build/options.ts';
 import { containerRunner } from '../build/runner.ts';
@@ -16,7 +16,7 @@ import type { ApiContext } from './context.ts';
 import { badParameter } from './errors.ts';
 import { switchProtocol } from './hijack.ts';
 import { bodyStream, withProgress } from './images.ts';
-import { durationNs, filters, flag, integer, optionalJsonBody, text, texts } from './query.ts';
+import { filters, flag, integer, optionalJsonBody, text, texts } from './query.ts';
 import type { ApiPlugin } from './server.ts';
 
 /** Docker Hub's name in clients' files. */
@@ -192,7 +192,7 @@ function buildOptions(request: FastifyRequest): BuildRequest['options'] {
 /** POST /build/prune */
 async function prune(request: FastifyRequest, { builds, clock, imageUsers }: ApiContext): Promise<object> {
   const nowMs = clock.wallMs();
-  const matches = cacheFilter(filters(request, CACHE_FILTERS), nowMs, (value) => durationNs(value) / 1e6);
+  const matches = cacheFilter(filters(request, CACHE_FILTERS), nowMs);
   for (const name of ['max-used-space', 'min-free-space'])
     if (integer(request, name, 0) !== 0)
       throw badParameter(`${name} is not supported: use reserved-space, or keep-storage of older clients`);

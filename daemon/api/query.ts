@@ -4,6 +4,7 @@
  */
 import type { FastifyRequest } from 'fastify';
 import { DrydockError } from '#common/errors';
+import { goDurationNs } from '../go-text.ts';
 import { badParameter } from './errors.ts';
 
 /** A query as fastify gives it. A name that occurs twice is an array. */
@@ -88,8 +89,8 @@ export function timestampNano(value: string, wallMs: number): bigint {
   const seconds = /^(-?\d{1,12})(?:\.(\d{1,9})\d*)?$/.exec(value);
   if (seconds) return BigInt(seconds[1]!) * 1_000_000_000n + BigInt((seconds[2] ?? '').padEnd(9, '0'));
   const nowNano = BigInt(Math.floor(wallMs)) * 1_000_000n;
-  if (/^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+$/.test(value))
-    return nowNano - BigInt(Math.round(durationNs(value)));
+  const agoNs = goDurationNs(value);
+  if (agoNs !== undefined) return nowNano - BigInt(Math.round(agoNs));
   const stamp =
     /^(\d{4}-\d\d-\d\d)(?:T(\d\d(?::\d\d(?::\d\d)?)?)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)?)?$/.exec(value);
   if (stamp) {
@@ -98,16 +99,6 @@ export function timestampNano(value: string, wallMs: number): bigint {
     if (!Number.isNaN(ms)) return BigInt(ms) * 1_000_000n + BigInt((stamp[3] ?? '').padEnd(9, '0'));
   }
   throw badParameter(`invalid value for "since" or "until": ${JSON.stringify(value)} is not a time`);
-}
-
-const UNIT_NS: Record<string, number> = { ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9, h: 3600e9 };
-
-/** A Go duration such as `1h30m` in nanoseconds. */
-export function durationNs(value: string): number {
-  let total = 0;
-  for (const [, number, unit] of value.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)/g))
-    total += Number(number) * UNIT_NS[unit!]!;
-  return total;
 }
 
 /** The JSON object of the body. @throws ERR_BAD_JSON with dockerd's texts when there is none */

@@ -2,6 +2,7 @@
  * What builds have left to be used again: images of steps that have no name, and the folders of RUN --mount=type=cache.
  * As `docker system df`, `docker builder prune` and `docker buildx du` list them; their names of fields are BuildKit's.
  */
+
 import { hexOf } from '../image/content.ts';
 import type { Images } from '../image/images.ts';
 import type { ImageRecord } from '../image/records.ts';
@@ -138,46 +139,3 @@ export class BuildCache {
     return true;
   }
 }
-
-/** What may be asked for in a filter of the cache. */
-export const CACHE_FILTERS: ReadonlySet<string> = new Set([
-  'id',
-  'parent',
-  'type',
-  'description',
-  'inuse',
-  'mutable',
-  'immutable',
-  'shared',
-  'private',
-  'until',
-  'unused-for',
-]);
-
-/**
- * A test for parts of the cache. @param filters by name; each of them must hold, by one of its values
- * @param unusedMs how long a text of `until` or `unused-for` is
- */
-export function cacheFilter(
-  filters: ReadonlyMap<string, readonly string[]>,
-  nowMs: number,
-  unusedMs: (text: string) => number,
-): (usage: CacheUsage) => boolean {
-  const tests: Record<string, (usage: CacheUsage, value: string) => boolean> = {
-    id: (usage, value) => usage.id.startsWith(value),
-    parent: (usage, value) => usage.parents.some((parent) => parent.startsWith(value)),
-    type: (usage, value) => usage.type === value,
-    description: (usage, value) => usage.description.includes(value),
-    inuse: (usage, value) => usage.inUse === isTrue(value),
-    mutable: (usage, value) => usage.mutable === isTrue(value),
-    immutable: (usage, value) => usage.mutable !== isTrue(value),
-    shared: (usage, value) => usage.shared === isTrue(value),
-    private: (usage, value) => usage.shared !== isTrue(value),
-    until: (usage, value) => (usage.lastUsedMs ?? usage.createdMs) <= nowMs - unusedMs(value),
-  };
-  tests['unused-for'] = tests.until!;
-  return (usage) =>
-    [...filters].every(([name, values]) => values.some((value) => tests[name]!(usage, value)));
-}
-
-const isTrue = (text: string): boolean => !['false', '0', 'f'].includes(text.toLowerCase());

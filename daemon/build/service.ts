@@ -62,6 +62,9 @@ export class Builds {
   readonly cache: BuildCache;
   readonly #folders: BuildFolders;
   readonly #cacheMounts: CacheMounts;
+  /** Called whenever the last build that ran has ended. */
+  onIdle: () => void = () => {};
+  #running = 0;
 
   constructor(images: Images, roots: Roots, folders: BuildFolders, clock: Clock) {
     this.images = images;
@@ -92,7 +95,16 @@ export class Builds {
   }
 
   /** Builds an image and returns its id. @throws DrydockError ERR_BAD_DOCKERFILE, ERR_BUILD, ERR_BUILD_RUN and others */
-  build({ options, source, ...rest }: BuildRequest): Promise<string> {
+  async build(request: BuildRequest): Promise<string> {
+    this.#running++;
+    try {
+      return await this.#build(request);
+    } finally {
+      if (--this.#running === 0) this.onIdle();
+    }
+  }
+
+  #build({ options, source, ...rest }: BuildRequest): Promise<string> {
     return this.withScratch(async (scratchPath) => {
       const { contextPath, dockerfile } = await source(scratchPath);
       const parts = {

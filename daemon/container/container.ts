@@ -1,5 +1,5 @@
 /** One container in the daemon's memory: its record and everything that lives only while the daemon does. */
-import type { Timer } from '#common/clock';
+import type { Clock, Timer } from '#common/clock';
 import type { Jail, JailProcess } from '../runtime/runtime.ts';
 import type { HealthMonitor } from './health.ts';
 import { ProcessIo } from './io.ts';
@@ -75,6 +75,23 @@ export class Container {
       StatusCode: this.record.state.exitCode,
       ...(error !== '' && { Error: { Message: error } }),
     };
+  }
+
+  /** Whether the container's run has ended, all freed, within a time. */
+  async endedWithin(clock: Clock, ms: number): Promise<boolean> {
+    let timer = { cancel: (): void => {} };
+    const timeout = new Promise<boolean>((resolve) => {
+      timer = clock.arm(clock.now() + ms, () => resolve(false));
+    });
+    const ended = this.ended.then(
+      () => true,
+      () => true,
+    );
+    try {
+      return await Promise.race([ended, timeout]);
+    } finally {
+      timer.cancel();
+    }
   }
 
   /**

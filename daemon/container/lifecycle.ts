@@ -154,14 +154,15 @@ export class RestartPolicy {
 
 /** Whether a daemon that starts should start this container (moby: daemon.restore). */
 export function startsWithDaemon(policy: HostConfig['RestartPolicy'], state: ContainerState): boolean {
-  const wasUp = isAlive(state.status) || state.status === 'restarting';
-  switch (policy?.Name) {
+  if (state.status === 'created') return false;
+  const { Name, MaximumRetryCount: most = 0 } = policy ?? {};
+  switch (Name) {
     case 'always':
-      return state.status !== 'created';
+      return true;
     case 'unless-stopped':
-      return state.status !== 'created' && !state.stoppedByUser;
+      return !state.stoppedByUser;
     case 'on-failure':
-      return wasUp && state.exitCode !== 0;
+      return state.exitCode !== 0 && !state.stoppedByUser && (most === 0 || state.restartCount < most);
     default:
       return false;
   }

@@ -9,7 +9,6 @@ import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import type { Rng } from '#common/rng';
 import type { EventBus } from '../events/bus.ts';
-import { goBool } from '../go-text.ts';
 import type { Image, ImageStore, RootStore } from '../image/store.ts';
 import { collectMounts, inheritedMounts } from '../mounts/parse.ts';
 import type { MountService } from '../mounts/service.ts';
@@ -23,18 +22,15 @@ import { type ContainerDefaults, createRecord } from './create.ts';
 import type { DnsDefaults } from './files.ts';
 import { isAlive, permit, startsWithDaemon } from './lifecycle.ts';
 import { parseLink } from './links.ts';
-import { ContainerLog, logAttributes } from './logs.ts';
+import { newLog } from './log-options.ts';
 import { Memberships } from './memberships.ts';
 import { newId, randomName } from './names.ts';
 import { Neighbours } from './neighbours.ts';
-import { jailLimits, jailSpec, NO_PLACES } from './spec.ts';
-import { knownJail, Supervisor } from './supervisor.ts';
+import { jailLimits, jailSpec, knownJail, NO_PLACES } from './spec.ts';
+import { Supervisor } from './supervisor.ts';
 import type { ContainerRecord, CreateRequest, HostConfig, MountPoint } from './types.ts';
 import { updatedHostConfig } from './update.ts';
-import { checkHostConfig, checkName, sizeBytes } from './validate.ts';
-
-/** A file of the driver `local` when no size is asked for: 20 MiB. */
-const LOCAL_LOG_SIZE = `${20 << 20}`;
+import { checkHostConfig, checkName } from './validate.ts';
 
 /** What the service works with. */
 export interface ContainerDeps {
@@ -166,32 +162,8 @@ export class ContainerService {
   }
 
   #adopt(record: ContainerRecord): Container {
-    return new Container(record, this.#newLog(record));
-  }
-
-  #newLog(record: ContainerRecord): ContainerLog | undefined {
-    const { Type, Config = {} } = record.hostConfig.LogConfig ?? {};
-    if (Type === 'none') return undefined;
-    const local = Type === 'local';
-    const size = Config['max-size'] ?? (local ? LOCAL_LOG_SIZE : undefined);
-    return new ContainerLog(
-      this.logPath(record.id),
-      {
-        // The log drivers read their sizes as disks are sold, the buffer's as memory is (moby's daemon/logger).
-        sizeMax: size === undefined ? Number.POSITIVE_INFINITY : sizeBytes(size, 1000),
-        filesMax: Number(Config['max-file'] ?? (local ? 5 : 1)),
-        compress: goBool(Config.compress ?? String(local)) === true,
-        ...(Config.mode === 'non-blocking' && { bufferMax: sizeBytes(Config['max-buffer-size'] ?? '1m') }),
-        attributes: logAttributes(Config, {
-          id: record.id,
-          name: record.name,
-          labels: record.config.Labels ?? {},
-          env: record.config.Env ?? [],
-        }),
-      },
-      this.#deps.clock,
-      this.#deps.log,
-    );
+    const { clock, log } = this.#deps;
+    return new Container(record, newLog(record, this.logPath(record.id), clock, log));
   }
 
   /** A container that ran when the last daemon ended without order is over; --rm is done now. */

@@ -22,6 +22,7 @@ import type {
   JailLimits,
   JailMount,
   JailSpec,
+  KnownJail,
   NamespaceMode,
   ProcessSpec,
 } from '../runtime/runtime.ts';
@@ -345,5 +346,16 @@ export function execProcess(
     noNewPrivileges: parseSecurity(host.SecurityOpt ?? []).noNewPrivileges,
     rlimits: rlimits(host),
     ...(host.OomScoreAdj && { oomScoreAdj: host.OomScoreAdj }),
+  };
+}
+
+/** How a runtime knows a container that an earlier daemon has started. */
+export function knownJail({ id, state, hostConfig }: ContainerRecord): KnownJail {
+  return {
+    id,
+    pid: state.pid,
+    startTime: state.pidStartTime,
+    ...(hostConfig.CgroupParent && { cgroupParent: hostConfig.CgroupParent }),
+    ...(state.survival && { survival: state.survival }),
   };
 }

@@ -3,14 +3,13 @@
  * process; the end of a run frees in reverse, and a start that fails frees what it had acquired, so that a container
  * that does not run holds nothing of the host.
  */
-import type { Readable } from 'node:stream';
 import type { Clock } from '#common/clock';
-import { DrydockError, errorCode, errorMessage } from '#common/errors';
+import { DrydockError, errorMessage } from '#common/errors';
 import type { UserMaps } from '#common/id-map';
 import type { Log } from '#common/log';
 import type { EventBus } from '../events/bus.ts';
 import type { RootStore } from '../image/store.ts';
-import { EXEC_OUTPUT_GRACE_MS, HEALTH_OUTPUT_BYTES_MAX, KILL_WAIT_MS, STOP_TIMEOUT_S } from '../limits.ts';
+import { EXEC_OUTPUT_GRACE_MS, KILL_WAIT_MS, STOP_TIMEOUT_S } from '../limits.ts';
 import type { MountService } from '../mounts/service.ts';
 import type { NetworkService } from '../network/service.ts';
 import type { ExitStatus, Jail, JailProcess, KnownJail, Runtime } from '../runtime/runtime.ts';
@@ -22,8 +21,10 @@ import { HealthMonitor, newHealth, probeArgs } from './health.ts';
 import { isAlive, permit } from './lifecycle.ts';
 import { ipcDonor, namespacePids } from './namespaces.ts';
 import type { Neighbours } from './neighbours.ts';
+import { runProbe } from './probe.ts';
 import { signalNumber } from './signals.ts';
-import { execProcess, jailSpec, NO_PLACES, type Places } from './spec.ts';
+import { jailSpec, knownJail, NO_PLACES, type Places } from './spec.ts';
+import { startError, startExitCode } from './start-failure.ts';
 import { type ContainerRecord, ZERO_TIME } from './types.ts';
 import { checkDeviceRequests } from './validate.ts';
 
@@ -115,7 +116,7 @@ export class Supervisor {
     } catch (error) {
       await this.#release(container, undo);
       await this.#startFailed(container, error);
-      throw this.#startError(error);
+      throw startError(error);
     }
     this.event(container, 'start');
     await this.#deps.neighbours.changed(container);
@@ -259,7 +260,7 @@ export class Supervisor {
       clock: this.#deps.clock,
       stamp: () => this.#stamps.text(),
       probe: async (signal) => {
-        const result = await this.#probe(container, args, signal);
+        const result = await runProbe(container, args, signal);
         this.healthChecks.total++;
         if (result.exitCode !== 0) this.healthChecks.failed++;
         return result;
@@ -271,27 +272,6 @@ export class Supervisor {
         void this.#deps.save(container);
       },
     });
-  }
-
-  async #probe(
-    container: Container,
-    args: string[],
-    signal: AbortSignal,
-  ): Promise<{ exitCode: number; output: string }> {
-    const { jail, record } = container;
-    if (!jail) throw new DrydockError('ERR_NOT_RUNNING', 'the container has ended');
-    const wish = { args, env: [], cwd: '', user: '', terminal: false, stdin: false, privileged: false };
-    const process = await jail.exec(execProcess(record, wish));
-    const kill = (): void => process.kill(SIGKILL);
-    signal.addEventListener('abort', kill);
-    if (signal.aborted) kill();
-    const [stdout, stderr, exit] = await Promise.all([
-      headOf(process.stdout),
-      process.stderr ? headOf(process.stderr) : '',
-      process.exited,
-    ]);
-    signal.removeEventListener('abort', kill);
-    return { exitCode: exit.code, output: stdout + stderr };
   }
 
   async #exited(
@@ -363,13 +343,7 @@ export class Supervisor {
     container.notifyExit();
     if (delayMs !== undefined)
       container.restartTimer = clock.arm(clock.now() + delayMs, () => void this.#restartByPolicy(container));
-    else if (hostConfig.AutoRemove && !container.restartAsked)
-      // Not awaited: removing takes the container's turn, which this still holds.
-      void this.#deps
-        .removeAfterExit(container)
-        .catch((error) =>
-          this.#deps.log.warn({ container: container.id, error }, 'container could not be removed'),
-        );
+    else if (hostConfig.AutoRemove && !container.restartAsked) this.#removeSoon(container);
   }
 
   async #restartByPolicy(container: Container): Promise<void> {
@@ -412,21 +386,16 @@ export class Supervisor {
     container.io.end();
     await this.#deps.save(container);
     container.notifyExit();
-    if (hostConfig.AutoRemove)
-      void this.#deps
-        .removeAfterExit(container)
-        .catch((failure) =>
-          this.#deps.log.warn({ container: container.id, error: failure }, 'container could not be removed'),
-        );
+    if (hostConfig.AutoRemove) this.#removeSoon(container);
   }
 
-  #startError(error: unknown): unknown {
-    const code = errorCode(error);
-    if (code === 'ERR_PUBLISH')
-      return new DrydockError(code, `failed to set up container networking: ${errorMessage(error)}`, {
-        cause: error,
-      });
-    return error;
+  /** Not awaited: removing takes the container's turn, which is still held. */
+  #removeSoon(container: Container): void {
+    this.#deps
+      .removeAfterExit(container)
+      .catch((error) =>
+        this.#deps.log.warn({ container: container.id, error }, 'container could not be removed'),
+      );
   }
 
   /** Sends a signal, with its event. Frozen processes are let go on when they should die. */
@@ -444,7 +413,7 @@ export class Supervisor {
     container.process?.kill(number);
     this.event(container, 'kill', { signal: String(number) });
     if (state.status === 'paused' && final) await this.#resume(container);
-    if (number === SIGKILL) await this.#endedWithin(container, KILL_WAIT_MS);
+    if (number === SIGKILL) await container.endedWithin(this.#deps.clock, KILL_WAIT_MS);
   }
 
   async #resume(container: Container): Promise<void> {
@@ -465,24 +434,6 @@ export class Supervisor {
       await this.#deps.save(container);
       container.notifyExit();
     });
-  }
-
-  /** Whether the container's run has ended, all freed, within a time. */
-  async #endedWithin(container: Container, ms: number): Promise<boolean> {
-    const { clock } = this.#deps;
-    let timer = { cancel: (): void => {} };
-    const timeout = new Promise<boolean>((resolve) => {
-      timer = clock.arm(clock.now() + ms, () => resolve(false));
-    });
-    const ended = container.ended.then(
-      () => true,
-      () => true,
-    );
-    try {
-      return await Promise.race([ended, timeout]);
-    } finally {
-      timer.cancel();
-    }
   }
 
   /**
@@ -506,10 +457,10 @@ export class Supervisor {
     if (state.status === 'paused') await this.#resume(container);
     const timeoutS = options.timeoutS ?? config.StopTimeout ?? STOP_TIMEOUT_S;
     if (timeoutS < 0) await ended;
-    else if (!(await this.#endedWithin(container, timeoutS * 1000))) {
+    else if (!(await container.endedWithin(this.#deps.clock, timeoutS * 1000))) {
       container.process?.kill(SIGKILL);
       this.event(container, 'kill', { signal: String(SIGKILL) });
-      if (!(await this.#endedWithin(container, KILL_WAIT_MS)))
+      if (!(await container.endedWithin(this.#deps.clock, KILL_WAIT_MS)))
         throw new DrydockError(
           'ERR_STUCK',
           `cannot stop container: ${container.id}: tried to kill container, but did not receive an exit event`,
@@ -552,33 +503,4 @@ export class Supervisor {
     });
     this.event(container, 'unpause');
   }
-}
-
-/** How a runtime knows a container that an earlier daemon has started. */
-export function knownJail({ id, state, hostConfig }: ContainerRecord): KnownJail {
-  return {
-    id,
-    pid: state.pid,
-    startTime: state.pidStartTime,
-    ...(hostConfig.CgroupParent && { cgroupParent: hostConfig.CgroupParent }),
-    ...(state.survival && { survival: state.survival }),
-  };
-}
-
-/** The first bytes of a stream, as text; the rest is read and dropped. */
-async function headOf(stream: Readable): Promise<string> {
-  const parts: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of stream as AsyncIterable<Buffer>) {
-    if (bytes < HEALTH_OUTPUT_BYTES_MAX) parts.push(chunk);
-    bytes += chunk.length;
-  }
-  return Buffer.concat(parts).toString('utf8', 0, HEALTH_OUTPUT_BYTES_MAX);
-}
-
-/** The exit code of a container whose start failed: 127 not found, 126 not permitted, 128 otherwise. */
-function startExitCode(error: unknown): number {
-  const code = errorCode(error);
-  if (code === 'ERR_EXEC_NOT_FOUND') return 127;
-  return code === 'ERR_EXEC_PERMISSION' ? 126 : 128;
 }

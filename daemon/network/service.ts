@@ -1,53 +1,30 @@
 /**
  * Docker networks over our stack. A bridge network is one userspace network in a worker of its own, made when its first
- * container starts and ended with its last; `host` and `none` need none. This service keeps the networks' records, gives
- * running containers their endpoints and published ports, and takes them away again.
+ * container starts and ended with its last; `host` and `none` need none. This service gives running containers
+ * their endpoints and published ports, and takes them away again.
  */
-import type { Clock } from '#common/clock';
 import { DrydockError } from '#common/errors';
-import type { Log } from '#common/log';
-import type { Rng } from '#common/rng';
 import type { Attachment, NetworkOptions } from '#netstack';
-import type { AddressPool } from '../config-values.ts';
 import { newId } from '../container/names.ts';
 import type { ContainerRecord, EndpointSettings } from '../container/types.ts';
 import type { EventBus } from '../events/bus.ts';
-import type { RecordFolder } from '../store/record-folder.ts';
 import { type Attached, type AttachedEndpoint, outlivesDaemon } from './attached.ts';
-import { fromConfiguration } from './config-only.ts';
 import { checkAddress, configOf, dnsNames, type Endpoint, isOn, restrictedAddress } from './endpoint.ts';
 import type { CreateNetwork, EngineNetwork } from './engine-network.ts';
 import { bridgeOptions, endpointOptions } from './options.ts';
 import { formatGuestPort, type PortWish, portWishes } from './ports.ts';
 import { type OpenPort, openPort, type PublishPlace } from './publish.ts';
-import {
-  type CreateNetworkRequest,
-  type NetworkFacts,
-  type NetworkRecord,
-  newNetwork,
-  PREDEFINED,
-} from './record.ts';
-import { parseSubnet, type Subnet } from './subnets.ts';
-import { chooseSubnet6, randomSubnet6 } from './subnets6.ts';
+import type { CreateNetworkRequest, NetworkRecord } from './record.ts';
+import { NetworkRecords, type NetworkRecordsDeps } from './records.ts';
 
 /** What the service works with. */
-export interface NetworkDeps {
-  records: RecordFolder<NetworkRecord>;
+export interface NetworkDeps extends NetworkRecordsDeps {
   createNetstack: CreateNetwork;
-  hostSubnets: () => Promise<string[]>;
   /** Resets a container's connections but those that are spared, by the other end's address. */
   cutConnections: (pid: number, spared: (address: string) => boolean) => Promise<void>;
   /** Of networks that name none; 0 leaves it to the stack. */
   mtuBytes: number;
-  /** The default network; undefined: there is none. */
-  defaultNetwork: CreateNetworkRequest | undefined;
-  pools: readonly AddressPool[];
-  /** What new networks of a driver get unless they say otherwise. */
-  optionsByDriver: Readonly<Record<string, Record<string, string>>>;
   events: EventBus;
-  clock: Clock;
-  rng: Rng;
-  log: Log;
 }
 
 /** A network that runs. */
@@ -73,120 +50,34 @@ const HOST_NAMES = ['host.docker.internal', 'gateway.docker.internal'];
 /** Docker's networks. */
 export class NetworkService {
   readonly #deps: NetworkDeps;
-  #networks: Map<string, NetworkRecord> = new Map();
+  readonly #records: NetworkRecords;
   readonly #live = new Map<string, Live>();
   /** By container. */
   readonly #ports = new Map<string, OpenPort[]>();
 
   constructor(deps: NetworkDeps) {
     this.#deps = deps;
+    this.#records = new NetworkRecords(deps);
   }
 
   /** Loads what is on disk and makes the predefined networks that are missing. */
-  async open(): Promise<void> {
-    const { records, unfinished } = await this.#deps.records.load();
-    for (const key of unfinished) await this.#deps.records.remove(key);
-    this.#networks = records;
-    for (const [Name, Driver] of Object.entries(PREDEFINED)) {
-      if (Name === 'bridge') await this.#openDefault();
-      else if (!this.list().some((n) => n.name === Name))
-        await this.#add(newNetwork({ Name, Driver }, this.#facts([])));
-    }
-  }
-
-  /** Makes the default network, anew when the daemon is configured otherwise than when it was made. */
-  async #openDefault(): Promise<void> {
-    const wanted = this.#deps.defaultNetwork;
-    const before = this.list().find((n) => n.name === 'bridge');
-    const configured = JSON.stringify(wanted);
-    if (before && before.configured === configured) return;
-    if (before) {
-      this.#networks.delete(before.id);
-      await this.#deps.records.remove(before.id);
-    }
-    if (!wanted) return;
-    const hasSubnet = wanted.IPAM?.Config?.some(({ Subnet = '' }) => !Subnet.includes(':'));
-    const facts = this.#facts(hasSubnet ? this.#ownSubnets() : await this.#usedSubnets());
-    // Its containers' addresses are chosen for them, wherever its subnet comes from.
-    await this.#add({ ...newNetwork(wanted, facts), userSubnet: false, configured });
-  }
-
-  #facts(used: Subnet[]): NetworkFacts {
-    const { rng } = this.#deps;
-    return {
-      used6: this.list().flatMap((n) => configOf(n, 6)?.Subnet ?? []),
-      pools: this.#deps.pools,
-      freshSubnet6: () =>
-        chooseSubnet6(
-          this.list().flatMap((n) => configOf(n, 6)?.Subnet ?? []),
-          this.#deps.pools,
-        ) ?? randomSubnet6(rng),
-      id: newId(this.#deps.rng),
-      created: new Date(this.#deps.clock.wallMs()).toISOString(),
-      used,
-    };
-  }
-
-  async #usedSubnets(): Promise<Subnet[]> {
-    const host = (await this.#deps.hostSubnets()).flatMap((text) => {
-      try {
-        return [parseSubnet(text)];
-      } catch {
-        return [];
-      }
-    });
-    return [...host, ...this.#ownSubnets()];
-  }
-
-  #ownSubnets(): Subnet[] {
-    return this.list().flatMap((n) => {
-      const config = configOf(n, 4);
-      return config ? [parseSubnet(config.Subnet)] : [];
-    });
-  }
-
-  async #add(record: NetworkRecord): Promise<void> {
-    await this.#deps.records.save(record.id, record);
-    this.#networks.set(record.id, record);
+  open(): Promise<void> {
+    return this.#records.open();
   }
 
   /** All networks, oldest first. */
   list(): NetworkRecord[] {
-    return [...this.#networks.values()].sort((a, b) => (a.created < b.created ? -1 : 1));
+    return this.#records.list();
   }
 
   /** Finds by name, id or unique id prefix. @throws ERR_NETWORK_NOT_FOUND, ERR_AMBIGUOUS_ID */
   find(reference: string): NetworkRecord {
-    const all = this.list();
-    const exact = all.find((n) => n.id === reference || n.name === reference);
-    if (exact) return exact;
-    const matches = reference === '' ? [] : all.filter((n) => n.id.startsWith(reference));
-    if (matches.length === 1) return matches[0]!;
-    if (matches.length > 1)
-      throw new DrydockError(
-        'ERR_AMBIGUOUS_ID',
-        `network ${reference} is ambiguous (${matches.length} matches found on ID prefix)`,
-      );
-    throw new DrydockError('ERR_NETWORK_NOT_FOUND', `network ${reference} not found`);
+    return this.#records.find(reference);
   }
 
-  /** Makes a user network. @returns the record and warnings */
+  /** Makes a user network. */
   async create(request: CreateNetworkRequest): Promise<NetworkRecord> {
-    const name = request.Name ?? '';
-    if (Object.hasOwn(PREDEFINED, name) || name === 'default')
-      throw new DrydockError('ERR_FORBIDDEN', `operation is not permitted on predefined ${name} network `);
-    if (this.list().some((n) => n.name === name))
-      throw new DrydockError('ERR_CONFLICT', `network with name ${name} already exists`);
-    const { ConfigFrom, Driver } = request;
-    const configured = ConfigFrom?.Network
-      ? fromConfiguration(
-          request,
-          this.list().find((n) => n.name === ConfigFrom.Network),
-        )
-      : { ...request, Options: { ...this.#deps.optionsByDriver[Driver || 'bridge'], ...request.Options } };
-    const wanted = configured.IPAM?.Config?.length ? this.#ownSubnets() : await this.#usedSubnets();
-    const record = newNetwork(configured, this.#facts(wanted));
-    await this.#add(record);
+    const record = await this.#records.create(request);
     this.#event('create', record);
     return record;
   }
@@ -214,9 +105,7 @@ export class NetworkService {
         `error while removing network: network ${record.name} has active endpoints (${users.join(', ')})`,
       );
     }
-    this.#networks.delete(record.id);
-    await this.#closeIfUnused(record);
-    await this.#deps.records.remove(record.id);
+    await this.#records.remove(record, () => this.#closeIfUnused(record));
     this.#event('destroy', record);
   }
 
@@ -316,7 +205,7 @@ export class NetworkService {
     const live = this.#live.get(record.id);
     if (!live || live.endpoints.size > 0) return;
     // The default network stays: most containers use it, and its thread takes a while to start.
-    if (record.name === 'bridge' && this.#networks.has(record.id)) return;
+    if (record.name === 'bridge' && this.#records.has(record)) return;
     this.#live.delete(record.id);
     await (await live.network).close();
   }

@@ -1,5 +1,6 @@
 /** Containers from create to removal, over the API, with a runtime that does what the test says. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { newState, startsWithDaemon } from '../../daemon/container/lifecycle.ts';
 import { eventually, type FakeDaemon, type FakeProcess, fakeDaemon } from '../support/daemon/fakes.ts';
 
 let daemon: FakeDaemon;
@@ -238,6 +239,21 @@ describe('restart policies', () => {
     expect(await state('loop')).toMatchObject({ Status: 'exited' });
     expect(daemon.runtime.jails.length).toBe(1);
   });
+
+  it('after the daemon’s restart one that waited to be restarted starts at once, and its delays begin anew', async () => {
+    await create('loop', { HostConfig: { RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 4 } } });
+    await call('POST', '/containers/loop/start');
+    expect([await endRun(1), await endRun(1)]).toEqual([100, 200]);
+    processOf().exit(1);
+    const waiting = daemon.services.context.containers.find('loop');
+    await eventually(() => waiting.restartTimer !== undefined, 'it waits');
+    await daemon.services.context.containers.shutdown(0);
+    await daemon.app.close();
+    daemon = await fakeDaemon(daemon.folder);
+    await daemon.services.context.containers.startByPolicy();
+    expect(await state('loop')).toMatchObject({ Status: 'running' });
+    expect([await endRun(1), await endRun(1)]).toEqual([100, 200]);
+  });
 });
 
 describe('a wall clock that is set', () => {
@@ -330,6 +346,24 @@ describe('after the daemon was killed', () => {
     } finally {
       await next.app.close();
     }
+  });
+});
+
+describe('what starts with the daemon', () => {
+  it.each([
+    ['on-failure', 0, 3, false, 0, true],
+    ['on-failure', 0, 0, false, 0, false],
+    ['on-failure', 0, 137, true, 0, false],
+    ['on-failure', 2, 3, false, 2, false],
+    ['unless-stopped', 0, 0, false, 0, true],
+    ['unless-stopped', 0, 0, true, 0, false],
+    ['always', 0, 0, true, 0, true],
+    ['no', 0, 1, false, 0, false],
+  ])('%s:%i, ended with %i, stopped by its user: %s, restarted %i times: %s', (...facts) => {
+    const [Name, MaximumRetryCount, exitCode, stoppedByUser, restartCount, starts] = facts;
+    const ended = { ...newState(), status: 'exited' as const, exitCode, stoppedByUser, restartCount };
+    expect(startsWithDaemon({ Name, MaximumRetryCount }, ended)).toBe(starts);
+    expect(startsWithDaemon({ Name, MaximumRetryCount }, newState())).toBe(false);
   });
 });
 

@@ -52,6 +52,11 @@ describeE2e('dockerode', () => {
       err.end();
     });
     await container.start();
+    const followed = await container.logs({ follow: true, stdout: true, stderr: true });
+    const [logOut, logErr] = [new PassThrough(), new PassThrough()];
+    client.modem.demuxStream(followed, logOut, logErr);
+    followed.on('end', () => [logOut, logErr].map((each) => each.end()));
+    const logged = Promise.all([text(logOut), text(logErr)]);
     const exec = await container.exec({ Cmd: ['cat'], AttachStdin: true, AttachStdout: true });
     const inner = await exec.start({ hijack: true, stdin: true });
     const echoed: Buffer[] = [];
@@ -64,6 +69,7 @@ describeE2e('dockerode', () => {
     stream.end('two\n');
     expect(await container.wait()).toEqual({ StatusCode: 0 });
     expect([await stdout, await stderr]).toEqual(['got one\ngot two\n', 'err one\nerr two\n']);
+    expect(await logged).toEqual([await stdout, await stderr]);
     const logs = await container.logs({ stdout: true, stderr: false });
     expect(logs.toString()).toContain('got two');
     await until(() => actions.includes('die'), 'the end was told');

@@ -35,6 +35,7 @@ describeE2e('the options of the daemon', () => {
     'registry-mirrors': ['https://mirror.test'],
     'insecure-registries': ['10.0.0.0/8', 'plain.test:5000'],
     proxies: { 'https-proxy': 'http://user:secret@proxy.test:3128', 'no-proxy': 'near.test' },
+    builder: { gc: { policy: [{ filter: ['type=regular'], all: true, keepStorage: '1' }] } },
     features: { buildkit: true },
     'min-api-version': '1.30',
     'live-restore': false,
@@ -196,6 +197,14 @@ describeE2e('the options of the daemon', () => {
     expect(refused.code).toBe(125);
     expect(refused.stderr).toContain(`Mounts denied: the path ${other} is not shared from the host`);
     expect(existsSync(other)).toBe(false);
+  });
+
+  it('keeps the cache of builds as small as builder.gc says', async () => {
+    const dockerfile = `FROM ${IMAGE}\nRUN head -c 100000 /dev/zero > /zeros\nRUN true\n`;
+    await daemon.ok(['build', '-q', '-'], { input: dockerfile });
+    await until(() => daemon.log.includes('collected garbage of the build cache'), 'it was collected');
+    const { BuildCache } = await get('/system/df?type=build-cache');
+    expect(BuildCache).toEqual([]);
   });
 
   it('SIGHUP takes over what may change, tells it in an event, and keeps what it had when the file is bad', async () => {

@@ -6,7 +6,8 @@ import { Duplex } from 'node:stream';
 import { DrydockError } from '#common/errors';
 import { hostPlatform } from '../../image/platform.ts';
 import type { ImageUsers } from '../../image/store.ts';
-import { CACHE_FILTERS, type CacheUsage, cacheFilter } from '../cache-usage.ts';
+import { CACHE_FILTERS, cacheFilter } from '../cache-filters.ts';
+import type { CacheUsage } from '../cache-usage.ts';
 import type { Builds } from '../service.ts';
 import {
   BytesMessage,
@@ -40,7 +41,6 @@ export interface ControlParts {
   id: string;
   nowMs: () => number;
   /** A Go duration in nanoseconds. */
-  durationNs: (text: string) => number;
 }
 
 /** Makes the server for connections of `POST /grpc`. */
@@ -135,7 +135,7 @@ function filterOf(parts: ControlParts, filters: readonly string[]): (usage: Cach
       throw new DrydockError('ERR_BAD_PARAMETER', `invalid filter ${JSON.stringify(text)}`);
     wanted.set(name, [...(wanted.get(name) ?? []), operator ? value : 'true']);
   }
-  return cacheFilter(wanted, parts.nowMs(), (text) => parts.durationNs(text) / 1e6);
+  return cacheFilter(wanted, parts.nowMs());
 }
 
 const versionOf = ({ version }: ControlParts): { package: string; version: string } => ({
