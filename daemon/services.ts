@@ -234,7 +234,14 @@ export async function createServices(parts: ServiceParts): Promise<Services> {
   const imageUsers: ImageUsers = (imageId) => containers.imageUsers(imageId);
   const runnerFor = (hostConfig: HostConfig): StepRunner => containerRunner(containers, roots, hostConfig);
   const collector = new CacheCollector({
-    ...{ cache: parts.builds.cache, rules: config.gcRules, users: imageUsers, clock, log },
+    ...{
+      cache: parts.builds.cache,
+      rules: config.gcRules,
+      users: imageUsers,
+      results: parts.builds.results,
+      clock,
+      log,
+    },
   });
   parts.builds.onIdle = () => void collector.collect();
   const solver = new Solver({ builds: parts.builds, sessions, clock, runnerFor });

@@ -36,6 +36,8 @@ export interface CachePruneOptions {
   /** Parts go, those longest unused first, until the rest has no more than this. */
   keepBytes: number;
   users: ImageUsers;
+  /** What somebody may have built for its own sake, without a name: it stays. */
+  isResult?: (usage: CacheUsage) => boolean;
 }
 
 /** See the module's head. */
@@ -119,7 +121,8 @@ export class BuildCache {
     return { removed, reclaimedBytes: layerBytes + mountBytes };
   }
 
-  async #remove({ id, type }: CacheUsage, { all, users }: CachePruneOptions): Promise<boolean> {
+  async #remove(usage: CacheUsage, { all, users, isResult }: CachePruneOptions): Promise<boolean> {
+    const { id, type } = usage;
     if (type === 'exec.cachemount') return this.#mounts.remove(id);
     const { library } = this.#images;
     const { records } = library.parts;
@@ -134,7 +137,7 @@ export class BuildCache {
         await records.put(record);
       }
     }
-    if (!records.get(imageId)) return false;
+    if (!records.get(imageId) || (children.length === 0 && isResult?.(usage))) return false;
     await this.#images.remove(imageId, { force: true, prune: false, users });
     return true;
   }

@@ -65,6 +65,8 @@ export class Builds {
   /** Called whenever the last build that ran has ended. */
   onIdle: () => void = () => {};
   #running = 0;
+  /** Images that were built since the start. */
+  readonly results: Set<string> = new Set();
 
   constructor(images: Images, roots: Roots, folders: BuildFolders, clock: Clock) {
     this.images = images;
@@ -98,7 +100,9 @@ export class Builds {
   async build(request: BuildRequest): Promise<string> {
     this.#running++;
     try {
-      return await this.#build(request);
+      const imageId = await this.#build(request);
+      this.results.add(imageId);
+      return imageId;
     } finally {
       if (--this.#running === 0) this.onIdle();
     }
