@@ -70,7 +70,7 @@ try {
   await sleep(WATCHED_MS);
   for (const colorScheme of ['light', 'dark']) {
     await page.emulateMedia({ colorScheme });
-    await page.screenshot({ path: file(`docs/images/dashboard-${colorScheme}.png`) });
+    await page.screenshot({ path: file(`docs/images/dashboard-${colorScheme}.png`), fullPage: true });
   }
   await browser.close();
 } finally {

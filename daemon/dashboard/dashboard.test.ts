@@ -62,8 +62,8 @@ it('numbers are short, and wrong by less than they show', () => {
     '1.6 MB',
     '12 MB',
   ]);
-  expect([undefined, 0.25, 12, 1500, 200_000, 1e8].map(duration)).toEqual([
-    ...['', '0.3 ms', '12 ms', '2 s', '3 min', '28 h'],
+  expect([undefined, 0, 0.00025, 0.25, 0.9996, 12, 1500, 200_000, 1e8].map(duration)).toEqual([
+    ...['', '0 ms', '1 µs', '250 µs', '1.0 ms', '12 ms', '2 s', '3 min', '28 h'],
   ]);
   expect(['1.2.3.4:80', '[::1]:80'].map(addressOf)).toEqual(['1.2.3.4', '::1']);
 });

@@ -5,6 +5,7 @@ import { request } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import axe, { type AxeResults } from 'axe-core';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { compiledEntry } from '#common/entry';
@@ -81,7 +82,7 @@ describeE2e('the dashboard', () => {
     await row('Denied', name, '169.254.169.254').waitFor();
     await row('File operations', name, '/data', 'LOOKUP').waitFor();
     await page
-      .getByRole('img', { name: new RegExp(`Who talks to whom: .*${name} with this host, .*B, RTT .*ms`) })
+      .getByRole('img', { name: new RegExp(`Who talks to whom: .*${name} with this host, .*B, RTT .*s`) })
       .waitFor();
     await page.getByRole('img', { name: /^Throughput of the last \d+ seconds/ }).waitFor();
     const tiles = page.locator('#tiles > div').filter({ hasText: 'Containers running' });
@@ -129,6 +130,14 @@ describeE2e('the dashboard', () => {
       shown.push(await back());
     }
     expect(shown).toEqual(['rgb(243, 245, 248)', 'rgb(14, 20, 27)']);
+  });
+
+  it.each(['light', 'dark'] as const)('has no fault that axe finds, in %s colours', async (colorScheme) => {
+    await page.emulateMedia({ colorScheme });
+    await page.evaluate(axe.source);
+    const { violations } = await page.evaluate<AxeResults>('axe.run()');
+    const faults = violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]);
+    expect(faults).toEqual([]);
   });
 
   it('tells nothing without its token, nor to another name or site', async () => {

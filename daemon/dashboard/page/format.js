@@ -12,9 +12,10 @@ export function bytes(count) {
   return `${value < 10 && unit > 0 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
-/** @param {number | undefined | null} ms @returns {string} as `0.3 ms`, `12 s`, `4 min`; nothing for what is not known */
+/** @param {number | undefined | null} ms @returns {string} as `40 µs`, `1.3 ms`, `12 s`, `4 min`; nothing for what is not known */
 export function duration(ms) {
   if (ms === undefined || ms === null) return '';
+  if (ms < 0.9995) return ms === 0 ? '0 ms' : `${Math.max(1, Math.round(ms * 1000))} µs`;
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 120_000) return `${Math.round(ms / 1000)} s`;

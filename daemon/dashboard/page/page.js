@@ -223,6 +223,14 @@ function measure(all, timeMs) {
   return sample;
 }
 
+/** What is too wide for the window is scrolled by the keyboard too: it takes the focus, and only then. */
+function letScroll() {
+  for (const section of document.querySelectorAll('main section')) {
+    if (section.scrollWidth > section.clientWidth) section.tabIndex = 0;
+    else if (section.id !== 'containers') section.removeAttribute('tabindex');
+  }
+}
+
 /** The numbers at the top, by what they count. */
 function showTiles(facts) {
   const tiles = byId('tiles');
@@ -307,6 +315,7 @@ async function turn() {
   if (!isPaused())
     try {
       show(await (await ask('/api/snapshot')).json());
+      letScroll();
       tell('live');
     } catch (error) {
       tell(`no answer: ${error.message}`);
