@@ -222,7 +222,7 @@ function make(job: MakeJob): UnpackResult {
  * file that was there already are links to the first, as they are in the source.
  */
 function* walk(
-  items: readonly CopyItem[],
+  items: Iterable<CopyItem>,
   skip: ReadonlySet<ByteString>,
   firstNames: Map<bigint, ByteString> = new Map(),
 ): Generator<{ path: ByteString; header: TarHeader }> {
@@ -245,12 +245,18 @@ function* walk(
     yield { path: source, header };
     if (header.type !== 'directory' || isShallow) continue;
     const names = readdirSync(path, { encoding: 'latin1' }).sort();
-    const children = names.map((name) => ({
-      source: `${source}/${name}`,
-      target: target === '' ? name : `${target}/${name}`,
-    }));
-    yield* walk(children, skip, firstNames);
+    yield* walk(childrenOf(source, target, names), skip, firstNames);
   }
+}
+
+/** One by one: a folder may have 100,000. */
+function* childrenOf(
+  source: ByteString,
+  target: ByteString,
+  names: readonly ByteString[],
+): Generator<CopyItem> {
+  for (const name of names)
+    yield { source: `${source}/${name}`, target: target === '' ? name : `${target}/${name}` };
 }
 
 function copy(job: CopyJob): void {

@@ -10,7 +10,8 @@ import { directory, dockerArchive, file, tarOf } from '../support/images.ts';
 import { sha256 } from '../support/registry.ts';
 
 const CONTEXT_FILES = 100_000;
-const PEAK_KIB_MAX = 200 * 1024;
+/** Node's own rm of as many files took 100 MB more than this. */
+const PEAK_KIB_MAX = 240 * 1024;
 
 describeE2e('a client that is killed', () => {
   let daemon: TestDaemon;
