@@ -10,15 +10,18 @@
  * listened on by one jail at a time.
  */
 import { lookup } from 'node:dns/promises';
-import { connect, isIP, type Socket } from 'node:net';
+import { BlockList, connect, isIP, isIPv6, type Socket } from 'node:net';
 import { DrydockError, errorMessage } from '#common/errors';
 import type { Rng } from '#common/rng';
 import type { JailPort } from '../../runtime/runtime.ts';
 import { serveProxy } from './proxy.ts';
 
 const SECRET_BYTES = 16;
-/** This machine itself, whatever the notation. */
-const LOOPBACK = /^(127\.|0\.|::1$|::$|::ffff:(127\.|0\.|7f))/i;
+/** This machine itself, whatever the notation; addresses of IPv4 in those of IPv6 are looked up as the former. */
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
+LOOPBACK.addSubnet('0.0.0.0', 8, 'ipv4');
+LOOPBACK.addSubnet('::', 127, 'ipv6');
 
 /** What a jail has of one network. */
 export interface Membership {
@@ -119,7 +122,7 @@ export class ProxiedJail {
     this.#mustLeadOutside(host);
     const addresses = known ?? (await lookup(host, { all: true })).map(({ address }) => address);
     // A name of somebody else's choice must not lead to what the host keeps for itself.
-    if (addresses.some((address) => LOOPBACK.test(address)))
+    if (addresses.some((address) => LOOPBACK.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')))
       throw refused(`${host} is this machine itself: its names for containers are host.docker.internal`);
     return connectAny(addresses, port);
   }
@@ -134,7 +137,9 @@ export class ProxiedJail {
 
   #known(name: string): string[] | undefined {
     const plain = name.toLowerCase().replace(/\.$/, '');
-    for (const membership of this.memberships) {
+    // What is known on several is taken from one that leads further.
+    const all = [...this.memberships].sort((a, b) => Number(a.internal) - Number(b.internal));
+    for (const membership of all) {
       const found = membership.lookup(plain);
       if (found) return found;
     }

@@ -77,6 +77,7 @@ function isSecret(given: Uint8Array, secret: string): boolean {
 /** Bytes of a stream, so many at a time. */
 class Reader {
   readonly #socket: Socket;
+  #held: Buffer = Buffer.alloc(0);
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -88,20 +89,33 @@ class Reader {
 
   /** @throws Error when the stream ends before */
   async take(length: number): Promise<Buffer> {
-    if (length === 0) return Buffer.alloc(0);
-    for (;;) {
-      const bytes = this.#socket.read(length) as Buffer | null;
-      if (bytes?.length === length) return bytes;
-      if (bytes || this.#socket.readableEnded || this.#socket.destroyed)
-        throw new Error('the client has gone');
-      await new Promise<void>((resolve) => {
-        const go = (): void => {
-          for (const event of ['readable', 'end', 'close']) this.#socket.off(event, go);
-          resolve();
-        };
-        for (const event of ['readable', 'end', 'close']) this.#socket.on(event, go);
-      });
+    while (this.#held.length < length) {
+      // All that there is: a stream that keeps something tells of it again and again.
+      const bytes = this.#socket.read() as Buffer | null;
+      if (bytes) this.#held = Buffer.concat([this.#held, bytes]);
+      else if (this.#socket.readableEnded || this.#socket.destroyed) throw new Error('the client has gone');
+      else await this.#change();
     }
+    const taken = this.#held.subarray(0, length);
+    this.#held = this.#held.subarray(length);
+    return taken;
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      const events = ['readable', 'end', 'close'];
+      const go = (): void => {
+        for (const event of events) this.#socket.off(event, go);
+        resolve();
+      };
+      for (const event of events) this.#socket.on(event, go);
+    });
+  }
+
+  /** Gives back what came after what was taken. */
+  giveBack(): void {
+    if (this.#held.length > 0) this.#socket.unshift(this.#held);
+    this.#held = Buffer.alloc(0);
   }
 
   async byte(): Promise<number> {
@@ -131,6 +145,7 @@ async function socks(socket: Socket, reader: Reader, secret: string, dial: Dial)
     const target = await dial(host, port);
     socket.write(answer(0));
     socket.setTimeout(0);
+    reader.giveBack();
     join(socket, target);
   } catch (error) {
     socket.end(answer(REPLIES[errorCode(error) ?? ''] ?? GENERAL_FAILURE));
