@@ -1,13 +1,15 @@
 // Measures a folder natively, through bindfs and through us, in turns within one run, so that whatever else the machine
 // does meets all alike. Prints medians and ratios; --json FILE keeps everything. Needs root, a build, and bindfs.
-//   npm run bench:fs -- [--rounds 3] [--files 2000] [--folder /dev/shm] [--only regexp] [--json FILE]
+//   npm run bench:fs -- [--rounds 3] [--files 2000] [--folder /dev/shm] [--only regexp] [--sides regexp] [--json FILE] [--svg FILE]
 //   npm run bench:fs -- --known 100000   descriptors, memory and idle processor time once so many files are known
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import * as fs from 'node:fs';
+import { cpus, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import koffi from 'koffi';
+import { plot } from './net/plot.mjs';
 
 const { values: flags } = parseArgs({
   options: {
@@ -15,13 +17,18 @@ const { values: flags } = parseArgs({
     files: { type: 'string', default: '2000' },
     folder: { type: 'string', default: '/dev/shm' },
     only: { type: 'string', default: '.' },
+    sides: { type: 'string', default: '.' },
     json: { type: 'string' },
+    svg: { type: 'string' },
     known: { type: 'string' },
   },
 });
 const rounds = Number(flags.rounds);
 const files = Number(flags.files);
 const only = new RegExp(flags.only);
+const sidesWanted = new RegExp(flags.sides);
+/** Enough to make the servers' code fast, in the round that isn't counted. */
+const WARM_FILES = 500;
 const base = fs.mkdtempSync(join(flags.folder, 'drydock-bench-'));
 const program = new URL('../../dist/daemon/bin.js', import.meta.url).pathname;
 
@@ -42,6 +49,9 @@ const candidates = {
   'cached, data here': drydock('--consistency', 'cached', '--no-passthrough'),
 };
 
+/** Those that are compared. */
+const names = Object.keys(candidates).filter((name) => sidesWanted.test(name));
+
 /** The processor time of a process so far, in microseconds. */
 function cpuUs(pid) {
   const fields = fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
@@ -57,11 +67,14 @@ const c = {
 
 const sh = (script, cwd) =>
   execFileSync('sh', ['-ec', script], { cwd, stdio: ['ignore', 'ignore', 'ignore'] });
+/** Files of the tree that the round at hand works on, and its archive. */
+let treeFiles = 0;
+const archive = () => join(base, `tree-${treeFiles}.tar`);
 /** A program on the tree; an operation is one of its files. */
 const tree = (script) => ({
   run: (folder) => {
-    sh(script, folder);
-    return files;
+    sh(typeof script === 'function' ? script() : script, folder);
+    return treeFiles;
   },
 });
 const each = (count, run) => {
@@ -69,7 +82,7 @@ const each = (count, run) => {
   return count;
 };
 const MIB = 1 << 20;
-const DATA = 32;
+const DATA = 64;
 const DATA_TESTS = ['write MiB', 'read MiB', 'random 4k reads', 'random 4k writes', 'mapped MiB'];
 const block = Buffer.alloc(MIB, 'x');
 
@@ -134,17 +147,17 @@ const tests = {
   'random 4k reads': {
     run: (d) => {
       const fd = fs.openSync(join(d, 'data'), 'r');
-      each(5000, (i) => fs.readSync(fd, block, 0, 4096, ((i * 7919) % (DATA * 256)) * 4096));
+      each(20_000, (i) => fs.readSync(fd, block, 0, 4096, ((i * 7919) % (DATA * 256)) * 4096));
       fs.closeSync(fd);
-      return 5000;
+      return 20_000;
     },
   },
   'random 4k writes': {
     run: (d) => {
       const fd = fs.openSync(join(d, 'data'), 'r+');
-      each(2000, (i) => fs.writeSync(fd, block, 0, 4096, ((i * 7919) % (DATA * 256)) * 4096));
+      each(10_000, (i) => fs.writeSync(fd, block, 0, 4096, ((i * 7919) % (DATA * 256)) * 4096));
       fs.closeSync(fd);
-      return 2000;
+      return 10_000;
     },
   },
   'mapped MiB': {
@@ -158,7 +171,7 @@ const tests = {
       return DATA;
     },
   },
-  untar: tree(`tar xf '${join(base, 'tree.tar')}'`),
+  untar: tree(() => `tar xf '${archive()}'`),
   find: tree('find tree -type f | wc -l'),
   grep: tree('grep -r needle tree || true'),
   'git add': tree('cd tree && git init -q && git add .'),
@@ -166,14 +179,15 @@ const tests = {
   'rm -rf': tree('rm -rf tree'),
 };
 
-function makeTree() {
+function makeTree(count) {
+  treeFiles = count;
   const tree = join(base, 'make', 'tree');
-  each(files, (i) => {
+  each(count, (i) => {
     const folder = join(tree, `d${i % 40}`, `e${i % 7}`);
     if (i < 280) fs.mkdirSync(folder, { recursive: true });
     fs.writeFileSync(join(folder, `file${i}.js`), `module.exports = ${i};\n`.repeat(1 + (i % 100)));
   });
-  sh('tar cf ../tree.tar tree', join(base, 'make'));
+  sh(`tar cf '${archive()}' tree`, join(base, 'make'));
   fs.rmSync(join(base, 'make'), { recursive: true });
 }
 
@@ -209,10 +223,12 @@ async function compare() {
   const results = {};
   const sides = [];
   try {
-    makeTree();
-    for (const name of Object.keys(candidates)) sides.push(await start(name));
+    makeTree(WARM_FILES);
+    makeTree(files);
+    for (const name of names) sides.push(await start(name));
     // Round 0 warms everything up and isn't counted.
-    for (let round = 0; round <= rounds; round++)
+    for (let round = 0; round <= rounds; round++) {
+      treeFiles = round === 0 ? WARM_FILES : files;
       for (const side of sides) {
         const work = (root) => join(root, 'work');
         fs.mkdirSync(work(side.host));
@@ -230,6 +246,7 @@ async function compare() {
         }
         fs.rmSync(work(side.host), { recursive: true });
       }
+    }
   } finally {
     for (const side of sides) await stop(side);
   }
@@ -241,7 +258,6 @@ const peerOf = (name) => (name === 'consistent' ? 'bindfs, nothing kept' : 'bind
 const mean = (list) => Math.exp(list.reduce((sum, x) => sum + Math.log(x), 0) / list.length);
 
 function report(results) {
-  const names = Object.keys(candidates);
   const time = (test, name) => median(results[test][name].map(({ us }) => us));
   const line = (title, cells) =>
     console.log(`${title.padEnd(24)}${cells.map((cell) => pad(cell, 24)).join('')}`);
@@ -257,7 +273,9 @@ function report(results) {
         const us = time(test, name);
         const cpus = by[name].map(({ cpu }) => cpu);
         const cpu = cpus[0] === undefined ? '' : ` ${median(cpus).toFixed(0)}us`;
-        return `${us.toFixed(1)} (${(time(test, peerOf(name)) / us).toFixed(2)}x)${cpu}`;
+        const peer = peerOf(name);
+        const ratio = names.includes(peer) ? ` (${(time(test, peer) / us).toFixed(2)}x)` : '';
+        return `${us.toFixed(1)}${ratio}${cpu}`;
       }),
     );
   const total = (title, wanted, peer) => {
@@ -266,7 +284,7 @@ function report(results) {
     const ratio = (name) => mean(chosen.map((test) => time(test, peer(name)) / time(test, name)));
     line(
       title,
-      names.map((name) => `${ratio(name).toFixed(2)}x`),
+      names.map((name) => (names.includes(peer(name)) ? `${ratio(name).toFixed(2)}x` : '-')),
     );
   };
   const isData = (test) => DATA_TESTS.includes(test);
@@ -279,6 +297,24 @@ function report(results) {
   );
   total('data', isData, () => 'bindfs');
   total('data, to native', isData, () => 'native');
+}
+
+/** The results as bars. */
+function picture(results) {
+  const bars = Object.entries(results).map(([measure, by]) => {
+    const peers = Object.entries(by).map(([name, list]) => {
+      const times = list.map(({ us }) => us);
+      return [name, { median: median(times), min: Math.min(...times), max: Math.max(...times) }];
+    });
+    return { measure, unit: 'us, less is better', peers: Object.fromEntries(peers) };
+  });
+  const machine = {
+    cpus: cpus().length,
+    model: cpus()[0].model,
+    kernel: release(),
+    node: process.versions.node,
+  };
+  return plot({ title: 'The bench of bind mounts', results: bars, machine });
 }
 
 /** What a server holds and does once the kernel knows `count` files of its mount, while the host is busy elsewhere. */
@@ -322,6 +358,7 @@ try {
   else {
     const results = await compare();
     report(results);
+    if (flags.svg) fs.writeFileSync(flags.svg, picture(results));
     if (flags.json)
       fs.writeFileSync(
         flags.json,

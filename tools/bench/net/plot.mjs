@@ -12,11 +12,16 @@ const COLOURS = {
   rootlesskit: '#bf8700',
   veth: '#8b949e',
   loopback: '#c9d1d9',
+  native: '#8b949e',
+  bindfs: '#d29922',
+  'bindfs, nothing kept': '#bf8700',
+  consistent: '#a371f7',
+  cached: '#1f6feb',
 };
 
 const text = (x, y, words, extra = '') => `<text x="${x}" y="${y}" ${extra}>${words}</text>`;
 
-export function plot({ results, machine }) {
+export function plot({ title = 'The network bench', results, machine }) {
   const parts = [];
   let y = 40;
   for (const { measure, unit, peers } of results) {
@@ -46,7 +51,7 @@ export function plot({ results, machine }) {
   }
   const caption = `${machine.cpus} x ${machine.model}, Linux ${machine.kernel}, Node ${machine.node}; medians, the line is the spread`;
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${y}" font-family="sans-serif" font-size="10">
-<title>The network bench: medians and their spread</title>
+<title>${title}: medians and their spread</title>
 <rect width="100%" height="100%" fill="#fff"/>
 ${text(8, 20, caption, 'fill="#57606a"')}
 ${parts.join('\n')}
