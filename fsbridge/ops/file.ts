@@ -181,6 +181,7 @@ export function copyFileRange(server: Server, request: Request, reply: Memory): 
   return 8;
 }
 
+/** Linux asks only servers of virtual machines (virtiofs): syncfs(2) writes back what it keeps, which here is nothing or is sent as writes. */
 export function syncfs(server: Server, request: Request): number {
   return server.leave(request, SYNC_ALL, server.host.root) ?? server.host.syncAll();
 }

@@ -1,6 +1,6 @@
 /** Mounts of all types with their options, as `--mount`, `docker volume create --opt` and the API's fields ask for them. */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -89,6 +89,24 @@ describeE2e('mounts with options', () => {
       'mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive',
     );
   });
+
+  it.each(['consistent', 'cached'])(
+    'a lock in a %s folder keeps another container and the host out',
+    async (mode) => {
+      const volume = ['-v', `${folder}:/shared:${mode}`];
+      const until = (name: string): string => `until [ -e /shared/${name} ]; do sleep 0.05; done`;
+      const holder = `exec 9>/shared/lock; flock 9; touch /shared/held; ${until('let-go')}; flock -u 9; touch /shared/free; sleep 600`;
+      await docker.ok(['run', '-d', ...volume, IMAGE, 'sh', '-c', holder]);
+      await expect.poll(() => existsSync(join(folder, 'held')), { timeout: 20_000 }).toBe(true);
+      const other = async (): Promise<number | null> =>
+        (await docker.run(['run', '--rm', ...volume, IMAGE, 'flock', '-n', '/shared/lock', 'true'])).code;
+      const host = (): number | null => spawnSync('flock', ['-n', join(folder, 'lock'), 'true']).status;
+      expect([await other(), host()]).toEqual([1, 1]);
+      writeFileSync(join(folder, 'let-go'), '');
+      await expect.poll(() => existsSync(join(folder, 'free')), { timeout: 20_000 }).toBe(true);
+      expect([await other(), host()]).toEqual([0, 0]);
+    },
+  );
 
   it('CreateMountpoint makes the missing folder of a --mount', async () => {
     const Source = join(folder, 'to/be/made');

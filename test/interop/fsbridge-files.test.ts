@@ -1,5 +1,7 @@
+import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { waitRequest } from '#common/native/fuse';
 import { type BridgePair, bridgePair, failure } from '../support/bridge.ts';
 import * as posix from '../support/posix.ts';
 import { lacking } from '../support/requirements.ts';
@@ -141,6 +143,27 @@ describe.skipIf(skip).each(modes)('a bridge mount, $consistency, passthrough $pa
     expect(fs.readFileSync(host('r1', 'in'), 'utf8')).toBe('2');
     expect(posix.rename2(guest('r2'), guest('r3'), 1)).toBe('ok');
     expect(fs.readFileSync(host('r3'), 'utf8')).toBe('1');
+  });
+
+  it('leaves a whiteout where a rename asks for one', () => {
+    fs.writeFileSync(guest('covered'), 'below');
+    expect(posix.rename2(guest('covered'), guest('uncovered'), 4)).toBe('ok');
+    for (const side of [guest, host]) {
+      expect(fs.readFileSync(side('uncovered'), 'utf8')).toBe('below');
+      const left = fs.lstatSync(side('covered'));
+      expect(left.isCharacterDevice() && left.rdev === 0).toBe(true);
+    }
+    fs.unlinkSync(guest('covered'));
+  });
+
+  it('is always ready for poll, has no ioctl, and can be synced', () => {
+    fs.writeFileSync(guest('ready'), 'x');
+    const fd = fs.openSync(guest('ready'), 'r');
+    expect(waitRequest(fd, 0)).toBe(true);
+    fs.closeSync(fd);
+    const stty = spawnSync('stty', ['-F', guest('ready')], { encoding: 'utf8', env: { LC_ALL: 'C' } });
+    expect(stty.stderr).toContain('Inappropriate ioctl for device');
+    expect(spawnSync('sync', ['-f', guest('ready')]).status).toBe(0);
   });
 
   it('keeps a folder usable that was renamed above a known tree', () => {
