@@ -13,6 +13,7 @@ import { fsck } from '../../daemon/store/fsck.ts';
 import { type DaemonAddress, IMAGE, TestDaemon } from '../support/e2e/daemon.ts';
 import { litterOf } from '../support/e2e/litter.ts';
 import { describeE2e } from '../support/e2e/session.ts';
+import { startRegistry, type TestRegistry } from '../support/registry.ts';
 import { tally } from '../support/tally.ts';
 
 const PRELOAD = fileURLToPath(new URL('../support/faults/fault-points.mjs', import.meta.url));
@@ -87,6 +88,12 @@ const OPERATIONS: Operation[] = [
     after: [['rmi', '-f', 'loaded']],
   },
   {
+    name: 'pull',
+    command: ['pull', '@registry/loaded'],
+    shown: ['run', '--rm', '--pull', 'never', '@registry/loaded', 'test', '-e', '/kept'],
+    after: [['rmi', '-f', '@registry/loaded']],
+  },
+  {
     name: 'rmi',
     before: [['load', '-i', '@archive']],
     command: ['rmi', 'loaded'],
@@ -120,6 +127,19 @@ const OPERATIONS: Operation[] = [
     removes: true,
   },
   {
+    name: 'network connect',
+    before: [
+      ['network', 'create', 'nn'],
+      ['create', '--name', 'cc', IMAGE, 'true'],
+    ],
+    command: ['network', 'connect', '--alias', 'other', 'nn', 'cc'],
+    shown: ['start', '-a', 'cc'],
+    after: [
+      ['rm', '-f', 'cc'],
+      ['network', 'rm', 'nn'],
+    ],
+  },
+  {
     name: 'prune',
     before: [
       ['create', '--name', 'cc', '-v', '/anonymous', IMAGE, 'true'],
@@ -137,6 +157,7 @@ describeE2e('a daemon killed in the middle of', () => {
   let folder: string;
   let address: DaemonAddress;
   let daemon: TestDaemon;
+  let registry: TestRegistry;
   const rng = seededRng(1);
 
   const launch = async (): Promise<void> => {
@@ -158,7 +179,9 @@ describeE2e('a daemon killed in the middle of', () => {
     return readFileSync(join(folder, 'trace'), 'utf8').trim().split('\n');
   };
   const words = (command: string[]): string[] =>
-    command.map((word) => (word === '@archive' ? join(folder, 'archive.tar') : word));
+    command.map((word) =>
+      word.replace('@archive', join(folder, 'archive.tar')).replace('@registry', registry.domain),
+    );
   const prepare = async ({ before = [] }: Operation): Promise<void> => {
     for (const command of before) await daemon.ok(words(command));
   };
@@ -173,16 +196,25 @@ describeE2e('a daemon killed in the middle of', () => {
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'drydock-faults-'));
     address = TestDaemon.makeAddress();
+    registry = await startRegistry();
     await launch();
     await daemon.ok(['run', '--name', 'cc', IMAGE, 'touch', '/kept']);
     await daemon.ok(['commit', 'cc', 'loaded']);
     await daemon.ok(['save', '-o', join(folder, 'archive.tar'), 'loaded']);
     archive = readFileSync(join(folder, 'archive.tar'));
+    const pulled = `${registry.domain}/loaded`;
+    for (const command of [
+      ['tag', 'loaded', pulled],
+      ['push', pulled],
+      ['rmi', pulled],
+    ])
+      await daemon.ok(command);
     await daemon.ok(['rm', 'cc']);
     await daemon.ok(['rmi', 'loaded']);
   });
   afterAll(async () => {
     await daemon?.stop();
+    await registry?.close();
     expect(litterOf(address)).toEqual([]);
     const { damage, leftovers } = await fsck(address.dataRoot);
     expect([...damage, ...leftovers].map(({ path, text }) => `${path}: ${text}`)).toEqual([]);
@@ -194,7 +226,7 @@ describeE2e('a daemon killed in the middle of', () => {
     const options = operation.input ? { input: operation.input() } : {};
     await prepare(operation);
     arm(0);
-    await daemon.ok(operation.command, options);
+    await daemon.ok(words(operation.command), options);
     const changes = disarm();
     expect(changes.length).toBeGreaterThan(0);
     await undo(operation);
@@ -203,7 +235,7 @@ describeE2e('a daemon killed in the middle of', () => {
       const at = `${operation.name}, killed at change ${point} of ${changes.length}: ${changes[point - 1]}`;
       await prepare(operation);
       arm(point);
-      await daemon.run(operation.command, options);
+      await daemon.run(words(operation.command), options);
       // How many changes there are varies with what runs beside: then it was not reached, and nothing is shown.
       if (disarm().length >= point) {
         expect(await daemon.exited, at).toBe('SIGKILL');
@@ -211,11 +243,11 @@ describeE2e('a daemon killed in the middle of', () => {
         expect((await fsck(address.dataRoot)).damage, at).toEqual([]);
         await launch();
       }
-      const shown = await daemon.run(operation.shown);
+      const shown = await daemon.run(words(operation.shown));
       if (shown.code !== 0) expect(shown.stderr, at).toMatch(/no such|not found|unable to find image/i);
       await undo(operation);
-      await daemon.run(operation.removes ? operation.command : ['version'], options);
-      const { code, stderr } = await daemon.run(operation.shown);
+      await daemon.run(operation.removes ? words(operation.command) : ['version'], options);
+      const { code, stderr } = await daemon.run(words(operation.shown));
       expect(code, `${at}: it is still there after its removal: ${stderr}`).not.toBe(0);
     }
   });
