@@ -399,7 +399,9 @@ describe('resources', () => {
   it('a client that does not read its events is hung up on, and holds no more of them', async () => {
     await daemon.app.listen({ host: '127.0.0.1', port: 0 });
     const { port } = daemon.app.server.address() as AddressInfo;
-    const client = connect(port, '127.0.0.1', () => client.write('GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'));
+    const client = connect(port, '127.0.0.1', () =>
+      client.write('GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'),
+    );
     client.on('error', () => {});
     await new Promise((resolve) => client.once('data', resolve));
     client.pause();
