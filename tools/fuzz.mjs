@@ -30,8 +30,12 @@ const TARGETS = {
   ntp: ['netstack/wire/ntp.test.ts'],
   fuse: ['test/fsbridge/session.test.ts', 'test/fsbridge/fuse-t.test.ts'],
   'http-api': ['test/e2e/api-fuzz.test.ts'],
-  dockerfiles: ['daemon/build/dockerfile.test.ts', 'daemon/build/buildkit/filesync.test.ts'],
-  images: ['daemon/image'],
+  dockerfiles: [
+    'test/daemon/parser-fuzz.test.ts',
+    'daemon/build/dockerfile.test.ts',
+    'daemon/build/buildkit/filesync.test.ts',
+  ],
+  images: ['test/daemon/parser-fuzz.test.ts', 'daemon/image'],
   'json-state': ['test/interop/state-fuzz.test.ts'],
 };
 

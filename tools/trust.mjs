@@ -38,6 +38,7 @@ const SUITES = {
       'test/e2e/interrupted.test.ts',
       'test/interop/netstack-descriptors.test.ts',
       'test/interop/store-fsck.test.ts',
+      'test/interop/image-registry.test.ts',
     ],
   ],
   attacks: [

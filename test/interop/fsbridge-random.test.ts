@@ -1,5 +1,7 @@
+import { execFile } from 'node:child_process';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { below, type Rng, seededRng } from '#common/rng';
 import { type BridgePair, bridgePair, failure } from '../support/bridge.ts';
@@ -149,12 +151,33 @@ function shuffleNames(rng: Rng, native: string, guest: string, steps: number): v
     });
     expect(answers[1], `step ${step}: ${run} ${one} ${two}, seed ${SEED}`).toBe(answers[0]);
   }
-  const tree = (root: string): string[] =>
-    (fs.readdirSync(root, { recursive: true }) as string[]).sort().map((name) => {
-      const stat = fs.lstatSync(join(root, name));
-      return `${name} ${stat.mode.toString(8)} ${stat.nlink} ${stat.isFile() ? stat.size : ''}`;
-    });
   expect(tree(guest)).toEqual(tree(native));
+}
+
+const RACERS = 4;
+/** Works on the same few names as its likes. What one of them has just done may be in its way; anything else is a fault. */
+const RACER = `const fs = require('fs'), [folder, seed, steps] = process.argv.slice(1);
+process.chdir(folder);
+let state = Number(seed);
+const pick = (list) => list[(state = (state * 1103515245 + 12345) & 0x7fffffff) % list.length];
+const names = ['a', 'b', 'c', 'a/x', 'b/x', 'c/y'];
+const works = [
+  () => fs.mkdirSync(pick(names)), () => fs.writeFileSync(pick(names), pick(names)), () => fs.readFileSync(pick(names)),
+  () => fs.renameSync(pick(names), pick(names)), () => fs.linkSync(pick(names), pick(names)),
+  () => fs.symlinkSync(pick(names), pick(names)), () => fs.unlinkSync(pick(names)), () => fs.rmdirSync(pick(names)),
+  () => fs.readdirSync(pick(names)).map((name) => fs.lstatSync(name)), () => fs.truncateSync(pick(names), 9),
+];
+for (let n = 0; n < Number(steps); n++)
+  try { pick(works)(); } catch ({ code, syscall }) {
+    if (!/^(ENOENT|EEXIST|ENOTEMPTY|EISDIR|ENOTDIR|EINVAL|ELOOP|EPERM|EBUSY)$/.test(code)) throw new Error(syscall + ' ' + code);
+  }`;
+
+/** What is in a folder, as it is named and as it is. */
+function tree(root: string): string[] {
+  return (fs.readdirSync(root, { recursive: true }) as string[]).sort().map((name) => {
+    const stat = fs.lstatSync(join(root, name));
+    return `${name} ${stat.mode.toString(8)} ${stat.nlink} ${stat.isFile() ? stat.size : ''}`;
+  });
 }
 
 describe.skipIf(lacking('root', '/dev/fuse')).each([
@@ -163,10 +186,10 @@ describe.skipIf(lacking('root', '/dev/fuse')).each([
   { consistency: 'cached', passthrough: false },
   { consistency: 'delegated', passthrough: false },
 ] as const)('random operations, $consistency, passthrough $passthrough', (mode) => {
-  async function withPair(body: (pair: BridgePair) => void): Promise<void> {
+  async function withPair(body: (pair: BridgePair) => void | Promise<void>): Promise<void> {
     const pair = await bridgePair(mode);
     try {
-      body(pair);
+      await body(pair);
       expect(pair.trouble).toEqual([]);
     } finally {
       await pair.remove();
@@ -175,6 +198,17 @@ describe.skipIf(lacking('root', '/dev/fuse')).each([
 
   it('on the data of a file keep it as a model says', async () => {
     await withPair(({ guest, host }) => new FileModel(guest('f'), host('f'), seededRng(SEED)).run(STEPS));
+  });
+
+  it('of several processes at once on the same names meet no fault, and mount and host end the same', async () => {
+    await withPair(async ({ guest, host }) => {
+      const run = promisify(execFile);
+      const racers = Array.from({ length: RACERS }, (_, n) =>
+        run(process.execPath, ['-e', RACER, '--', guest(''), String(SEED + n), String(STEPS)]),
+      );
+      await Promise.all(racers);
+      expect(tree(guest('')), `seed ${SEED}`).toEqual(tree(host('')));
+    });
   });
 
   it('on names end as on a native folder', async () => {
