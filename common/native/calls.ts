@@ -108,11 +108,11 @@ class RingCalls implements Calls {
   }
 }
 
-/** Calls by io_uring if this kernel permits it to this process, else one by one. */
-export function openCalls(): Calls {
+/** Calls by io_uring if this kernel permits it to this process, else one by one. @param ring tests stand in for the kernel. */
+export function openCalls(ring: () => Uring = () => new Uring(CALLS_MAX)): Calls {
   if (process.env[SWITCH] === '0') return singleCalls;
   try {
-    return new RingCalls(new Uring(CALLS_MAX));
+    return new RingCalls(ring());
   } catch (error) {
     if (error instanceof SyscallError) return singleCalls;
     throw error;
