@@ -104,7 +104,9 @@ describeE2e('mounts with options', () => {
       expect([await other(), host()]).toEqual([1, 1]);
       writeFileSync(join(folder, 'let-go'), '');
       await expect.poll(() => existsSync(join(folder, 'free')), { timeout: 20_000 }).toBe(true);
-      expect([await other(), host()]).toEqual([0, 0]);
+      expect(await other()).toBe(0);
+    // The end of a program frees its lock for the host a moment later.
+    await expect.poll(host).toBe(0);
     },
   );
 
