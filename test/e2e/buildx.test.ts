@@ -244,13 +244,13 @@ describeE2e('BuildKit’s control API, as buildx speaks it with the docker drive
       'a cache elsewhere',
       'FROM scratch',
       { cacheExports: ['local'] },
-      '--cache-to type=local is not supported',
+      'unknown cache exporter: "local": --cache-to type=local is not supported',
     ],
     [
       'an unknown output',
       'FROM scratch',
       { exporter: { type: 'what', attributes: {} } },
-      '--output type=what is not supported',
+      'exporter "what" could not be found: --output type=what is not supported',
     ],
     [
       'several platforms',

@@ -147,7 +147,7 @@ export function cacheImport({ Type, Attrs }: TypedOptions): string {
   const ref = Attrs.get('ref');
   if (Type !== 'registry' || ref === undefined)
     throw bad(
-      `--cache-from type=${Type} is not supported by this daemon: name an image (type=registry,ref=...)`,
+      `unknown cache importer: ${Type}: --cache-from type=${Type} is not supported by this daemon: name an image (type=registry,ref=...)`,
     );
   return ref;
 }
@@ -155,7 +155,9 @@ export function cacheImport({ Type, Attrs }: TypedOptions): string {
 /** Refuses where a cache can't go. An image always carries its own: its history and layers. @throws ERR_BAD_PARAMETER */
 export function checkCacheExport({ Type }: TypedOptions): void {
   if (Type !== 'inline')
-    throw bad(`--cache-to type=${Type} is not supported by this daemon: use type=inline, and push the image`);
+    throw bad(
+      `unknown cache exporter: ${JSON.stringify(Type)}: --cache-to type=${Type} is not supported by this daemon: use type=inline, and push the image`,
+    );
 }
 
 function hostConfigOf(attributes: Attributes): HostConfig {

@@ -47,7 +47,7 @@ export function checkOutput({ type, options }: OutputRequest): void {
   if (!known)
     throw new DrydockError(
       'ERR_BAD_PARAMETER',
-      `--output type=${type} is not supported by this daemon: use image, local, tar, oci or docker`,
+      `exporter ${JSON.stringify(type)} could not be found: --output type=${type} is not supported by this daemon: use image, local, tar, oci or docker`,
     );
   for (const [name, value] of options)
     if (!known.includes(name) && name !== 'dest' && !(name === 'tar' && value === 'true'))
