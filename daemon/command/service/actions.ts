@@ -64,23 +64,66 @@ export function install(host: ServiceHost, plan: ServicePlan): void {
     for (const { path, text } of plan.files) host.write(path, text);
     for (const command of plan.start) order(host, command);
   } catch (error) {
-    uninstall(host, plan, false);
+    for (const command of plan.stop) host.run(command);
+    removeUnits(host, plan);
     throw error;
   }
 }
 
-/** Ends the service and removes its files. @param purge also images, containers and volumes @throws ERR_SERVICE_DATA */
-export function uninstall(host: ServiceHost, plan: ServicePlan, purge: boolean): void {
-  const { socketPath, execRoot, dataRoot, wellKnown, logPath } = plan.settings;
-  for (const command of plan.stop) host.run(command);
+/**
+ * Removing a folder removes what is mounted in it: folders of the host, while their containers run. proc_pid_mountinfo(5): the fifth field is
+ * where, with a space as \\040.
+ * @throws ERR_SERVICE_BUSY
+ */
+function requireUnmounted(host: ServiceHost, folder: string): void {
+  const lines = (host.look('/proc/self/mountinfo')?.text ?? '').split('\n');
+  const places = lines.map((line) => (line.split(' ')[4] ?? '').replaceAll('\\040', ' '));
+  const held = places.find((place) => place === folder || place.startsWith(`${folder}/`));
+  if (held !== undefined)
+    throw new DrydockError(
+      'ERR_SERVICE_BUSY',
+      `${held} is mounted: containers go on there. The service was stopped, and nothing was removed. Stop them (with live-restore, ` +
+        'start the daemon for that), and try again.',
+    );
+}
+
+/**
+ * Ends the service and removes its files. Where there is none, only data that are to go are removed.
+ * @param purge also images, containers and volumes
+ * @returns whether there was a service
+ * @throws ERR_SERVICE_BUSY, ERR_SERVICE_DATA
+ */
+export function uninstall(host: ServiceHost, plan: ServicePlan, purge: boolean): boolean {
+  const { socketPath, execRoot, dataRoot, logPath } = plan.settings;
+  const isInstalled = plan.files.some(({ path }) => host.look(path));
+  if (isInstalled) {
+    for (const command of plan.stop) host.run(command);
+    for (const folder of [execRoot, ...(purge ? [dataRoot] : [])]) requireUnmounted(host, folder);
+    removeUnits(host, plan);
+    host.remove(socketPath);
+    host.remove(execRoot);
+    if (logPath !== '') host.remove(logPath);
+  } else if (purge && host.look(socketPath))
+    throw new DrydockError(
+      'ERR_SERVICE_BUSY',
+      `${socketPath} is there, so a daemon runs that is no service. Nothing was removed. Stop it, and try again.`,
+    );
+  if (purge && host.look(dataRoot)) removeData(host, dataRoot);
+  return isInstalled;
+}
+
+/** What the manager knows of the service, and the link to its socket. */
+function removeUnits(host: ServiceHost, plan: ServicePlan): void {
+  const { socketPath, wellKnown } = plan.settings;
   for (const { path } of plan.files) host.remove(path);
   for (const command of plan.forget) host.run(command);
   const link = wellKnown === undefined ? undefined : host.look(wellKnown);
   if (wellKnown !== undefined && link?.kind === 'link' && link.text === socketPath) host.remove(wellKnown);
-  host.remove(socketPath);
-  host.remove(execRoot);
-  if (logPath !== '') host.remove(logPath);
-  if (!purge || !host.look(dataRoot)) return;
+}
+
+/** @throws ERR_SERVICE_BUSY, ERR_SERVICE_DATA */
+function removeData(host: ServiceHost, dataRoot: string): void {
+  requireUnmounted(host, dataRoot);
   // What every daemon leaves in its folder: nothing else is removed by this name.
   if (!host.look(join(dataRoot, 'engine-id')))
     throw new DrydockError(

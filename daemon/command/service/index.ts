@@ -57,12 +57,14 @@ function runInstall(
 function runUninstall(flags: ScopeFlags & { purge?: true; format: Format }): void {
   const made = plan({ ...flags, default: true });
   const isPurged = flags.purge === true;
-  uninstall(thisServiceHost(), made, isPurged);
-  print(flags.format, { ...planFacts(made), purged: isPurged }, () =>
-    isPurged
+  const wasInstalled = uninstall(thisServiceHost(), made, isPurged);
+  print(flags.format, { ...planFacts(made), installed: wasInstalled, purged: isPurged }, () => {
+    if (!wasInstalled)
+      return `There was no service${isPurged ? '; its data are gone' : ', and nothing was changed'}.`;
+    return isPurged
       ? 'The service, its images, containers and volumes are gone.'
-      : `The service is gone. Images, containers and volumes stay in ${made.settings.dataRoot}; --purge removes them.`,
-  );
+      : `The service is gone. Images, containers and volumes stay in ${made.settings.dataRoot}; --purge removes them.`;
+  });
 }
 
 function statusText(facts: ServiceStatus): string {

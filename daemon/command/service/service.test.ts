@@ -145,6 +145,28 @@ describe('drydock service', () => {
     expect(machine.look(`${plan.settings.dataRoot}/volumes/x`)).toBeDefined();
   });
 
+  it('removes nothing under mounts, and nothing of a daemon that is no service', () => {
+    const machine = new Machine();
+    const plan = planService(machine, SYSTEM);
+    const { socketPath, execRoot, dataRoot } = plan.settings;
+    machine.files.set(socketPath, { kind: 'other', text: '' });
+    machine.write(join(dataRoot, 'engine-id'), 'id');
+    machine.files.set(dataRoot, { kind: 'other', text: '' });
+    expect(uninstall(machine, plan, false)).toBe(false);
+    expect(() => uninstall(machine, plan, true)).toThrow(/a daemon runs that is no service/);
+    expect(machine.orders).toEqual([]);
+    install(machine, plan);
+    const mounts = '/proc/self/mountinfo';
+    for (const place of [`${execRoot}/mounts/my\\040files`, `${dataRoot}/overlay2/x/merged`]) {
+      machine.write(mounts, `31 22 0:27 / / rw - ext4 a rw\n99 31 0:50 / ${place} rw - fuse x rw\n`);
+      expect(() => uninstall(machine, plan, true)).toThrow(/ is mounted: containers go on there/);
+    }
+    expect(machine.look(socketPath)).toBeDefined();
+    machine.write(mounts, '31 22 0:27 / / rw - ext4 a rw\n');
+    expect(uninstall(machine, plan, true)).toBe(true);
+    expect([...machine.files.keys()]).toEqual([mounts]);
+  });
+
   it('takes everything back when the manager refuses, and says why', () => {
     const machine = new Machine();
     machine.answer = (order) =>
