@@ -13,7 +13,7 @@ import { PassThrough } from 'node:stream';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { signalName, signalNumber } from '../linux/signals.ts';
 import { stringify } from '../oci/bundle.ts';
-import { type Command, ociError, runToEnd } from '../oci/oci-command.ts';
+import { type Command, ociError, requireRuntime, runToEnd } from '../oci/oci-command.ts';
 import type { OciCommand, RuntimeOptions } from '../platform.ts';
 import {
   type Jail,
@@ -41,12 +41,7 @@ export class BundleRuntime implements Runtime {
   }
 
   async open(): Promise<void> {
-    const { code, output } = await runToEnd(this.#command, ['--version']);
-    if (code !== 0)
-      throw new DrydockError(
-        'ERR_OCI_RUNTIME',
-        `The OCI runtime ${this.#command[0]} cannot be run (${output.trim()}): install it or correct its path.`,
-      );
+    await requireRuntime(this.#command);
     await mkdir(this.#state, { recursive: true, mode: 0o700 });
   }
 

@@ -20,6 +20,16 @@ export function runToEnd(
   });
 }
 
+/** @throws DrydockError ERR_OCI_RUNTIME for one that is not there */
+export async function requireRuntime(command: Command): Promise<void> {
+  const { code, output } = await runToEnd(command, ['--version']);
+  if (code !== 0)
+    throw new DrydockError(
+      'ERR_OCI_RUNTIME',
+      `The OCI runtime ${command[0]} cannot be run (${output.trim()}): install it or correct its path.`,
+    );
+}
+
 /** The runtime's own words with docker's prefix and the codes of our own runtime. */
 export function ociError(message: string, prefix: string): DrydockError {
   const text = message

@@ -31,7 +31,7 @@ import { WardenPrograms } from '../linux/warden.ts';
 import type { OciCommand, RuntimeOptions } from '../platform.ts';
 import type { Jail, JailProcess, JailReportRow, JailSpec, KnownJail, Runtime } from '../runtime.ts';
 import { ociConfig, stringify } from './bundle.ts';
-import { type Command, ociError, runToEnd } from './oci-command.ts';
+import { type Command, ociError, requireRuntime, runToEnd } from './oci-command.ts';
 import { identityIn, type OciContext, OciJail } from './oci-jail.ts';
 
 /** See {@link Runtime}. */
@@ -56,12 +56,7 @@ export class OciRuntime implements Runtime {
   }
 
   async open(): Promise<void> {
-    const { code, output } = await runToEnd(this.#command, ['--version']);
-    if (code !== 0)
-      throw new DrydockError(
-        'ERR_OCI_RUNTIME',
-        `The OCI runtime ${this.#command[0]} cannot be run (${output.trim()}): install it or correct its path.`,
-      );
+    await requireRuntime(this.#command);
     this.#ownPidNamespace = openSync('/proc/self/ns/pid', 'r');
     this.#program = new LauncherProgram(this.#ownPidNamespace, this.#options.instance);
     await mkdir(this.#stateRoot, { recursive: true, mode: 0o700 });
