@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import koffi from 'koffi';
 import { describe, expect, it } from 'vitest';
 import { CONSTANTS, INTEGERS, PROTOTYPES, parsePrototype, STRUCTS, type StructLayout } from './abi.ts';
+import { symbolOf } from './library.ts';
 
 interface Golden {
   targets: string[];
@@ -45,6 +46,13 @@ describe('the table of Darwin’s binary interface', () => {
     const fixed = new Set(golden.functions.map((text) => parsePrototype(text).name));
     for (const name of ['open', 'sem_open', 'shm_open', 'syscall']) expect(fixed).not.toContain(name);
   });
+});
+
+it('calls on x86-64 those of two versions of a function that Apple’s headers call', () => {
+  const symbols = (architecture: string): string[] =>
+    ['fstat', 'fstatat', 'fstatfs', 'getattrlistbulk'].map((name) => symbolOf(name, architecture));
+  expect(symbols('x64')).toEqual(['fstat$INODE64', 'fstatat$INODE64', 'fstatfs$INODE64', 'getattrlistbulk']);
+  expect(symbols('arm64')).toEqual(['fstat', 'fstatat', 'fstatfs', 'getattrlistbulk']);
 });
 
 describe('a prototype', () => {
