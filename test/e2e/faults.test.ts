@@ -19,7 +19,7 @@ const [, descriptorsMax] =
 /** As many as a machine of everyday gives descriptors for. */
 const IDLE_CLIENTS = Math.min(10_000, Number(descriptorsMax ?? 2000) - 1000);
 const HIJACKERS = 200;
-const SENDERS = 100;
+const SENDERS = 40;
 /** Of JavaScript's objects; what is beside them comes on top. */
 const HEAP_MB = 128;
 const RESIDENT_MB_MAX = 512;
