@@ -105,8 +105,8 @@ describeE2e('mounts with options', () => {
       writeFileSync(join(folder, 'let-go'), '');
       await expect.poll(() => existsSync(join(folder, 'free')), { timeout: 20_000 }).toBe(true);
       expect(await other()).toBe(0);
-    // The end of a program frees its lock for the host a moment later.
-    await expect.poll(host).toBe(0);
+      // The end of a program frees its lock for the host a moment later.
+      await expect.poll(host).toBe(0);
     },
   );
 
