@@ -23,7 +23,11 @@ describeE2e('the daemon on a Mac, as far as Linux can play one', () => {
     const runtimes = { runu: { path: RUNU, runtimeArgs: ['--debug'] } };
     writeFileSync(join(folder, 'daemon.json'), JSON.stringify({ runtimes }));
     daemon = await TestDaemon.launch(address, ['--config-file', join(folder, 'daemon.json')], {
-      env: { NODE_OPTIONS: `--import ${PRELOAD}`, FAKE_RUNU_LOG: join(folder, 'log') },
+      env: {
+        NODE_OPTIONS: `--import ${PRELOAD}`,
+        FAKE_RUNU_LOG: join(folder, 'log'),
+        FAKE_RUNU_BOOT_MS: '300',
+      },
     });
   });
   afterAll(async () => {

@@ -40,10 +40,15 @@ function become({ args, env, cwd, user }, root) {
 }
 
 if (command === 'run') {
+  // A kernel takes its time.
+  await new Promise((resolve) => setTimeout(resolve, Number(process.env.FAKE_RUNU_BOOT_MS ?? 0)));
   const config = JSON.parse(readFileSync(join(values.bundle, 'config.json'), 'utf8'));
   mkdirSync(state, { recursive: true });
   writeFileSync(join(state, 'root'), config.root.path);
   become(config.process, config.root.path);
 } else if (command === 'exec') {
   become(JSON.parse(readFileSync(values.process, 'utf8')), readFileSync(join(state, 'root'), 'utf8'));
+} else if (command === 'state') {
+  if (!existsSync(join(state, 'root')) || readFileSync(join(state, 'root'), 'utf8') === '') process.exit(1);
+  console.log(JSON.stringify({ ociVersion: '1.0.2', id, status: 'running' }));
 } else if (command === 'delete' && existsSync(state)) rmSync(state, { recursive: true });

@@ -10,6 +10,7 @@ import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
+import type { Clock } from '#common/clock';
 import { DrydockError, errorCode, errorMessage } from '#common/errors';
 import { signalName, signalNumber } from '../linux/signals.ts';
 import { stringify } from '../oci/bundle.ts';
@@ -27,17 +28,26 @@ import {
 } from '../runtime.ts';
 import { bundleConfig, bundleProcess, bundleReport, checkBundle } from './bundle-plan.ts';
 
+/** How long a runtime may take to know a container, and how often it is asked. */
+const BEGIN_MS_MAX = 10_000;
+const BEGIN_POLL_MS = 20;
+
 /** See {@link Runtime}. */
 export class BundleRuntime implements Runtime {
   readonly name: string;
   readonly #command: Command;
   readonly #root: string;
+  readonly #clock: Clock;
   readonly #jails = new Map<string, BundleJail>();
 
-  constructor({ name, command, args = [] }: OciCommand, { execRoot }: Pick<RuntimeOptions, 'execRoot'>) {
+  constructor(
+    { name, command, args = [] }: OciCommand,
+    { execRoot, clock }: Pick<RuntimeOptions, 'execRoot' | 'clock'>,
+  ) {
     this.name = name;
     this.#command = [command, ...args];
     this.#root = join(execRoot, `oci-${name}`);
+    this.#clock = clock;
   }
 
   async open(): Promise<void> {
@@ -50,9 +60,11 @@ export class BundleRuntime implements Runtime {
     const bundle = join(this.#root, 'bundles', spec.id);
     await mkdir(bundle, { recursive: true, mode: 0o700 });
     await writeFile(join(bundle, 'config.json'), stringify(bundleConfig(spec)));
-    const jail = new BundleJail(spec, bundle, [...this.#command, '--root', this.#state], () =>
-      this.#jails.delete(spec.id),
-    );
+    const jail = new BundleJail(spec, bundle, {
+      command: [...this.#command, '--root', this.#state],
+      clock: this.#clock,
+      forgotten: () => this.#jails.delete(spec.id),
+    });
     this.#jails.set(spec.id, jail);
     return jail;
   }
@@ -95,25 +107,32 @@ export class BundleRuntime implements Runtime {
   }
 }
 
+/** What a jail needs of its runtime. */
+interface JailParts {
+  command: Command;
+  clock: Clock;
+  /** Called when nothing is left of the jail. */
+  forgotten(): void;
+}
+
 class BundleJail implements Jail {
   readonly id: string;
   /** Nothing outlives its daemon by this. */
   readonly startTime = '';
   readonly #spec: JailSpec;
   readonly #bundle: string;
-  readonly #command: Command;
-  readonly #forgotten: () => void;
+  readonly #parts: JailParts;
   readonly #children = new Set<ChildProcess>();
   #main: ChildProcess | undefined;
+  #begun: Promise<void> | undefined;
   #execs = 0;
   #destruction: Promise<void> | undefined;
 
-  constructor(spec: JailSpec, bundle: string, command: Command, forgotten: () => void) {
+  constructor(spec: JailSpec, bundle: string, parts: JailParts) {
     this.id = spec.id;
     this.#spec = spec;
     this.#bundle = bundle;
-    this.#command = command;
-    this.#forgotten = forgotten;
+    this.#parts = parts;
   }
 
   get pid(): number {
@@ -132,16 +151,32 @@ class BundleJail implements Jail {
   }
 
   async exec(process: ProcessSpec): Promise<JailProcess> {
-    if (!this.#main || this.#main.exitCode !== null || this.#main.signalCode !== null)
-      throw new DrydockError('ERR_NOT_RUNNING', `container ${this.id} is not running`);
+    this.#begun ??= this.#waitForBegin();
+    await this.#begun;
+    if (this.#hasEnded()) throw new DrydockError('ERR_NOT_RUNNING', `container ${this.id} is not running`);
     const file = join(this.#bundle, `exec-${this.#execs++}.json`);
     await writeFile(file, stringify(bundleProcess(process)));
     const [, running] = await this.#spawn(['exec', '--process', file, this.id], process);
     return running;
   }
 
+  #hasEnded(): boolean {
+    return !this.#main || this.#main.exitCode !== null || this.#main.signalCode !== null;
+  }
+
+  /** Waits until the runtime can run something more in the container: `run` does not say when that is, `state` does. */
+  async #waitForBegin(): Promise<void> {
+    const { command, clock } = this.#parts;
+    const deadline = clock.now() + BEGIN_MS_MAX;
+    while (!this.#hasEnded() && clock.now() < deadline) {
+      const { code } = await runToEnd(command, ['state', this.id]);
+      if (code === 0) return;
+      await new Promise<void>((resolve) => clock.arm(clock.now() + BEGIN_POLL_MS, resolve));
+    }
+  }
+
   async #spawn(args: string[], { stdin }: ProcessSpec): Promise<[ChildProcess, JailProcess]> {
-    const [program, ...before] = this.#command;
+    const [program, ...before] = this.#parts.command;
     const child = spawn(program, [...before, ...args], {
       cwd: '/',
       detached: true,
@@ -207,9 +242,9 @@ class BundleJail implements Jail {
     const ended = [...this.#children].map((child) => new Promise((resolve) => child.once('exit', resolve)));
     this.#signal('SIGKILL');
     await Promise.all(ended);
-    await runToEnd(this.#command, ['delete', '--force', this.id]);
+    await runToEnd(this.#parts.command, ['delete', '--force', this.id]);
     await rm(this.#bundle, { recursive: true, force: true });
-    this.#forgotten();
+    this.#parts.forgotten();
   }
 
   #signal(name: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL'): void {
