@@ -24,9 +24,15 @@ const repository = fileURLToPath(new URL('../..', import.meta.url));
 
 /** systemd's manager and all that a minimal machine starts by it. */
 const SYSTEMD = ['/lib/systemd/systemd', '/lib/systemd/systemd-journald', '/lib/systemd/systemd-executor'];
-const PROGRAMS = ['bash', 'node', 'systemctl', 'journalctl', 'mount', 'umount', 'ps', 'pgrep', 'docker'];
-/** Files of /etc that programs look up names in. */
-const ETC = ['passwd', 'group', 'nsswitch.conf', 'ld.so.cache', 'os-release'];
+const PROGRAMS = [
+  ...['bash', 'node', 'systemctl', 'journalctl', 'mount', 'umount', 'ps', 'pgrep', 'docker'],
+  ...['apparmor_parser', 'newuidmap', 'newgidmap'],
+];
+/** What of /etc programs look up names in, and profiles of AppArmor are made of. */
+const ETC = [
+  ...['passwd', 'group', 'nsswitch.conf', 'ld.so.cache', 'os-release'],
+  ...['abi', 'abstractions', 'tunables'].map((name) => `apparmor.d/${name}`),
+];
 
 /** What {@link makeSystemdInitrd} copies from, for `lacking()`. */
 export const SYSTEMD_GUEST_NEEDS: readonly string[] = [
@@ -84,7 +90,8 @@ export function makeSystemdInitrd(folder: string, version: string, script: strin
   for (const program of PROGRAMS) copyProgram(findProgram(program)!, root);
   copySystemd(root);
   copyPackage(join(root, 'opt/drydock'));
-  for (const name of ETC) cpSync(join('/etc', name), join(root, 'etc', name), { dereference: true });
+  for (const name of ETC)
+    cpSync(join('/etc', name), join(root, 'etc', name), { dereference: true, recursive: true });
   cpSync('/bin/busybox', join(root, 'bin/busybox'), { dereference: true });
   for (const applet of execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).trim().split('\n'))
     if (!existsSync(join(root, 'usr/bin', applet)) && !existsSync(join(root, 'usr/sbin', applet)))

@@ -43,16 +43,22 @@ function look(): { hierarchies: Hierarchy[]; groups: Map<string, string> } {
   };
 }
 
-/** Where this process is in version 2, if that group was given to its user and can limit memory. */
-function ownUnified({
-  hierarchies,
-  groups,
-}: ReturnType<typeof look>): { mount: string; group: string } | undefined {
+/** The group of version 2 that was given to the user of this process, and whether it has been left for the one below. */
+interface GivenGroup {
+  mount: string;
+  group: string;
+  hasRoom: boolean;
+}
+
+/** What was given, if it can limit memory. The group below says nothing of that: it gets its controllers with the first jail. */
+function ownUnified({ hierarchies, groups }: ReturnType<typeof look>): GivenGroup | undefined {
   const mount = hierarchies.find(({ controllers }) => controllers === undefined)?.path;
-  const group = groups.get('');
-  if (mount === undefined || group === undefined || group === '/') return undefined;
+  const at = groups.get('') ?? '/';
+  const hasRoom = basename(at) === DAEMON_GROUP;
+  const group = hasRoom ? dirname(at) : at;
+  if (mount === undefined || group === '/') return undefined;
   const controllers = readValue(join(mount, group, 'cgroup.controllers'))?.split(' ') ?? [];
-  return controllers.includes('memory') && isOurs(join(mount, group)) ? { mount, group } : undefined;
+  return controllers.includes('memory') && isOurs(join(mount, group)) ? { mount, group, hasRoom } : undefined;
 }
 
 /**
@@ -62,7 +68,7 @@ function ownUnified({
  */
 export function makeRoomForJails(): void {
   const own = ownUnified(look());
-  if (!own || basename(own.group) === DAEMON_GROUP) return;
+  if (!own || own.hasRoom) return;
   const path = join(own.mount, own.group);
   const pids = readPids(join(path, 'cgroup.procs'));
   const ancestry = new Set(ancestors(process.pid));
@@ -88,11 +94,10 @@ function ancestors(pid: number): number[] {
 export function delegatedCgroups(name: string, clock: Clock): Cgroups | undefined {
   const seen = look();
   const own = ownUnified(seen);
-  if (own) {
-    const top = basename(own.group) === DAEMON_GROUP ? dirname(own.group) : undefined;
-    if (top === undefined || !isOurs(join(own.mount, top))) return undefined;
-    return new CgroupsV2(join(own.mount, top), name, clock, { above: top });
-  }
+  if (own)
+    return own.hasRoom
+      ? new CgroupsV2(join(own.mount, own.group), name, clock, { above: own.group })
+      : undefined;
   const ours = seen.hierarchies.flatMap(({ path, controllers }): Hierarchy[] => {
     const group = seen.groups.get(controllers?.[0] ?? '');
     if (!controllers || group === undefined || group === '/' || !isOurs(join(path, group))) return [];

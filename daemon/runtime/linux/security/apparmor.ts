@@ -3,7 +3,7 @@
  * path, and no mounts. It is loaded by apparmor_parser(8), which also compiles it.
  */
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readValue } from '../cgroup.ts';
 import { type SecurityModules, thisMachinesModules } from './modules.ts';
 
 /** Its name; dockerd's on the same machine is another. */
@@ -48,14 +48,14 @@ profile ${DEFAULT_PROFILE} flags=(attach_disconnected,mediate_deleted) {
 
 /** How a profile gets into the kernel. Tests say what became of it. */
 export interface ProfileLoader {
-  /** Names of loaded profiles, a line each with its mode. */
-  loaded(): string;
+  /** Names of loaded profiles, a line each with its mode; undefined where securityfs is not mounted, as in containers. */
+  loaded(): string | undefined;
   /** Whether the kernel took it. */
   load(text: string): boolean;
 }
 
 const parser: ProfileLoader = {
-  loaded: () => readFileSync(LOADED, 'utf8'),
+  loaded: () => readValue(LOADED),
   load: (text) =>
     spawnSync('apparmor_parser', ['--replace', '--skip-cache'], {
       input: text,
@@ -71,9 +71,8 @@ export function ownModules(): SecurityModules {
 
 /** Has the default profile in the kernel, once for all daemons. @returns its name, or `''` when it can't be had */
 export function loadDefaultProfile(loader: ProfileLoader = parser): string {
-  const isLoaded = loader
-    .loaded()
-    .split('\n')
-    .some((line) => line.startsWith(`${DEFAULT_PROFILE} (`));
+  const loaded = loader.loaded();
+  if (loaded === undefined) return '';
+  const isLoaded = loaded.split('\n').some((line) => line.startsWith(`${DEFAULT_PROFILE} (`));
   return isLoaded || loader.load(DEFAULT_PROFILE_TEXT) ? DEFAULT_PROFILE : '';
 }

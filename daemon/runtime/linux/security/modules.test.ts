@@ -126,7 +126,7 @@ describe('the report of security modules', () => {
 });
 
 describe('the default profile of AppArmor', () => {
-  const loader = (loaded: string, works: boolean) => {
+  const loader = (loaded: string | undefined, works: boolean) => {
     const texts: string[] = [];
     const load = (text: string): boolean => {
       texts.push(text);
@@ -141,6 +141,8 @@ describe('the default profile of AppArmor', () => {
     const missing = loader(`${DEFAULT_PROFILE}-two (enforce)\n`, true);
     expect([loadDefaultProfile(missing), missing.texts]).toEqual([DEFAULT_PROFILE, [DEFAULT_PROFILE_TEXT]]);
     expect(loadDefaultProfile(loader('', false))).toBe('');
+    const hidden = loader(undefined, true);
+    expect([loadDefaultProfile(hidden), hidden.texts]).toEqual(['', []]);
   });
 
   it.skipIf(lacking('apparmor_parser'))('is understood by apparmor_parser', () => {
