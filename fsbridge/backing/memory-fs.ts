@@ -20,6 +20,8 @@ import {
 const O_TRUNC = 0o1000;
 const O_APPEND = 0o2000;
 const NAME_BYTES_MAX = 255;
+/** A file is one buffer; a larger one would be asked of memory for a single byte at its end. */
+const FILE_BYTES_MAX = 2 ** 31;
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
 const XATTR_CREATE = 1;
@@ -135,6 +137,7 @@ export class MemoryFs implements HostFs {
     const file = this.#open.get(fd);
     if (file === undefined || (file.flags & O_ACCMODE) === 1) return -E.EBADF;
     this.#touch(file.inode.atime);
+    if (position >= file.inode.size) return 0;
     return file.inode.data.copy(into.bytes, at, position, Math.min(position + size, file.inode.size));
   }
 
@@ -147,7 +150,8 @@ export class MemoryFs implements HostFs {
     if (file === undefined || (file.flags & O_ACCMODE) === 0) return -E.EBADF;
     const { inode } = file;
     const start = (file.flags & O_APPEND) !== 0 ? inode.size : position;
-    if (start + size > inode.size) this.#resize(inode, start + size);
+    const result = start + size > inode.size ? this.#resize(inode, start + size) : 0;
+    if (result < 0) return result;
     from.bytes.copy(inode.data, start, at, at + size);
     this.#changed(inode);
     return size;
@@ -195,16 +199,17 @@ export class MemoryFs implements HostFs {
   truncate(fd: number, size: number): number {
     const file = this.#open.get(fd);
     if (file === undefined) return -E.EBADF;
-    this.#resize(file.inode, size);
-    return 0;
+    return this.#resize(file.inode, size);
   }
 
   allocate(fd: number, mode: number, position: number, size: number): number {
     const inode = this.#open.get(fd)?.inode;
     if (inode === undefined) return -E.EBADF;
     if ((mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE)) !== 0) return -E.EOPNOTSUPP;
-    if ((mode & FALLOC_PUNCH_HOLE) !== 0) inode.data.fill(0, position, Math.min(position + size, inode.size));
-    else if (mode === 0 && position + size > inode.size) this.#resize(inode, position + size);
+    const end = position + size;
+    if ((mode & FALLOC_PUNCH_HOLE) !== 0) {
+      if (position < inode.size) inode.data.fill(0, position, Math.min(end, inode.size));
+    } else if (mode === 0 && end > inode.size) return this.#resize(inode, end);
     this.#changed(inode);
     return 0;
   }
@@ -214,7 +219,9 @@ export class MemoryFs implements HostFs {
     const target = this.#open.get(to)?.inode;
     if (source === undefined || target === undefined) return -E.EBADF;
     const count = Math.max(0, Math.min(size, source.size - fromPosition));
-    if (toPosition + count > target.size) this.#resize(target, toPosition + count);
+    if (count === 0) return 0;
+    const result = toPosition + count > target.size ? this.#resize(target, toPosition + count) : 0;
+    if (result < 0) return result;
     source.data.copy(target.data, toPosition, fromPosition, fromPosition + count);
     this.#changed(target);
     return count;
@@ -513,15 +520,18 @@ export class MemoryFs implements HostFs {
     return fd;
   }
 
-  #resize(inode: Inode, size: number): void {
+  /** 0, or a negative error for a size that no file has. */
+  #resize(inode: Inode, size: number): number {
+    if (size > FILE_BYTES_MAX) return -E.EFBIG;
     if (size > inode.data.length) {
-      const grown = Buffer.alloc(Math.max(size, inode.data.length * 2));
+      const grown = Buffer.alloc(Math.max(size, Math.min(inode.data.length * 2, FILE_BYTES_MAX)));
       inode.data.copy(grown, 0, 0, inode.size);
       inode.data = grown;
     }
     if (size < inode.size) inode.data.fill(0, size, inode.size);
     inode.size = size;
     this.#changed(inode);
+    return 0;
   }
 
   #changed(inode: Inode): void {

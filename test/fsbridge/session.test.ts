@@ -15,6 +15,7 @@ const EBADF = 9;
 const EAGAIN = 11;
 const EEXIST = 17;
 const EINVAL = 22;
+const EFBIG = 27;
 const EROFS = 30;
 const ENOSYS = 38;
 const ESTALE = 116;
@@ -250,6 +251,19 @@ describe('open files', () => {
     kernel.release(entry.node, fh);
     kernel.release(entry.node, again);
     expect(kernel.error(15, entry.node, fh, 0n, 1, 0, 0n, 0, 0)).toBe(EBADF);
+  });
+
+  it('end where they end, also for offsets that no file has', () => {
+    const kernel = started();
+    const { entry, fh } = kernel.create(ROOT, 'a');
+    kernel.write(entry.node, fh, 0, 'hello');
+    for (const offset of [5, 4096, 2 ** 32, 2 ** 62]) {
+      expect(kernel.ok(15, entry.node, fh, BigInt(offset), 9, 0, 0n, 0, 0)).toHaveLength(0);
+      if (offset > 4096)
+        expect(kernel.error(16, entry.node, fh, BigInt(offset), 1, 0, 0n, 0, 0, 'x')).toBe(EFBIG);
+    }
+    expect(kernel.read(entry.node, fh, 0, 9)).toBe('hello');
+    expect(kernel.bugs).toEqual([]);
   });
 
   it('leave what waits for a disk to others, and wait themselves when those have too much to do', () => {
