@@ -40,29 +40,26 @@ async function outcome(run: Promise<Outcome>): Promise<Outcome | undefined> {
   return run.catch(() => undefined);
 }
 
-/** Puts something in place of a folder of the image, for the time of `use`. */
-async function inPlaceOf<T>(
-  root: string,
-  name: string,
-  put: (path: string) => void,
-  use: () => Promise<T>,
-): Promise<T> {
-  const path = join(root, name);
-  rmSync(path, { recursive: true, force: true });
-  put(path);
-  try {
-    return await use();
-  } finally {
-    rmSync(path, { recursive: true, force: true });
-    mkdirSync(path);
-  }
-}
-
 /** Whether the kernel's settings are in reach in a jail of this image. */
 async function reachesKernel({ jails, changes }: LaunchScene, terminal = false): Promise<string | undefined> {
   const wish = { ...changes, process: { ...changes.process, terminal } };
   const said = (await outcome(jails.sh(OPENS_KERNEL, wish)))?.stdout.trim() ?? '';
   return said === '' ? undefined : `it says ${said}`;
+}
+
+/** Whether they are while something stands in place of a folder of the image. */
+function falseFolder(name: string, put: (path: string) => void, terminal = false): LaunchAttack['attempt'] {
+  return async (scene) => {
+    const path = join(scene.jails.root, name);
+    rmSync(path, { recursive: true, force: true });
+    put(path);
+    try {
+      return await reachesKernel(scene, terminal);
+    } finally {
+      rmSync(path, { recursive: true, force: true });
+      mkdirSync(path);
+    }
+  };
 }
 
 /** All of them. */
@@ -104,53 +101,33 @@ export const LAUNCH_ATTACKS: readonly LaunchAttack[] = [
   {
     id: '/dev is a link to /proc',
     technique: 'masks and devices are put elsewhere (CVE-2025-31133)',
-    attempt: (scene) =>
-      inPlaceOf(
-        scene.jails.root,
-        'dev',
-        (path) => symlinkSync('/proc', path),
-        () => reachesKernel(scene),
-      ),
+    attempt: falseFolder('dev', (path) => symlinkSync('/proc', path)),
   },
   {
     id: '/dev/null is a link',
     technique: 'what masks paths of the kernel is another file (CVE-2025-31133)',
-    attempt: (scene) =>
-      inPlaceOf(
-        scene.jails.root,
-        'dev',
-        (path) => {
-          mkdirSync(path);
-          symlinkSync('/proc/sys/kernel/core_pattern', join(path, 'null'));
-        },
-        () => reachesKernel(scene),
-      ),
+    attempt: falseFolder('dev', (path) => {
+      mkdirSync(path);
+      symlinkSync('/proc/sys/kernel/core_pattern', join(path, 'null'));
+    }),
   },
   {
     id: '/dev/console is a link',
     technique: 'the terminal is bound over a file of the kernel before it is masked (CVE-2025-52565)',
-    attempt: (scene) =>
-      inPlaceOf(
-        scene.jails.root,
-        'dev',
-        (path) => {
-          mkdirSync(path);
-          for (const name of ['console', 'ptmx', 'pts'])
-            symlinkSync('/proc/sys/kernel/core_pattern', join(path, name));
-        },
-        () => reachesKernel(scene, true),
-      ),
+    attempt: falseFolder(
+      'dev',
+      (path) => {
+        mkdirSync(path);
+        for (const name of ['console', 'ptmx', 'pts'])
+          symlinkSync('/proc/sys/kernel/core_pattern', join(path, name));
+      },
+      true,
+    ),
   },
   {
     id: '/proc is a link',
     technique: 'what is written to /proc goes to a folder of the image (CVE-2019-19921, CVE-2023-27561)',
-    attempt: (scene) =>
-      inPlaceOf(
-        scene.jails.root,
-        'proc',
-        (path) => symlinkSync('/tmp', path),
-        () => reachesKernel(scene),
-      ),
+    attempt: falseFolder('proc', (path) => symlinkSync('/tmp', path)),
   },
   {
     id: 'a volume at /proc',
